@@ -1,0 +1,19 @@
+"""Super-resolution for phones, browsers and plain CPUs, in 8-bit integers.
+
+>>> import anchorsr
+>>> larger = anchorsr.upscale(picture)  # uint8 (H, W, 3) to (3 H, 3 W, 3)
+
+`Upscaler` keeps a model ready for many pictures; `evaluate` scores methods on test sets;
+`list_models` says what is shipped. Training, quantization and export are in
+`anchorsr.training`, `anchorsr.finetune` and `anchorsr.export`; every error is an
+`AnchorSRError`.
+"""
+
+from anchorsr.errors import AnchorSRError
+from anchorsr.evaluate import Score, evaluate
+from anchorsr.models import list_models
+from anchorsr.upscale import Upscaler, upscale
+
+__all__ = ["AnchorSRError", "Score", "Upscaler", "evaluate", "list_models", "upscale"]
+
+__version__ = "0.1.0"

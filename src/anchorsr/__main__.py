@@ -1,0 +1,5 @@
+"""`python -m anchorsr`, and what `torchrun -m anchorsr` starts."""
+
+from anchorsr.cli import main
+
+main()

@@ -1,0 +1,421 @@
+"""The command line: parses, calls one public function, prints. The only module that prints.
+
+Results go to standard output, progress and errors to standard error. An error is one line
+and exit code 1; wrong usage is exit code 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from anchorsr.errors import AnchorSRError, OutputError, needs
+from anchorsr.evaluate import Score, evaluate
+from anchorsr.export import export
+from anchorsr.files import check_free
+from anchorsr.models import DEFAULT, list_models, read_card, write_card
+from anchorsr.upscale import Upscaler, model_path, plan, read_model, upscale_files
+
+app = typer.Typer(
+    name="anchorsr",
+    help="Super-resolution that runs on phones, in browsers and on plain CPUs, in 8-bit integers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A shipped model's name, or a .tflite file.")
+]
+Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes all that there are.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+@app.command("upscale", no_args_is_help=True)
+def upscale_command(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A file for one picture, else a folder, made if need be."
+        ),
+    ] = None,
+    factor: Factor = 3,
+    model: Model = DEFAULT,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 92,
+    threads: Threads = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make pictures larger.
+
+    PNG, JPEG and WebP in and out, by the suffix of the output. Without -o the result is
+    written beside the original as NAME_x3. Orientation, colour profile, transparency and EXIF
+    are kept; files that exist are not replaced without --force.
+
+    Examples:
+
+        anchorsr upscale photo.jpg
+
+        anchorsr upscale photo.jpg -o larger.png
+
+        anchorsr upscale holiday/ -o holiday-large/ --quality 95
+    """
+    jobs = plan(pictures, output, factor=factor, overwrite=force)
+    upscaler = Upscaler(model, factor, threads=threads or None)
+    failed = 0
+    written: list[dict[str, Any]] = []
+    with _bar("Upscaling", len(jobs), hidden=len(jobs) == 1 or as_json) as advance:
+        for done in upscale_files(jobs, upscaler, quality=quality, overwrite=force):
+            advance()
+            entry = {"input": str(done.job.source), "output": str(done.job.target)}
+            if done.error is not None:
+                failed += 1
+                entry["error"] = str(done.error)
+                _complain(done.error)
+            elif not as_json:
+                print(done.job.target)
+            written.append(entry)
+    if as_json:
+        print(json.dumps(written))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("models")
+def models_command(
+    name: Annotated[str | None, typer.Argument(help="Print this model's whole card.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the shipped models, or print one model's card: recipe, data, figures, hashes.
+
+    Examples:
+
+        anchorsr models
+
+        anchorsr models abpn_x3
+    """
+    shipped = list_models()
+    if name is not None:
+        cards = [model.card for model in shipped if model.path.stem == name]
+        if not cards:
+            known = ", ".join(model.path.stem for model in shipped)
+            raise typer.BadParameter(f"no model {name!r}; there are: {known}")
+        print(json.dumps(cards[0], indent=1))
+        return
+    if as_json:
+        print(json.dumps([{"path": str(model.path), **model.card} for model in shipped]))
+        return
+    table = Table("model", "factor", "parameters", "MAC per LR pixel", "size", "file")
+    for model in shipped:
+        card = model.card
+        table.add_row(
+            model.name + (" (default)" if model.name == DEFAULT else ""),
+            f"x{model.factor}",
+            f"{card['parameters']:,}",
+            f"{card['macs_per_lr_pixel']:,}",
+            f"{card['size_bytes'] / 1000:.1f} kB",
+            str(model.path),
+        )
+    _print_table(table)
+
+
+@app.command("evaluate", no_args_is_help=True)
+def evaluate_command(
+    test_sets: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of pictures, or with HR/ and LR_bicubic/X3/ inside."),
+    ],
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
+            " bicubic. May be given several times.",
+        ),
+    ] = None,
+    factor: Factor = 3,
+    border: Annotated[
+        int | None, typer.Option(min=0, help="Pixels cut off each side; the factor by default.")
+    ] = None,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure PSNR and SSIM on test sets.
+
+    Examples:
+
+        anchorsr evaluate Set5 Set14 BSD100
+
+        anchorsr evaluate my-photos/ -m bicubic -m abpn -m runs/mine --json
+    """
+    names = methods or [DEFAULT]
+    scores: list[Score] = []
+    with _bar("Evaluating", None, hidden=as_json) as advance:
+        for name in names:
+            for folder in test_sets:
+                scores.append(
+                    evaluate(
+                        name,
+                        folder,
+                        factor=factor,
+                        border=border,
+                        threads=threads or None,
+                        on_picture=lambda _: advance(),
+                    )
+                )
+    if as_json:
+        print(json.dumps([dataclasses.asdict(score) for score in scores]))
+        return
+    table = Table("model", "set", "pictures", "PSNR RGB", "PSNR Y", "SSIM Y")
+    for score in scores:
+        table.add_row(
+            score.method,
+            score.test_set,
+            str(score.pictures),
+            f"{score.psnr_rgb:.3f}",
+            f"{score.psnr_y:.3f}",
+            f"{score.ssim_y:.4f}",
+        )
+    _print_table(table)
+
+
+@app.command("train", no_args_is_help=True)
+def train_command(
+    recipe: Annotated[Path, typer.Argument(help="A TOML recipe; recipes/ has examples.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The run's folder; runs/<recipe> by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="bfloat16 where it is safe.")
+    ] = False,
+    threads: Threads = 0,
+) -> None:
+    """Train a network by a recipe.
+
+    A checkpoint is written at least every five minutes. Stop with Ctrl-C at any time; the
+    same command goes on where it stopped, and ends with the same weights.
+
+    Examples:
+
+        anchorsr train recipes/abpn_x3.toml
+
+        torchrun --nproc-per-node 2 -m anchorsr train recipes/abpn_x3.toml
+    """
+    with needs("PyTorch", "train"):
+        from anchorsr.training import train
+    from anchorsr.recipes import read_recipe
+
+    parsed = read_recipe(recipe)
+    folder = output or Path("runs") / recipe.stem
+    machine = _machine(device, threads, mixed_precision)
+    with _training_bars("Training") as callbacks:
+        record = train(parsed, folder, machine=machine, **callbacks)
+    print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours")
+    _print_last_validation(record["history"])
+    print(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
+
+
+@app.command("quantize", no_args_is_help=True)
+def quantize_command(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train/--no-train", help="Train the integers as the recipe says, or only calibrate."
+        ),
+    ] = True,
+    device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
+    threads: Threads = 0,
+    force: Force = False,
+) -> None:
+    """Turn a trained network into an INT8 `.tflite` file, with a card beside it.
+
+    The integers are calibrated and then trained themselves (the recipe's [quantization]). The
+    file appears only after LiteRT gave the same bytes as the integer arithmetic.
+
+    Examples:
+
+        anchorsr quantize runs/abpn_x3 -o abpn_x3.tflite
+
+        anchorsr quantize runs/abpn_x3 -o calibrated.tflite --no-train
+    """
+    with needs("PyTorch", "train"):
+        from anchorsr.finetune import quantize_run, read_records
+    if output.suffix.lower() != ".tflite":
+        raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
+    for path in (output, output.with_suffix(".json")):
+        check_free(path, overwrite=force)
+    with _training_bars("Quantizing") as callbacks:
+        graph = quantize_run(run, train=train, machine=_machine(device, threads), **callbacks)
+    export(graph, output, overwrite=force)
+    records = read_records(run, trained=train)
+    card = output.with_suffix(".json")
+    write_card(card, output.read_bytes(), graph, records, overwrite=force)
+    for name, record in records.items():
+        _print_last_validation(record["history"], f"{name}: ")
+    print(output)
+
+
+@app.command("export", no_args_is_help=True)
+def export_command(
+    model: Annotated[str, typer.Argument(help="A shipped model's name, or a .tflite file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .tflite or .onnx file to write.")
+    ],
+    factor: Factor = 3,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Height x width of a file of fixed size, such as 360x640."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write an integer model as `.tflite` or ONNX, with free or fixed size.
+
+    The file appears only after its runtime gave the same bytes as the integer arithmetic.
+
+    Examples:
+
+        anchorsr export abpn -o abpn.onnx
+
+        anchorsr export abpn -o abpn_360x640.tflite --size 360x640
+    """
+    path = model_path(model, factor)
+    _, graph = read_model(path)
+    description = json.dumps({"model": graph.name, "sha256": read_card(path).get("sha256", "")})
+    export(graph, output, size=_parse_size(size), description=description, overwrite=force)
+    print(output)
+
+
+def main() -> None:
+    """The entry point of the `anchorsr` command."""
+    _drop_native_messages()
+    try:
+        app(standalone_mode=True)
+    except AnchorSRError as error:
+        _complain(error)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _drop_native_messages() -> None:
+    """Runtimes write chatter of their own to file descriptor 2; ours goes to the real one."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    os.close(devnull)
+    sys.stderr = os.fdopen(real, "w", buffering=1, errors="backslashreplace")
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _complain(error: AnchorSRError) -> None:
+    text = " ".join(str(error).split())
+    _console().print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+
+
+def _print_table(table: Table) -> None:
+    width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to
+    Console(width=width, highlight=False).print(table)
+
+
+def _print_last_validation(history: list[dict[str, Any]], prefix: str = "") -> None:
+    if history:
+        last = history[-1]
+        figures = [f"{key} {value:.3f} dB" for key, value in last.items() if key not in _OWN_KEYS]
+        print(f"{prefix}step {last['step']}: {', '.join(figures)} (RGB)")
+
+
+_OWN_KEYS = ("step", "loss")
+
+
+def _machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
+    from anchorsr.training import Machine
+
+    return Machine(device=device, threads=threads, mixed_precision=mixed_precision)
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise typer.BadParameter(f"--size is height x width, such as 360x640, not {text!r}")
+    return int(height), int(width)
+
+
+@contextmanager
+def _bar(title: str, total: int | None, *, hidden: bool) -> Iterator[Any]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console(), transient=True, disable=hidden) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def _training_bars(title: str) -> Iterator[dict[str, Any]]:
+    """The callbacks of a run: a bar while pictures are read, then one with loss and time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console()) as progress:
+        reading = progress.add_task("Reading pictures", total=None, note="")
+        running = progress.add_task(title, total=None, note="", visible=False)
+
+        def on_loading(done: int, total: int) -> None:
+            progress.update(reading, completed=done, total=total)
+
+        def on_progress(state: Any) -> None:
+            note = f"loss {state.loss:.3f}"
+            progress.update(
+                running, completed=state.step, total=state.steps, note=note, visible=True
+            )
+            if state.validation:
+                figures = ", ".join(f"{k} {v:.3f}" for k, v in state.validation.items())
+                progress.console.print(f"step {state.step}: loss {state.loss:.3f}, {figures} dB")
+
+        yield {"on_loading": on_loading, "on_progress": on_progress}

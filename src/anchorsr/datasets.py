@@ -1,0 +1,141 @@
+"""Folders of pictures as aligned low- and high-resolution pairs, and patches cut from them.
+
+A training set is any number of folders, searched recursively: each picture is decoded once,
+cropped to a multiple of the factor, reduced with `resize.downscale`, and both are kept as
+uint8 (195 megapixels take 0.65 GB at ×3). A test set is a folder with `HR/` and
+`LR_bicubic/X<factor>/<name>x<factor>.png` (the layout of the benchmark sets), or a plain
+folder of pictures, whose low-resolution side is then made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.errors import DataError
+from anchorsr.images import find_pictures, read_rgb
+from anchorsr.resize import crop_to_multiple, downscale
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One picture twice: `lr` (H, W, 3) and `hr` (factor · H, factor · W, 3), uint8 RGB."""
+
+    name: str
+    lr: UInt8Array
+    hr: UInt8Array
+
+
+def load_training_pairs(
+    folders: Sequence[Path],
+    factor: int,
+    *,
+    patch: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Pair]:
+    """Every picture below `folders` that is at least one patch large (`patch` LR pixels a side).
+
+    on_progress is called with (pictures done, pictures in all). Raises DataError when a
+    folder has no pictures, or none is large enough.
+    """
+    paths = [path for folder in folders for path in find_pictures(folder, recursive=True)]
+    pairs = []
+    for done, path in enumerate(paths, 1):
+        hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), factor))
+        if min(hr.shape[:2]) >= patch * factor:
+            pairs.append(Pair(path.stem, downscale(hr, factor), hr))
+        if on_progress is not None:
+            on_progress(done, len(paths))
+    if not pairs:
+        raise DataError(
+            f"none of the {len(paths)} pictures has {patch * factor} pixels a side,"
+            f" which a patch of {patch} needs at x{factor}: take a smaller patch"
+        )
+    return pairs
+
+
+def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
+    """The pairs of one test set, sorted by name, decoded one at a time.
+
+    Raises DataError when a low-resolution picture is missing or does not fit its HR picture.
+    """
+    benchmark = (folder / "HR").is_dir()
+    for path in find_pictures(folder / "HR" if benchmark else folder):
+        hr = crop_to_multiple(read_rgb(path), factor)
+        if not hr.size:
+            raise DataError(f"{path} is smaller than {factor}x{factor} pixels")
+        if benchmark:
+            lr = _read_given_lr(folder / "LR_bicubic" / f"X{factor}", path.stem, factor)
+        else:
+            lr = downscale(hr, factor)
+        if (lr.shape[0] * factor, lr.shape[1] * factor) != hr.shape[:2]:
+            raise DataError(
+                f"{path}: the x{factor} low-resolution picture has shape {lr.shape[:2]},"
+                f" which does not fit {hr.shape[:2]}"
+            )
+        yield Pair(path.stem, lr, hr)
+
+
+class PatchSampler:
+    """Random aligned patches, each a pure function of (seed, step, place in the batch).
+
+    Pictures are drawn with a probability proportional to the number of patches they hold; a
+    patch is flipped in both directions and transposed at random, and its colour channels are
+    permuted when `channel_shuffle` is set. Because no state is kept, a resumed run and one
+    that is split over processes draw exactly what a single uninterrupted run would.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], *, patch: int, seed: int, channel_shuffle: bool = False
+    ) -> None:
+        self._pairs = pairs
+        self._patch = patch
+        self._seed = seed
+        self._channel_shuffle = channel_shuffle
+        self._factor = pairs[0].hr.shape[0] // pairs[0].lr.shape[0]
+        places = [(p.lr.shape[0] - patch + 1) * (p.lr.shape[1] - patch + 1) for p in pairs]
+        self._ends = np.cumsum(places)
+
+    def batch(self, step: int, places: range) -> tuple[UInt8Array, UInt8Array]:
+        """The patches number `places` of the batch of this step.
+
+        (N, patch, patch, 3) and (N, factor · patch, factor · patch, 3), uint8.
+        """
+        drawn = [self._draw(np.random.default_rng((self._seed, step, p))) for p in places]
+        return np.stack([lr for lr, _ in drawn]), np.stack([hr for _, hr in drawn])
+
+    def _draw(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
+        place = int(generator.integers(self._ends[-1]))
+        index = int(np.searchsorted(self._ends, place, side="right"))
+        pair = self._pairs[index]
+        offset = place - (int(self._ends[index - 1]) if index else 0)
+        top, left = divmod(offset, pair.lr.shape[1] - self._patch + 1)
+        lr = _cut(pair.lr, top, left, self._patch)
+        hr = _cut(pair.hr, top * self._factor, left * self._factor, self._patch * self._factor)
+        vertical, horizontal, transpose = generator.integers(2, size=3)
+        channels = generator.permutation(3) if self._channel_shuffle else None
+
+        def augment(image: UInt8Array) -> UInt8Array:
+            image = image[::-1] if vertical else image
+            image = image[:, ::-1] if horizontal else image
+            image = image.transpose(1, 0, 2) if transpose else image
+            return image if channels is None else image[..., channels]
+
+        return augment(lr), augment(hr)
+
+
+def _cut(image: UInt8Array, top: int, left: int, size: int) -> UInt8Array:
+    return image[top : top + size, left : left + size]
+
+
+def _read_given_lr(folder: Path, stem: str, factor: int) -> UInt8Array:
+    path = folder / f"{stem}x{factor}.png"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: a benchmark folder has an LR picture for each HR one")
+    return read_rgb(path)

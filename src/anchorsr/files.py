@@ -1,0 +1,75 @@
+"""Output files that appear whole or not at all, and never over another unless that is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from anchorsr.errors import OutputError
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError unless a file may be written as `path`, before work is spent on it."""
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; give a file name")
+        if not path.parent.is_dir():
+            raise OutputError(f"{path.parent} is not an existing folder; create it first")
+        if not overwrite and os.path.lexists(path):
+            raise _exists(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+
+
+def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
+    """Write beside `path`, then move into place; nothing is left behind on failure.
+
+    Raises OutputError for an existing file unless `overwrite`, and for whatever prevents writing.
+    """
+    check_free(path, overwrite=overwrite)
+    # 60 characters are at most 240 bytes: the name stays within the usual 255.
+    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            _move_to_free_name(temporary, path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one line; its name if it says nothing."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _exists(path: Path) -> OutputError:
+    return OutputError(f"{path} exists already; choose another name or allow overwriting")
+
+
+def _move_to_free_name(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, which nobody else may have taken meanwhile."""
+    try:
+        os.link(temporary, path)
+        return
+    except FileExistsError:
+        raise _exists(path) from None
+    except (OSError, AttributeError):
+        pass  # no hard links on this file system or platform
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        raise _exists(path) from None
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        path.unlink()
+        raise

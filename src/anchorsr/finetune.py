@@ -1,0 +1,197 @@
+"""Quantization-aware training: the integer graph itself is trained, so that what was trained
+is what is written.
+
+`IntegerNetwork` computes in float32 tensors that hold integers, with the arithmetic of
+`integer.run_graph`, bit for bit. Gradients pass through every rounding unchanged (the
+straight-through estimator, arXiv 1308.3432) and stop at saturation; the scales of
+activations are learned with the weights, as in LSQ (arXiv 1902.08153), but as logarithms.
+Weight scales follow from the largest weight of each output channel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anchorsr.datasets import load_training_pairs
+from anchorsr.errors import GraphError
+from anchorsr.graph import Add, Clip, Conv2D, DepthToSpace, Graph, Quantization
+from anchorsr.lower import lower
+from anchorsr.networks.layers import BIAS_UNIT, Trainable
+from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
+from anchorsr.quantize import (
+    PICTURE,
+    WEIGHT_LIMIT,
+    assign,
+    choose,
+    copies_channels,
+    observe_ranges,
+    tensor_roles,
+)
+from anchorsr.training import RECORD, Machine, Progress, fit, load_weights, read_run
+
+INTEGER_FOLDER = "integer"
+
+
+def quantize_run(
+    folder: Path,
+    *,
+    train: bool = True,
+    machine: Machine = Machine(),
+    on_loading: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Graph:
+    """The integer graph of a finished run: calibrated, then trained as its recipe says.
+
+    The integer run has a folder of its own, `integer` inside the run's; it is resumed from
+    there. train=False stops after the calibration.
+    Raises CheckpointError for a folder without a run, and what `training.fit` raises.
+    """
+    recipe = read_run(folder)
+    network = load_weights(folder)
+    graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
+    settings = recipe.quantization
+    pairs = load_training_pairs(
+        [Path(name) for name in recipe.data.folders],
+        network.factor,
+        patch=recipe.data.patch,
+        on_progress=on_loading,
+    )
+    drawn = np.random.default_rng(recipe.seed).permutation(len(pairs))[: settings.calibration]
+    ranges = observe_ranges(graph, (pairs[i].lr for i in drawn), settings.percentile)
+    chosen = choose(graph, ranges)
+    if settings.schedule is None or not train:
+        return assign(graph, chosen)
+    integer_recipe = dataclasses.replace(
+        recipe, schedule=settings.schedule, optimizer=settings.optimizer, start=""
+    )
+    trained, _ = fit(
+        IntegerNetwork(graph, chosen),
+        integer_recipe,
+        folder / INTEGER_FOLDER,
+        lambda: pairs,
+        # Integers need all 24 bits of float32: no mixed precision, no TF32.
+        machine=dataclasses.replace(machine, mixed_precision=False),
+        on_progress=on_progress,
+    )
+    return trained.to_graph()
+
+
+def read_records(folder: Path, *, trained: bool) -> dict[str, Any]:
+    """What run.json holds of the float run and, if the integers were trained, of theirs."""
+    places = {"float": folder / RECORD}
+    if trained and (folder / INTEGER_FOLDER / RECORD).exists():
+        places["integer"] = folder / INTEGER_FOLDER / RECORD
+    return {name: json.loads(path.read_text()) for name, path in places.items()}
+
+
+class IntegerNetwork(Trainable):
+    """A trainable integer graph: (N, C, H, W) float32 holding 0..255 in and out.
+
+    graph: the float graph to start from; chosen: scale and zero point of each tensor.
+    """
+
+    def __init__(self, graph: Graph, chosen: Mapping[str, Quantization]) -> None:
+        super().__init__()
+        self.source = graph
+        self.factor = graph.factor
+        self._chosen = dict(chosen)
+        self._roles = tensor_roles(graph)
+        self.weights = nn.ParameterDict()
+        self.biases = nn.ParameterDict()
+        self.log_scales = nn.ParameterDict()
+        for operator in graph.operators:
+            if not isinstance(operator, Conv2D) or copies_channels(operator):
+                continue
+            name = operator.output
+            kernel = torch.from_numpy(operator.weights).permute(0, 3, 1, 2).contiguous()
+            self.weights[name] = nn.Parameter(kernel)
+            self.biases[name] = nn.Parameter(torch.from_numpy(operator.bias / BIAS_UNIT))
+            if self._roles[name] == "features":
+                scale = torch.tensor(chosen[name].scale, dtype=torch.float32)
+                self.log_scales[name] = nn.Parameter(scale.log())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The picture that the exported file computes, every byte."""
+        return self.residual_form(images).clamp(0.0, 255.0)
+
+    def residual_form(self, images: Tensor) -> Tensor:
+        """The same before the last saturation, which would stop gradients in training."""
+        # Values are integers less their zero point, so that zero padding is zero.
+        values = {self.source.input: images}
+        for operator in self.source.operators:
+            sources = [values[name] for name in operator.inputs]
+            if isinstance(operator, Conv2D):
+                value = self._convolve(operator, sources[0])
+            elif isinstance(operator, Add):
+                value = sources[0] + sources[1]
+            elif isinstance(operator, DepthToSpace):
+                value = DepthToSpaceLayer(operator.block)(sources[0])
+            elif isinstance(operator, Clip):
+                value = sources[0]
+            else:
+                raise GraphError(f"{type(operator).__name__} cannot be trained")
+            values[operator.output] = value
+        return values[self.source.output]
+
+    def to_graph(self) -> Graph:
+        """The integer graph with the present weights and scales."""
+        return assign(self._present_source(), self._present_choice())
+
+    def _convolve(self, conv: Conv2D, features: Tensor) -> Tensor:
+        name = conv.output
+        if name not in self.weights:  # an anchor: exact copies
+            copies = torch.from_numpy(conv.weights).permute(0, 3, 1, 2).to(features.device)
+            return functional.conv2d(features, copies)
+        weight = self.weights[name]
+        largest = weight.detach().abs().amax(dim=(1, 2, 3))
+        weight_scale = torch.where(largest > 0, largest / WEIGHT_LIMIT, torch.ones_like(largest))
+        integers = _round(weight / weight_scale[:, None, None, None])
+        input_scale = self._scale(conv.input)
+        sum_scale = input_scale * weight_scale
+        bias = _round(self.biases[name] * BIAS_UNIT / sum_scale)
+        padding = (conv.weights.shape[1] // 2, conv.weights.shape[2] // 2)
+        total = functional.conv2d(features, integers, bias, padding=padding)
+        multiplier = sum_scale / self._scale(name)
+        scaled = _round(total * multiplier[:, None, None])
+        zero_point = self._chosen[name].zero_point
+        low = 0 if conv.relu else -128 - zero_point
+        return scaled.clamp(low, 127 - zero_point)
+
+    def _scale(self, name: str) -> Tensor:
+        if name in self.log_scales:
+            learned: Tensor = self.log_scales[name].exp()
+            return learned
+        scale = self._chosen[name].scale if name in self._chosen else PICTURE.scale
+        return torch.tensor(scale, dtype=torch.float32, device=next(self.parameters()).device)
+
+    def _present_source(self) -> Graph:
+        operators = []
+        for operator in self.source.operators:
+            if isinstance(operator, Conv2D) and operator.output in self.weights:
+                name = operator.output
+                kernel = self.weights[name].detach().cpu().permute(0, 2, 3, 1).contiguous().numpy()
+                bias = (self.biases[name].detach().cpu() * BIAS_UNIT).numpy()
+                operator = Conv2D(operator.input, name, kernel, bias, relu=operator.relu)
+            operators.append(operator)
+        source = self.source
+        return Graph(source.name, source.tensors, operators, source.input, source.output)
+
+    def _present_choice(self) -> dict[str, Quantization]:
+        return {
+            name: Quantization(float(np.float32(self._scale(name).item())), entry.zero_point)
+            for name, entry in self._chosen.items()
+        }
+
+
+def _round(values: Tensor) -> Tensor:
+    """Half to even; the gradient is that of the identity. Exact: the added term is zero."""
+    return values.round().detach() + (values - values.detach())

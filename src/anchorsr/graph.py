@@ -1,0 +1,260 @@
+"""The waist of the system: one small graph that everything after training reads.
+
+A `Graph` is a chain of frozen operators over named tensors in the layout (N, H, W, C), with
+one picture tensor in and one out. The same classes describe
+
+- a float graph: float32 tensors, float32 weights and biases, no quantization; and
+- an integer graph: uint8 or int8 tensors with a scale and a zero point, int8 weights with one
+  scale per output channel (zero point 0), int32 biases at scale `input scale * weight scale`.
+
+Height and width are not part of a graph: convolutions pad to keep them, and depth-to-space
+multiplies them, so every graph takes every size. Follows the TensorFlow Lite quantization
+specification for what the numbers mean; training and file formats are elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.errors import GraphError
+
+DType = Literal["float32", "uint8", "int8"]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What an integer means: real value = scale * (integer - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.scale) or self.scale <= 0:
+            raise GraphError(f"a scale is a positive number, not {self.scale}")
+        if float(np.float32(self.scale)) != self.scale:
+            raise GraphError(f"a scale is stored as float32, which {self.scale!r} is not")
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Channels, number type and, for integers, their meaning. Layout (N, H, W, C)."""
+
+    channels: int
+    dtype: DType
+    quantization: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise GraphError(f"a tensor has at least one channel, not {self.channels}")
+        if (self.dtype == "float32") != (self.quantization is None):
+            raise GraphError("integer tensors carry a quantization, float tensors none")
+        if self.quantization is not None:
+            info = np.iinfo(self.dtype)
+            if not info.min <= self.quantization.zero_point <= info.max:
+                raise GraphError(
+                    f"zero point {self.quantization.zero_point} is outside {self.dtype}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2D:
+    """Convolution with stride 1, zero padded to keep height and width, bias added, then
+    optionally ReLU.
+
+    weights: (out, height, width, in), float32 or int8. bias: (out,), float32 or int32.
+    weight_scales: (out,) float32 in an integer graph, else None.
+    """
+
+    input: str
+    output: str
+    weights: Array
+    bias: Array
+    weight_scales: Array | None = None
+    relu: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
+class Add:
+    """Element-wise sum of two tensors of equal shape, saturated to the output's type."""
+
+    inputs: tuple[str, str]
+    output: str
+
+
+@dataclass(frozen=True)
+class DepthToSpace:
+    """(N, H, W, block² * C) to (N, block * H, block * W, C).
+
+    Channel (dy * block + dx) * C + c goes to row dy, column dx, channel c (TensorFlow's
+    order; ONNX calls it DCR). Input and output have the same number type and quantization.
+    """
+
+    input: str
+    output: str
+    block: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
+class Requantize:
+    """The same real values with another number type or quantization (TFLite: QUANTIZE)."""
+
+    input: str
+    output: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Values limited to [low, high]; float graphs only (integers clip by saturation)."""
+
+    input: str
+    output: str
+    low: float
+    high: float
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+Operator = Conv2D | Add | DepthToSpace | Requantize | Clip
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Operators in the order they run, from the tensor `input` to the tensor `output`.
+
+    Raises GraphError when a name is used before it is made or made twice, when a shape or
+    number type does not fit, or when an integer graph lacks a scale.
+    """
+
+    name: str
+    tensors: Mapping[str, TensorType]
+    operators: Sequence[Operator]
+    input: str
+    output: str
+
+    def __post_init__(self) -> None:
+        if self.input not in self.tensors:
+            raise GraphError(f"the input {self.input!r} has no type")
+        made = {self.input}
+        for operator in self.operators:
+            for name in operator.inputs:
+                if name not in made:
+                    raise GraphError(f"{type(operator).__name__} reads {name!r} before it is made")
+            if operator.output in made:
+                raise GraphError(f"{operator.output!r} is made twice")
+            if operator.output not in self.tensors:
+                raise GraphError(f"{operator.output!r} has no type")
+            _check_operator(operator, self.tensors)
+            made.add(operator.output)
+        if self.output not in made:
+            raise GraphError(f"the output {self.output!r} is never made")
+        if set(self.tensors) != made:
+            raise GraphError(f"tensors that nothing makes: {sorted(set(self.tensors) - made)}")
+
+    @property
+    def is_integer(self) -> bool:
+        """True when no tensor is float32."""
+        return all(tensor.dtype != "float32" for tensor in self.tensors.values())
+
+    @property
+    def factor(self) -> int:
+        """Output height over input height."""
+        factors = {self.input: 1}
+        for operator in self.operators:
+            block = operator.block if isinstance(operator, DepthToSpace) else 1
+            factors[operator.output] = factors[operator.inputs[0]] * block
+        return factors[self.output]
+
+    @property
+    def halo(self) -> int:
+        """How many input pixels on each side an output pixel can depend on."""
+        reach = {self.input: 0}
+        for operator in self.operators:
+            own = operator.weights.shape[1] // 2 if isinstance(operator, Conv2D) else 0
+            reach[operator.output] = max(reach[name] for name in operator.inputs) + own
+        return reach[self.output]
+
+    @property
+    def macs_per_pixel(self) -> int:
+        """Multiplications of all convolutions for one input pixel (before depth-to-space)."""
+        return sum(int(op.weights.size) for op in self.operators if isinstance(op, Conv2D))
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights and biases of all convolutions, those of a fixed anchor included."""
+        return sum(
+            int(op.weights.size + op.bias.size) for op in self.operators if isinstance(op, Conv2D)
+        )
+
+
+def _check_operator(operator: Operator, tensors: Mapping[str, TensorType]) -> None:
+    kind = type(operator).__name__
+    sources = [tensors[name] for name in operator.inputs]
+    target = tensors[operator.output]
+    if isinstance(operator, Conv2D):
+        _check_conv(operator, sources[0], target)
+    elif isinstance(operator, Add):
+        if len({tensor.channels for tensor in [*sources, target]}) != 1:
+            raise GraphError("Add takes two tensors with the output's number of channels")
+    elif isinstance(operator, DepthToSpace):
+        if operator.block < 1 or sources[0].channels != target.channels * operator.block**2:
+            raise GraphError(
+                f"DepthToSpace({operator.block}) makes {sources[0].channels} channels from"
+                f" {target.channels} times block squared, or none"
+            )
+        if (sources[0].dtype, sources[0].quantization) != (target.dtype, target.quantization):
+            raise GraphError("DepthToSpace does not change numbers: its types must be equal")
+    elif sources[0].channels != target.channels:
+        raise GraphError(f"{kind} keeps the number of channels")
+    if isinstance(operator, Requantize):
+        if "float32" in (sources[0].dtype, target.dtype):
+            raise GraphError("Requantize takes and makes integers")
+    elif any(tensor.dtype != target.dtype for tensor in sources):
+        raise GraphError(f"{kind} takes and makes the same number type")
+    if isinstance(operator, Clip) and target.dtype != "float32":
+        raise GraphError("Clip is for float graphs; integers clip by saturation")
+
+
+def _check_conv(conv: Conv2D, source: TensorType, target: TensorType) -> None:
+    weights, bias = conv.weights, conv.bias
+    if weights.ndim != 4 or weights.shape[1] % 2 == 0 or weights.shape[2] % 2 == 0:
+        raise GraphError(f"weights are (out, odd, odd, in), not {weights.shape}")
+    if (weights.shape[0], weights.shape[3]) != (target.channels, source.channels):
+        raise GraphError(
+            f"weights {weights.shape} do not lead from {source.channels} to"
+            f" {target.channels} channels"
+        )
+    if bias.shape != (target.channels,):
+        raise GraphError(f"a bias has one number per output channel, not shape {bias.shape}")
+    integer = target.dtype != "float32"
+    expected = (np.dtype(np.int8), np.dtype(np.int32)) if integer else (np.dtype(np.float32),) * 2
+    if (weights.dtype, bias.dtype) != expected:
+        raise GraphError(f"weights and bias are {weights.dtype} and {bias.dtype}, not {expected}")
+    scales = conv.weight_scales
+    if integer != (scales is not None):
+        raise GraphError("integer convolutions carry weight scales, float ones none")
+    if scales is not None and (
+        scales.shape != bias.shape
+        or scales.dtype != np.float32
+        or not ((scales > 0) & np.isfinite(scales)).all()
+    ):
+        raise GraphError("weight scales are positive float32, one per output channel")

@@ -1,0 +1,78 @@
+"""ABPN, "Anchor-based Plain Net for Mobile Image Super-Resolution" (arXiv 2105.09750).
+
+Published at ×3: a 3×3 convolution 3→28 and four 28→28, one 28→27, each with ReLU, one 27→27
+in image space; the anchor (every input pixel nine times) is added, depth-to-space(3), clip.
+42,539 parameters, 42,345 multiplications per input pixel (9.76 G at 360×640),
+receptive field 15×15. Channels, depth and the image-space convolution are options,
+because narrower and wider relatives are shipped too.
+
+What is left out: the paper's other residual forms, which are studies and not this network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from anchorsr.errors import RecipeError
+from anchorsr.networks.layers import Anchor, Clip, Conv3x3, DepthToSpace, Trainable
+
+
+@dataclass(frozen=True)
+class ABPNConfig:
+    """The shape. Defaults are the published network.
+
+    channels: width of the body; body: 28→28 convolutions after the first;
+    image_convolution: the last convolution is followed by ReLU and one more in image space;
+    expansion: filters of the over-parametrized kernels while training (0: plain kernels).
+    """
+
+    factor: int = 3
+    channels: int = 28
+    body: int = 4
+    image_convolution: bool = True
+    expansion: int = 128
+
+    def __post_init__(self) -> None:
+        if self.factor not in (2, 3, 4):
+            raise RecipeError(f"factor is 2, 3 or 4, not {self.factor}")
+        if self.channels < 1 or self.body < 0 or self.expansion < 0:
+            raise RecipeError("channels is at least 1; body and expansion are not negative")
+
+
+class ABPN(Trainable):
+    """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W), clipped."""
+
+    def __init__(self, config: ABPNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.factor = config.factor
+        packed = 3 * config.factor**2
+        widths = [3, *[config.channels] * (config.body + 1)]
+        if config.image_convolution:
+            widths.append(packed)
+        self.body = nn.ModuleList(
+            Conv3x3(inputs, outputs, expansion=config.expansion)
+            for inputs, outputs in pairwise(widths)
+        )
+        # The residual starts small: an untrained network is nearest-neighbour interpolation.
+        self.last = Conv3x3(widths[-1], packed, expansion=config.expansion, gain=0.1)
+        self.relu = nn.ReLU()
+        self.anchor = Anchor(config.factor)
+        self.depth_to_space = DepthToSpace(config.factor)
+        self.clip = Clip()
+
+    def forward(self, images: Tensor) -> Tensor:
+        clipped: Tensor = self.clip(self.residual_form(images))
+        return clipped
+
+    def residual_form(self, images: Tensor) -> Tensor:
+        """The output before the clip, which would stop gradients in training."""
+        features = images
+        for convolution in self.body:
+            features = self.relu(convolution(features))
+        packed = self.last(features) + self.anchor(images)
+        unpacked: Tensor = self.depth_to_space(packed)
+        return unpacked

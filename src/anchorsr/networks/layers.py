@@ -1,0 +1,93 @@
+"""The layers that anchor networks are made of, each of which lowers to one graph operator.
+
+Tensors are (N, C, H, W) float RGB on [0, 255]. Channels that hold a factor × factor block of
+pixels are in TensorFlow's order, (dy * factor + dx) * C + c, not in PyTorch's PixelShuffle
+order, so that lowering needs no permutation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Biases are stored divided by this, so that one optimizer step means the same for biases
+# and kernels although pictures are on [0, 255].
+BIAS_UNIT = 255.0
+
+
+class Trainable(nn.Module):
+    """What can be trained: (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W)."""
+
+    factor: int
+
+    def residual_form(self, images: Tensor) -> Tensor:
+        """The output before its values are limited to [0, 255]."""
+        raise NotImplementedError
+
+
+class Conv3x3(nn.Module):
+    """A 3×3 convolution, zero padded, whose kernel is trained over-parametrized.
+
+    The kernel that runs is W + P·K, with K of `expansion` 3×3 filters and P a 1×1 mixing of
+    them: the linear block of SESR (arXiv 2103.09404) and ECBSR (ACM MM 2021), composed in
+    the kernel and not in the activations, so that training costs hardly more than a plain
+    convolution. expansion=0 trains the plain kernel.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, expansion: int, gain: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # PyTorch's own default
+        with torch.no_grad():
+            self.weight.mul_(gain)
+        if expansion:
+            self.filters = nn.Parameter(torch.empty(expansion, inputs, 3, 3))
+            self.mixing = nn.Parameter(torch.zeros(outputs, expansion))
+            nn.init.kaiming_normal_(self.filters, nonlinearity="linear")
+            # P starts at zero: with both factors at full variance every ReLU can die early.
+        else:
+            self.register_parameter("filters", None)
+            self.register_parameter("mixing", None)
+
+    def kernel(self) -> Tensor:
+        """The single kernel that runs, (out, in, 3, 3)."""
+        if self.mixing is None or self.filters is None:
+            return self.weight
+        return self.weight + (self.mixing @ self.filters.flatten(1)).view_as(self.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.conv2d(features, self.kernel(), self.bias * BIAS_UNIT, padding=1)
+
+
+class Anchor(nn.Module):
+    """Each input pixel repeated factor² times along the channels (ABPN, section 3.2)."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.repeat(1, self.factor**2, 1, 1)
+
+
+class DepthToSpace(nn.Module):
+    """(N, block² · C, H, W) to (N, C, block · H, block · W), in TensorFlow's channel order."""
+
+    def __init__(self, block: int) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, packed: Tensor) -> Tensor:
+        count, channels, height, width = packed.shape
+        block = self.block
+        split = packed.view(count, block, block, channels // block**2, height, width)
+        return split.permute(0, 3, 4, 1, 5, 2).reshape(count, -1, height * block, width * block)
+
+
+class Clip(nn.Module):
+    """Values limited to the range of a picture, [0, 255]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.clamp(0.0, 255.0)

@@ -1,0 +1,198 @@
+"""Post-training quantization: a float graph and calibration pictures to an integer graph.
+
+The numeric rules (docs/design.md):
+
+- activations int8, one scale a tensor; weights int8, symmetric, one scale an output channel,
+  within ±64, so that no x86 kernel that adds pairs of products in 16 bits saturates
+  (255 · 64 · 2 < 2^15); biases int32 at scale input scale · weight scale;
+- pictures (the input, its anchor, the output) have scale 1 and zero point -128, so that
+  int8 saturation is the clip to 0..255; the residual that is added to the anchor has scale 1
+  and zero point 0, so that the addition is exact;
+- other activations take their range from the calibration pictures; after ReLU the zero point
+  is -128, so that saturation is the ReLU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.errors import DataError, GraphError
+from anchorsr.graph import (
+    Add,
+    Array,
+    Clip,
+    Conv2D,
+    DepthToSpace,
+    Graph,
+    Operator,
+    Quantization,
+    Requantize,
+    TensorType,
+)
+from anchorsr.integer import run_graph
+
+WEIGHT_LIMIT = 64
+PICTURE = Quantization(1.0, -128)
+RESIDUAL = Quantization(1.0, 0)
+_FILE_EDGE = Quantization(1.0, 0)  # uint8 pictures as files hold them
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def quantize(
+    graph: Graph,
+    pictures: Iterable[npt.NDArray[np.uint8]],
+    *,
+    percentile: float = 99.999,
+    weight_limit: int = WEIGHT_LIMIT,
+) -> Graph:
+    """The integer graph of a float graph, with ranges from LR pictures, (H, W, 3) uint8.
+
+    percentile: how much of each activation's values its range covers, in percent.
+    Raises DataError without pictures, GraphError for a graph that is not a float graph.
+    """
+    ranges = observe_ranges(graph, pictures, percentile)
+    return assign(graph, choose(graph, ranges), weight_limit=weight_limit)
+
+
+def observe_ranges(
+    graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]], percentile: float
+) -> Ranges:
+    """For each tensor, the mean over the pictures of its lower and upper percentile."""
+    seen: dict[str, list[tuple[float, float]]] = {}
+
+    def observe(name: str, values: Array) -> None:
+        bounds = np.percentile(values, (100 - percentile, percentile))
+        seen.setdefault(name, []).append((float(bounds[0]), float(bounds[1])))
+
+    count = 0
+    for count, picture in enumerate(pictures, 1):  # noqa: B007 (only the count is wanted)
+        run_graph(graph, picture[None].astype(np.float32), observe=observe)
+    if not count:
+        raise DataError("calibration needs at least one picture")
+    return {
+        name: (float(np.mean([low for low, _ in bounds])), float(np.mean([up for _, up in bounds])))
+        for name, bounds in seen.items()
+    }
+
+
+def choose(graph: Graph, ranges: Ranges) -> dict[str, Quantization]:
+    """Scale and zero point of every tensor that an operator makes."""
+    roles = tensor_roles(graph)
+    fixed = {"picture": PICTURE, "residual": RESIDUAL}
+    relu = {op.output for op in graph.operators if isinstance(op, Conv2D) and op.relu}
+    return {
+        operator.output: fixed.get(roles[operator.output])
+        or _from_range(*ranges[operator.output], relu=operator.output in relu)
+        for operator in graph.operators
+    }
+
+
+def assign(
+    graph: Graph, chosen: Mapping[str, Quantization], *, weight_limit: int = WEIGHT_LIMIT
+) -> Graph:
+    """The integer graph whose tensors have these scales and zero points, uint8 in and out."""
+    if any(tensor.dtype != "float32" for tensor in graph.tensors.values()):
+        raise GraphError(f"{graph.name} is quantized already")
+    aliases: dict[str, str] = {graph.input: "image"}
+    tensors = {
+        graph.input: TensorType(graph.tensors[graph.input].channels, "uint8", _FILE_EDGE),
+        "image": TensorType(graph.tensors[graph.input].channels, "int8", PICTURE),
+    }
+    operators: list[Operator] = [Requantize(graph.input, "image")]
+    for operator in graph.operators:
+        sources = tuple(aliases[name] for name in operator.inputs)
+        name = operator.output
+        if isinstance(operator, Clip):  # saturation at scale 1 is this clip
+            if tensors[sources[0]].quantization != PICTURE:
+                raise GraphError("only the clip of a picture to 0..255 can be quantized")
+            aliases[name] = sources[0]
+            continue
+        aliases[name] = name
+        tensors[name] = TensorType(graph.tensors[name].channels, "int8", chosen[name])
+        if isinstance(operator, Conv2D):
+            source = tensors[sources[0]]
+            operators.append(_quantize_conv(operator, sources[0], source, weight_limit))
+        elif isinstance(operator, Add):
+            operators.append(Add((sources[0], sources[1]), name))
+        else:
+            operators.append(dataclasses.replace(operator, input=sources[0]))
+    channels = graph.tensors[graph.output].channels
+    tensors["upscaled"] = TensorType(channels, "uint8", _FILE_EDGE)
+    operators.append(Requantize(aliases[graph.output], "upscaled"))
+    return Graph(graph.name, tensors, operators, graph.input, "upscaled")
+
+
+def quantize_weights(
+    weights: npt.NDArray[np.float32], limit: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Symmetric integers within ±limit and their scales, one an output channel (axis 0)."""
+    largest = np.abs(weights).max(axis=(1, 2, 3))
+    # A channel that is zero everywhere has any scale; 1 keeps its multiplier ordinary.
+    scales = np.where(largest > 0, largest / np.float32(limit), 1.0).astype(np.float32)
+    integers = np.rint(weights / scales[:, None, None, None])
+    return np.clip(integers, -limit, limit).astype(np.int8), scales
+
+
+def _quantize_conv(conv: Conv2D, source_name: str, source: TensorType, limit: int) -> Conv2D:
+    assert source.quantization is not None  # every tensor of an integer graph has one
+    weights, scales = quantize_weights(conv.weights, limit)
+    bias_scales = np.float32(source.quantization.scale) * scales
+    bias = np.rint(conv.bias / bias_scales).astype(np.int32)
+    return dataclasses.replace(
+        conv, input=source_name, weights=weights, bias=bias, weight_scales=scales
+    )
+
+
+def tensor_roles(graph: Graph) -> dict[str, Literal["picture", "residual", "features"]]:
+    """Which tensors hold pictures on 0..255, which a residual that is added to one.
+
+    Pictures are the input and what only copies it, and what leads to the output by
+    depth-to-space, clip and the addition to a picture.
+    """
+    roles: dict[str, Literal["picture", "residual", "features"]] = {graph.input: "picture"}
+    for operator in graph.operators:
+        source = roles[operator.inputs[0]]
+        copies = (
+            copies_channels(operator)
+            if isinstance(operator, Conv2D)
+            else isinstance(operator, DepthToSpace | Clip | Requantize)
+        )
+        roles[operator.output] = source if copies else "features"
+    wanted = {graph.output}
+    for operator in reversed(graph.operators):
+        if operator.output not in wanted:
+            continue
+        roles[operator.output] = "picture"
+        if isinstance(operator, Add):
+            for name in operator.inputs:
+                if roles[name] != "picture":
+                    roles[name] = "residual"
+        elif isinstance(operator, DepthToSpace | Clip | Requantize):
+            wanted.add(operator.inputs[0])
+    return roles
+
+
+def copies_channels(conv: Conv2D) -> bool:
+    """True for a convolution whose every output channel is one input channel unchanged."""
+    kernel = conv.weights
+    one_hot = kernel.shape[1:3] == (1, 1) and bool(((kernel == 0) | (kernel == 1)).all())
+    alone = bool((kernel.sum(axis=(1, 2, 3)) == 1).all())
+    return one_hot and alone and not conv.relu and not conv.bias.any()
+
+
+def _from_range(low: float, high: float, *, relu: bool) -> Quantization:
+    if relu:
+        return Quantization(_as_float32(max(high, 1e-3) / 255), -128)
+    low, high = min(low, 0.0), max(high, 1e-3)
+    scale = _as_float32((high - low) / 255)
+    return Quantization(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+
+
+def _as_float32(value: float) -> float:
+    return float(np.float32(value))

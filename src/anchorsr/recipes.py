@@ -1,0 +1,206 @@
+"""A training recipe: a TOML file, read into frozen dataclasses that refuse unknown keys.
+
+Relative folders in a recipe are relative to the folder that the command runs in, as they
+are in every other path the user gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from anchorsr.errors import RecipeError
+
+Table = TypeVar("Table")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Where pairs come from and how patches are cut. `patch` is in LR pixels."""
+
+    folders: tuple[str, ...]
+    patch: int = 64
+    batch: int = 16
+    channel_shuffle: bool = False
+
+    def __post_init__(self) -> None:
+        _require(bool(self.folders), "data.folders names at least one folder")
+        _require(self.patch >= 8, "data.patch is at least 8")
+        _require(self.batch >= 1, "data.batch is at least 1")
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """Adam (Kingma & Ba, the paper's) or SOAP (arXiv 2409.11321).
+
+    gradient_clip limits the gradient's norm (0: off); precondition_every is SOAP's.
+    """
+
+    name: Literal["adam", "soap"] = "adam"
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    precondition_every: int = 10
+    gradient_clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, "optimizer.learning_rate is positive")
+        _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas are in [0, 1)")
+        _require(self.precondition_every >= 1, "optimizer.precondition_every is at least 1")
+        _require(self.gradient_clip >= 0, "optimizer.gradient_clip is not negative")
+
+
+@dataclass(frozen=True)
+class ScheduleRecipe:
+    """Steps in all, linear warm-up, then cosine to zero or a halving every `halve_every`."""
+
+    steps: int
+    warmup: int = 0
+    decay: Literal["cosine", "halving", "none"] = "cosine"
+    halve_every: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "schedule.steps is at least 1")
+        _require(0 <= self.warmup < self.steps, "schedule.warmup is below schedule.steps")
+        _require(
+            (self.decay == "halving") == (self.halve_every > 0),
+            "schedule.halve_every is given with decay = 'halving' and only then",
+        )
+
+
+@dataclass(frozen=True)
+class ValidationRecipe:
+    """Test sets whose RGB PSNR (border = factor) is measured every `every` steps."""
+
+    folders: tuple[str, ...] = ()
+    every: int = 1000
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "validation.every is at least 1")
+
+
+@dataclass(frozen=True)
+class QuantizationRecipe:
+    """How a trained network becomes integers: calibration, then training of the integers.
+
+    Ranges come from `calibration` training pictures. Without a schedule nothing is trained
+    after that.
+    """
+
+    schedule: ScheduleRecipe | None = None
+    optimizer: OptimizerRecipe = field(
+        default_factory=lambda: OptimizerRecipe(learning_rate=1e-4, gradient_clip=0.5)
+    )
+    calibration: int = 32
+    percentile: float = 99.999
+
+    def __post_init__(self) -> None:
+        _require(self.calibration >= 1, "quantization.calibration is at least 1")
+        _require(50 < self.percentile <= 100, "quantization.percentile is in (50, 100]")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run computes; how fast it runs is decided elsewhere.
+
+    `average` is the decay of the exponential moving average of the weights, which are what
+    is validated and written (0: off). `start` is a run folder whose weights are taken over
+    where names and shapes agree.
+    """
+
+    network: Mapping[str, Any]
+    data: DataRecipe
+    schedule: ScheduleRecipe
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    quantization: QuantizationRecipe = field(default_factory=QuantizationRecipe)
+    validation: ValidationRecipe = field(default_factory=ValidationRecipe)
+    loss: Literal["l1", "l2"] = "l1"
+    average: float = 0.999
+    seed: int = 0
+    start: str = ""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.average < 1, "average is in [0, 1)")
+        _require(self.seed >= 0, "seed is not negative")
+
+    def as_table(self) -> dict[str, Any]:
+        """Plain nested tables, as in the file, every default written out."""
+        return dataclasses.asdict(self)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file. Raises RecipeError with the key that is wrong."""
+    try:
+        text = path.read_bytes().decode()
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path} is not a TOML file: {error}") from error
+    try:
+        return parse_table(Recipe, table, "")
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def parse_table(kind: type[Table], table: Mapping[str, Any], where: str) -> Table:
+    """Make the dataclass `kind` from a TOML table, nested tables included.
+
+    Raises RecipeError for an unknown or missing key, or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for key in table:
+        if key not in known:
+            raise RecipeError(f"unknown key {prefix}{key}; known are: {', '.join(known)}")
+    values = {}
+    for name, entry in known.items():
+        if name in table:
+            values[name] = _convert(table[name], hints[name], f"{prefix}{name}")
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"{prefix}{name} is missing")
+    return kind(**values)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is types.UnionType:  # "X | None"; TOML has no null, a run's record has
+        if value is None:
+            return None
+        return _convert(value, typing.get_args(hint)[0], where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{where} is a table, not {value!r}")
+        return parse_table(hint, value, where)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            choices = ", ".join(map(str, typing.get_args(hint)))
+            raise RecipeError(f"{where} is one of {choices}; not {value!r}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, typing.get_args(hint), where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = Mapping if origin is not None else hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):
+        raise RecipeError(f"{where} is {getattr(expected, '__name__', expected)}, not {value!r}")
+    return value
+
+
+def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{where} is a list, not {value!r}")
+    if items[-1] is not Ellipsis and len(items) != len(value):
+        raise RecipeError(f"{where} has {len(items)} entries, not {len(value)}")
+    return tuple(_convert(entry, items[0], where) for entry in value)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RecipeError(message)

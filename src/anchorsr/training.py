@@ -1,0 +1,467 @@
+"""The float loop: a recipe in; weights, a checkpoint and a record of the run out.
+
+A run lives in a folder:
+
+    checkpoint.pt   everything needed to go on: the resumed run equals the uninterrupted one
+    weights.pt      the averaged weights and the network they belong to
+    run.json        the recipe with every default, versions, duration, losses, validation
+
+Several processes started by PyTorch's `torchrun` share each batch and average their
+gradients, so that the losses are those of one process with the same batch. What this file
+leaves out: printing (the caller's `on_progress` does that) and quantization (`finetune`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, distributed, nn
+
+from anchorsr.datasets import Pair, PatchSampler, load_test_pairs, load_training_pairs
+from anchorsr.errors import CheckpointError, OutputError, RecipeError, TrainingError
+from anchorsr.metrics import psnr
+from anchorsr.networks import ABPN, build_network
+from anchorsr.networks.layers import Trainable
+from anchorsr.recipes import OptimizerRecipe, Recipe, ScheduleRecipe, parse_table
+
+CHECKPOINT, WEIGHTS, RECORD = "checkpoint.pt", "weights.pt", "run.json"
+
+Network = TypeVar("Network", bound=Trainable)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. `loss` is in grey levels, averaged since the last report."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    seconds_per_step: float
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run is computed: changes its speed, and its numbers only by rounding."""
+
+    device: str = "cpu"
+    threads: int = 0  # 0: PyTorch's own choice
+    mixed_precision: bool = False  # bfloat16 where PyTorch's autocast uses it
+    checkpoint_minutes: float = 5.0
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    machine: Machine = Machine(),
+    on_loading: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Run a recipe to its end in `folder`, going on from its checkpoint if there is one.
+
+    Returns what run.json holds. Raises what `fit` raises, and DataError for a folder without
+    pictures that are large enough.
+    """
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.network)
+    if recipe.start:
+        _take_over(network, load_weights(Path(recipe.start)))
+
+    def load_pairs() -> list[Pair]:
+        folders = [Path(name) for name in recipe.data.folders]
+        return load_training_pairs(
+            folders, network.factor, patch=recipe.data.patch, on_progress=on_loading
+        )
+
+    _, record = fit(network, recipe, folder, load_pairs, machine=machine, on_progress=on_progress)
+    return record
+
+
+def fit(
+    network: Network,
+    recipe: Recipe,
+    folder: Path,
+    load_pairs: Callable[[], list[Pair]],
+    *,
+    machine: Machine = Machine(),
+    on_progress: Callable[[Progress], None] | None = None,
+) -> tuple[Network, dict[str, Any]]:
+    """Train any network on pairs by a recipe, in `folder`; the averaged network and the record.
+
+    An interrupt or a termination signal writes a checkpoint after the current step and raises
+    KeyboardInterrupt. Raises CheckpointError when the folder's checkpoint belongs to another
+    recipe or network, OutputError when the folder cannot be written, and TrainingError when a
+    loss or gradient is not finite.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}") from error
+    with _processes(machine) as processes:
+        run = _Run(network, recipe, folder, machine, processes)
+        run.load()
+        if run.step < recipe.schedule.steps:
+            sampler = PatchSampler(
+                load_pairs(),
+                patch=recipe.data.patch,
+                seed=recipe.seed,
+                channel_shuffle=recipe.data.channel_shuffle,
+            )
+            with _stop_requests() as stop:
+                run.loop(sampler, stop, on_progress)
+        run.save()
+        return run.averaged, run.record()
+
+
+def load_weights(path: Path) -> ABPN:
+    """The network of a run folder or a weights file, with its trained weights.
+
+    Raises CheckpointError when it is missing, damaged, or does not fit its own network.
+    """
+    path = path / WEIGHTS if path.is_dir() else path
+    content = _read(path)
+    try:
+        network = build_network(content["network"])
+        network.load_state_dict(content["state"])
+    except (KeyError, TypeError, RuntimeError, RecipeError) as error:
+        raise CheckpointError(
+            f"{path} does not hold weights of a known network: {str(error).splitlines()[0]}"
+        ) from error
+    return network.eval()
+
+
+def read_run(folder: Path) -> Recipe:
+    """The recipe of the run in this folder. Raises CheckpointError when there is none."""
+    path = folder / RECORD
+    try:
+        table = json.loads(path.read_text())["recipe"]
+        return parse_table(Recipe, table, "")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} does not hold a run ({path.name}: {error.strerror}): make one with"
+            " anchorsr train"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecipeError) as error:
+        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def learning_rate(schedule: ScheduleRecipe, peak: float, step: int) -> float:
+    """The rate of step number `step` (from 0)."""
+    if step < schedule.warmup:
+        return peak * (step + 1) / schedule.warmup
+    if schedule.decay == "halving":
+        return peak * 0.5 ** (step // schedule.halve_every)
+    if schedule.decay == "cosine":
+        part = (step - schedule.warmup) / (schedule.steps - schedule.warmup)
+        return peak * 0.5 * (1 + math.cos(math.pi * part))
+    return peak
+
+
+def to_tensor(images: npt.NDArray[np.uint8], device: str) -> Tensor:
+    """(N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last memory."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+
+
+def upscale_float(network: nn.Module, lr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 through a float network, rounded half to even to uint8."""
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        output = network(to_tensor(lr[None], str(device)))[0]
+    return np.asarray(output.clamp(0, 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+@dataclass(frozen=True)
+class _Processes:
+    """This process among those that share a batch."""
+
+    rank: int = 0
+    count: int = 1
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes."""
+        if self.count == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        for tensor, part in zip(
+            tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True
+        ):
+            tensor.copy_(part.view_as(tensor))
+
+
+class _Run(Generic[Network]):
+    """The state of a run, and the folder that it is kept in."""
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        folder: Path,
+        machine: Machine,
+        processes: _Processes,
+    ) -> None:
+        if recipe.data.batch % processes.count:
+            raise RecipeError(
+                f"data.batch is {recipe.data.batch}, which {processes.count} processes cannot"
+                " share equally"
+            )
+        if machine.threads:
+            torch.set_num_threads(machine.threads)
+        self.recipe = recipe
+        self.folder = folder
+        self.machine = machine
+        self.processes = processes
+        # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
+        self.network = network.to(machine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged: Network = copy.deepcopy(self.network)
+        self.parameters = list(self.network.parameters())
+        self.optimizer = _make_optimizer(recipe.optimizer, self.parameters)
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+
+    def load(self) -> None:
+        """Go on from the folder's checkpoint, if it has one."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        content = _read(path)
+        mine = json.loads(json.dumps(self.recipe.as_table()))
+        theirs = content.get("recipe", {})
+        # What is measured on the way, and what is done afterwards, may change between runs.
+        different = sorted(
+            key
+            for key in (mine | theirs).keys() - {"validation", "quantization"}
+            if mine.get(key) != theirs.get(key)
+        )
+        if different:
+            raise CheckpointError(
+                f"{path} belongs to another recipe ({', '.join(different)} differ):"
+                " give this run another output folder"
+            )
+        try:
+            self.network.load_state_dict(content["state"])
+            self.averaged.load_state_dict(content["averaged"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.step = content["step"]
+            self.seconds = content["seconds"]
+            self.history = content["history"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+    def loop(
+        self,
+        sampler: PatchSampler,
+        stop: list[int],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        """Take the steps that remain; save, validate and report on the way."""
+        steps = self.recipe.schedule.steps
+        share = self.recipe.data.batch // self.processes.count
+        places = range(self.processes.rank * share, (self.processes.rank + 1) * share)
+        saved = reported = time.monotonic()
+        losses: list[float] = []
+        with ThreadPoolExecutor(1) as executor:  # cuts the next batch while this one is used
+            upcoming = executor.submit(sampler.batch, self.step, places)
+            while self.step < steps:
+                lr, hr = upcoming.result()
+                upcoming = executor.submit(sampler.batch, self.step + 1, places)
+                losses.append(self._take_step(lr, hr))
+                validating = self.step % self.recipe.validation.every == 0 or self.step == steps
+                now = time.monotonic()
+                if validating or now - reported > 5 or stop:
+                    seconds, reported = now - reported, now
+                    self.seconds += seconds
+                    progress = self._report(losses, seconds, validating)
+                    if on_progress is not None and self.processes.rank == 0:
+                        on_progress(progress)
+                    losses = []
+                if validating or stop or now - saved > 60 * self.machine.checkpoint_minutes:
+                    self.save()
+                    reported = saved = time.monotonic()
+                if stop:
+                    raise KeyboardInterrupt
+
+    def save(self) -> None:
+        """Write the checkpoint, the averaged weights and the record, each whole or not at all."""
+        if self.processes.rank:
+            return
+        recipe = json.loads(json.dumps(self.recipe.as_table()))
+        checkpoint = {
+            "recipe": recipe,
+            "state": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        _write(self.folder / CHECKPOINT, checkpoint)
+        weights = {"network": recipe["network"], "state": self.averaged.state_dict()}
+        _write(self.folder / WEIGHTS, weights)
+        beside = self.folder / f".{RECORD}.tmp"
+        beside.write_text(json.dumps(self.record(), indent=1) + "\n")
+        beside.replace(self.folder / RECORD)
+
+    def record(self) -> dict[str, Any]:
+        """What run.json holds."""
+        return {
+            "recipe": self.recipe.as_table(),
+            "step": self.step,
+            "hours": round(self.seconds / 3600, 4),
+            "processes": self.processes.count,
+            "threads": torch.get_num_threads(),
+            "device": self.machine.device,
+            "mixed_precision": self.machine.mixed_precision,
+            "torch": torch.__version__,
+            "history": self.history,
+        }
+
+    def _take_step(self, lr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
+        """One step; returns this process's loss in grey levels."""
+        device = self.machine.device
+        kind = torch.device(device).type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
+            output = self.network.residual_form(to_tensor(lr, device))
+        error = output.float() - to_tensor(hr, device)
+        loss = error.abs().mean() if self.recipe.loss == "l1" else error.square().mean()
+        self.optimizer.zero_grad()
+        (loss / 255).backward()
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.processes.average(gradients)
+        clip = self.recipe.optimizer.gradient_clip
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, clip or math.inf).item())
+        value = float(loss.item())
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise TrainingError(
+                f"step {self.step}: the loss is {value} and the gradient's norm {norm}."
+                f" The last good checkpoint is kept in {self.folder}; lower"
+                " optimizer.learning_rate or set optimizer.gradient_clip"
+            )
+        peak = self.recipe.optimizer.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe.schedule, peak, self.step)
+        self.optimizer.step()
+        self.step += 1
+        self._average()
+        return value
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # The first averages would remember the initial weights: a shorter memory at first.
+        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        averaged: list[Tensor] = list(self.averaged.parameters())
+        current: list[Tensor] = list(self.parameters)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def _report(self, losses: list[float], seconds: float, validating: bool) -> Progress:
+        validation = self._validate() if validating and self.processes.rank == 0 else {}
+        loss = sum(losses) / len(losses)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        if validating:
+            self.history.append({"step": self.step, "loss": round(loss, 4), **validation})
+        steps = self.recipe.schedule.steps
+        return Progress(self.step, steps, loss, rate, seconds / len(losses), validation)
+
+    def _validate(self) -> dict[str, float]:
+        factor = self.network.factor
+        result = {}
+        for name in self.recipe.validation.folders:
+            values = [
+                psnr(upscale_float(self.averaged, pair.lr), pair.hr, border=factor)
+                for pair in load_test_pairs(Path(name), factor)
+            ]
+            result[Path(name).name] = round(sum(values) / len(values), 4)
+        return result
+
+
+def _make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> Any:
+    if recipe.name == "adam":
+        return torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas)
+    from pytorch_optimizer import SOAP  # slow to import, and only needed here
+
+    return SOAP(
+        parameters,
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        weight_decay=0.0,
+        precondition_frequency=recipe.precondition_every,
+        max_precondition_dim=1200,
+    )
+
+
+def _take_over(network: nn.Module, trained: nn.Module) -> None:
+    """Copy every trained parameter whose name and shape fit."""
+    state = network.state_dict()
+    fitting = {
+        name: value
+        for name, value in trained.state_dict().items()
+        if name in state and state[name].shape == value.shape
+    }
+    if not fitting:
+        raise CheckpointError("start: no weight of that network fits this one")
+    network.load_state_dict({**state, **fitting})
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # a damaged file can raise almost anything in the unpickler
+        raise CheckpointError(f"{path} is damaged or not a checkpoint of anchorsr") from error
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.tmp")
+    torch.save(content, beside)
+    beside.replace(path)
+
+
+@contextmanager
+def _processes(machine: Machine) -> Iterator[_Processes]:
+    """Join the processes that `torchrun` started, if it did."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield _Processes()
+        return
+    distributed.init_process_group("gloo" if machine.device == "cpu" else "nccl")
+    try:
+        yield _Processes(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that fills when the process is asked to stop, so that a step is never torn."""
+    received: list[int] = []
+    try:
+        previous = {
+            number: signal.signal(number, lambda number, _: received.append(number))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+    except ValueError:  # not the main thread: signals are not ours to take
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,331 @@
+"""The `.tflite` writer and reader: LiteRT gives the bytes that the arithmetic gives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Environment, Options
+from ai_edge_litert.interpreter import Interpreter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anchorsr.errors import AnchorSRError, GraphError, ModelError
+from anchorsr.graph import Conv2D, Graph, Quantization, TensorType
+from anchorsr.tflite import INPUT_NAME, OUTPUT_NAME, SIGNATURE, read_tflite, write_tflite
+from graphs import (
+    SIZES,
+    assert_equal_graphs,
+    float_graph,
+    integer_graph,
+    picture,
+    reference_run,
+    with_power_of_two_scales,
+)
+
+
+def run_litert(data: bytes, images: np.ndarray) -> np.ndarray:
+    """Through the interpreter, resized if the file's size is another."""
+    interpreter = Interpreter(model_content=data, num_threads=2)
+    index = interpreter.get_input_details()[0]["index"]
+    if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
+        interpreter.resize_tensor_input(index, images.shape, strict=True)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(index, images)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def run_compiled(model: CompiledModel, images: np.ndarray) -> np.ndarray:
+    """Through CompiledModel, whose buffers hold no shape."""
+    inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+    inputs[0].write(images)
+    model.run_by_index(0, inputs, outputs)
+    shape = model.get_output_tensor_details(SIGNATURE)[OUTPUT_NAME]["shape"]
+    return outputs[0].read(int(np.prod(shape)), images.dtype.type).reshape(shape)
+
+
+@pytest.fixture(scope="module")
+def environment() -> Environment:
+    return Environment.create()
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_interpreter_reproduces_the_arithmetic(seed: int, factor: int) -> None:
+    graph = integer_graph(seed, factor=factor)
+    free = write_tflite(graph)
+    for size in SIZES:
+        images = picture(seed, *size)
+        expected = reference_run(graph, images)
+        np.testing.assert_array_equal(run_litert(free, images), expected)
+        np.testing.assert_array_equal(run_litert(write_tflite(graph, size=size), images), expected)
+
+
+@pytest.mark.parametrize("size", [None, (31, 17)])
+def test_the_compiled_model_reproduces_the_arithmetic(
+    environment: Environment, size: tuple[int, int] | None
+) -> None:
+    graph = integer_graph(5)
+    options = Options(cpu_options=CpuOptions(num_threads=2))
+    data = write_tflite(graph, size=size)
+    model = CompiledModel.from_buffer(data, environment=environment, options=options)
+    for height, width in [*SIZES, *reversed(SIZES)] if size is None else [size]:
+        images = picture(5, height, width)
+        if size is None:
+            model.resize_input_tensor_by_name(SIGNATURE, INPUT_NAME, images.shape)
+        np.testing.assert_array_equal(run_compiled(model, images), reference_run(graph, images))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantize_last": False},
+        {"hidden_zero_point": -20},
+        {"hidden_zero_point": 127},
+        {"colors": 1},
+        {"factor": 1},
+        {"depth": 0},
+        {"channels": 28, "depth": 4},
+        {"channels": 1, "weight_limit": 1},
+    ],
+    ids=str,
+)
+def test_other_forms_of_the_network_are_exact_too(changes: dict[str, Any]) -> None:
+    graph = integer_graph(7, **changes)
+    images = picture(7, 31, 17, graph.tensors["images"].channels)
+    np.testing.assert_array_equal(
+        run_litert(write_tflite(graph), images), reference_run(graph, images)
+    )
+
+
+def test_ties_round_to_even() -> None:
+    graph = with_power_of_two_scales(integer_graph(3))
+    images = picture(3, 64, 48)
+    np.testing.assert_array_equal(
+        run_litert(write_tflite(graph), images), reference_run(graph, images)
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_float_graph_runs_as_float(size: tuple[int, int]) -> None:
+    graph = float_graph(0)
+    images = picture(0, *size).astype(np.float32)
+    result = run_litert(write_tflite(graph), images)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, reference_run(graph, images), rtol=0, atol=1e-3)
+    assert result.min() >= 0
+    assert result.max() <= 255
+
+
+@pytest.mark.parametrize("size", [None, (13, 11)])
+@pytest.mark.parametrize(
+    "graph",
+    [integer_graph(1), integer_graph(2, factor=4, quantize_last=False), float_graph(3)],
+    ids=lambda graph: graph.name,
+)
+def test_reading_returns_what_was_written(graph: Graph, size: tuple[int, int] | None) -> None:
+    data = write_tflite(graph, size=size, description="words")
+    found = read_tflite(data)
+    assert_equal_graphs(found, graph)
+    assert write_tflite(found, size=size, description="words") == data
+    assert read_tflite(data, name="another").name == "another"
+
+
+def test_a_free_file_says_that_it_is_free() -> None:
+    model = unpacked(write_tflite(integer_graph(0), description="words"))
+    tensors = {tensor.name: tensor for tensor in model.subgraphs[0].tensors}
+    assert tensors[b"images"].shape.tolist() == [1, 1, 1, 3]
+    assert tensors[b"images"].shapeSignature.tolist() == [1, -1, -1, 3]
+    assert tensors[b"upscaled"].shape.tolist() == [1, 3, 3, 3]
+    assert model.description == b"words"
+    assert model.signatureDefs[0].signatureKey == SIGNATURE.encode()
+
+
+def test_a_fixed_file_holds_the_size_of_every_tensor() -> None:
+    tensors = unpacked(write_tflite(integer_graph(0), size=(36, 64))).subgraphs[0].tensors
+    shapes = {tensor.name: tensor.shape.tolist() for tensor in tensors}
+    assert shapes[b"residual"] == [1, 36, 64, 27]
+    assert shapes[b"upscaled"] == [1, 108, 192, 3]
+    assert all(tensor.shapeSignature is None for tensor in tensors)
+
+
+def test_the_first_buffer_is_empty_and_the_others_are_aligned() -> None:
+    data = write_tflite(integer_graph(0))
+    root = schema.Model.GetRootAs(data)
+    assert root.Buffers(0).DataIsNone()
+    for index in range(1, root.BuffersLength()):
+        start = root.Buffers(index).DataAsNumpy().ctypes.data
+        assert (start - np.frombuffer(data, np.uint8).ctypes.data) % 16 == 0
+
+
+def test_only_the_smallest_sufficient_operator_versions_are_asked_for() -> None:
+    codes = unpacked(write_tflite(integer_graph(0))).operatorCodes
+    builtin = schema.BuiltinOperator
+    assert {code.builtinCode: code.version for code in codes} == {
+        builtin.QUANTIZE: 1,
+        builtin.CONV_2D: 3,
+        builtin.ADD: 2,
+        builtin.DEPTH_TO_SPACE: 2,
+    }
+    assert all(code.builtinCode == code.deprecatedBuiltinCode for code in codes)
+
+
+def test_a_convolution_over_uint8_is_refused() -> None:
+    picture_type = TensorType(1, "uint8", Quantization(1.0, 0))
+    conv = Conv2D(
+        "images",
+        "upscaled",
+        np.ones((1, 1, 1, 1), np.int8),
+        np.zeros(1, np.int32),
+        np.ones(1, np.float32),
+    )
+    tensors = {"images": picture_type, "upscaled": picture_type}
+    with pytest.raises(GraphError, match="put a Requantize before it"):
+        write_tflite(Graph("plain", tensors, (conv,), "images", "upscaled"))
+
+
+def test_an_impossible_size_is_refused() -> None:
+    with pytest.raises(GraphError, match="positive"):
+        write_tflite(integer_graph(0), size=(0, 5))
+
+
+def unpacked(data: bytes) -> Any:
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+
+
+def changed(change: Any, graph: Graph | None = None) -> bytes:
+    """A file in which `change(model, subgraph)` was done to the unpacked model."""
+    import flatbuffers
+
+    model = unpacked(write_tflite(graph or integer_graph(0)))
+    change(model, model.subgraphs[0])
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def of_kind(model: Any, kind: str) -> Any:
+    """The first operator of a kind."""
+    code = getattr(schema.BuiltinOperator, kind)
+    return next(
+        operator
+        for operator in model.subgraphs[0].operators
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == code
+    )
+
+
+def set_code(model: Any, kind: str) -> None:
+    code = getattr(schema.BuiltinOperator, kind)
+    model.operatorCodes[0].builtinCode = code
+    model.operatorCodes[0].deprecatedBuiltinCode = min(code, 127)
+
+
+def set_weights(model: Any, **fields: Any) -> None:
+    weights = model.subgraphs[0].tensors[of_kind(model, "CONV_2D").inputs[1]]
+    for name, value in fields.items():
+        setattr(weights.quantization, name, value)
+
+
+FOREIGN = {
+    "operator TRANSPOSE": lambda model, _: set_code(model, "TRANSPOSE"),
+    "operator GELU": lambda model, _: set_code(model, "GELU"),
+    "CUSTOM 'Magic'": lambda model, _: (
+        set_code(model, "CUSTOM"),
+        setattr(model.operatorCodes[0], "customCode", "Magic"),
+    ),
+    "operator number 9999": lambda model, _: setattr(model.operatorCodes[0], "builtinCode", 9999),
+    "one subgraph": lambda model, subgraph: model.subgraphs.append(subgraph),
+    "one input and one output": lambda _, subgraph: setattr(subgraph, "inputs", [0, 1]),
+    "CONV_2D has a stride": lambda model, _: setattr(
+        of_kind(model, "CONV_2D").builtinOptions, "strideW", 2
+    ),
+    "CONV_2D has a fused": lambda model, _: setattr(
+        of_kind(model, "CONV_2D").builtinOptions, "fusedActivationFunction", 3
+    ),
+    "ADD has a fused": lambda model, _: setattr(
+        of_kind(model, "ADD").builtinOptions, "fusedActivationFunction", 1
+    ),
+    "CONV_2D with 2 inputs": lambda model, _: setattr(
+        of_kind(model, "CONV_2D"), "inputs", of_kind(model, "CONV_2D").inputs[:2]
+    ),
+    "not in the file": lambda model, _: setattr(of_kind(model, "ADD"), "inputs", [-1, 3]),
+    "without one scale per output channel": lambda model, _: set_weights(
+        model, scale=[0.5], zeroPoint=[0]
+    ),
+    "channel and zero 0": lambda model, _: set_weights(model, quantizedDimension=3),
+    "made while it runs": lambda model, subgraph: setattr(
+        subgraph.tensors[of_kind(model, "CONV_2D").inputs[1]], "buffer", 0
+    ),
+    "bias scale": lambda model, _: set_weights(model, scale=[0.5] * 8),
+    "of type int16": lambda _, subgraph: setattr(subgraph.tensors[0], "type", 7),
+    r"not float32, uint8 or int8 \(1, H, W, C\)": lambda _, subgraph: setattr(
+        subgraph.tensors[0], "shape", [2, 1, 1, 3]
+    ),
+    "without one scale and zero point": lambda _, subgraph: setattr(
+        subgraph.tensors[0], "quantization", None
+    ),
+    "sparse or variable": lambda _, subgraph: setattr(subgraph.tensors[0], "isVariable", True),
+    "two tensors have the name": lambda _, subgraph: setattr(subgraph.tensors[1], "name", "images"),
+}
+
+
+@pytest.mark.parametrize("message", FOREIGN)
+def test_a_file_that_no_graph_can_hold_is_refused_in_one_line(message: str) -> None:
+    with pytest.raises(GraphError, match=message) as caught:
+        read_tflite(changed(FOREIGN[message]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["MAXIMUM", "MINIMUM"])
+def test_half_a_clip_is_refused(missing: str) -> None:
+    def change(model: Any, subgraph: Any) -> None:
+        gone = of_kind(model, missing)
+        kept = of_kind(model, "MINIMUM" if missing == "MAXIMUM" else "MAXIMUM")
+        if missing == "MAXIMUM":
+            kept.inputs = [gone.inputs[0], kept.inputs[1]]
+        subgraph.operators.remove(gone)
+
+    with pytest.raises(GraphError, match="Clip"):
+        read_tflite(changed(change, float_graph(0)))
+
+
+@pytest.mark.parametrize("data", [b"", b"TFL3", b"\x89PNG\r\n\x1a\n" * 9, bytes(100)])
+def test_other_bytes_are_not_a_tflite_file(data: bytes) -> None:
+    with pytest.raises(ModelError, match=r"not a \.tflite file"):
+        read_tflite(data)
+
+
+SMALL = write_tflite(integer_graph(0, factor=2, channels=2, depth=1, colors=1))
+
+
+def test_a_file_that_was_cut_short_is_refused() -> None:
+    for length in [8, 9, 40, *range(100, len(SMALL) - 16, 97)]:
+        with pytest.raises(AnchorSRError) as caught:
+            read_tflite(SMALL[:length])
+        assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(8, len(SMALL) - 1), st.integers(0, 255)), min_size=1))
+def test_a_damaged_file_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(SMALL)
+    for position, value in changes:
+        data[position] = value
+    try:
+        read_tflite(bytes(data))
+    except AnchorSRError as error:
+        assert "\n" not in str(error)
+
+
+def test_importing_the_modules_imports_no_runtime() -> None:
+    script = (
+        "import sys, anchorsr.tflite, anchorsr.onnx;"
+        "print([name for name in ('ai_edge_litert', 'flatbuffers', 'onnx') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
