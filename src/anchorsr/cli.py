@@ -1,14 +1,18 @@
 """The command line: parses, calls one public function, prints. The only module that prints.
 
 Results go to standard output, progress and errors to standard error. An error is one line
-and exit code 1; wrong usage is exit code 2.
+and exit code 1; wrong usage is exit code 2; an interrupt is one line and exit code 130.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +21,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,11 +30,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from anchorsr.errors import AnchorSRError, OutputError, needs
 from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
-from anchorsr.files import check_free
+from anchorsr.files import check_free, reason
 from anchorsr.models import DEFAULT, list_models, read_card, write_card
 from anchorsr.upscale import Upscaler, model_path, plan, read_model, upscale_files
 
@@ -49,7 +53,9 @@ Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A shipped model's name, or a .tflite file.")
 ]
-Threads = Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes all that there are.")]
+Threads = Annotated[
+    int, typer.Option(min=0, max=1024, help="Processor threads; 0 takes all that there are.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 
@@ -97,10 +103,10 @@ def upscale_command(
                 entry["error"] = str(done.error)
                 _complain(done.error)
             elif not as_json:
-                print(done.job.target)
+                print(done.job.target, flush=True)
             written.append(entry)
     if as_json:
-        print(json.dumps(written))
+        _print_json(written)
     if failed:
         raise typer.Exit(1)
 
@@ -127,7 +133,7 @@ def models_command(
         print(json.dumps(cards[0], indent=1))
         return
     if as_json:
-        print(json.dumps([{"path": str(model.path), **model.card} for model in shipped]))
+        _print_json([{"path": str(model.path), **model.card} for model in shipped])
         return
     table = Table("model", "factor", "parameters", "MAC per LR pixel", "size", "file")
     for model in shipped:
@@ -189,7 +195,7 @@ def evaluate_command(
                     )
                 )
     if as_json:
-        print(json.dumps([dataclasses.asdict(score) for score in scores]))
+        _print_json([dataclasses.asdict(score) for score in scores])
         return
     table = Table("model", "set", "pictures", "PSNR RGB", "PSNR Y", "SSIM Y")
     for score in scores:
@@ -228,11 +234,11 @@ def train_command(
 
         torchrun --nproc-per-node 2 -m anchorsr train recipes/abpn_x3.toml
     """
-    with needs("PyTorch", "train"):
-        from anchorsr.training import train
     from anchorsr.recipes import read_recipe
 
     parsed = read_recipe(recipe)
+    with needs("PyTorch", "train"):
+        from anchorsr.training import train
     folder = output or Path("runs") / recipe.stem
     machine = _machine(device, threads, mixed_precision)
     with _training_bars("Training") as callbacks:
@@ -307,28 +313,84 @@ def export_command(
 
         anchorsr export abpn -o abpn_360x640.tflite --size 360x640
     """
+    height_and_width = _parse_size(size)
     path = model_path(model, factor)
+    if output.resolve() == path.resolve():
+        raise OutputError(f"{output} is the model itself: write to another name")
     _, graph = read_model(path)
     description = json.dumps({"model": graph.name, "sha256": read_card(path).get("sha256", "")})
-    export(graph, output, size=_parse_size(size), description=description, overwrite=force)
+    export(graph, output, size=height_and_width, description=description, overwrite=force)
     print(output)
 
 
 def main() -> None:
     """The entry point of the `anchorsr` command."""
-    _drop_native_messages()
+    _prepare_streams()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Do what a command line asks for; returns the exit code."""
     try:
-        app(standalone_mode=True)
+        code = app(arguments, prog_name="anchorsr", standalone_mode=False)
+        sys.stdout.flush()
     except AnchorSRError as error:
         _complain(error)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _give_up_stdout()
+        return 1
+    except SystemExit:  # Typer makes a broken pipe this
+        _give_up_stdout()
+        return 1
+    except OSError as error:  # most have a class of their own; a full disk under stdout has not
+        _complain(f"{error.filename or 'the results cannot be printed'}: {reason(error)}")
+        _give_up_stdout()
+        return 1
+    except MemoryError:
+        _complain("there is not enough memory for this: take smaller pictures or fewer at once")
+        return 1
+    except Exception as error:
+        # Typer's usage errors, whose class has no name that is the same in all its versions.
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message()
+        if message:  # empty: the help was asked for, and is printed already
+            _complain(f"{message.rstrip('.')}: see anchorsr {_command(arguments)}--help")
+        return 2
+    if code == _INTERRUPTED:
+        _console().print(f"stopped{_AFTER_STOPPING.get(_command(arguments).strip(), '')}")
+    return int(code or 0)
 
 
-def _drop_native_messages() -> None:
+# What Typer makes of Ctrl-C: 128 and the number of the signal, as shells count.
+_INTERRUPTED = 130
+_GOES_ON = "; the same command goes on from the last checkpoint"
+_AFTER_STOPPING = {"train": _GOES_ON, "quantize": _GOES_ON}
+
+
+def _command(arguments: list[str]) -> str:
+    """The name of the command that is called, and a space; nothing if there is none."""
+    names = [command.name for command in app.registered_commands]
+    return f"{arguments[0]} " if arguments and arguments[0] in names else ""
+
+
+def _give_up_stdout() -> None:
+    """What is still to be printed goes nowhere, so that Python's last flush cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _prepare_streams() -> None:
     """Runtimes write chatter of their own to file descriptor 2; ours goes to the real one."""
+    if sys.stdout is None:  # closed by the caller, as `>&-` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the whole life of the process)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the names of files are any bytes
+        sys.stdout.reconfigure(
+            errors="surrogateescape" if os.name == "posix" else "backslashreplace"
+        )
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        return
     sys.stderr.flush()
     real = os.dup(2)
     devnull = os.open(os.devnull, os.O_WRONLY)
@@ -337,18 +399,32 @@ def _drop_native_messages() -> None:
     sys.stderr = os.fdopen(real, "w", buffering=1, errors="backslashreplace")
 
 
+@functools.cache  # one for all, so that what is printed goes above a bar that is shown
 def _console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def _complain(error: AnchorSRError) -> None:
+def _complain(error: AnchorSRError | str) -> None:
     text = " ".join(str(error).split())
-    _console().print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
+    _console().print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
 
 
 def _print_table(table: Table) -> None:
     width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to
-    Console(width=width, highlight=False).print(table)
+    # Names of files and folders are not markup.
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def _print_json(rows: list[dict[str, Any]]) -> None:
+    """JSON has no infinity, which the PSNR of equal pictures is: null stands for it."""
+    plain = [
+        {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+    print(json.dumps(plain))
 
 
 def _print_last_validation(history: list[dict[str, Any]], prefix: str = "") -> None:
@@ -362,18 +438,24 @@ _OWN_KEYS = ("step", "loss")
 
 
 def _machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
+    import torch
+
     from anchorsr.training import Machine
 
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # unknown, or not of this machine
+        raise typer.BadParameter(f"no device {device!r}: {reason(error)[:200]}") from error
     return Machine(device=device, threads=threads, mixed_precision=mixed_precision)
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+    sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
+    if sides is None:
         raise typer.BadParameter(f"--size is height x width, such as 360x640, not {text!r}")
-    return int(height), int(width)
+    return int(sides[1]), int(sides[2])
 
 
 @contextmanager
@@ -385,7 +467,14 @@ def _bar(title: str, total: int | None, *, hidden: bool) -> Iterator[Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_console(), transient=True, disable=hidden) as progress:
+    console = _console()
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=hidden or not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # else results would go where the bar is shown
+    ) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
 
@@ -402,7 +491,8 @@ def _training_bars(title: str) -> Iterator[dict[str, Any]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_console()) as progress:
+    console = _console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         reading = progress.add_task("Reading pictures", total=None, note="")
         running = progress.add_task(title, total=None, note="", visible=False)
 

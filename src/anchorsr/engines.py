@@ -68,11 +68,16 @@ class LiteRT:
         if images.shape != self._shape:
             if not self._free:
                 raise ModelError(f"this model takes only {self._shape}, not {images.shape}")
-            self._interpreter.resize_tensor_input(self._input, images.shape)
-            self._interpreter.allocate_tensors()
-            self._shape = images.shape
-        self._interpreter.set_tensor(self._input, images)
-        self._interpreter.invoke()
+            self._shape = ()  # unknown, should the next lines fail
+        try:
+            if images.shape != self._shape:
+                self._interpreter.resize_tensor_input(self._input, images.shape)
+                self._interpreter.allocate_tensors()
+                self._shape = images.shape
+            self._interpreter.set_tensor(self._input, images)
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"LiteRT cannot run {images.shape}: {reason(error)}") from error
         return np.asarray(self._interpreter.get_tensor(self._output), np.uint8)
 
 

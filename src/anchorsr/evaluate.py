@@ -18,8 +18,9 @@ from PIL import Image
 
 from anchorsr.datasets import load_test_pairs
 from anchorsr.engines import load_engine
-from anchorsr.errors import needs
+from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.metrics import luma, psnr, ssim
+from anchorsr.models import list_models
 from anchorsr.upscale import Upscaler
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -50,38 +51,51 @@ def evaluate(
     """Score one method on one test set (see `datasets.load_test_pairs` for the folder).
 
     border: pixels cut off each side, the factor by default.
-    Raises DataError for a folder that is no test set, ModelError for an unknown method.
+    Raises DataError for a folder that is no test set or has pictures that are too small,
+    ModelError for an unknown method or one of another factor.
     """
     method = load_method(name, factor, threads=threads)
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
         sr = method(pair.lr)
-        sr_luma, hr_luma = luma(sr), luma(pair.hr)
-        rows.append(
-            (
-                psnr(sr, pair.hr, border=cut),
-                psnr(sr_luma, hr_luma, border=cut),
-                ssim(sr_luma, hr_luma, border=cut),
+        if sr.shape != pair.hr.shape:
+            raise ModelError(
+                f"{name} made {sr.shape} of {pair.lr.shape}: not {factor} times larger"
             )
-        )
+        try:
+            rows.append(_measure(sr, pair.hr, cut))
+        except ValueError as error:
+            raise DataError(f"{pair.name} in {folder}: {error}") from error
         if on_picture is not None:
             on_picture(pair.name)
     means = np.mean(rows, axis=0)
-    return Score(str(name), folder.name, len(rows), *(float(value) for value in means))
+    return Score(str(name), folder.resolve().name, len(rows), *(float(value) for value in means))
 
 
 def load_method(name: str | Path, factor: int, *, threads: int | None = None) -> Method:
-    """uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3)."""
+    """uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+
+    A folder with the name of a shipped network, or bicubic, is meant when given as a Path.
+    """
     path = Path(name)
-    if str(name) == "bicubic":
+    if name == "bicubic":
         return lambda lr: _bicubic(lr, factor)
-    if path.is_dir():
+    if path.is_dir() and name not in {model.name for model in list_models()}:
         return _float_method(path)
     if path.suffix == ".onnx":
         engine = load_engine(path, threads=threads)
         return lambda lr: engine(lr[None])[0]
     return Upscaler(name, factor, threads=threads)
+
+
+def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float, float]:
+    sr_luma, hr_luma = luma(sr), luma(hr)
+    return (
+        psnr(sr, hr, border=border),
+        psnr(sr_luma, hr_luma, border=border),
+        ssim(sr_luma, hr_luma, border=border),
+    )
 
 
 def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:

@@ -23,6 +23,15 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
 
 
+def check_folder(folder: Path) -> None:
+    """Raise OutputError unless the folder is there, or can be made, and may be written in."""
+    there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise OutputError(f"{there} is not a folder: give another name for the output")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{there} may not be written in: give another folder for the output")
+
+
 def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
     """Write beside `path`, then move into place; nothing is left behind on failure.
 

@@ -189,7 +189,7 @@ class Graph:
         """How many input pixels on each side an output pixel can depend on."""
         reach = {self.input: 0}
         for operator in self.operators:
-            own = operator.weights.shape[1] // 2 if isinstance(operator, Conv2D) else 0
+            own = max(operator.weights.shape[1:3]) // 2 if isinstance(operator, Conv2D) else 0
             reach[operator.output] = max(reach[name] for name in operator.inputs) + own
         return reach[self.output]
 

@@ -27,7 +27,10 @@ def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
 
     Raises GraphError, naming operator and module, for one that a graph cannot hold.
     """
-    traced = _Tracer().trace(network)
+    try:
+        traced = _Tracer().trace(network)
+    except fx.proxy.TraceError as error:
+        raise GraphError(f"{type(network).__name__} cannot be lowered: {error}") from error
     builder = _Builder(network, channels)
     for node in traced.nodes:
         builder.add(node)
@@ -53,14 +56,17 @@ class _Builder:
 
     def add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
+            if self._names:
+                raise GraphError(f"a network takes one tensor, and {node.name} is another")
             self._make(node, "images", self._channels)
         elif node.op == "output":
+            if not isinstance(node.args[0], fx.Node):
+                raise GraphError(f"a network returns one tensor, not {node.args[0]}")
             self._output = self._source(node)
         elif node.op == "call_module":
             self._add_module(node, self._network.get_submodule(str(node.target)))
         elif node.op == "call_function" and node.target is operator.add:
-            left, right = (self._names[n] for n in node.all_input_nodes)
-            self._append(node, Add((left, right), node.name), self._tensors[left].channels)
+            self._add_sum(node)
         else:
             target = getattr(node.target, "__name__", str(node.target))
             raise GraphError(f"the operator {target} ({node.name}) cannot be lowered")
@@ -90,6 +96,13 @@ class _Builder:
             raise GraphError(
                 f"the module {node.target} is a {type(module).__name__}, which cannot be lowered"
             )
+
+    def _add_sum(self, node: fx.Node) -> None:
+        terms = [self._names[term] for term in node.args if isinstance(term, fx.Node)]
+        if len(terms) != 2:
+            raise GraphError(f"the operator add ({node.name}) is lowered for two tensors only")
+        left, right = terms
+        self._append(node, Add((left, right), node.name), self._tensors[left].channels)
 
     def _fuse_relu(self, node: fx.Node, source: str) -> None:
         conv = self._operators[-1] if self._operators else None

@@ -63,22 +63,24 @@ def quantize(
 def observe_ranges(
     graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]], percentile: float
 ) -> Ranges:
-    """For each tensor, the mean over the pictures of its lower and upper percentile."""
-    seen: dict[str, list[tuple[float, float]]] = {}
+    """For each tensor, the widest over the pictures of its lower and upper percentile.
+
+    The widest and not the mean: a range that cuts the largest activations of some pictures
+    cost 0.06 dB where the widest cost 0.02 (docs/experiments.md).
+    """
+    seen: dict[str, tuple[float, float]] = {}
 
     def observe(name: str, values: Array) -> None:
-        bounds = np.percentile(values, (100 - percentile, percentile))
-        seen.setdefault(name, []).append((float(bounds[0]), float(bounds[1])))
+        low, high = np.percentile(values, (100 - percentile, percentile))
+        widest = seen.get(name, (np.inf, -np.inf))
+        seen[name] = (min(widest[0], float(low)), max(widest[1], float(high)))
 
     count = 0
     for count, picture in enumerate(pictures, 1):  # noqa: B007 (only the count is wanted)
         run_graph(graph, picture[None].astype(np.float32), observe=observe)
     if not count:
         raise DataError("calibration needs at least one picture")
-    return {
-        name: (float(np.mean([low for low, _ in bounds])), float(np.mean([up for _, up in bounds])))
-        for name, bounds in seen.items()
-    }
+    return seen
 
 
 def choose(graph: Graph, ranges: Ranges) -> dict[str, Quantization]:

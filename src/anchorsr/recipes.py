@@ -7,6 +7,7 @@ are in every other path the user gives.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tomllib
 import types
 import typing
@@ -30,9 +31,9 @@ class DataRecipe:
     channel_shuffle: bool = False
 
     def __post_init__(self) -> None:
-        _require(bool(self.folders), "data.folders names at least one folder")
-        _require(self.patch >= 8, "data.patch is at least 8")
-        _require(self.batch >= 1, "data.batch is at least 1")
+        _require(bool(self.folders), "folders names at least one folder")
+        _require(self.patch >= 8, "patch is at least 8")
+        _require(self.batch >= 1, "batch is at least 1")
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class OptimizerRecipe:
     gradient_clip: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "optimizer.learning_rate is positive")
-        _require(all(0 <= beta < 1 for beta in self.betas), "optimizer.betas are in [0, 1)")
-        _require(self.precondition_every >= 1, "optimizer.precondition_every is at least 1")
-        _require(self.gradient_clip >= 0, "optimizer.gradient_clip is not negative")
+        _require(self.learning_rate > 0, "learning_rate is positive")
+        _require(all(0 <= beta < 1 for beta in self.betas), "betas are in [0, 1)")
+        _require(self.precondition_every >= 1, "precondition_every is at least 1")
+        _require(self.gradient_clip >= 0, "gradient_clip is not negative")
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class ScheduleRecipe:
     halve_every: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "schedule.steps is at least 1")
-        _require(0 <= self.warmup < self.steps, "schedule.warmup is below schedule.steps")
+        _require(self.steps >= 1, "steps is at least 1")
+        _require(0 <= self.warmup < self.steps, "warmup is below steps")
         _require(
             (self.decay == "halving") == (self.halve_every > 0),
-            "schedule.halve_every is given with decay = 'halving' and only then",
+            "halve_every is given with decay = 'halving' and only then",
         )
 
 
@@ -81,7 +82,7 @@ class ValidationRecipe:
     every: int = 1000
 
     def __post_init__(self) -> None:
-        _require(self.every >= 1, "validation.every is at least 1")
+        _require(self.every >= 1, "every is at least 1")
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ class QuantizationRecipe:
     percentile: float = 99.999
 
     def __post_init__(self) -> None:
-        _require(self.calibration >= 1, "quantization.calibration is at least 1")
-        _require(50 < self.percentile <= 100, "quantization.percentile is in (50, 100]")
+        _require(self.calibration >= 1, "calibration is at least 1")
+        _require(50 < self.percentile <= 100, "percentile is in (50, 100]")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def read_recipe(path: Path) -> Recipe:
         table = tomllib.loads(text)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # neither UTF-8 nor TOML, or a number of thousands of digits
         raise RecipeError(f"{path} is not a TOML file: {error}") from error
     try:
         return parse_table(Recipe, table, "")
@@ -151,7 +152,8 @@ def read_recipe(path: Path) -> Recipe:
 def parse_table(kind: type[Table], table: Mapping[str, Any], where: str) -> Table:
     """Make the dataclass `kind` from a TOML table, nested tables included.
 
-    Raises RecipeError for an unknown or missing key, or a value of the wrong type.
+    Raises RecipeError for an unknown or missing key, or a value of the wrong type or out of
+    range; the message starts with `where`, which is the table's own name.
     """
     hints = typing.get_type_hints(kind)
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -165,7 +167,10 @@ def parse_table(kind: type[Table], table: Mapping[str, Any], where: str) -> Tabl
             values[name] = _convert(table[name], hints[name], f"{prefix}{name}")
         elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
             raise RecipeError(f"{prefix}{name} is missing")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except RecipeError as error:
+        raise RecipeError(f"{prefix}{error}") from error
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -185,7 +190,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return value
     if origin is tuple:
         return _convert_tuple(value, typing.get_args(hint), where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:  # "not": a NaN is refused too
+            raise RecipeError(f"{where} is a finite number, not {value}")
         return float(value)
     expected = Mapping if origin is not None else hint
     if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):

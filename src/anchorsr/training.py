@@ -104,8 +104,8 @@ def fit(
 ) -> tuple[Network, dict[str, Any]]:
     """Train any network on pairs by a recipe, in `folder`; the averaged network and the record.
 
-    An interrupt or a termination signal writes a checkpoint after the current step and raises
-    KeyboardInterrupt. Raises CheckpointError when the folder's checkpoint belongs to another
+    An interrupt or a termination signal writes a checkpoint after the next step, together in
+    all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's checkpoint belongs to another
     recipe or network, OutputError when the folder cannot be written, and TrainingError when a
     loss or gradient is not finite.
     """
@@ -123,8 +123,8 @@ def fit(
                 seed=recipe.seed,
                 channel_shuffle=recipe.data.channel_shuffle,
             )
-            with _stop_requests() as stop:
-                run.loop(sampler, stop, on_progress)
+            with _stop_requests() as requests:
+                run.loop(sampler, requests, on_progress)
         run.save()
         return run.averaged, run.record()
 
@@ -234,6 +234,7 @@ class _Run(Generic[Network]):
         self.parameters = list(self.network.parameters())
         self.optimizer = _make_optimizer(recipe.optimizer, self.parameters)
         self.step = 0
+        self.stopping = False  # agreed on by all processes
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
 
@@ -269,7 +270,7 @@ class _Run(Generic[Network]):
     def loop(
         self,
         sampler: PatchSampler,
-        stop: list[int],
+        requests: list[int],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         """Take the steps that remain; save, validate and report on the way."""
@@ -283,20 +284,21 @@ class _Run(Generic[Network]):
             while self.step < steps:
                 lr, hr = upcoming.result()
                 upcoming = executor.submit(sampler.batch, self.step + 1, places)
-                losses.append(self._take_step(lr, hr))
+                losses.append(self._take_step(lr, hr, requests))
                 validating = self.step % self.recipe.validation.every == 0 or self.step == steps
                 now = time.monotonic()
-                if validating or now - reported > 5 or stop:
+                if validating or now - reported > 5 or self.stopping:
                     seconds, reported = now - reported, now
                     self.seconds += seconds
                     progress = self._report(losses, seconds, validating)
                     if on_progress is not None and self.processes.rank == 0:
                         on_progress(progress)
                     losses = []
-                if validating or stop or now - saved > 60 * self.machine.checkpoint_minutes:
+                overdue = now - saved > 60 * self.machine.checkpoint_minutes
+                if validating or self.stopping or overdue:
                     self.save()
                     reported = saved = time.monotonic()
-                if stop:
+                if self.stopping:
                     raise KeyboardInterrupt
 
     def save(self) -> None:
@@ -334,8 +336,13 @@ class _Run(Generic[Network]):
             "history": self.history,
         }
 
-    def _take_step(self, lr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8]) -> float:
-        """One step; returns this process's loss in grey levels."""
+    def _take_step(
+        self, lr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8], requests: list[int]
+    ) -> float:
+        """One step; returns the batch's loss in grey levels.
+
+        A stop that was asked of one process is passed on to all, so that none waits for another.
+        """
         device = self.machine.device
         kind = torch.device(device).type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
@@ -345,10 +352,13 @@ class _Run(Generic[Network]):
         self.optimizer.zero_grad()
         (loss / 255).backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.processes.average(gradients)
+        mean_loss = loss.detach().reshape(1)
+        stopping = torch.full_like(mean_loss, float(bool(requests)))
+        self.processes.average([*gradients, mean_loss, stopping])
+        self.stopping = bool(stopping.item())
         clip = self.recipe.optimizer.gradient_clip
         norm = float(nn.utils.clip_grad_norm_(self.parameters, clip or math.inf).item())
-        value = float(loss.item())
+        value = float(mean_loss.item())
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {self.step}: the loss is {value} and the gradient's norm {norm}."

@@ -21,7 +21,7 @@ from PIL import Image
 
 from anchorsr.engines import Engine, load_engine
 from anchorsr.errors import AnchorSRError, ModelError, OutputError
-from anchorsr.files import check_free, reason
+from anchorsr.files import check_folder, check_free, reason
 from anchorsr.graph import Graph
 from anchorsr.images import SUFFIXES, Picture, find_pictures, read_picture, write_picture
 from anchorsr.models import DEFAULT, find_model
@@ -73,13 +73,15 @@ def upscale(
         )
     if image.ndim == 3 and image.shape[2] not in (3, 4):
         raise ValueError(f"a picture has 3 or 4 channels, not {image.shape[2]}")
-    upscaler = _ready(model, factor, threads)
+    path = model_path(model, factor)
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    upscaler = _ready(path, changed, factor, threads)
     grey = image.ndim == 2
     rgb = np.repeat(image[:, :, None], 3, axis=2) if grey else image[:, :, :3]
     alpha = image[:, :, 3] if not grey and image.shape[2] == 4 else None
     larger = upscale_picture(Picture(rgb, alpha, grey=grey), upscaler)
     if grey:
-        return larger.rgb[:, :, 0]
+        return np.ascontiguousarray(larger.rgb[:, :, 0])
     if larger.alpha is None:
         return larger.rgb
     return np.asarray(np.concatenate((larger.rgb, larger.alpha[:, :, None]), axis=2))
@@ -123,9 +125,10 @@ def plan(
     """Which files become which, before any work is done.
 
     inputs: pictures, and folders of pictures. output: a file name for a single picture; a
-    folder, made if need be, in which the names stay the same; None: beside the original as
-    `<name>_x<factor>`. Raises OutputError where a result would replace an input, another
-    result or, without overwrite, a file that exists.
+    folder, made by `upscale_files` if need be, in which the names stay the same; None: beside
+    the original as `<name>_x<factor>`. Raises OutputError where a result would replace an
+    input, another result or, without overwrite, a file that exists, or where the output's
+    suffix or folder cannot be written.
     """
     if not inputs:
         raise OutputError("nothing to do: name at least one picture or folder")
@@ -133,18 +136,22 @@ def plan(
     single_file = len(inputs) == 1 and not inputs[0].is_dir()
     to_file = output is not None and single_file and not output.is_dir() and output.suffix != ""
     if output is not None and not to_file:
-        _make_folder(output)
+        check_folder(output)
+    if output is not None and to_file and output.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{output} has no suffix that can be written: {', '.join(SUFFIXES)}")
     jobs = [Job(source, _target(source, output, to_file, factor)) for source in sources]
-    originals = {source.resolve() for source in sources}
+    # A name in other letters, or a second link, can be the same file.
+    originals = {key for source in sources for key in (source.resolve(), _file_key(source))}
     results: set[Path] = set()
     for job in jobs:
         place = job.target.resolve()
-        if place in originals:
+        if place in originals or (_file_key(job.target) or place) in originals:
             raise OutputError(f"{job.target} is an input: write to another name or folder")
         if place in results:
             raise OutputError(f"two pictures would become {job.target}: upscale them separately")
         results.add(place)
-        check_free(job.target, overwrite=overwrite)
+        if to_file or place.parent.exists():
+            check_free(job.target, overwrite=overwrite)
     return jobs
 
 
@@ -155,6 +162,7 @@ def upscale_files(
     for job in jobs:
         try:
             larger = upscale_picture(read_picture(job.source), upscaler)
+            _make_folder(job.target.parent)
             write_picture(job.target, larger, quality=quality, overwrite=overwrite)
         except AnchorSRError as error:
             yield Done(job, error)
@@ -178,12 +186,16 @@ def read_model(path: Path) -> tuple[bytes, Graph]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"the model {path} cannot be read: {reason(error)}") from error
-    return data, read_tflite(data, name=path.stem)
+    try:
+        return data, read_tflite(data, name=path.stem)
+    except AnchorSRError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 @functools.lru_cache(maxsize=4)
-def _ready(model: str | Path, factor: int, threads: int | None) -> Upscaler:
-    return Upscaler(model, factor, threads=threads)
+def _ready(path: Path, changed: int, factor: int, threads: int | None) -> Upscaler:
+    """changed: when the file was, so that one written anew is read anew."""
+    return Upscaler(path, factor, threads=threads)
 
 
 def _target(source: Path, output: Path | None, to_file: bool, factor: int) -> Path:
@@ -191,6 +203,15 @@ def _target(source: Path, output: Path | None, to_file: bool, factor: int) -> Pa
     if output is None:
         return source.with_name(f"{source.stem}_x{factor}{suffix}")
     return output if to_file else output / f"{source.stem}{suffix}"
+
+
+def _file_key(path: Path) -> tuple[int, int] | None:
+    """Equal for two names of one file; None where there is no file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _make_folder(folder: Path) -> None:
@@ -210,7 +231,8 @@ def _fill_transparent(rgb: UInt8Array, alpha: UInt8Array) -> UInt8Array:
     if visible.all() or not visible.any():
         return rgb
     colour = np.where(visible[:, :, None], rgb, 0).astype(np.float32)
-    return np.rint(_fill(colour, visible.astype(np.float32))).astype(np.uint8)
+    filled = _fill(colour, visible.astype(np.float32))
+    return np.asarray(np.rint(filled), np.uint8)
 
 
 def _fill(colour: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> Any:

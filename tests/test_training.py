@@ -1,0 +1,276 @@
+"""The training loop: it learns, resumes exactly, stops safely, and shares its work exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from anchorsr.errors import CheckpointError, RecipeError, TrainingError
+from anchorsr.images import Picture, write_picture
+from anchorsr.recipes import Recipe, ScheduleRecipe, parse_table
+from anchorsr.training import (
+    CHECKPOINT,
+    RECORD,
+    WEIGHTS,
+    Machine,
+    Progress,
+    learning_rate,
+    load_weights,
+    read_run,
+    train,
+)
+
+ONE_THREAD = Machine(threads=1)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smooth waves with edges, from which a little can be learned in a few steps."""
+    folder = tmp_path_factory.mktemp("pictures")
+    y, x = np.mgrid[0:72, 0:84]
+    for number in range(3):
+        waves = [127 + 120 * np.sin((x * (1 + c) + y * (number + 1)) / 9) for c in range(3)]
+        rgb = np.stack(waves, axis=-1)
+        rgb[:, 40:] = 255 - rgb[:, 40:]
+        write_picture(folder / f"{number}.png", Picture(rgb.astype(np.uint8)))
+    return folder
+
+
+def recipe(pictures: Path, **changes: Any) -> Recipe:
+    table = {
+        "network": {"name": "abpn", "channels": 6, "body": 1, "expansion": 8},
+        "data": {"folders": [str(pictures)], "patch": 12, "batch": 4},
+        "optimizer": {"name": "soap", "learning_rate": 3e-3, "betas": [0.95, 0.95]},
+        "schedule": {"steps": 24, "warmup": 2},
+        "validation": {"folders": [str(pictures)], "every": 12},
+        "average": 0.9,
+    }
+    return parse_table(Recipe, {**table, **changes}, "")
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    return dict(load_weights(run).state_dict())
+
+
+class StopAfter:
+    """Stops the run as a user does, once a step is reached."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.step = step
+        self.number = number
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step >= self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_a_resumed_run_equals_the_uninterrupted_one(
+    pictures: Path, tmp_path: Path, optimizer: str
+) -> None:
+    wanted = recipe(pictures, optimizer={"name": optimizer, "learning_rate": 3e-3})
+    train(wanted, tmp_path / "whole", machine=ONE_THREAD)
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, tmp_path / "torn", machine=ONE_THREAD, on_progress=StopAfter(12))
+    assert json.loads((tmp_path / "torn" / RECORD).read_text())["step"] < 24
+    train(wanted, tmp_path / "torn", machine=ONE_THREAD)
+    whole, torn = state_of(tmp_path / "whole"), state_of(tmp_path / "torn")
+    assert all(torch.equal(whole[name], torn[name]) for name in whole)
+    histories = [
+        json.loads((tmp_path / run / RECORD).read_text())["history"][-1]
+        for run in ("whole", "torn")
+    ]
+    assert histories[0].keys() == histories[1].keys()
+    assert histories[0][pictures.name] == histories[1][pictures.name]
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    wanted = recipe(pictures)
+    train(wanted, tmp_path / "whole", machine=ONE_THREAD)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 24:
+            raise KilledError  # before the last checkpoint is written
+
+    with pytest.raises(KilledError):
+        train(wanted, tmp_path / "killed", machine=ONE_THREAD, on_progress=kill)
+    assert json.loads((tmp_path / "killed" / RECORD).read_text())["step"] == 12
+    train(wanted, tmp_path / "killed", machine=ONE_THREAD)
+    whole, killed = state_of(tmp_path / "whole"), state_of(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_training_learns(pictures: Path, tmp_path: Path) -> None:
+    wanted = recipe(
+        pictures, schedule={"steps": 150}, validation={"folders": [str(pictures)], "every": 50}
+    )
+    history = train(wanted, tmp_path / "run", machine=ONE_THREAD)["history"]
+    assert history[-1][pictures.name] > history[0][pictures.name] + 0.5
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_a_finished_run_is_left_as_it_is(pictures: Path, tmp_path: Path) -> None:
+    wanted = recipe(pictures)
+    train(wanted, tmp_path, machine=ONE_THREAD)
+    before = state_of(tmp_path)
+    record = train(wanted, tmp_path, machine=ONE_THREAD)
+    assert record["step"] == 24
+    assert all(torch.equal(value, before[name]) for name, value in state_of(tmp_path).items())
+
+
+def test_a_termination_signal_saves_the_step_it_came_in(pictures: Path, tmp_path: Path) -> None:
+    stop = StopAfter(12, signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(pictures), tmp_path, machine=ONE_THREAD, on_progress=stop)
+    assert json.loads((tmp_path / RECORD).read_text())["step"] == 13  # the next step agrees on it
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_another_recipe_does_not_take_over_a_run(pictures: Path, tmp_path: Path) -> None:
+    train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(CheckpointError, match=r"another recipe \(loss, seed differ\)"):
+        train(recipe(pictures, seed=1, loss="l2"), tmp_path, machine=ONE_THREAD)
+    other = {"name": "abpn", "channels": 7, "body": 1, "expansion": 8}
+    with pytest.raises(CheckpointError, match="network"):
+        train(recipe(pictures, network=other), tmp_path, machine=ONE_THREAD)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text"])
+def test_a_damaged_checkpoint_is_refused(pictures: Path, tmp_path: Path, damage: str) -> None:
+    train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+    for name in (CHECKPOINT, WEIGHTS):
+        data = (tmp_path / name).read_bytes()
+        harmed = {"empty": b"", "cut": data[: len(data) // 2], "text": b"not a checkpoint"}
+        (tmp_path / name).write_bytes(harmed[damage])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_weights(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anchorsr import training
+
+    def poisoned(images: Any, device: str) -> torch.Tensor:
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+        poisoned.calls += 1  # type: ignore[attr-defined]
+        return tensor * float("nan") if poisoned.calls > 40 else tensor  # type: ignore[attr-defined]
+
+    poisoned.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(training, "to_tensor", poisoned)
+    with pytest.raises(TrainingError, match="last good checkpoint is kept"):
+        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+    monkeypatch.undo()
+    assert json.loads((tmp_path / RECORD).read_text())["step"] == 12
+    assert all(bool(value.isfinite().all()) for value in state_of(tmp_path).values())
+
+
+def test_a_run_can_start_from_another_runs_weights(pictures: Path, tmp_path: Path) -> None:
+    train(recipe(pictures), tmp_path / "x3", machine=ONE_THREAD)
+    network = {"name": "abpn", "factor": 2, "channels": 6, "body": 1, "expansion": 8}
+    follow = recipe(
+        pictures,
+        network=network,
+        start=str(tmp_path / "x3"),
+        schedule={"steps": 1, "decay": "none"},
+    )
+    follow = dataclasses.replace(
+        follow, optimizer=dataclasses.replace(follow.optimizer, learning_rate=1e-9)
+    )
+    train(follow, tmp_path / "x2", machine=ONE_THREAD)
+    before, after = state_of(tmp_path / "x3"), state_of(tmp_path / "x2")
+    torch.testing.assert_close(before["body.0.weight"], after["body.0.weight"])
+    assert after["last.weight"].shape[0] == 12
+
+
+def test_the_record_holds_the_whole_recipe(pictures: Path, tmp_path: Path) -> None:
+    wanted = recipe(pictures)
+    train(wanted, tmp_path, machine=ONE_THREAD)
+    assert read_run(tmp_path) == wanted
+    with pytest.raises(CheckpointError, match="anchorsr train"):
+        read_run(tmp_path / "nowhere")
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    cosine = ScheduleRecipe(steps=110, warmup=10)
+    rates = [learning_rate(cosine, 1.0, step) for step in range(110)]
+    assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.5) and 0 < rates[-1] < 0.001
+    halving = ScheduleRecipe(steps=100, decay="halving", halve_every=20)
+    assert [learning_rate(halving, 1.0, step) for step in (0, 19, 20, 99)] == [1, 1, 0.5, 0.0625]
+    constant = ScheduleRecipe(steps=5, decay="none")
+    assert learning_rate(constant, 0.25, 4) == 0.25
+
+
+def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path) -> None:
+    wanted = recipe(
+        pictures,
+        schedule={"steps": 12},
+        optimizer={"name": "adam", "learning_rate": 1e-3},
+        validation={"folders": [str(pictures)], "every": 1},
+    )
+    table = tmp_path / "recipe.json"
+    table.write_text(json.dumps(wanted.as_table()))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from anchorsr.recipes import Recipe, parse_table\n"
+        "from anchorsr.training import Machine, train\n"
+        "recipe = parse_table(Recipe, json.loads(Path(sys.argv[1]).read_text()), '')\n"
+        "train(recipe, Path(sys.argv[2]), machine=Machine(threads=1))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    # The launcher resolves this machine's name unless it is told to stay local.
+    command += ["--master-addr", "127.0.0.1", "--master-port", "29611"]
+    ended = subprocess.run(
+        [*command, str(script), str(table), str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    train(wanted, tmp_path / "one", machine=ONE_THREAD)
+    one, two = (read_history(tmp_path / name) for name in ("one", "two"))
+    assert [entry["step"] for entry in one] == [entry["step"] for entry in two]
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert mine[pictures.name] == pytest.approx(theirs[pictures.name], abs=0.01)
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    history: list[dict[str, Any]] = json.loads((run / RECORD).read_text())["history"]
+    return history
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from contextlib import contextmanager
+
+    from anchorsr import training
+
+    @contextmanager
+    def three(machine: Machine) -> Any:
+        yield training._Processes(0, 3)
+
+    monkeypatch.setattr(training, "_processes", three)
+    with pytest.raises(RecipeError, match="3 processes cannot share"):
+        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
