@@ -268,9 +268,9 @@ def test_a_batch_that_processes_cannot_share_is_refused(
     from anchorsr import training
 
     @contextmanager
-    def three(machine: Machine) -> Any:
-        yield training._Processes(0, 3)
+    def three(device: str) -> Any:
+        yield training.Processes(0, 3)
 
-    monkeypatch.setattr(training, "_processes", three)
+    monkeypatch.setattr(training, "join_processes", three)
     with pytest.raises(RecipeError, match="3 processes cannot share"):
         train(recipe(pictures), tmp_path, machine=ONE_THREAD)

@@ -1,4 +1,4 @@
-"""The command line: parses, calls one public function, prints. The only module that prints.
+"""The command line: parses, calls one public function, prints; `terminal` shows the rest.
 
 Results go to standard output, progress and errors to standard error. An error is one line
 and exit code 1; wrong usage is exit code 2; an interrupt is one line and exit code 130.
@@ -7,36 +7,31 @@ and exit code 1; wrong usage is exit code 2; an interrupt is one line and exit c
 from __future__ import annotations
 
 import dataclasses
-import functools
-import io
 import json
-import math
-import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
-from rich.text import Text
 
+from anchorsr import __version__
 from anchorsr.errors import AnchorSRError, OutputError, needs
 from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
 from anchorsr.files import check_free, reason
 from anchorsr.models import DEFAULT, list_models, read_card, write_card
+from anchorsr.terminal import (
+    bar,
+    complain,
+    console,
+    give_up_stdout,
+    prepare_streams,
+    print_json,
+    print_table,
+    training_bars,
+)
 from anchorsr.upscale import Upscaler, model_path, plan, read_model, upscale_files
 
 app = typer.Typer(
@@ -58,6 +53,24 @@ Threads = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"anchorsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Make pictures larger, and train, quantize, export and measure the networks that do it."""
 
 
 @app.command("upscale", no_args_is_help=True)
@@ -94,19 +107,19 @@ def upscale_command(
     upscaler = Upscaler(model, factor, threads=threads or None)
     failed = 0
     written: list[dict[str, Any]] = []
-    with _bar("Upscaling", len(jobs), hidden=len(jobs) == 1 or as_json) as advance:
+    with bar("Upscaling", len(jobs), hidden=len(jobs) == 1 or as_json) as advance:
         for done in upscale_files(jobs, upscaler, quality=quality, overwrite=force):
             advance()
             entry = {"input": str(done.job.source), "output": str(done.job.target)}
             if done.error is not None:
                 failed += 1
                 entry["error"] = str(done.error)
-                _complain(done.error)
+                complain(done.error)
             elif not as_json:
                 print(done.job.target, flush=True)
             written.append(entry)
     if as_json:
-        _print_json(written)
+        print_json(written)
     if failed:
         raise typer.Exit(1)
 
@@ -133,7 +146,7 @@ def models_command(
         print(json.dumps(cards[0], indent=1))
         return
     if as_json:
-        _print_json([{"path": str(model.path), **model.card} for model in shipped])
+        print_json([{"path": str(model.path), **model.card} for model in shipped])
         return
     table = Table("model", "factor", "parameters", "MAC per LR pixel", "size", "file")
     for model in shipped:
@@ -146,7 +159,7 @@ def models_command(
             f"{card['size_bytes'] / 1000:.1f} kB",
             str(model.path),
         )
-    _print_table(table)
+    print_table(table)
 
 
 @app.command("evaluate", no_args_is_help=True)
@@ -181,7 +194,7 @@ def evaluate_command(
     """
     names = methods or [DEFAULT]
     scores: list[Score] = []
-    with _bar("Evaluating", None, hidden=as_json) as advance:
+    with bar("Evaluating", None, hidden=as_json) as advance:
         for name in names:
             for folder in test_sets:
                 scores.append(
@@ -195,7 +208,7 @@ def evaluate_command(
                     )
                 )
     if as_json:
-        _print_json([dataclasses.asdict(score) for score in scores])
+        print_json([dataclasses.asdict(score) for score in scores])
         return
     table = Table("model", "set", "pictures", "PSNR RGB", "PSNR Y", "SSIM Y")
     for score in scores:
@@ -207,7 +220,7 @@ def evaluate_command(
             f"{score.psnr_y:.3f}",
             f"{score.ssim_y:.4f}",
         )
-    _print_table(table)
+    print_table(table)
 
 
 @app.command("train", no_args_is_help=True)
@@ -241,7 +254,7 @@ def train_command(
         from anchorsr.training import train
     folder = output or Path("runs") / recipe.stem
     machine = _machine(device, threads, mixed_precision)
-    with _training_bars("Training") as callbacks:
+    with training_bars("Training") as callbacks:
         record = train(parsed, folder, machine=machine, **callbacks)
     print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours")
     _print_last_validation(record["history"])
@@ -279,7 +292,7 @@ def quantize_command(
         raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
     for path in (output, output.with_suffix(".json")):
         check_free(path, overwrite=force)
-    with _training_bars("Quantizing") as callbacks:
+    with training_bars("Quantizing") as callbacks:
         graph = quantize_run(run, train=train, machine=_machine(device, threads), **callbacks)
     export(graph, output, overwrite=force)
     records = read_records(run, trained=train)
@@ -325,7 +338,7 @@ def export_command(
 
 def main() -> None:
     """The entry point of the `anchorsr` command."""
-    _prepare_streams()
+    prepare_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -335,20 +348,20 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
     except AnchorSRError as error:
-        _complain(error)
+        complain(error)
         return 1
     except BrokenPipeError:  # the reader of our output went away, as `head` does
-        _give_up_stdout()
+        give_up_stdout()
         return 1
     except SystemExit:  # Typer makes a broken pipe this
-        _give_up_stdout()
+        give_up_stdout()
         return 1
     except OSError as error:  # most have a class of their own; a full disk under stdout has not
-        _complain(f"{error.filename or 'the results cannot be printed'}: {reason(error)}")
-        _give_up_stdout()
+        complain(f"{error.filename or 'the results cannot be printed'}: {reason(error)}")
+        give_up_stdout()
         return 1
     except MemoryError:
-        _complain("there is not enough memory for this: take smaller pictures or fewer at once")
+        complain("there is not enough memory for this: take smaller pictures or fewer at once")
         return 1
     except Exception as error:
         # Typer's usage errors, whose class has no name that is the same in all its versions.
@@ -356,10 +369,10 @@ def run(arguments: list[str]) -> int:
             raise
         message = error.format_message()
         if message:  # empty: the help was asked for, and is printed already
-            _complain(f"{message.rstrip('.')}: see anchorsr {_command(arguments)}--help")
+            complain(f"{message.rstrip('.')}: see anchorsr {_command(arguments)}--help")
         return 2
     if code == _INTERRUPTED:
-        _console().print(f"stopped{_AFTER_STOPPING.get(_command(arguments).strip(), '')}")
+        console().print(f"stopped{_AFTER_STOPPING.get(_command(arguments).strip(), '')}")
     return int(code or 0)
 
 
@@ -373,58 +386,6 @@ def _command(arguments: list[str]) -> str:
     """The name of the command that is called, and a space; nothing if there is none."""
     names = [command.name for command in app.registered_commands]
     return f"{arguments[0]} " if arguments and arguments[0] in names else ""
-
-
-def _give_up_stdout() -> None:
-    """What is still to be printed goes nowhere, so that Python's last flush cannot fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _prepare_streams() -> None:
-    """Runtimes write chatter of their own to file descriptor 2; ours goes to the real one."""
-    if sys.stdout is None:  # closed by the caller, as `>&-` does
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the whole life of the process)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # the names of files are any bytes
-        sys.stdout.reconfigure(
-            errors="surrogateescape" if os.name == "posix" else "backslashreplace"
-        )
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        return
-    sys.stderr.flush()
-    real = os.dup(2)
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 2)
-    os.close(devnull)
-    sys.stderr = os.fdopen(real, "w", buffering=1, errors="backslashreplace")
-
-
-@functools.cache  # one for all, so that what is printed goes above a bar that is shown
-def _console() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-def _complain(error: AnchorSRError | str) -> None:
-    text = " ".join(str(error).split())
-    _console().print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
-
-
-def _print_table(table: Table) -> None:
-    width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to
-    # Names of files and folders are not markup.
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
-
-
-def _print_json(rows: list[dict[str, Any]]) -> None:
-    """JSON has no infinity, which the PSNR of equal pictures is: null stands for it."""
-    plain = [
-        {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
-    print(json.dumps(plain))
 
 
 def _print_last_validation(history: list[dict[str, Any]], prefix: str = "") -> None:
@@ -456,56 +417,3 @@ def _parse_size(text: str | None) -> tuple[int, int] | None:
     if sides is None:
         raise typer.BadParameter(f"--size is height x width, such as 360x640, not {text!r}")
     return int(sides[1]), int(sides[2])
-
-
-@contextmanager
-def _bar(title: str, total: int | None, *, hidden: bool) -> Iterator[Any]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = _console()
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=hidden or not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # else results would go where the bar is shown
-    ) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
-
-
-@contextmanager
-def _training_bars(title: str) -> Iterator[dict[str, Any]]:
-    """The callbacks of a run: a bar while pictures are read, then one with loss and time left."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = _console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        reading = progress.add_task("Reading pictures", total=None, note="")
-        running = progress.add_task(title, total=None, note="", visible=False)
-
-        def on_loading(done: int, total: int) -> None:
-            progress.update(reading, completed=done, total=total)
-
-        def on_progress(state: Any) -> None:
-            note = f"loss {state.loss:.3f}"
-            progress.update(
-                running, completed=state.step, total=state.steps, note=note, visible=True
-            )
-            if state.validation:
-                figures = ", ".join(f"{k} {v:.3f}" for k, v in state.validation.items())
-                progress.console.print(f"step {state.step}: loss {state.loss:.3f}, {figures} dB")
-
-        yield {"on_loading": on_loading, "on_progress": on_progress}

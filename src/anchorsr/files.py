@@ -32,6 +32,14 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{there} may not be written in: give another folder for the output")
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it, where they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {folder} cannot be made: {reason(error)}") from error
+
+
 def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
     """Write beside `path`, then move into place; nothing is left behind on failure.
 
@@ -50,7 +58,7 @@ def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             temporary.unlink()
 
 

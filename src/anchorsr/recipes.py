@@ -127,7 +127,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _require(0 <= self.average < 1, "average is in [0, 1)")
-        _require(self.seed >= 0, "seed is not negative")
+        _require(0 <= self.seed < 2**63, "seed is in [0, 2^63)")
 
     def as_table(self) -> dict[str, Any]:
         """Plain nested tables, as in the file, every default written out."""

@@ -14,14 +14,12 @@ leaves out: printing (the caller's `on_progress` does that) and quantization (`f
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,13 +27,15 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from anchorsr.datasets import Pair, PatchSampler, load_test_pairs, load_training_pairs
-from anchorsr.errors import CheckpointError, OutputError, RecipeError, TrainingError
+from anchorsr.errors import CheckpointError, RecipeError, TrainingError
+from anchorsr.files import check_folder, make_folder, publish
 from anchorsr.metrics import psnr
 from anchorsr.networks import ABPN, build_network
 from anchorsr.networks.layers import Trainable
+from anchorsr.processes import Processes, join_processes, stop_requests
 from anchorsr.recipes import OptimizerRecipe, Recipe, ScheduleRecipe, parse_table
 
 CHECKPOINT, WEIGHTS, RECORD = "checkpoint.pt", "weights.pt", "run.json"
@@ -105,25 +105,26 @@ def fit(
     """Train any network on pairs by a recipe, in `folder`; the averaged network and the record.
 
     An interrupt or a termination signal writes a checkpoint after the next step, together in
-    all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's checkpoint belongs to another
-    recipe or network, OutputError when the folder cannot be written, and TrainingError when a
-    loss or gradient is not finite.
+    all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's
+    checkpoint belongs to another recipe or network, OutputError when the folder cannot be
+    written, and TrainingError when a loss or gradient is not finite.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror}") from error
-    with _processes(machine) as processes:
+    check_folder(folder)
+    with join_processes(machine.device) as processes:
         run = _Run(network, recipe, folder, machine, processes)
         run.load()
+        for name in recipe.validation.folders:  # a wrong name is told now, not hours later
+            next(load_test_pairs(Path(name), network.factor))
         if run.step < recipe.schedule.steps:
+            pairs = load_pairs()
+            make_folder(folder)
             sampler = PatchSampler(
-                load_pairs(),
+                pairs,
                 patch=recipe.data.patch,
                 seed=recipe.seed,
                 channel_shuffle=recipe.data.channel_shuffle,
             )
-            with _stop_requests() as requests:
+            with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
         run.save()
         return run.averaged, run.record()
@@ -186,26 +187,6 @@ def upscale_float(network: nn.Module, lr: npt.NDArray[np.uint8]) -> npt.NDArray[
     return np.asarray(output.clamp(0, 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
-@dataclass(frozen=True)
-class _Processes:
-    """This process among those that share a batch."""
-
-    rank: int = 0
-    count: int = 1
-
-    def average(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor by its mean over all processes."""
-        if self.count == 1:
-            return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        distributed.all_reduce(flat)
-        flat /= self.count
-        for tensor, part in zip(
-            tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True
-        ):
-            tensor.copy_(part.view_as(tensor))
-
-
 class _Run(Generic[Network]):
     """The state of a run, and the folder that it is kept in."""
 
@@ -215,7 +196,7 @@ class _Run(Generic[Network]):
         recipe: Recipe,
         folder: Path,
         machine: Machine,
-        processes: _Processes,
+        processes: Processes,
     ) -> None:
         if recipe.data.batch % processes.count:
             raise RecipeError(
@@ -318,9 +299,8 @@ class _Run(Generic[Network]):
         _write(self.folder / CHECKPOINT, checkpoint)
         weights = {"network": recipe["network"], "state": self.averaged.state_dict()}
         _write(self.folder / WEIGHTS, weights)
-        beside = self.folder / f".{RECORD}.tmp"
-        beside.write_text(json.dumps(self.record(), indent=1) + "\n")
-        beside.replace(self.folder / RECORD)
+        record = json.dumps(self.record(), indent=1) + "\n"
+        publish(record.encode(), self.folder / RECORD, overwrite=True)
 
     def record(self) -> dict[str, Any]:
         """What run.json holds."""
@@ -440,38 +420,7 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    torch.save(content, beside)
-    beside.replace(path)
-
-
-@contextmanager
-def _processes(machine: Machine) -> Iterator[_Processes]:
-    """Join the processes that `torchrun` started, if it did."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield _Processes()
-        return
-    distributed.init_process_group("gloo" if machine.device == "cpu" else "nccl")
-    try:
-        yield _Processes(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop, so that a step is never torn."""
-    received: list[int] = []
-    try:
-        previous = {
-            number: signal.signal(number, lambda number, _: received.append(number))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-    except ValueError:  # not the main thread: signals are not ours to take
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    """Whole or not at all, and the one before stays until then."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    publish(buffer.getvalue(), path, overwrite=True)

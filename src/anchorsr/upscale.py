@@ -21,7 +21,7 @@ from PIL import Image
 
 from anchorsr.engines import Engine, load_engine
 from anchorsr.errors import AnchorSRError, ModelError, OutputError
-from anchorsr.files import check_folder, check_free, reason
+from anchorsr.files import check_folder, check_free, make_folder, reason
 from anchorsr.graph import Graph
 from anchorsr.images import SUFFIXES, Picture, find_pictures, read_picture, write_picture
 from anchorsr.models import DEFAULT, find_model
@@ -162,7 +162,7 @@ def upscale_files(
     for job in jobs:
         try:
             larger = upscale_picture(read_picture(job.source), upscaler)
-            _make_folder(job.target.parent)
+            make_folder(job.target.parent)
             write_picture(job.target, larger, quality=quality, overwrite=overwrite)
         except AnchorSRError as error:
             yield Done(job, error)
@@ -212,13 +212,6 @@ def _file_key(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"the folder {folder} cannot be made: {reason(error)}") from error
 
 
 def _fill_transparent(rgb: UInt8Array, alpha: UInt8Array) -> UInt8Array:

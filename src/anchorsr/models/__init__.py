@@ -71,6 +71,9 @@ def read_card(path: Path) -> dict[str, Any]:
     """The card beside a model file, empty if it has none."""
     beside = path.with_suffix(".json")
     try:
-        return dict(json.loads(beside.read_text())) if beside.exists() else {}
+        card = json.loads(beside.read_text()) if beside.exists() else {}
+        if not isinstance(card, dict):
+            raise ValueError("it is JSON, but not an object")
+        return card
     except (OSError, ValueError) as error:
         raise ModelError(f"{beside} is not a model's card: {reason(error)}") from error

@@ -1,0 +1,29 @@
+"""What several test files need: the pictures that are part of the project, and those that are not.
+
+Everything that a test asserts about a picture it can also assert about a generated one or about
+`docs/dog.jpg`; the test sets beside the project only make the evidence broader.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchorsr.images import read_rgb
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of training and test pictures beside the project; skips where there is none."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the test sets in ../shared/data, which are not part of the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dog() -> np.ndarray:
+    """A photograph, CC0, uint8 (288, 288, 3)."""
+    return read_rgb(ROOT / "docs" / "dog.jpg")

@@ -1,0 +1,345 @@
+"""Networks and their lowering: published figures, receptive field, layers, graph = network."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anchorsr.errors import GraphError, RecipeError
+from anchorsr.graph import Add, Clip, Conv2D, DepthToSpace, Graph, TensorType
+from anchorsr.integer import run_graph
+from anchorsr.lower import lower
+from anchorsr.metrics import psnr
+from anchorsr.networks import ABPN, ABPNConfig, build_network, layers
+
+SIZES = [(1, 1), (1, 7), (5, 1), (13, 17), (31, 24)]
+
+
+def build(seed: int = 0, **options: object) -> ABPN:
+    """A network whose every parameter does something: as after training, not as at its start."""
+    torch.manual_seed(seed)
+    network = build_network({"name": "abpn", **options})
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("mixing"):
+                parameter.normal_(0, 0.02)
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.02)
+    return network
+
+
+def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(1, channels, height, width, generator=generator) * 255
+
+
+def to_nhwc(images: Tensor) -> np.ndarray:
+    return images.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def nearest(images: Tensor, factor: int) -> Tensor:
+    return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+def parameter_count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("factor", "count"),
+    [
+        # Added up by hand: 3->28, four 28->28, 28->3f², 3f²->3f², weights and biases.
+        (2, 784 + 4 * 7_084 + 3_036 + 1_308),  # 33,464
+        (3, 42_539),  # the paper's
+        (4, 784 + 4 * 7_084 + 12_144 + 20_784),  # 62,048
+    ],
+)
+def test_parameter_count_is_the_published_one(factor: int, count: int) -> None:
+    plain = build_network({"name": "abpn", "factor": factor, "expansion": 0})
+    assert parameter_count(plain) == count
+    # Lowering collapses the expanded kernels; the anchor is a convolution of its own.
+    graph = lower(build_network({"name": "abpn", "factor": factor}), name="abpn")
+    anchor = 3 * factor**2 * (3 + 1)
+    assert graph.parameter_count - anchor == count
+
+
+def test_published_network_costs_what_the_paper_says() -> None:
+    graph = lower(ABPN(ABPNConfig()), name="abpn_x3")
+    anchor = 3 * 27
+    assert graph.macs_per_pixel - anchor == 42_345
+    assert (graph.macs_per_pixel - anchor) * 360 * 640 == pytest.approx(9.76e9, abs=5e6)
+    assert graph.halo == 7
+    assert graph.factor == 3
+    assert not graph.is_integer
+
+
+@pytest.mark.parametrize(
+    ("body", "image_convolution"), [(4, True), (4, False), (1, True), (0, False)]
+)
+def test_changed_pixel_reaches_exactly_the_halo(body: int, image_convolution: bool) -> None:
+    network = build(body=body, image_convolution=image_convolution, expansion=4).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_()  # no ReLU stops anything, no two paths cancel
+    halo = body + 2 + image_convolution
+    assert lower(network, name="abpn").halo == halo
+    images = noise(23, 25).double()
+    changed = images.clone()
+    changed[..., 11, 12] += 1
+    with torch.no_grad():
+        difference = network.residual_form(changed) - network.residual_form(images)
+    rows, columns = (difference.abs() > 1e-12).any(1)[0].nonzero().T
+    assert (rows.min(), rows.max()) == (3 * (11 - halo), 3 * (11 + halo) + 2)
+    assert (columns.min(), columns.max()) == (3 * (12 - halo), 3 * (12 + halo) + 2)
+    assert len(rows) == (3 * (2 * halo + 1)) ** 2
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 5, 3), (3, 5, 1, 3)])
+def test_halo_is_that_of_the_longer_side_of_a_kernel(shape: tuple[int, ...]) -> None:
+    conv = Conv2D("images", "made", np.zeros(shape, np.float32), np.zeros(3, np.float32))
+    color = TensorType(3, "float32")
+    graph = Graph("long", {"images": color, "made": color}, [conv], "images", "made")
+    assert graph.halo == 2
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_collapsed_kernel_equals_the_expanded_branches(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layer = layers.Conv3x3(5, 7, expansion=16).double()
+    with torch.no_grad():
+        layer.mixing.normal_()
+        layer.bias.normal_()
+    features = noise(*size, channels=5).double()
+    filtered = functional.conv2d(features, layer.filters, padding=1)
+    expected = functional.conv2d(features, layer.weight, padding=1)
+    expected = expected + functional.conv2d(filtered, layer.mixing[..., None, None])
+    expected = expected + 255 * layer.bias[:, None, None]
+    torch.testing.assert_close(layer(features), expected)
+
+
+def test_fresh_expanded_kernel_is_the_plain_one() -> None:
+    torch.manual_seed(0)
+    expanded = layers.Conv3x3(4, 6, expansion=8)
+    torch.manual_seed(0)
+    plain = layers.Conv3x3(4, 6, expansion=0)
+    torch.testing.assert_close(expanded.kernel(), plain.kernel(), rtol=0, atol=0)
+    assert {name for name, _ in plain.named_parameters()} == {"weight", "bias"}
+    assert {name for name, _ in expanded.named_parameters()} == {
+        "weight",
+        "bias",
+        "filters",
+        "mixing",
+    }
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_depth_to_space_has_the_order_of_its_documentation(block: int, channels: int) -> None:
+    packed = noise(3, 5, channels=channels * block**2).expand(2, -1, -1, -1)
+    large = layers.DepthToSpace(block)(packed)
+    assert large.shape == (2, channels, 3 * block, 5 * block)
+    for n, c, y, x in np.ndindex(*large.shape):
+        source = (y % block * block + x % block) * channels + c
+        assert large[n, c, y, x] == packed[n, source, y // block, x // block]
+    # PyTorch's own order is channel, row, column instead of row, column, channel.
+    order = torch.arange(channels * block**2).view(block**2, channels).T.flatten()
+    torch.testing.assert_close(large, functional.pixel_shuffle(packed[:, order], block))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_anchor_alone_is_nearest_neighbour(factor: int) -> None:
+    images = noise(5, 7)
+    packed = layers.Anchor(factor)(images)
+    torch.testing.assert_close(layers.DepthToSpace(factor)(packed), nearest(images, factor))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_untrained_network_is_nearly_nearest_neighbour(dog: np.ndarray, factor: int) -> None:
+    images = torch.from_numpy(dog[:64, :48].transpose(2, 0, 1)[None].astype(np.float32))
+    expected = to_nhwc(nearest(images, factor))[0]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        made = to_nhwc(ABPN(ABPNConfig(factor=factor))(images))[0]
+        assert made.shape == expected.shape
+        assert psnr(made, expected, border=0) > 30
+
+
+def test_output_is_clipped_and_the_residual_form_is_not() -> None:
+    network = build()
+    with torch.no_grad():
+        network.last.bias.fill_(2)
+    bright = network.residual_form(noise(5, 5))
+    assert bright.max() > 255
+    torch.testing.assert_close(network(noise(5, 5)), bright.clamp(0, 255))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
+def test_lowered_graph_computes_what_the_network_computes(
+    size: tuple[int, int], factor: int
+) -> None:
+    network = build(seed=factor, factor=factor, channels=12, body=2, expansion=16)
+    images = noise(*size)
+    made = run_graph(lower(network, name="abpn"), to_nhwc(images))
+    assert made.shape == (1, size[0] * factor, size[1] * factor, 3)
+    np.testing.assert_allclose(made, to_nhwc(network(images)), rtol=0, atol=1e-3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    factor=st.integers(2, 4),
+    channels=st.integers(1, 9),
+    body=st.integers(0, 3),
+    image_convolution=st.booleans(),
+    expansion=st.integers(0, 5),
+    seed=st.integers(0, 1000),
+)
+def test_every_shape_is_lowered(seed: int, **options: int) -> None:
+    network = build(seed, **options)
+    images = noise(6, 5, seed)
+    graph = lower(network, name="abpn")
+    made = run_graph(graph, to_nhwc(images))
+    np.testing.assert_allclose(made, to_nhwc(network(images)), rtol=0, atol=1e-3)
+    assert graph.halo == options["body"] + 2 + options["image_convolution"]
+    assert graph.factor == options["factor"]
+
+
+def test_full_size_network_is_lowered_to_few_operators() -> None:
+    network = build()
+    graph = lower(network, name="named")
+    assert graph.name == "named"
+    kinds = [type(operator) for operator in graph.operators]
+    assert kinds.count(Conv2D) == 8  # seven, and the anchor
+    assert kinds[-3:] == [Add, DepthToSpace, Clip]
+    assert len(kinds) == 11  # each ReLU went into the convolution before it
+    relus = [operator.relu for operator in graph.operators if isinstance(operator, Conv2D)]
+    assert relus == [True] * 6 + [False] * 2
+    images = noise(13, 11)
+    made = run_graph(graph, to_nhwc(images))
+    np.testing.assert_allclose(made, to_nhwc(network(images)), rtol=0, atol=1e-3)
+
+
+def test_anchor_is_a_convolution_that_copies() -> None:
+    graph = lower(build(), name="abpn")
+    sizes = {
+        operator.weights.shape: operator
+        for operator in graph.operators
+        if isinstance(operator, Conv2D)
+    }
+    anchor = sizes[27, 1, 1, 3]
+    assert anchor.input == graph.input
+    assert not anchor.bias.any()
+    np.testing.assert_array_equal(anchor.weights[:, 0, 0], np.tile(np.eye(3), (9, 1)))
+
+
+def test_lowering_leaves_the_network_as_it_was() -> None:
+    network = build().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    lower(network, name="abpn")
+    assert network.training
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+class Custom(nn.Module):
+    """A network whose forward is given, with one convolution and a few other modules."""
+
+    def __init__(self, forward) -> None:
+        super().__init__()
+        self.convolution = layers.Conv3x3(3, 3, expansion=0)
+        self.relu = nn.ReLU()
+        self.gate = nn.Sigmoid()
+        self.usual = nn.Conv2d(3, 3, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.compute = forward
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.compute(self, images)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda self, x: self.gate(self.convolution(x)), "the module gate is a Sigmoid"),
+        (lambda self, x: self.usual(x), "the module usual is a Conv2d"),
+        (lambda self, x: self.convolution(x) * 2, "the operator mul"),
+        (lambda self, x: x * self.scale, "the operator scale"),
+        (lambda self, x: self.convolution(x).relu(), "the operator relu"),
+        (lambda self, x: torch.sigmoid(x), "the operator sigmoid"),
+        (lambda self, x: torch.cat([x, x], 1), "the operator cat"),
+        (lambda self, x: x + 1.5, r"the operator add \(add\) is lowered for two tensors"),
+        (lambda self, x: 1.5 + x, r"the operator add \(add\) is lowered for two tensors"),
+        (lambda self, x: self.relu(x), "the ReLU relu does not follow a convolution"),
+        (
+            lambda self, x: (lambda made: made + self.relu(made))(self.convolution(x)),
+            "the ReLU relu does not follow a convolution",
+        ),
+        (lambda self, x: (self.convolution(x), x), "returns one tensor"),
+        (lambda self, x: x if x.mean() > 9 else self.convolution(x), "Custom cannot be lowered"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_named(forward, message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        lower(Custom(forward), name="custom")
+
+
+def test_network_of_two_inputs_is_refused() -> None:
+    class Two(nn.Module):
+        def forward(self, images: Tensor, other: Tensor) -> Tensor:
+            return images + other
+
+    with pytest.raises(GraphError, match="one tensor, and other is another"):
+        lower(Two(), name="two")
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: x + x,
+        lambda self, x: x,
+        lambda self, x: self.convolution(x) + x,
+        lambda self, x: self.relu(self.convolution(self.relu(self.convolution(x)))),
+        lambda self, x: self.relu(self.relu(self.convolution(x))),
+    ],
+)
+def test_unusual_networks_are_lowered_too(forward) -> None:
+    torch.manual_seed(0)
+    network = Custom(forward)
+    images = noise(7, 5)
+    made = run_graph(lower(network, name="custom"), to_nhwc(images))
+    np.testing.assert_allclose(made, to_nhwc(network(images)), rtol=0, atol=1e-3)
+
+
+def test_grey_network_is_lowered_with_its_channels() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(layers.Conv3x3(1, 4, expansion=0), nn.ReLU(), layers.DepthToSpace(2))
+    images = noise(5, 3, channels=1)
+    made = run_graph(lower(network, name="grey", channels=1), to_nhwc(images))
+    np.testing.assert_allclose(made, to_nhwc(network(images)), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "name is one of: abpn; not None"),
+        ({"name": "edsr"}, "name is one of: abpn; not 'edsr'"),
+        ({"name": "abpn", "width": 28}, "unknown key network.width; known are: factor, channels"),
+        ({"name": "abpn", "factor": 5}, "network.factor is 2, 3 or 4, not 5"),
+        ({"name": "abpn", "factor": "3"}, "network.factor is int, not '3'"),
+        ({"name": "abpn", "channels": 0}, "channels is at least 1"),
+        ({"name": "abpn", "channels": 28.0}, "network.channels is int, not 28.0"),
+        ({"name": "abpn", "body": -1}, "body and expansion are not negative"),
+        ({"name": "abpn", "expansion": -1}, "body and expansion are not negative"),
+        ({"name": "abpn", "expansion": True}, "network.expansion is int, not True"),
+        ({"name": "abpn", "image_convolution": 1}, "network.image_convolution is bool, not 1"),
+    ],
+)
+def test_unknown_network_or_option_is_refused(options: dict[str, object], message: str) -> None:
+    before = dict(options)
+    with pytest.raises(RecipeError) as error:
+        build_network(options)
+    assert message in str(error.value)
+    assert options == before

@@ -1,0 +1,158 @@
+"""The architecture as the code has it: who imports whom, who prints, what is public, how long."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anchorsr
+from anchorsr import errors
+
+SOURCE = Path(anchorsr.__file__).parent
+
+# Each module imports only from those above it. A module that is not listed fails the test.
+LAYERS = [
+    # the ground
+    "anchorsr.errors",
+    "anchorsr.files",
+    # pictures
+    "anchorsr.exif",
+    "anchorsr.images",
+    "anchorsr.resize",
+    "anchorsr.metrics",
+    "anchorsr.datasets",
+    # training in floating point
+    "anchorsr.recipes",
+    "anchorsr.networks.layers",
+    "anchorsr.networks.abpn",
+    "anchorsr.networks",
+    "anchorsr.processes",
+    "anchorsr.training",
+    # the waist, and what reads it
+    "anchorsr.graph",
+    "anchorsr.lower",
+    "anchorsr.integer",
+    "anchorsr.quantize",
+    "anchorsr.finetune",
+    "anchorsr.tflite",
+    "anchorsr.onnx",
+    # model files that run
+    "anchorsr.engines",
+    "anchorsr.export",
+    "anchorsr.models",
+    "anchorsr.tiling",
+    "anchorsr.upscale",
+    "anchorsr.evaluate",
+    # faces
+    "anchorsr",
+    "anchorsr.terminal",
+    "anchorsr.cli",
+    "anchorsr.__main__",
+]
+
+TORCH = {
+    "anchorsr.networks.layers",
+    "anchorsr.networks.abpn",
+    "anchorsr.processes",
+    "anchorsr.training",
+    "anchorsr.lower",
+    "anchorsr.finetune",
+}
+
+HEAVY = ["torch", "onnx", "onnxruntime", "ai_edge_litert", "typer", "rich", "pytorch_optimizer"]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def parsed(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imported(nodes: ast.AST) -> set[str]:
+    """Every module that an import statement names, wherever it stands, as full names."""
+    found = set()
+    for node in ast.walk(nodes):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (submodules & MODULES.keys()) or {node.module}
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(LAYERS) == set(MODULES)
+    assert len(LAYERS) == len(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_imports_only_from_those_above_it(name: str) -> None:
+    own = {module for module in imported(parsed(name)) if module.split(".")[0] == "anchorsr"}
+    assert own <= set(LAYERS[: LAYERS.index(name)])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_torch_comes_with_the_modules_of_training_only(name: str) -> None:
+    """Elsewhere torch is imported inside the function that needs it, if at all."""
+    at_import = [node for node in parsed(name).body if not isinstance(node, ast.FunctionDef)]
+    modules = imported(ast.Module(at_import, []))
+    assert any(module.split(".")[0] == "torch" for module in modules) == (name in TORCH)
+
+
+PRINTING = {"anchorsr.cli", "anchorsr.terminal"}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - PRINTING))
+def test_only_the_command_line_prints(name: str) -> None:
+    tree = parsed(name)
+    printing = {"print", "pprint", "stdout", "stderr", "__stdout__", "__stderr__"}
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not named & printing
+    packages = {module.split(".")[0] for module in imported(tree)}
+    assert not packages & {"rich", "typer", "logging", "pprint"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_says_what_it_is_for(name: str) -> None:
+    assert ast.get_docstring(parsed(name))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_is_not_long(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 450
+
+
+def test_import_brings_only_what_upscaling_needs() -> None:
+    program = f"import sys, anchorsr; print([n for n in {HEAVY} if n in sys.modules])"
+    found = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert found.strip() == "[]"
+
+
+def test_public_names_are_these() -> None:
+    public = ["AnchorSRError", "Score", "Upscaler", "evaluate", "list_models", "upscale"]
+    assert anchorsr.__all__ == public
+    for name in public:
+        assert getattr(anchorsr, name).__doc__
+
+
+def test_every_error_is_in_the_tree_and_its_picture() -> None:
+    tree = parsed("anchorsr.errors")
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert classes <= set((ast.get_docstring(tree) or "").split())
+    assert all(issubclass(getattr(errors, name), errors.AnchorSRError) for name in classes)
+    for name in MODULES.keys() - {"anchorsr.errors"}:
+        for node in ast.walk(parsed(name)):
+            if isinstance(node, ast.ClassDef):
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                assert not any(base.endswith(("Error", "Exception")) for base in bases)
