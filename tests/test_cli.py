@@ -25,7 +25,7 @@ from PIL import Image
 
 import anchorsr
 from anchorsr import cli
-from anchorsr.models import find_model
+from anchorsr.models import model_path
 from anchorsr.tflite import write_tflite
 from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
@@ -154,7 +154,7 @@ def test_force_replaces(call: Call, tmp_path: Path) -> None:
 def test_export_writes_both_formats(call: Call, tmp_path: Path) -> None:
     for arguments in (("-o", "a.onnx"), ("-o", "b.tflite", "--size", "36X64")):
         assert call("export", "abpn", *arguments) == (0, f"{arguments[1]}\n", "")
-    (tmp_path / "own.tflite").write_bytes(find_model("abpn", 3).read_bytes())
+    (tmp_path / "own.tflite").write_bytes(model_path("abpn", 3).read_bytes())
     assert call("export", "own.tflite", "-o", "c.tflite").code == 0
 
 
@@ -162,7 +162,7 @@ def test_models_are_listed(call: Call) -> None:
     result = call("models")
     assert result.code == 0
     assert "abpn (default)" in result.out
-    assert str(find_model("abpn", 3)) in result.out
+    assert str(model_path("abpn", 3)) in result.out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -304,7 +304,7 @@ def furnished(tmp_path: Path) -> Path:
     (tmp_path / "taken.png").write_bytes(b"precious")
     (tmp_path / "taken.onnx").write_bytes(b"precious")
     (tmp_path / "taken.json").write_bytes(b"precious")
-    shipped = find_model("abpn", 3).read_bytes()
+    shipped = model_path("abpn", 3).read_bytes()
     (tmp_path / "good.tflite").write_bytes(shipped)
     (tmp_path / "cut.tflite").write_bytes(shipped[:9000])
     (tmp_path / "text.tflite").write_text("words")
@@ -335,14 +335,15 @@ FAILURES = {
     "upscale a.png -o out.tiff": "no suffix that can be written",
     "upscale a.png a.png": "two pictures would become a_x3.png",
     # Models
-    "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn x3",
-    "upscale a.png -f 2": "no model 'abpn' for factor 2; there are: abpn x3",
+    "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
+    "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
+    "upscale a.png -f 2": "no model 'abpn' for factor 2; there are: abpn_x3",
     "upscale a.png -m missing.tflite": "missing.tflite cannot be read",
     "upscale a.png -m empty.tflite/x.tflite": "x.tflite cannot be read",
     "upscale a.png -m text.tflite": "text.tflite: this is not a .tflite file",
     "upscale a.png -m cut.tflite": "cut.tflite",
     "upscale a.png -m float.tflite": "takes uint8 with 3 channels",
-    "upscale a.png -m twice.tflite": "enlarges 2 times, not 3",
+    "upscale a.png -m twice.tflite -f 3": "enlarges 2 times, not 3",
     "upscale a.png -m fixed.tflite": "takes only",
     "upscale a.png -m esrgan -o new-folder": "no model 'esrgan'",
     # Test sets
@@ -399,7 +400,6 @@ USAGE = {
     "upscale -o": "-o",
     "enlarge a.png": "enlarge",
     "--enlarge": "--enlarge",
-    "models nonesuch": "no model 'nonesuch'; there are: abpn_x3",
     "evaluate pictures --border -1": "--border",
     "quantize empty": "--output",
     "train unknown.toml extra": "extra",
@@ -497,8 +497,8 @@ def test_a_network_from_pictures_to_file(call: Call, workshop: Path) -> None:
         assert quantized.code == 0, quantized.err
         assert quantized.out.splitlines()[-1] == f"tiny{flag}.tflite"
         card = json.loads((workshop / f"tiny{flag}.json").read_text())
-        assert card["float"]["step"] == 3
-        assert ("integer" in card) == (flag == "--train")
+        assert card["runs"]["float"]["step"] == 3
+        assert ("integer" in card["runs"]) == (flag == "--train")
     before = tree(workshop)
     assert_one_error(call("quantize", "runs/tiny", "-o", "tiny--train.tflite"))
     assert tree(workshop) == before

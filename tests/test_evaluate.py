@@ -13,7 +13,7 @@ from anchorsr.errors import AnchorSRError, CheckpointError, DataError, ModelErro
 from anchorsr.evaluate import Score, evaluate, load_method
 from anchorsr.export import export
 from anchorsr.metrics import luma, psnr, ssim
-from anchorsr.models import find_model
+from anchorsr.models import model_path
 from anchorsr.resize import downscale
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.upscale import upscale
@@ -92,7 +92,7 @@ def test_the_shipped_model_is_better_than_bicubic(plain: Path) -> None:
 
 
 def test_every_form_of_a_model_has_one_score(plain: Path, tmp_path: Path) -> None:
-    path = find_model("abpn", 3)
+    path = model_path("abpn", 3)
     export(read_tflite(path.read_bytes()), tmp_path / "abpn.onnx")
     scores = [evaluate(name, plain) for name in ("abpn", path, str(path), tmp_path / "abpn.onnx")]
     assert len({numbers(score) for score in scores}) == 1

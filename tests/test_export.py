@@ -19,7 +19,8 @@ from anchorsr.errors import ExactnessError, GraphError, ModelError, OutputError
 from anchorsr.export import SIZES, check_exact, export, sample_picture
 from anchorsr.graph import Clip, Conv2D, Graph
 from anchorsr.integer import run_graph
-from anchorsr.quantize import WEIGHT_LIMIT, assign, choose, observe_ranges
+from anchorsr.models import model_path, read_model
+from anchorsr.quantize import WEIGHT_LIMIT, apply_quantization, choose_quantization, observe_ranges
 from anchorsr.tflite import read_tflite, write_tflite
 from graphs import assert_equal_graphs, float_graph, integer_graph, picture, reference_run
 
@@ -187,11 +188,11 @@ def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
     graph = without_clip(with_one_more_layer(float_graph(seed)))
     images = picture(seed, 16, 12)
     ranges = dict(observe_ranges(graph, images, 100.0))
-    chosen = choose(graph, ranges)
+    chosen = choose_quantization(graph, ranges)
     for name in ("images", "anchor", "sum", "large"):
         ranges[name] = (0.0, 255.0)
     ranges["residual"] = (-128.0, 127.0)
-    mine = assign(graph, chosen, weight_limit=127)
+    mine = apply_quantization(graph, chosen, weight_limit=127)
 
     other = quantizer.Quantizer(
         write_tflite(graph, size=(16, 12)), quantizer_recipes.static_wi8_ai8()
@@ -235,8 +236,11 @@ def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
 def test_the_limit_here_only_scales_the_integers() -> None:
     """The ±64 of the rule are the ±127 of everybody else with another scale."""
     graph = float_graph(4)
-    chosen = choose(graph, observe_ranges(graph, picture(4, 16, 12), 100.0))
-    narrow, wide = assign(graph, chosen), assign(graph, chosen, weight_limit=127)
+    chosen = choose_quantization(graph, observe_ranges(graph, picture(4, 16, 12), 100.0))
+    narrow, wide = (
+        apply_quantization(graph, chosen),
+        apply_quantization(graph, chosen, weight_limit=127),
+    )
     for ours, usual in zip(narrow.operators, wide.operators, strict=True):
         if isinstance(ours, Conv2D) and isinstance(usual, Conv2D):
             assert ours.weight_scales is not None
@@ -246,3 +250,13 @@ def test_the_limit_here_only_scales_the_integers() -> None:
             )
             assert int(np.abs(ours.weights).max()) == WEIGHT_LIMIT
             assert int(np.abs(usual.weights).max()) == 127
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_the_file_for_timing_has_the_size_it_is_timed_at(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"timed{suffix}"
+    _, graph = read_model(model_path("abpn"))
+    export(graph, path, size=(360, 640))
+    assert load_engine(path)(picture(0, 360, 640)).shape == (1, 1080, 1920, 3)
+    with pytest.raises(ModelError):
+        load_engine(path)(picture(0, 640, 360))

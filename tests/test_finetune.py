@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from anchorsr.engines import load_engine
-from anchorsr.finetune import IntegerNetwork
+from anchorsr.errors import CheckpointError
+from anchorsr.finetune import IntegerNetwork, quantize_run, read_records
+from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
-from anchorsr.quantize import assign, choose, observe_ranges
+from anchorsr.quantize import apply_quantization, choose_quantization, observe_ranges
+from anchorsr.recipes import Recipe, parse_table
 from anchorsr.tflite import write_tflite
-from anchorsr.training import to_tensor
+from anchorsr.training import Machine, Progress, to_tensor, train
 from graphs import picture
 
 
@@ -25,7 +34,7 @@ def integer_network(factor: int = 3, channels: int = 8) -> IntegerNetwork:
             parameter.add_(0.05 * torch.randn_like(parameter))
     graph = lower(network, name="small")
     ranges = observe_ranges(graph, [picture(0, 32, 32)[0]], 99.9)
-    return IntegerNetwork(graph, choose(graph, ranges))
+    return IntegerNetwork(graph, choose_quantization(graph, ranges))
 
 
 def train_a_little(network: IntegerNetwork, steps: int) -> list[float]:
@@ -34,7 +43,7 @@ def train_a_little(network: IntegerNetwork, steps: int) -> list[float]:
     target = to_tensor(lr.repeat(network.factor, axis=1).repeat(network.factor, axis=2), "cpu")
     losses = []
     for _ in range(steps):
-        loss = (network.residual_form(to_tensor(lr, "cpu")) - target).abs().mean()
+        loss = (network.forward_unclipped(to_tensor(lr, "cpu")) - target).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -61,7 +70,7 @@ def test_training_forward_equals_executor_and_file_after_training(
 def test_before_training_it_is_the_calibrated_graph() -> None:
     network = integer_network()
     images = picture(3, 13, 11)
-    calibrated = assign(network.source, network._chosen)
+    calibrated = apply_quantization(network.source, network._chosen)
     np.testing.assert_array_equal(
         run_graph(network.to_graph(), images), run_graph(calibrated, images)
     )
@@ -72,6 +81,64 @@ def test_gradients_reach_every_parameter_and_the_loss_falls() -> None:
     losses = train_a_little(network, 60)
     assert all(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float run of a few steps, whose recipe trains the integers for eight."""
+    root = tmp_path_factory.mktemp("runs")
+    (root / "pictures").mkdir()
+    for seed in range(3):
+        write_picture(root / f"pictures/{seed}.png", Picture(picture(seed, 60, 72)[0]))
+    table = {
+        "network": {"name": "abpn", "channels": 6, "body": 1, "expansion": 4},
+        "data": {"folders": [str(root / "pictures")], "patch": 12, "batch": 2},
+        "schedule": {"steps": 4},
+        "quantization": {"schedule": {"steps": 8}, "calibration": 2},
+        "validation": {"folders": [str(root / "pictures")], "every": 4},
+    }
+    train(parse_table(Recipe, table, ""), root / "run", machine=Machine(threads=1))
+    return root / "run"
+
+
+def quantized(run: Path, stop_at: int | None = None) -> bytes:
+    def stop(progress: Progress) -> None:
+        if stop_at is not None and progress.step >= stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return write_tflite(quantize_run(run, machine=Machine(threads=1), on_progress=stop))
+
+
+def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    for copy in (whole, torn):
+        shutil.copytree(finished_run, copy)
+    calibrated = write_tflite(quantize_run(whole, train=False))
+    expected = quantized(whole)
+    assert expected != calibrated
+    with pytest.raises(KeyboardInterrupt):
+        quantized(torn, stop_at=4)
+    step = json.loads((torn / "integer" / "run.json").read_text())["step"]
+    assert 4 <= step < 8
+    assert quantized(torn) == expected
+    assert quantized(torn) == expected  # finished: nothing is trained again
+    assert read_records(torn, trained=True)["integer"]["step"] == 8
+    assert set(read_records(torn, trained=False)) == {"float"}
+
+
+def test_integers_of_weights_that_have_changed_since_are_refused(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    quantized(run)
+    weights = torch.load(run / "weights.pt", weights_only=True)
+    weights["state"]["last.bias"] += 0.01
+    torch.save(weights, run / "weights.pt")
+    with pytest.raises(CheckpointError, match="have changed since: delete"):
+        quantized(run)
 
 
 def test_scales_are_learned() -> None:

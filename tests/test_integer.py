@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anchorsr.errors import GraphError
 from anchorsr.graph import Add, Conv2D, Graph, Quantization, Requantize, TensorType
-from anchorsr.integer import largest_sum, multipliers, run_graph
+from anchorsr.integer import accumulator_bound, multipliers, run_graph
 from graphs import integer_graph, picture, reference_run
 
 
@@ -90,7 +90,7 @@ def test_sums_beyond_float32_are_still_exact() -> None:
         weights, bias, np.array([2.0**-24], np.float32), output=Quantization(0.5, 0)
     )
     (conv,) = graph.operators
-    assert isinstance(conv, Conv2D) and largest_sum(conv) > 2**24
+    assert isinstance(conv, Conv2D) and accumulator_bound(conv) > 2**24
     image = np.random.default_rng(0).integers(-128, 128, (5, 4, 8)).astype(np.int8)
     np.testing.assert_array_equal(run_graph(graph, image[None])[0], by_hand(graph, image))
 

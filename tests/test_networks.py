@@ -90,7 +90,7 @@ def test_changed_pixel_reaches_exactly_the_halo(body: int, image_convolution: bo
     changed = images.clone()
     changed[..., 11, 12] += 1
     with torch.no_grad():
-        difference = network.residual_form(changed) - network.residual_form(images)
+        difference = network.forward_unclipped(changed) - network.forward_unclipped(images)
     rows, columns = (difference.abs() > 1e-12).any(1)[0].nonzero().T
     assert (rows.min(), rows.max()) == (3 * (11 - halo), 3 * (11 + halo) + 2)
     assert (columns.min(), columns.max()) == (3 * (12 - halo), 3 * (12 + halo) + 2)
@@ -171,7 +171,7 @@ def test_output_is_clipped_and_the_residual_form_is_not() -> None:
     network = build()
     with torch.no_grad():
         network.last.bias.fill_(2)
-    bright = network.residual_form(noise(5, 5))
+    bright = network.forward_unclipped(noise(5, 5))
     assert bright.max() > 255
     torch.testing.assert_close(network(noise(5, 5)), bright.clamp(0, 255))
 

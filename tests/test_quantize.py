@@ -15,10 +15,11 @@ from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
 from anchorsr.quantize import (
+    BIAS_LIMIT,
     PICTURE,
     RESIDUAL,
-    assign,
-    choose,
+    apply_quantization,
+    choose_quantization,
     observe_ranges,
     quantize,
     quantize_weights,
@@ -128,10 +129,29 @@ def test_ranges_are_the_widest_over_the_pictures(pictures: list[npt.NDArray[np.u
 def test_weights_are_rounded_to_the_nearest_integer_within_the_limit() -> None:
     weights = np.zeros((2, 3, 3, 4), np.float32)
     weights[0] = np.random.default_rng(0).normal(size=(3, 3, 4))
-    integers, scales = quantize_weights(weights, 64)
+    bias = np.array([3.5, 0], np.float32)
+    integers, integer_bias, scales = quantize_weights(weights, bias, 0.5, 64)
     assert np.abs(integers.astype(int)).max() == 64
     assert np.abs(integers[0] * scales[0] - weights[0]).max() <= scales[0] / 2 * 1.0001
-    assert not integers[1].any() and scales[1] == 1.0
+    assert integer_bias[0] == np.rint(bias[0] / (np.float32(0.5) * scales[0]))
+    assert not integers[1].any() and scales[1] == scales[0]
+
+
+def test_a_bias_beyond_what_sums_hold_makes_the_scale_larger() -> None:
+    """Else it would wrap at 2^31, in silence."""
+    weights = np.full((1, 3, 3, 4), 1e-8, np.float32)
+    integers, integer_bias, scales = quantize_weights(weights, np.array([20], np.float32), 0.5, 64)
+    assert not integers.any()
+    assert integer_bias[0] * scales[0] * 0.5 == pytest.approx(20)
+    assert abs(int(integer_bias[0])) <= BIAS_LIMIT
+
+
+def test_a_layer_that_is_almost_dead_is_named(pictures: list[npt.NDArray[np.uint8]]) -> None:
+    graph = trained_like()
+    ranges = observe_ranges(graph, pictures, 100)
+    ranges = {name: (0.0, 1e-4) if name == "body_1" else ends for name, ends in ranges.items()}
+    with pytest.raises(GraphError, match=r"body_1 would need a multiplier"):
+        apply_quantization(graph, choose_quantization(graph, ranges))
 
 
 def test_calibration_without_pictures_is_refused() -> None:
@@ -141,6 +161,6 @@ def test_calibration_without_pictures_is_refused() -> None:
 
 def test_an_integer_graph_is_not_quantized_again(pictures: list[npt.NDArray[np.uint8]]) -> None:
     graph = trained_like()
-    chosen = choose(graph, observe_ranges(graph, pictures, 100))
+    chosen = choose_quantization(graph, observe_ranges(graph, pictures, 100))
     with pytest.raises(GraphError, match="quantized already"):
-        assign(assign(graph, chosen), chosen)
+        apply_quantization(apply_quantization(graph, chosen), chosen)

@@ -77,14 +77,19 @@ def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     assert recipe.optimizer == OptimizerRecipe("adam", 1e-3, (0.9, 0.999), 10, 0.0)
     assert recipe.quantization.schedule is None
     assert recipe.validation.folders == ()
-    assert (recipe.loss, recipe.average, recipe.seed, recipe.start) == ("l1", 0.999, 0, "")
+    assert (recipe.loss, recipe.ema_decay, recipe.seed, recipe.initial_weights) == (
+        "l1",
+        0.999,
+        0,
+        "",
+    )
 
 
 def test_every_level_is_read(tmp_path: Path) -> None:
     text = """
     seed = 7
     loss = "l2"
-    average = 0
+    ema_decay = 0
     [network]
     name = "abpn"
     anything = [1, "two"]
@@ -114,7 +119,7 @@ def test_every_level_is_read(tmp_path: Path) -> None:
     # A table that is given starts from the defaults of its kind, not of its place.
     assert recipe.quantization.optimizer == OptimizerRecipe(betas=(0.0, 0.5))
     assert recipe.validation == ValidationRecipe(("three",), 2)
-    assert isinstance(recipe.average, float)
+    assert isinstance(recipe.ema_decay, float)
     assert isinstance(recipe.quantization.percentile, float)
 
 
@@ -156,9 +161,9 @@ recipes = st.builds(
     ),
     validation=st.builds(ValidationRecipe, folders=st.lists(names, max_size=2).map(tuple)),
     loss=st.sampled_from(["l1", "l2"]),
-    average=decays,
+    ema_decay=decays,
     seed=st.integers(0, 2**32),
-    start=names,
+    initial_weights=names,
 )
 
 
@@ -224,7 +229,7 @@ def test_missing_key_is_named(changed: dict[str, object], key: str) -> None:
         ({"quantization": {"schedule": 1}}, "quantization.schedule is a table, not 1"),
         ({"loss": 1}, "loss is one of l1, l2; not 1"),
         ({"seed": None}, "seed is int, not None"),
-        ({"start": ["run"]}, "start is str, not ['run']"),
+        ({"initial_weights": ["run"]}, "initial_weights is str, not ['run']"),
     ],
 )
 def test_value_of_another_type_is_refused(changes: dict[str, object], message: str) -> None:
@@ -235,8 +240,8 @@ def test_value_of_another_type_is_refused(changes: dict[str, object], message: s
     ("changes", "message"),
     [
         ({"seed": True}, "seed is int, not True"),
-        ({"average": False}, "average is float, not False"),
-        ({"start": True}, "start is str, not True"),
+        ({"ema_decay": False}, "ema_decay is float, not False"),
+        ({"initial_weights": True}, "initial_weights is str, not True"),
         ({"data": {"folders": ["a"], "batch": True}}, "data.batch is int, not True"),
         ({"data": {"folders": ["a"], "channel_shuffle": 1}}, "data.channel_shuffle is bool, not 1"),
         ({"optimizer": {"betas": [0.5, True]}}, "optimizer.betas is float, not True"),
@@ -266,8 +271,8 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"quantization": {"calibration": 0}}, "quantization.calibration is at least 1"),
         ({"quantization": {"percentile": 50}}, "quantization.percentile is in (50, 100]"),
         ({"quantization": {"percentile": 100.1}}, "quantization.percentile is in (50, 100]"),
-        ({"average": 1}, "average is in [0, 1)"),
-        ({"average": -0.1}, "average is in [0, 1)"),
+        ({"ema_decay": 1}, "ema_decay is in [0, 1)"),
+        ({"ema_decay": -0.1}, "ema_decay is in [0, 1)"),
         ({"seed": -1}, "seed is in [0, 2^63)"),
         # The same kinds of table in another place: the name is that place's.
         ({"quantization": {"schedule": {"steps": 0}}}, "quantization.schedule.steps is at least 1"),

@@ -28,6 +28,7 @@ LAYERS = [
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
     "anchorsr.networks",
+    "anchorsr.runs",
     "anchorsr.processes",
     "anchorsr.training",
     # the waist, and what reads it
@@ -35,15 +36,16 @@ LAYERS = [
     "anchorsr.lower",
     "anchorsr.integer",
     "anchorsr.quantize",
-    "anchorsr.finetune",
     "anchorsr.tflite",
     "anchorsr.onnx",
+    "anchorsr.finetune",
     # model files that run
     "anchorsr.engines",
     "anchorsr.export",
     "anchorsr.models",
     "anchorsr.tiling",
     "anchorsr.upscale",
+    "anchorsr.jobs",
     "anchorsr.evaluate",
     # faces
     "anchorsr",
@@ -55,6 +57,7 @@ LAYERS = [
 TORCH = {
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
+    "anchorsr.runs",
     "anchorsr.processes",
     "anchorsr.training",
     "anchorsr.lower",

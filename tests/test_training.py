@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,20 +17,11 @@ import numpy as np
 import pytest
 import torch
 
-from anchorsr.errors import CheckpointError, RecipeError, TrainingError
+from anchorsr.errors import CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.images import Picture, write_picture
 from anchorsr.recipes import Recipe, ScheduleRecipe, parse_table
-from anchorsr.training import (
-    CHECKPOINT,
-    RECORD,
-    WEIGHTS,
-    Machine,
-    Progress,
-    learning_rate,
-    load_weights,
-    read_run,
-    train,
-)
+from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_weights, read_run
+from anchorsr.training import Machine, Progress, learning_rate, train
 
 ONE_THREAD = Machine(threads=1)
 
@@ -53,7 +46,7 @@ def recipe(pictures: Path, **changes: Any) -> Recipe:
         "optimizer": {"name": "soap", "learning_rate": 3e-3, "betas": [0.95, 0.95]},
         "schedule": {"steps": 24, "warmup": 2},
         "validation": {"folders": [str(pictures)], "every": 12},
-        "average": 0.9,
+        "ema_decay": 0.9,
     }
     return parse_table(Recipe, {**table, **changes}, "")
 
@@ -188,22 +181,62 @@ def test_a_run_can_start_from_another_runs_weights(pictures: Path, tmp_path: Pat
     follow = recipe(
         pictures,
         network=network,
-        start=str(tmp_path / "x3"),
+        initial_weights=str(tmp_path / "x3"),
         schedule={"steps": 1, "decay": "none"},
     )
     follow = dataclasses.replace(
         follow, optimizer=dataclasses.replace(follow.optimizer, learning_rate=1e-9)
     )
     train(follow, tmp_path / "x2", machine=ONE_THREAD)
-    before, after = state_of(tmp_path / "x3"), state_of(tmp_path / "x2")
-    torch.testing.assert_close(before["body.0.weight"], after["body.0.weight"])
+    after = state_of(tmp_path / "x2")
+    old, new = load_weights(tmp_path / "x3").body[0], load_weights(tmp_path / "x2").body[0]
+    torch.testing.assert_close(old.kernel(), new.kernel(), atol=1e-6, rtol=0)
     assert after["last.weight"].shape[0] == 12
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and gradient can be finite and the step not."""
+    train(recipe(pictures, schedule={"steps": 12}), tmp_path / "good", machine=ONE_THREAD)
+
+    def overflow(self: torch.optim.Adam) -> None:
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", overflow)
+    wanted = recipe(pictures, optimizer={"name": "adam"}, schedule={"steps": 1})
+    with pytest.raises(TrainingError, match="a weight is not finite"):
+        train(wanted, tmp_path / "bad", machine=ONE_THREAD)
+    assert not (tmp_path / "bad" / CHECKPOINT).exists()
+
+
+def test_other_pictures_do_not_go_on_with_a_run(pictures: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "pictures"
+    shutil.copytree(pictures, copied)
+    wanted = recipe(copied)
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, tmp_path / "run", machine=ONE_THREAD, on_progress=StopAfter(12))
+    (copied / "0.png").unlink()
+    with pytest.raises(CheckpointError, match="was trained on 3 pictures"):
+        train(wanted, tmp_path / "run", machine=ONE_THREAD)
+
+
+def test_a_missing_validation_folder_is_told_at_the_start(pictures: Path, tmp_path: Path) -> None:
+    wanted = recipe(pictures, validation={"folders": [str(tmp_path / "nowhere")], "every": 12})
+    with pytest.raises(DataError, match="nowhere"):
+        train(wanted, tmp_path / "run", machine=ONE_THREAD)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_record_holds_the_whole_recipe(pictures: Path, tmp_path: Path) -> None:
     wanted = recipe(pictures)
     train(wanted, tmp_path, machine=ONE_THREAD)
-    assert read_run(tmp_path) == wanted
+    held = read_run(tmp_path)
+    assert held.network["image_convolution"] is True  # a default, written out
+    assert dataclasses.replace(held, network=wanted.network) == wanted
     with pytest.raises(CheckpointError, match="anchorsr train"):
         read_run(tmp_path / "nowhere")
 
@@ -239,7 +272,7 @@ def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path) -
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     # The launcher resolves this machine's name unless it is told to stay local.
-    command += ["--master-addr", "127.0.0.1", "--master-port", "29611"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
     ended = subprocess.run(
         [*command, str(script), str(table), str(tmp_path / "two")],
         capture_output=True,
@@ -253,6 +286,12 @@ def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path) -
     for mine, theirs in zip(one, two, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert mine[pictures.name] == pytest.approx(theirs[pictures.name], abs=0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:

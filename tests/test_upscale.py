@@ -15,10 +15,11 @@ from anchorsr.engines import LiteRT
 from anchorsr.errors import DataError, GraphError, ModelError, OutputError, PictureError
 from anchorsr.images import read_picture
 from anchorsr.integer import run_graph
-from anchorsr.models import find_model
+from anchorsr.jobs import Done, Job, plan, upscale_files
+from anchorsr.models import model_path
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.tiling import upscale_tiled
-from anchorsr.upscale import Done, Job, Upscaler, plan, upscale, upscale_files
+from anchorsr.upscale import Upscaler, upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 
 SIZES = [(1, 1), (1, 7), (2, 2), (13, 11), (31, 17)]
@@ -31,7 +32,7 @@ def upscaler() -> Upscaler:
 
 def executed(rgb: np.ndarray) -> np.ndarray:
     """What the integer arithmetic says that the shipped model makes of it."""
-    graph = read_tflite(find_model("abpn", 3).read_bytes())
+    graph = read_tflite(model_path("abpn", 3).read_bytes())
     return run_graph(graph, np.ascontiguousarray(rgb)[None])[0]
 
 
@@ -247,8 +248,8 @@ def test_a_file_of_fixed_size_runs_only_at_that_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "esrgan"}, "no model 'esrgan' for factor 3; there are: abpn x3"),
-        ({"factor": 7}, "no model 'abpn' for factor 7; there are: abpn x3"),
+        ({"model": "esrgan"}, "no model 'esrgan' for factor 3; there are: abpn_x3"),
+        ({"factor": 7}, "no model 'abpn' for factor 7; there are: abpn_x3"),
         ({"model": "nowhere.tflite"}, "nowhere.tflite cannot be read"),
     ],
 )
@@ -263,7 +264,13 @@ def test_a_model_of_another_factor_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes(write_tflite(integer_graph(0, factor=2)))
     with pytest.raises(ModelError, match="enlarges 2 times, not 3"):
-        upscale(small(), model=path)
+        upscale(small(), model=path, factor=3)
+
+
+def test_the_factor_is_the_model_files_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tflite"
+    path.write_bytes(write_tflite(integer_graph(0, factor=2)))
+    assert upscale(small(0, 6, 5), model=path).shape == (12, 10, 3)
 
 
 @pytest.mark.parametrize("graph", [float_graph(0), integer_graph(0, colors=1)], ids=str)
@@ -277,7 +284,7 @@ def test_a_model_that_does_not_take_pictures_is_refused(tmp_path: Path, graph: o
 @pytest.mark.parametrize("length", [0, 3, 8, 5000])
 def test_a_damaged_model_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "mine.tflite"
-    path.write_bytes(find_model("abpn", 3).read_bytes()[:length])
+    path.write_bytes(model_path("abpn", 3).read_bytes()[:length])
     with pytest.raises((ModelError, GraphError), match=r"mine\.tflite"):
         upscale(small(), model=path)
 
@@ -367,10 +374,16 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path, overwrite: bool) 
 
 
 def test_a_result_that_would_replace_another_input_is_refused(tmp_path: Path) -> None:
-    write_png(tmp_path / "a.png", small())
-    write_png(tmp_path / "a_x3.png", small())
+    both = [write_png(tmp_path / name, small()) for name in ("a.png", "a_x3.png")]
     with pytest.raises(OutputError, match=r"a_x3\.png is an input"):
-        plan([tmp_path], None, factor=3, overwrite=True)
+        plan(both, None, factor=3, overwrite=True)
+
+
+def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: Path) -> None:
+    for name in ("a.png", "a_x3.png", "b_x3.png"):  # the last has no picture it could be from
+        write_png(tmp_path / name, small())
+    jobs = plan([tmp_path], None, factor=3, overwrite=True)
+    assert [job.source.name for job in jobs] == ["a.png", "b_x3.png"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -474,7 +487,7 @@ def test_a_picture_too_large_for_the_memory_is_reported_and_the_others_are_done(
     tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "ab"]
-    module = importlib.import_module("anchorsr.upscale")
+    module = importlib.import_module("anchorsr.jobs")
     real = module.read_picture
 
     def read(path: Path) -> object:

@@ -7,7 +7,9 @@ and exit code 1; wrong usage is exit code 2; an interrupt is one line and exit c
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -21,7 +23,8 @@ from anchorsr.errors import AnchorSRError, OutputError, needs
 from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
 from anchorsr.files import check_free, reason
-from anchorsr.models import DEFAULT, list_models, read_card, write_card
+from anchorsr.jobs import plan, upscale_files
+from anchorsr.models import DEFAULT, list_models, model_path, read_model, write_card
 from anchorsr.terminal import (
     bar,
     complain,
@@ -32,7 +35,7 @@ from anchorsr.terminal import (
     print_table,
     training_bars,
 )
-from anchorsr.upscale import Upscaler, model_path, plan, read_model, upscale_files
+from anchorsr.upscale import Upscaler
 
 app = typer.Typer(
     name="anchorsr",
@@ -45,6 +48,10 @@ app = typer.Typer(
 )
 
 Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
+OptionalFactor = Annotated[
+    int | None,
+    typer.Option("--factor", "-f", min=2, max=4, help="Times larger; what the model does, or 3."),
+]
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A shipped model's name, or a .tflite file.")
 ]
@@ -82,7 +89,7 @@ def upscale_command(
             "--output", "-o", help="A file for one picture, else a folder, made if need be."
         ),
     ] = None,
-    factor: Factor = 3,
+    factor: OptionalFactor = None,
     model: Model = DEFAULT,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 92,
     threads: Threads = 0,
@@ -103,8 +110,8 @@ def upscale_command(
 
         anchorsr upscale holiday/ -o holiday-large/ --quality 95
     """
-    jobs = plan(pictures, output, factor=factor, overwrite=force)
     upscaler = Upscaler(model, factor, threads=threads or None)
+    jobs = plan(pictures, output, factor=upscaler.factor, overwrite=force)
     failed = 0
     written: list[dict[str, Any]] = []
     with bar("Upscaling", len(jobs), hidden=len(jobs) == 1 or as_json) as advance:
@@ -139,11 +146,8 @@ def models_command(
     """
     shipped = list_models()
     if name is not None:
-        cards = [model.card for model in shipped if model.path.stem == name]
-        if not cards:
-            known = ", ".join(model.path.stem for model in shipped)
-            raise typer.BadParameter(f"no model {name!r}; there are: {known}")
-        print(json.dumps(cards[0], indent=1))
+        path = model_path(name)
+        print(json.dumps(next(m.card for m in shipped if m.path == path), indent=1))
         return
     if as_json:
         print_json([{"path": str(model.path), **model.card} for model in shipped])
@@ -210,17 +214,7 @@ def evaluate_command(
     if as_json:
         print_json([dataclasses.asdict(score) for score in scores])
         return
-    table = Table("model", "set", "pictures", "PSNR RGB", "PSNR Y", "SSIM Y")
-    for score in scores:
-        table.add_row(
-            score.method,
-            score.test_set,
-            str(score.pictures),
-            f"{score.psnr_rgb:.3f}",
-            f"{score.psnr_y:.3f}",
-            f"{score.ssim_y:.4f}",
-        )
-    print_table(table)
+    _print_scores(scores)
 
 
 @app.command("train", no_args_is_help=True)
@@ -256,6 +250,8 @@ def train_command(
     machine = _machine(device, threads, mixed_precision)
     with training_bars("Training") as callbacks:
         record = train(parsed, folder, machine=machine, **callbacks)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of the processes tells it
     print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours")
     _print_last_validation(record["history"])
     print(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
@@ -295,11 +291,21 @@ def quantize_command(
     with training_bars("Quantizing") as callbacks:
         graph = quantize_run(run, train=train, machine=_machine(device, threads), **callbacks)
     export(graph, output, overwrite=force)
-    records = read_records(run, trained=train)
-    card = output.with_suffix(".json")
-    write_card(card, output.read_bytes(), graph, records, overwrite=force)
-    for name, record in records.items():
-        _print_last_validation(record["history"], f"{name}: ")
+    runs = read_records(run, trained=train)
+    scores = [
+        dataclasses.replace(evaluate(method, Path(name), factor=graph.factor), method=kind)
+        for name in runs["float"]["recipe"]["validation"]["folders"]
+        for kind, method in (("float", run), ("int8", output))
+    ]
+    write_card(
+        output.with_suffix(".json"),
+        output.read_bytes(),
+        graph,
+        figures=[dataclasses.asdict(score) for score in scores],
+        runs=runs,
+        overwrite=force,
+    )
+    _print_scores(scores)
     print(output)
 
 
@@ -309,7 +315,7 @@ def export_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .tflite or .onnx file to write.")
     ],
-    factor: Factor = 3,
+    factor: OptionalFactor = None,
     size: Annotated[
         str | None,
         typer.Option(help="Height x width of a file of fixed size, such as 360x640."),
@@ -330,15 +336,17 @@ def export_command(
     path = model_path(model, factor)
     if output.resolve() == path.resolve():
         raise OutputError(f"{output} is the model itself: write to another name")
-    _, graph = read_model(path)
-    description = json.dumps({"model": graph.name, "sha256": read_card(path).get("sha256", "")})
+    data, graph = read_model(path)
+    digest = hashlib.sha256(data).hexdigest()
+    description = json.dumps({"model": graph.name, "from_sha256": digest})
     export(graph, output, size=height_and_width, description=description, overwrite=force)
     print(output)
 
 
 def main() -> None:
     """The entry point of the `anchorsr` command."""
-    prepare_streams()
+    # A training that a native library aborts should say so; the others should be quiet.
+    prepare_streams(drop_native="train" not in sys.argv[1:2])
     sys.exit(run(sys.argv[1:]))
 
 
@@ -388,11 +396,25 @@ def _command(arguments: list[str]) -> str:
     return f"{arguments[0]} " if arguments and arguments[0] in names else ""
 
 
-def _print_last_validation(history: list[dict[str, Any]], prefix: str = "") -> None:
-    if history:
-        last = history[-1]
-        figures = [f"{key} {value:.3f} dB" for key, value in last.items() if key not in _OWN_KEYS]
-        print(f"{prefix}step {last['step']}: {', '.join(figures)} (RGB)")
+def _print_scores(scores: list[Score]) -> None:
+    table = Table("model", "set", "pictures", "PSNR RGB", "PSNR Y", "SSIM Y")
+    for score in scores:
+        table.add_row(
+            score.method,
+            score.test_set,
+            str(score.pictures),
+            f"{score.psnr_rgb:.3f}",
+            f"{score.psnr_y:.3f}",
+            f"{score.ssim_y:.4f}",
+        )
+    print_table(table)
+
+
+def _print_last_validation(history: list[dict[str, Any]]) -> None:
+    last = history[-1] if history else {}
+    figures = [f"{key} {value:.3f} dB" for key, value in last.items() if key not in _OWN_KEYS]
+    if figures:
+        print(f"step {last['step']}: {', '.join(figures)} (RGB)")
 
 
 _OWN_KEYS = ("step", "loss")

@@ -44,12 +44,12 @@ def load_training_pairs(
     on_progress is called with (pictures done, pictures in all). Raises DataError when a
     folder has no pictures, or none is large enough.
     """
-    paths = [path for folder in folders for path in find_pictures(folder, recursive=True)]
+    paths = find_training_pictures(folders)
     pairs = []
     for done, path in enumerate(paths, 1):
-        hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), factor))
-        if min(hr.shape[:2]) >= patch * factor:
-            pairs.append(Pair(path.stem, downscale(hr, factor), hr))
+        pair = load_pair(path, factor)
+        if min(pair.lr.shape[:2]) >= patch:
+            pairs.append(pair)
         if on_progress is not None:
             on_progress(done, len(paths))
     if not pairs:
@@ -58,6 +58,22 @@ def load_training_pairs(
             f" which a patch of {patch} needs at x{factor}: take a smaller patch"
         )
     return pairs
+
+
+def find_training_pictures(folders: Sequence[Path]) -> list[Path]:
+    """Every picture below the folders, in their order and sorted within each."""
+    return [path for folder in folders for path in find_pictures(folder, recursive=True)]
+
+
+def load_pair(path: Path, factor: int) -> Pair:
+    """One picture, cropped to a multiple of the factor, and the same reduced.
+
+    Raises DataError for a picture that is smaller than one LR pixel.
+    """
+    hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), factor))
+    if not hr.size:
+        raise DataError(f"{path} is smaller than {factor}x{factor} pixels")
+    return Pair(path.stem, downscale(hr, factor), hr)
 
 
 def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from anchorsr.errors import ModelError, needs
 from anchorsr.files import reason
 
 UInt8Array = npt.NDArray[np.uint8]
-EngineName = Literal["litert", "onnxruntime"]
 
 
 class Engine(Protocol):
@@ -61,7 +60,7 @@ class LiteRT:
         _check_picture_model(details["dtype"], details["shape_signature"][-1])
         self._input = details["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
-        self._shape = tuple(details["shape"])
+        self._shape = tuple(int(side) for side in details["shape"])
         self._free = -1 in details["shape_signature"]
 
     def __call__(self, images: UInt8Array) -> UInt8Array:

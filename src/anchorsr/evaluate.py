@@ -105,6 +105,7 @@ def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:
 
 def _float_method(run: Path) -> Method:
     with needs("PyTorch", "train"):
-        from anchorsr.training import load_weights, upscale_float
+        from anchorsr.runs import load_weights
+        from anchorsr.training import upscale_float
     network: Any = load_weights(run)
     return lambda lr: upscale_float(network, lr)

@@ -11,6 +11,7 @@ Weight scales follow from the largest weight of each output channel.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,22 +22,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anchorsr.datasets import load_training_pairs
+from anchorsr.datasets import Pair, find_training_pictures, load_pair, load_training_pairs
 from anchorsr.errors import GraphError
 from anchorsr.graph import Add, Clip, Conv2D, DepthToSpace, Graph, Quantization
 from anchorsr.lower import lower
 from anchorsr.networks.layers import BIAS_UNIT, Trainable
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
 from anchorsr.quantize import (
+    BIAS_LIMIT,
     PICTURE,
     WEIGHT_LIMIT,
-    assign,
-    choose,
-    copies_channels,
+    apply_quantization,
+    choose_quantization,
     observe_ranges,
     tensor_roles,
 )
-from anchorsr.training import RECORD, Machine, Progress, fit, load_weights, read_run
+from anchorsr.runs import RECORD, load_weights, read_run
+from anchorsr.tflite import write_tflite
+from anchorsr.training import Machine, Progress, fit
 
 INTEGER_FOLDER = "integer"
 
@@ -52,34 +55,39 @@ def quantize_run(
     """The integer graph of a finished run: calibrated, then trained as its recipe says.
 
     The integer run has a folder of its own, `integer` inside the run's; it is resumed from
-    there. train=False stops after the calibration.
+    there, unless the float weights or the calibration have changed since, which is an error.
+    train=False stops after the calibration.
     Raises CheckpointError for a folder without a run, and what `training.fit` raises.
     """
     recipe = read_run(folder)
     network = load_weights(folder)
     graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
     settings = recipe.quantization
-    pairs = load_training_pairs(
-        [Path(name) for name in recipe.data.folders],
-        network.factor,
-        patch=recipe.data.patch,
-        on_progress=on_loading,
-    )
-    drawn = np.random.default_rng(recipe.seed).permutation(len(pairs))[: settings.calibration]
-    ranges = observe_ranges(graph, (pairs[i].lr for i in drawn), settings.percentile)
-    chosen = choose(graph, ranges)
+    folders = [Path(name) for name in recipe.data.folders]
+    paths = find_training_pictures(folders)
+    drawn = np.random.default_rng(recipe.seed).permutation(len(paths))[: settings.calibration]
+    pictures = (load_pair(paths[index], network.factor).lr for index in drawn)
+    chosen = choose_quantization(graph, observe_ranges(graph, pictures, settings.percentile))
+    calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
-        return assign(graph, chosen)
-    integer_recipe = dataclasses.replace(
-        recipe, schedule=settings.schedule, optimizer=settings.optimizer, start=""
-    )
+        return calibrated
+
+    def load_pairs() -> list[Pair]:
+        return load_training_pairs(
+            folders, network.factor, patch=recipe.data.patch, on_progress=on_loading
+        )
+
+    # Integers need float32 as it is: no mixed precision, and no TF32 in cuDNN.
+    torch.backends.cudnn.allow_tf32 = False
     trained, _ = fit(
         IntegerNetwork(graph, chosen),
-        integer_recipe,
+        dataclasses.replace(
+            recipe, schedule=settings.schedule, optimizer=settings.optimizer, loss=settings.loss
+        ),
         folder / INTEGER_FOLDER,
-        lambda: pairs,
-        # Integers need all 24 bits of float32: no mixed precision, no TF32.
+        load_pairs,
         machine=dataclasses.replace(machine, mixed_precision=False),
+        origin=hashlib.sha256(write_tflite(calibrated)).hexdigest(),
         on_progress=on_progress,
     )
     return trained.to_graph()
@@ -109,7 +117,7 @@ class IntegerNetwork(Trainable):
         self.biases = nn.ParameterDict()
         self.log_scales = nn.ParameterDict()
         for operator in graph.operators:
-            if not isinstance(operator, Conv2D) or copies_channels(operator):
+            if not isinstance(operator, Conv2D) or operator.copies_channels:
                 continue
             name = operator.output
             kernel = torch.from_numpy(operator.weights).permute(0, 3, 1, 2).contiguous()
@@ -121,9 +129,9 @@ class IntegerNetwork(Trainable):
 
     def forward(self, images: Tensor) -> Tensor:
         """The picture that the exported file computes, every byte."""
-        return self.residual_form(images).clamp(0.0, 255.0)
+        return self.forward_unclipped(images).clamp(0.0, 255.0)
 
-    def residual_form(self, images: Tensor) -> Tensor:
+    def forward_unclipped(self, images: Tensor) -> Tensor:
         """The same before the last saturation, which would stop gradients in training."""
         # Values are integers less their zero point, so that zero padding is zero.
         values = {self.source.input: images}
@@ -144,7 +152,7 @@ class IntegerNetwork(Trainable):
 
     def to_graph(self) -> Graph:
         """The integer graph with the present weights and scales."""
-        return assign(self._present_source(), self._present_choice())
+        return apply_quantization(self._present_source(), self._present_choice())
 
     def _convolve(self, conv: Conv2D, features: Tensor) -> Tensor:
         name = conv.output
@@ -152,14 +160,15 @@ class IntegerNetwork(Trainable):
             copies = torch.from_numpy(conv.weights).permute(0, 3, 1, 2).to(features.device)
             return functional.conv2d(features, copies)
         weight = self.weights[name]
-        largest = weight.detach().abs().amax(dim=(1, 2, 3))
-        weight_scale = torch.where(largest > 0, largest / WEIGHT_LIMIT, torch.ones_like(largest))
-        integers = _round(weight / weight_scale[:, None, None, None])
+        bias = self.biases[name] * BIAS_UNIT
         input_scale = self._scale(conv.input)
+        weight_scale = _weight_scale(weight.detach(), bias.detach(), input_scale.detach())
+        integers = _round(weight / weight_scale[:, None, None, None])
         sum_scale = input_scale * weight_scale
-        bias = _round(self.biases[name] * BIAS_UNIT / sum_scale)
+        integer_bias = _round(bias / sum_scale)
         padding = (conv.weights.shape[1] // 2, conv.weights.shape[2] // 2)
-        total = functional.conv2d(features, integers, bias, padding=padding)
+        # The sum is a whole number already, unless a kernel that is not exact (Winograd) made it.
+        total = _round(functional.conv2d(features, integers, integer_bias, padding=padding))
         multiplier = sum_scale / self._scale(name)
         scaled = _round(total * multiplier[:, None, None])
         zero_point = self._chosen[name].zero_point
@@ -190,6 +199,14 @@ class IntegerNetwork(Trainable):
             name: Quantization(float(np.float32(self._scale(name).item())), entry.zero_point)
             for name, entry in self._chosen.items()
         }
+
+
+def _weight_scale(weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
+    """The scales of `quantize.quantize_weights`, by the same operations."""
+    largest = weight.abs().amax(dim=(1, 2, 3))
+    scale = torch.maximum(largest / WEIGHT_LIMIT, bias.abs() / (input_scale * float(BIAS_LIMIT)))
+    spare = scale.max() if bool(scale.any()) else torch.ones_like(scale.max())
+    return torch.where(scale > 0, scale, spare)
 
 
 def _round(values: Tensor) -> Tensor:

@@ -82,6 +82,15 @@ class Conv2D:
     def inputs(self) -> tuple[str, ...]:
         return (self.input,)
 
+    @property
+    def copies_channels(self) -> bool:
+        """True where every output channel is one input channel unchanged: an anchor."""
+        if self.weights.shape[1:3] != (1, 1) or self.relu or self.bias.any():
+            return False
+        scales = 1 if self.weight_scales is None else self.weight_scales[:, None]
+        real = self.weights[:, 0, 0] * scales
+        return bool(((real == 0) | (real == 1)).all() and (real.sum(axis=1) == 1).all())
+
 
 @dataclass(frozen=True)
 class Add:
@@ -195,15 +204,17 @@ class Graph:
 
     @property
     def macs_per_pixel(self) -> int:
-        """Multiplications of all convolutions for one input pixel (before depth-to-space)."""
-        return sum(int(op.weights.size) for op in self.operators if isinstance(op, Conv2D))
+        """Multiplications for one input pixel. An anchor's copies are not counted."""
+        return sum(int(conv.weights.size) for conv in self._convolutions())
 
     @property
     def parameter_count(self) -> int:
-        """Weights and biases of all convolutions, those of a fixed anchor included."""
-        return sum(
-            int(op.weights.size + op.bias.size) for op in self.operators if isinstance(op, Conv2D)
-        )
+        """Weights and biases. An anchor, which has nothing to learn, is not counted."""
+        return sum(int(conv.weights.size + conv.bias.size) for conv in self._convolutions())
+
+    def _convolutions(self) -> list[Conv2D]:
+        convolutions = [op for op in self.operators if isinstance(op, Conv2D)]
+        return [conv for conv in convolutions if not conv.copies_channels]
 
 
 def _check_operator(operator: Operator, tensors: Mapping[str, TensorType]) -> None:

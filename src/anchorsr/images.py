@@ -37,7 +37,6 @@ MAX_PIXELS = 100_000_000
 
 # Pixels a side. JPEG could say 65,535, but libjpeg (JPEG_MAX_DIMENSION) stops at 65,500.
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
-_EXIF_PREFIX = b"Exif\x00\x00"
 # One JPEG segment, of which Pillow writes one: 65,535 bytes less the two of its length.
 _LONGEST_JPEG_EXIF = 65_533
 
@@ -113,19 +112,24 @@ def write_picture(
         raise OutputError(f"{path} has no suffix that can be written: {', '.join(SUFFIXES)}")
     if not 1 <= quality <= 100:
         raise OutputError(f"quality is 1 to 100, not {quality}")
-    height, width = picture.rgb.shape[:2]
-    limit = _LONGEST_SIDE.get(format_name)
-    if limit is not None and max(height, width) > limit:
-        raise OutputError(
-            f"{path} would have {width} x {height} pixels, more than the {limit} a side that "
-            f"{format_name} can hold; write a .png file"
-        )
+    check_size(path, *picture.rgb.shape[:2])
     check_free(path, overwrite=overwrite)
     try:
         data = _encode(picture, format_name, quality)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
     publish(data, path, overwrite=overwrite)
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Raise OutputError when the format of the path's suffix cannot hold so many pixels a side."""
+    format_name = _FORMATS.get(path.suffix.lower(), "")
+    limit = _LONGEST_SIDE.get(format_name)
+    if limit is not None and max(height, width) > limit:
+        raise OutputError(
+            f"{path} would have {width} x {height} pixels, more than the {limit} a side that "
+            f"{format_name} can hold; write a .png file"
+        )
 
 
 def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
@@ -164,7 +168,7 @@ def _read(file: BinaryIO, path: Path, max_pixels: int) -> Picture:
         _check(image, path, depth, max_pixels)
         image.load()
         return _picture(image, depth)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Image.DecompressionBombError:
         # The WebP plugin applies Pillow's own limit, twice MAX_IMAGE_PIXELS, as it opens.
@@ -201,7 +205,7 @@ def _check(image: Image.Image, path: Path, depth: int, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise PictureError(
             f"{path} has {image.width} x {image.height} pixels, more than the limit of "
-            f"{max_pixels}; make it smaller or raise the limit"
+            f"{max_pixels}; cut it into parts, or make it smaller first"
         )
     if getattr(image, "n_frames", 1) > 1:
         raise PictureError(f"{path} is an animation; extract its frames as pictures first")

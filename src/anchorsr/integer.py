@@ -73,7 +73,7 @@ def multipliers(conv: Conv2D, source: TensorType, target: TensorType) -> npt.NDA
     return np.asarray(product / np.float32(target.quantization.scale), np.float32)
 
 
-def largest_sum(conv: Conv2D) -> int:
+def accumulator_bound(conv: Conv2D) -> int:
     """An upper bound of the absolute value of every partial sum of an integer convolution."""
     weights = np.abs(conv.weights.astype(np.int64)).sum(axis=(1, 2, 3))
     return int((255 * weights + np.abs(conv.bias.astype(np.int64))).max())
@@ -84,7 +84,7 @@ def _convolve(conv: Conv2D, images: Array, source: TensorType, target: TensorTyp
     if quantized is None or target.quantization is None:
         total = _sum_of_products(images, conv.weights) + conv.bias
         return np.maximum(total, np.float32(0)) if conv.relu else total
-    kind = np.dtype(np.float32 if largest_sum(conv) < _EXACT_FLOAT32 else np.float64)
+    kind = np.dtype(np.float32 if accumulator_bound(conv) < _EXACT_FLOAT32 else np.float64)
     centred = images.astype(kind) - quantized.zero_point
     total = _sum_of_products(centred, conv.weights.astype(kind)) + conv.bias.astype(kind)
     scaled = np.rint(total.astype(np.float32) * multipliers(conv, source, target))

@@ -7,9 +7,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 from torch import Tensor, distributed
+
+from anchorsr.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ def join_processes(device: str) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
+    if device not in ("cpu", "cuda"):
+        raise RecipeError(f"several processes take --device cpu or cuda, not {device}")
+    if device == "cuda":  # one GPU for each process of this machine
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
@@ -47,13 +54,22 @@ def join_processes(device: str) -> Iterator[Processes]:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop, so that a step is never torn."""
+    """A list that fills when the process is asked to stop, so that a step is never torn.
+
+    Asked twice, it stops at once.
+    """
     received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for each in numbers:
+            signal.signal(each, previous[each])
+
     try:
-        previous = {
-            number: signal.signal(number, lambda number, _: received.append(number))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        previous = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            signal.signal(number, note)
     except ValueError:  # not the main thread: signals are not ours to take
         yield received
         return

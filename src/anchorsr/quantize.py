@@ -34,9 +34,12 @@ from anchorsr.graph import (
     Requantize,
     TensorType,
 )
-from anchorsr.integer import run_graph
+from anchorsr.integer import multipliers, run_graph
 
 WEIGHT_LIMIT = 64
+# A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.
+BIAS_LIMIT = np.float32(2**22)
+_LARGEST_MULTIPLIER = 256
 PICTURE = Quantization(1.0, -128)
 RESIDUAL = Quantization(1.0, 0)
 _FILE_EDGE = Quantization(1.0, 0)  # uint8 pictures as files hold them
@@ -57,7 +60,7 @@ def quantize(
     Raises DataError without pictures, GraphError for a graph that is not a float graph.
     """
     ranges = observe_ranges(graph, pictures, percentile)
-    return assign(graph, choose(graph, ranges), weight_limit=weight_limit)
+    return apply_quantization(graph, choose_quantization(graph, ranges), weight_limit=weight_limit)
 
 
 def observe_ranges(
@@ -83,7 +86,7 @@ def observe_ranges(
     return seen
 
 
-def choose(graph: Graph, ranges: Ranges) -> dict[str, Quantization]:
+def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, Quantization]:
     """Scale and zero point of every tensor that an operator makes."""
     roles = tensor_roles(graph)
     fixed = {"picture": PICTURE, "residual": RESIDUAL}
@@ -95,7 +98,7 @@ def choose(graph: Graph, ranges: Ranges) -> dict[str, Quantization]:
     }
 
 
-def assign(
+def apply_quantization(
     graph: Graph, chosen: Mapping[str, Quantization], *, weight_limit: int = WEIGHT_LIMIT
 ) -> Graph:
     """The integer graph whose tensors have these scales and zero points, uint8 in and out."""
@@ -118,8 +121,8 @@ def assign(
         aliases[name] = name
         tensors[name] = TensorType(graph.tensors[name].channels, "int8", chosen[name])
         if isinstance(operator, Conv2D):
-            source = tensors[sources[0]]
-            operators.append(_quantize_conv(operator, sources[0], source, weight_limit))
+            source, target = tensors[sources[0]], tensors[name]
+            operators.append(_quantize_conv(operator, sources[0], source, target, weight_limit))
         elif isinstance(operator, Add):
             operators.append(Add((sources[0], sources[1]), name))
         else:
@@ -131,24 +134,45 @@ def assign(
 
 
 def quantize_weights(
-    weights: npt.NDArray[np.float32], limit: int
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Symmetric integers within ±limit and their scales, one an output channel (axis 0)."""
+    weights: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    input_scale: float,
+    limit: int,
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Integers within ±limit, the bias at scale input scale · weight scale, and the weight
+    scales, one an output channel (axis 0).
+
+    A scale follows from the channel's largest weight, unless its bias would then exceed
+    `BIAS_LIMIT`. `finetune.IntegerNetwork` computes the same in torch, operation by operation.
+    """
+    scale = np.float32(input_scale)
     largest = np.abs(weights).max(axis=(1, 2, 3))
-    # A channel that is zero everywhere has any scale; 1 keeps its multiplier ordinary.
-    scales = np.where(largest > 0, largest / np.float32(limit), 1.0).astype(np.float32)
+    scales = np.maximum(largest / np.float32(limit), np.abs(bias) / (scale * BIAS_LIMIT))
+    # A channel that is zero everywhere has any scale; that of another is an ordinary one.
+    scales = np.where(scales > 0, scales, scales.max() or np.float32(1))
     integers = np.rint(weights / scales[:, None, None, None])
-    return np.clip(integers, -limit, limit).astype(np.int8), scales
+    integer_bias = np.rint(bias / (scale * scales))
+    return integers.astype(np.int8), integer_bias.astype(np.int32), scales
 
 
-def _quantize_conv(conv: Conv2D, source_name: str, source: TensorType, limit: int) -> Conv2D:
+def _quantize_conv(
+    conv: Conv2D, source_name: str, source: TensorType, target: TensorType, limit: int
+) -> Conv2D:
     assert source.quantization is not None  # every tensor of an integer graph has one
-    weights, scales = quantize_weights(conv.weights, limit)
-    bias_scales = np.float32(source.quantization.scale) * scales
-    bias = np.rint(conv.bias / bias_scales).astype(np.int32)
-    return dataclasses.replace(
+    weights, bias, scales = quantize_weights(
+        conv.weights, conv.bias, source.quantization.scale, limit
+    )
+    quantized = dataclasses.replace(
         conv, input=source_name, weights=weights, bias=bias, weight_scales=scales
     )
+    largest = multipliers(quantized, source, target).max()
+    if largest >= _LARGEST_MULTIPLIER:
+        raise GraphError(
+            f"{conv.output} would need a multiplier of {largest:.3g}, and LiteRT takes those below"
+            f" {_LARGEST_MULTIPLIER}: its activations are almost zero on the calibration pictures,"
+            " so the layer is dead, or the pictures are unlike those it was trained on"
+        )
+    return quantized
 
 
 def tensor_roles(graph: Graph) -> dict[str, Literal["picture", "residual", "features"]]:
@@ -161,7 +185,7 @@ def tensor_roles(graph: Graph) -> dict[str, Literal["picture", "residual", "feat
     for operator in graph.operators:
         source = roles[operator.inputs[0]]
         copies = (
-            copies_channels(operator)
+            operator.copies_channels
             if isinstance(operator, Conv2D)
             else isinstance(operator, DepthToSpace | Clip | Requantize)
         )
@@ -180,18 +204,11 @@ def tensor_roles(graph: Graph) -> dict[str, Literal["picture", "residual", "feat
     return roles
 
 
-def copies_channels(conv: Conv2D) -> bool:
-    """True for a convolution whose every output channel is one input channel unchanged."""
-    kernel = conv.weights
-    one_hot = kernel.shape[1:3] == (1, 1) and bool(((kernel == 0) | (kernel == 1)).all())
-    alone = bool((kernel.sum(axis=(1, 2, 3)) == 1).all())
-    return one_hot and alone and not conv.relu and not conv.bias.any()
-
-
 def _from_range(low: float, high: float, *, relu: bool) -> Quantization:
     if relu:
-        return Quantization(_as_float32(max(high, 1e-3) / 255), -128)
-    low, high = min(low, 0.0), max(high, 1e-3)
+        return Quantization(_as_float32((high if high > 0 else 255) / 255), -128)
+    low, high = min(low, 0.0), max(high, 0.0)
+    high = high if high > low else 255.0  # of a tensor that is zero everywhere, any will do
     scale = _as_float32((high - low) / 255)
     return Quantization(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 

@@ -97,6 +97,7 @@ class QuantizationRecipe:
     optimizer: OptimizerRecipe = field(
         default_factory=lambda: OptimizerRecipe(learning_rate=1e-4, gradient_clip=0.5)
     )
+    loss: Literal["l1", "l2"] = "l1"
     calibration: int = 32
     percentile: float = 99.999
 
@@ -109,9 +110,9 @@ class QuantizationRecipe:
 class Recipe:
     """Everything that decides what a run computes; how fast it runs is decided elsewhere.
 
-    `average` is the decay of the exponential moving average of the weights, which are what
-    is validated and written (0: off). `start` is a run folder whose weights are taken over
-    where names and shapes agree.
+    `ema_decay` is that of the exponential moving average of the weights, which are what is
+    validated and written (0: off). `initial_weights` is a run folder whose convolutions are
+    taken over where name and widths agree.
     """
 
     network: Mapping[str, Any]
@@ -121,12 +122,12 @@ class Recipe:
     quantization: QuantizationRecipe = field(default_factory=QuantizationRecipe)
     validation: ValidationRecipe = field(default_factory=ValidationRecipe)
     loss: Literal["l1", "l2"] = "l1"
-    average: float = 0.999
+    ema_decay: float = 0.999
     seed: int = 0
-    start: str = ""
+    initial_weights: str = ""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.average < 1, "average is in [0, 1)")
+        _require(0 <= self.ema_decay < 1, "ema_decay is in [0, 1)")
         _require(0 <= self.seed < 2**63, "seed is in [0, 2^63)")
 
     def as_table(self) -> dict[str, Any]:

@@ -28,11 +28,11 @@ from rich.table import Table
 from rich.text import Text
 
 
-def prepare_streams() -> None:
+def prepare_streams(*, drop_native: bool) -> None:
     """Make both streams fit to print on: there, and for any name of a file.
 
-    Runtimes write chatter of their own to file descriptor 2, which is dropped: only what goes
-    to `sys.stderr` is shown.
+    drop_native: runtimes write chatter of their own to file descriptor 2, which is dropped;
+    only what goes to `sys.stderr` is shown.
     """
     if sys.stdout is None:  # closed by the caller, as `>&-` does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the whole life of the process)
@@ -42,6 +42,8 @@ def prepare_streams() -> None:
         )
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        return
+    if not drop_native:
         return
     sys.stderr.flush()
     real = os.dup(2)

@@ -1,20 +1,15 @@
 """The float loop: a recipe in; weights, a checkpoint and a record of the run out.
 
-A run lives in a folder:
-
-    checkpoint.pt   everything needed to go on: the resumed run equals the uninterrupted one
-    weights.pt      the averaged weights and the network they belong to
-    run.json        the recipe with every default, versions, duration, losses, validation
-
-Several processes started by PyTorch's `torchrun` share each batch and average their
-gradients, so that the losses are those of one process with the same batch. What this file
-leaves out: printing (the caller's `on_progress` does that) and quantization (`finetune`).
+A run lives in a folder (`runs`). Several processes started by PyTorch's `torchrun` share each
+batch and average their gradients, so that the losses are those of one process with the same
+batch. What this file leaves out: printing (the caller's `on_progress` does that) and
+quantization (`finetune`).
 """
 
 from __future__ import annotations
 
 import copy
-import io
+import dataclasses
 import json
 import math
 import time
@@ -30,15 +25,22 @@ import torch
 from torch import Tensor, nn
 
 from anchorsr.datasets import Pair, PatchSampler, load_test_pairs, load_training_pairs
-from anchorsr.errors import CheckpointError, RecipeError, TrainingError
+from anchorsr.errors import CheckpointError, RecipeError, TrainingError, needs
 from anchorsr.files import check_folder, make_folder, publish
 from anchorsr.metrics import psnr
-from anchorsr.networks import ABPN, build_network
+from anchorsr.networks import build_network
 from anchorsr.networks.layers import Trainable
 from anchorsr.processes import Processes, join_processes, stop_requests
-from anchorsr.recipes import OptimizerRecipe, Recipe, ScheduleRecipe, parse_table
-
-CHECKPOINT, WEIGHTS, RECORD = "checkpoint.pt", "weights.pt", "run.json"
+from anchorsr.recipes import OptimizerRecipe, Recipe, ScheduleRecipe
+from anchorsr.runs import (
+    CHECKPOINT,
+    RECORD,
+    WEIGHTS,
+    load_matching_weights,
+    load_weights,
+    read_content,
+    write_content,
+)
 
 Network = TypeVar("Network", bound=Trainable)
 
@@ -80,8 +82,11 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network)
-    if recipe.start:
-        _take_over(network, load_weights(Path(recipe.start)))
+    # With every default written out, a run does not depend on what they become later.
+    options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
+    recipe = dataclasses.replace(recipe, network=options)
+    if recipe.initial_weights:
+        load_matching_weights(network, load_weights(Path(recipe.initial_weights)))
 
     def load_pairs() -> list[Pair]:
         folders = [Path(name) for name in recipe.data.folders]
@@ -100,9 +105,12 @@ def fit(
     load_pairs: Callable[[], list[Pair]],
     *,
     machine: Machine = Machine(),
+    origin: str = "",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Network, dict[str, Any]]:
     """Train any network on pairs by a recipe, in `folder`; the averaged network and the record.
+
+    origin: a digest of what the network was made from, where the recipe does not tell it all.
 
     An interrupt or a termination signal writes a checkpoint after the next step, together in
     all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's
@@ -111,12 +119,13 @@ def fit(
     """
     check_folder(folder)
     with join_processes(machine.device) as processes:
-        run = _Run(network, recipe, folder, machine, processes)
+        run = _Run(network, recipe, folder, machine, processes, origin)
         run.load()
         for name in recipe.validation.folders:  # a wrong name is told now, not hours later
             next(load_test_pairs(Path(name), network.factor))
         if run.step < recipe.schedule.steps:
             pairs = load_pairs()
+            run.use(pairs)
             make_folder(folder)
             sampler = PatchSampler(
                 pairs,
@@ -128,38 +137,6 @@ def fit(
                 run.loop(sampler, requests, on_progress)
         run.save()
         return run.averaged, run.record()
-
-
-def load_weights(path: Path) -> ABPN:
-    """The network of a run folder or a weights file, with its trained weights.
-
-    Raises CheckpointError when it is missing, damaged, or does not fit its own network.
-    """
-    path = path / WEIGHTS if path.is_dir() else path
-    content = _read(path)
-    try:
-        network = build_network(content["network"])
-        network.load_state_dict(content["state"])
-    except (KeyError, TypeError, RuntimeError, RecipeError) as error:
-        raise CheckpointError(
-            f"{path} does not hold weights of a known network: {str(error).splitlines()[0]}"
-        ) from error
-    return network.eval()
-
-
-def read_run(folder: Path) -> Recipe:
-    """The recipe of the run in this folder. Raises CheckpointError when there is none."""
-    path = folder / RECORD
-    try:
-        table = json.loads(path.read_text())["recipe"]
-        return parse_table(Recipe, table, "")
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} does not hold a run ({path.name}: {error.strerror}): make one with"
-            " anchorsr train"
-        ) from error
-    except (ValueError, KeyError, TypeError, RecipeError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 
 
 def learning_rate(schedule: ScheduleRecipe, peak: float, step: int) -> float:
@@ -197,6 +174,7 @@ class _Run(Generic[Network]):
         folder: Path,
         machine: Machine,
         processes: Processes,
+        origin: str,
     ) -> None:
         if recipe.data.batch % processes.count:
             raise RecipeError(
@@ -209,6 +187,8 @@ class _Run(Generic[Network]):
         self.folder = folder
         self.machine = machine
         self.processes = processes
+        self.origin = origin
+        self.data: dict[str, int] = {}
         # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
         self.network = network.to(machine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged: Network = copy.deepcopy(self.network)
@@ -224,9 +204,14 @@ class _Run(Generic[Network]):
         path = self.folder / CHECKPOINT
         if not path.exists():
             return
-        content = _read(path)
+        content = read_content(path)
         mine = json.loads(json.dumps(self.recipe.as_table()))
         theirs = content.get("recipe", {})
+        if content.get("origin", "") != self.origin:
+            raise CheckpointError(
+                f"{path} goes on from other weights or another calibration, which have changed"
+                f" since: delete {self.folder} to begin anew"
+            )
         # What is measured on the way, and what is done afterwards, may change between runs.
         different = sorted(
             key
@@ -245,8 +230,21 @@ class _Run(Generic[Network]):
             self.step = content["step"]
             self.seconds = content["seconds"]
             self.history = content["history"]
+            self.data = content["data"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+
+    def use(self, pairs: list[Pair]) -> None:
+        """Note what is trained on. Raises CheckpointError when a resumed run had other data."""
+        lr_pixels = sum(pair.lr.shape[0] * pair.lr.shape[1] for pair in pairs)
+        data = {"pictures": len(pairs), "lr_pixels": lr_pixels}
+        if self.data and self.data != data:
+            raise CheckpointError(
+                f"{self.folder} was trained on {self.data['pictures']} pictures with"
+                f" {self.data['lr_pixels']} LR pixels, not on these {len(pairs)} with {lr_pixels}:"
+                " give this run another output folder"
+            )
+        self.data = data
 
     def loop(
         self,
@@ -284,11 +282,19 @@ class _Run(Generic[Network]):
 
     def save(self) -> None:
         """Write the checkpoint, the averaged weights and the record, each whole or not at all."""
+        tensors = [*self.network.parameters(), *self.averaged.parameters()]
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise TrainingError(
+                f"step {self.step}: a weight is not finite. The last good checkpoint is kept in"
+                f" {self.folder}; lower optimizer.learning_rate or set optimizer.gradient_clip"
+            )
         if self.processes.rank:
             return
         recipe = json.loads(json.dumps(self.recipe.as_table()))
         checkpoint = {
             "recipe": recipe,
+            "origin": self.origin,
+            "data": self.data,
             "state": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -296,9 +302,9 @@ class _Run(Generic[Network]):
             "seconds": self.seconds,
             "history": self.history,
         }
-        _write(self.folder / CHECKPOINT, checkpoint)
+        write_content(self.folder / CHECKPOINT, checkpoint)
         weights = {"network": recipe["network"], "state": self.averaged.state_dict()}
-        _write(self.folder / WEIGHTS, weights)
+        write_content(self.folder / WEIGHTS, weights)
         record = json.dumps(self.record(), indent=1) + "\n"
         publish(record.encode(), self.folder / RECORD, overwrite=True)
 
@@ -306,6 +312,7 @@ class _Run(Generic[Network]):
         """What run.json holds."""
         return {
             "recipe": self.recipe.as_table(),
+            "data": self.data,
             "step": self.step,
             "hours": round(self.seconds / 3600, 4),
             "processes": self.processes.count,
@@ -326,7 +333,7 @@ class _Run(Generic[Network]):
         device = self.machine.device
         kind = torch.device(device).type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self.network.residual_form(to_tensor(lr, device))
+            output = self.network.forward_unclipped(to_tensor(lr, device))
         error = output.float() - to_tensor(hr, device)
         loss = error.abs().mean() if self.recipe.loss == "l1" else error.square().mean()
         self.optimizer.zero_grad()
@@ -355,8 +362,9 @@ class _Run(Generic[Network]):
 
     @torch.no_grad()
     def _average(self) -> None:
-        # The first averages would remember the initial weights: a shorter memory at first.
-        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        # A shorter memory at first, else the initial weights would stay in the average for long;
+        # the ramp is that of TensorFlow's ExponentialMovingAverage.
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
         averaged: list[Tensor] = list(self.averaged.parameters())
         current: list[Tensor] = list(self.parameters)
         torch._foreach_lerp_(averaged, current, 1 - decay)
@@ -385,7 +393,8 @@ class _Run(Generic[Network]):
 def _make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> Any:
     if recipe.name == "adam":
         return torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas)
-    from pytorch_optimizer import SOAP  # slow to import, and only needed here
+    with needs("pytorch_optimizer", "train"):
+        from pytorch_optimizer import SOAP  # slow to import, and only needed here
 
     return SOAP(
         parameters,
@@ -393,34 +402,5 @@ def _make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> 
         betas=recipe.betas,
         weight_decay=0.0,
         precondition_frequency=recipe.precondition_every,
-        max_precondition_dim=1200,
+        max_precondition_dim=1200,  # every side of every kernel here; the library's is 10,000
     )
-
-
-def _take_over(network: nn.Module, trained: nn.Module) -> None:
-    """Copy every trained parameter whose name and shape fit."""
-    state = network.state_dict()
-    fitting = {
-        name: value
-        for name, value in trained.state_dict().items()
-        if name in state and state[name].shape == value.shape
-    }
-    if not fitting:
-        raise CheckpointError("start: no weight of that network fits this one")
-    network.load_state_dict({**state, **fitting})
-
-
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged file can raise almost anything in the unpickler
-        raise CheckpointError(f"{path} is damaged or not a checkpoint of anchorsr") from error
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all, and the one before stays until then."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    publish(buffer.getvalue(), path, overwrite=True)

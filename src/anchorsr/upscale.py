@@ -1,4 +1,4 @@
-"""Pictures made larger: array to array, picture to picture, files to files.
+"""Pictures made larger: array to array, picture to picture.
 
 Colour goes through the network. Alpha is resized with a bicubic filter, and colour below
 fully transparent pixels is first replaced by what is visible around them, so that whatever a
@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.engines import Engine, load_engine
-from anchorsr.errors import AnchorSRError, ModelError, OutputError
-from anchorsr.files import check_folder, check_free, make_folder, reason
-from anchorsr.graph import Graph
-from anchorsr.images import SUFFIXES, Picture, find_pictures, read_picture, write_picture
-from anchorsr.models import DEFAULT, find_model
-from anchorsr.tflite import read_tflite
+from anchorsr.errors import ModelError
+from anchorsr.images import Picture
+from anchorsr.models import DEFAULT, model_path, read_model
 from anchorsr.tiling import upscale_tiled
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -34,18 +29,18 @@ UInt8Array = npt.NDArray[np.uint8]
 class Upscaler:
     """A model made ready: call it with uint8 RGB (H, W, 3), get (factor · H, factor · W, 3).
 
-    model: the name of a shipped network, or the path of a `.tflite` file.
-    Calls from several threads wait for one another.
+    model: the name of a shipped network, or the path of a `.tflite` file. factor: what the
+    file says, or 3, unless it is given. Calls from several threads wait for one another.
     """
 
     def __init__(
-        self, model: str | Path = DEFAULT, factor: int = 3, *, threads: int | None = None
+        self, model: str | Path = DEFAULT, factor: int | None = None, *, threads: int | None = None
     ) -> None:
         path = model_path(model, factor)
         data, self.graph = read_model(path)
-        if self.graph.factor != factor:
-            raise ModelError(f"{path} enlarges {self.graph.factor} times, not {factor}")
-        self.factor = factor
+        self.factor = self.graph.factor
+        if factor not in (None, self.factor):
+            raise ModelError(f"{path} enlarges {self.factor} times, not {factor}")
         self._engine: Engine = load_engine(data, threads=threads)
         self._lock = threading.Lock()
 
@@ -57,14 +52,15 @@ class Upscaler:
 def upscale(
     image: npt.NDArray[Any],
     *,
-    factor: int = 3,
+    factor: int | None = None,
     model: str | Path = DEFAULT,
     threads: int | None = None,
 ) -> UInt8Array:
     """A larger picture: uint8 (H, W), (H, W, 3) or (H, W, 4) to the same with factor · H and
     factor · W. The fourth channel is alpha, not premultiplied.
 
-    model: a shipped network's name or a `.tflite` path; threads: all processors by default.
+    model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
+    given; threads: all processors by default.
     Raises ValueError for another type or shape, ModelError for an unknown model or factor.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
@@ -98,120 +94,16 @@ def upscale_picture(picture: Picture, upscaler: Upscaler) -> Picture:
         alpha = np.asarray(larger)
     rgb = upscaler(rgb)
     if picture.grey:  # the three channels may differ by a rounding: their mean is the grey
-        mean = (rgb.sum(axis=2, dtype=np.uint16) + 1) // 3
-        rgb = np.repeat(mean.astype(np.uint8)[:, :, None], 3, axis=2)
+        total = rgb[:, :, 0].astype(np.uint16) + rgb[:, :, 1] + rgb[:, :, 2]
+        mean = ((total + 1) // 3).astype(np.uint8)
+        rgb = np.broadcast_to(mean[:, :, None], rgb.shape)
     return dataclasses.replace(picture, rgb=rgb, alpha=alpha)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One file to be upscaled, and the name of its result."""
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True)
-class Done:
-    """A job that ended: well, or with an error that the others did not suffer from."""
-
-    job: Job
-    error: AnchorSRError | None = None
-
-
-def plan(
-    inputs: Sequence[Path], output: Path | None, *, factor: int, overwrite: bool = False
-) -> list[Job]:
-    """Which files become which, before any work is done.
-
-    inputs: pictures, and folders of pictures. output: a file name for a single picture; a
-    folder, made by `upscale_files` if need be, in which the names stay the same; None: beside
-    the original as `<name>_x<factor>`. Raises OutputError where a result would replace an
-    input, another result or, without overwrite, a file that exists, or where the output's
-    suffix or folder cannot be written.
-    """
-    if not inputs:
-        raise OutputError("nothing to do: name at least one picture or folder")
-    sources = [p for given in inputs for p in (find_pictures(given) if given.is_dir() else [given])]
-    single_file = len(inputs) == 1 and not inputs[0].is_dir()
-    to_file = output is not None and single_file and not output.is_dir() and output.suffix != ""
-    if output is not None and not to_file:
-        check_folder(output)
-    if output is not None and to_file and output.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{output} has no suffix that can be written: {', '.join(SUFFIXES)}")
-    jobs = [Job(source, _target(source, output, to_file, factor)) for source in sources]
-    # A name in other letters, or a second link, can be the same file.
-    originals = {key for source in sources for key in (source.resolve(), _file_key(source))}
-    results: set[Path] = set()
-    for job in jobs:
-        place = job.target.resolve()
-        if place in originals or (_file_key(job.target) or place) in originals:
-            raise OutputError(f"{job.target} is an input: write to another name or folder")
-        if place in results:
-            raise OutputError(f"two pictures would become {job.target}: upscale them separately")
-        results.add(place)
-        if to_file or place.parent.exists():
-            check_free(job.target, overwrite=overwrite)
-    return jobs
-
-
-def upscale_files(
-    jobs: Sequence[Job], upscaler: Upscaler, *, quality: int = 92, overwrite: bool = False
-) -> Iterator[Done]:
-    """Do the jobs one after another; a bad file does not keep the others from being done."""
-    for job in jobs:
-        try:
-            larger = upscale_picture(read_picture(job.source), upscaler)
-            make_folder(job.target.parent)
-            write_picture(job.target, larger, quality=quality, overwrite=overwrite)
-        except AnchorSRError as error:
-            yield Done(job, error)
-        except MemoryError:
-            yield Done(job, OutputError(f"{job.source} is too large for this machine's memory"))
-        else:
-            yield Done(job)
-
-
-def model_path(model: str | Path, factor: int) -> Path:
-    """The `.tflite` of a shipped network's name, or the given path of one."""
-    given = Path(model)
-    if isinstance(model, Path) or given.suffix == ".tflite":
-        return given
-    return find_model(model, factor)
-
-
-def read_model(path: Path) -> tuple[bytes, Graph]:
-    """The bytes and the graph of a `.tflite` file of ours. Raises ModelError or GraphError."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"the model {path} cannot be read: {reason(error)}") from error
-    try:
-        return data, read_tflite(data, name=path.stem)
-    except AnchorSRError as error:
-        raise type(error)(f"{path}: {error}") from error
-
-
 @functools.lru_cache(maxsize=4)
-def _ready(path: Path, changed: int, factor: int, threads: int | None) -> Upscaler:
+def _ready(path: Path, changed: int, factor: int | None, threads: int | None) -> Upscaler:
     """changed: when the file was, so that one written anew is read anew."""
     return Upscaler(path, factor, threads=threads)
-
-
-def _target(source: Path, output: Path | None, to_file: bool, factor: int) -> Path:
-    suffix = source.suffix if source.suffix.lower() in SUFFIXES else ".png"
-    if output is None:
-        return source.with_name(f"{source.stem}_x{factor}{suffix}")
-    return output if to_file else output / f"{source.stem}{suffix}"
-
-
-def _file_key(path: Path) -> tuple[int, int] | None:
-    """Equal for two names of one file; None where there is no file."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _fill_transparent(rgb: UInt8Array, alpha: UInt8Array) -> UInt8Array:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anchorsr.errors import ModelError
+from anchorsr.errors import AnchorSRError, ModelError
 from anchorsr.files import publish, reason
 from anchorsr.graph import Graph
+from anchorsr.tflite import read_tflite
 
 DEFAULT = "abpn"
+DEFAULT_FACTOR = 3
 _FOLDER = Path(__file__).parent
 
 
@@ -40,20 +42,51 @@ def list_models() -> list[Model]:
     return models
 
 
-def find_model(name: str, factor: int) -> Path:
-    """The file of a shipped network. Raises ModelError that lists what there is."""
+def model_path(model: str | Path, factor: int | None = None) -> Path:
+    """The `.tflite` that a shipped network's name (`abpn`, `abpn_x3`) or a path stands for.
+
+    factor: 3 for a name that does not say it, unless it is given.
+    Raises ModelError that lists what there is.
+    """
+    if isinstance(model, Path) or Path(model).suffix == ".tflite":
+        return Path(model)
     shipped = list_models()
-    for model in shipped:
-        if (model.name, model.factor) == (name, factor):
-            return model.path
-    there = ", ".join(f"{model.name} x{model.factor}" for model in shipped)
-    raise ModelError(f"no model {name!r} for factor {factor}; there are: {there}")
+    for entry in shipped:
+        whole_name = model == entry.path.stem and factor in (None, entry.factor)
+        if whole_name or (entry.name, entry.factor) == (model, factor or DEFAULT_FACTOR):
+            return entry.path
+    there = ", ".join(entry.path.stem for entry in shipped)
+    raise ModelError(
+        f"no model {model!r} for factor {factor or DEFAULT_FACTOR}; there are: {there}"
+    )
+
+
+def read_model(path: Path) -> tuple[bytes, Graph]:
+    """The bytes and the graph of a `.tflite` file of ours. Raises ModelError or GraphError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"the model {path} cannot be read: {reason(error)}") from error
+    try:
+        return data, read_tflite(data, name=path.stem)
+    except AnchorSRError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def write_card(
-    path: Path, data: bytes, graph: Graph, runs: dict[str, Any], *, overwrite: bool
+    path: Path,
+    data: bytes,
+    graph: Graph,
+    *,
+    figures: list[dict[str, Any]],
+    runs: dict[str, Any],
+    overwrite: bool,
 ) -> None:
-    """Write the card of a model file's bytes. runs: the records it was made by, by name."""
+    """Write the card of a model file's bytes.
+
+    figures: scores on test sets, in float and in integers; runs: the records of the training
+    runs that made it, by name.
+    """
     card = {
         "model": graph.name,
         "factor": graph.factor,
@@ -62,18 +95,7 @@ def write_card(
         "macs_per_lr_pixel": graph.macs_per_pixel,
         "parameters": graph.parameter_count,
         "receptive_field": 2 * graph.halo + 1,
-        **runs,
+        "figures": figures,
+        "runs": runs,
     }
     publish((json.dumps(card, indent=1) + "\n").encode(), path, overwrite=overwrite)
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """The card beside a model file, empty if it has none."""
-    beside = path.with_suffix(".json")
-    try:
-        card = json.loads(beside.read_text()) if beside.exists() else {}
-        if not isinstance(card, dict):
-            raise ValueError("it is JSON, but not an object")
-        return card
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{beside} is not a model's card: {reason(error)}") from error

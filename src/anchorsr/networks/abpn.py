@@ -65,10 +65,10 @@ class ABPN(Trainable):
         self.clip = Clip()
 
     def forward(self, images: Tensor) -> Tensor:
-        clipped: Tensor = self.clip(self.residual_form(images))
+        clipped: Tensor = self.clip(self.forward_unclipped(images))
         return clipped
 
-    def residual_form(self, images: Tensor) -> Tensor:
+    def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before the clip, which would stop gradients in training."""
         features = images
         for convolution in self.body:

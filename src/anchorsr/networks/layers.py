@@ -21,7 +21,7 @@ class Trainable(nn.Module):
 
     factor: int
 
-    def residual_form(self, images: Tensor) -> Tensor:
+    def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before its values are limited to [0, 255]."""
         raise NotImplementedError
 
@@ -56,6 +56,14 @@ class Conv3x3(nn.Module):
         if self.mixing is None or self.filters is None:
             return self.weight
         return self.weight + (self.mixing @ self.filters.flatten(1)).view_as(self.weight)
+
+    @torch.no_grad()
+    def take_over(self, trained: Conv3x3) -> None:
+        """Compute what `trained`, of the same widths, computes; this one's filters stay."""
+        self.weight.copy_(trained.kernel())
+        self.bias.copy_(trained.bias)
+        if self.mixing is not None:
+            self.mixing.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
         return functional.conv2d(features, self.kernel(), self.bias * BIAS_UNIT, padding=1)
