@@ -167,8 +167,7 @@ class IntegerNetwork(Trainable):
         sum_scale = input_scale * weight_scale
         integer_bias = _round(bias / sum_scale)
         padding = (conv.weights.shape[1] // 2, conv.weights.shape[2] // 2)
-        # The sum is a whole number already, unless a kernel that is not exact (Winograd) made it.
-        total = _round(functional.conv2d(features, integers, integer_bias, padding=padding))
+        total = functional.conv2d(features, integers, integer_bias, padding=padding)
         multiplier = sum_scale / self._scale(name)
         scaled = _round(total * multiplier[:, None, None])
         zero_point = self._chosen[name].zero_point
@@ -209,6 +208,22 @@ def _weight_scale(weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
     return torch.where(scale > 0, scale, spare)
 
 
+class _Round(torch.autograd.Function):
+    """Half to even; the gradient is that of the identity."""
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.round()
+
+    @staticmethod
+    def setup_context(context: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing of the forward pass is needed again."""
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
 def _round(values: Tensor) -> Tensor:
-    """Half to even; the gradient is that of the identity. Exact: the added term is zero."""
-    return values.round().detach() + (values - values.detach())
+    rounded: Tensor = _Round.apply(values)  # type: ignore[no-untyped-call]
+    return rounded
