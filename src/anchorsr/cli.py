@@ -33,6 +33,7 @@ from anchorsr.terminal import (
     prepare_streams,
     print_json,
     print_table,
+    remark,
     training_bars,
 )
 from anchorsr.upscale import Upscaler
@@ -284,10 +285,14 @@ def quantize_command(
     """
     with needs("PyTorch", "train"):
         from anchorsr.finetune import quantize_run, read_records
+        from anchorsr.runs import read_record, read_run
     if output.suffix.lower() != ".tflite":
         raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
     for path in (output, output.with_suffix(".json")):
         check_free(path, overwrite=force)
+    steps, wanted = read_record(run).get("step", 0), read_run(run).schedule.steps
+    if steps < wanted:
+        remark(f"{run} has taken {steps} of {wanted} steps: anchorsr train goes on with it")
     with training_bars("Quantizing") as callbacks:
         graph = quantize_run(run, train=train, machine=_machine(device, threads), **callbacks)
     export(graph, output, overwrite=force)

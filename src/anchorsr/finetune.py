@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from anchorsr.quantize import (
     observe_ranges,
     tensor_roles,
 )
-from anchorsr.runs import RECORD, load_weights, read_run
+from anchorsr.runs import load_weights, read_record, read_run
 from anchorsr.tflite import write_tflite
 from anchorsr.training import Machine, Progress, fit
 
@@ -95,10 +94,10 @@ def quantize_run(
 
 def read_records(folder: Path, *, trained: bool) -> dict[str, Any]:
     """What run.json holds of the float run and, if the integers were trained, of theirs."""
-    places = {"float": folder / RECORD}
-    if trained and (folder / INTEGER_FOLDER / RECORD).exists():
-        places["integer"] = folder / INTEGER_FOLDER / RECORD
-    return {name: json.loads(path.read_text()) for name, path in places.items()}
+    records = {"float": read_record(folder)}
+    if trained and (folder / INTEGER_FOLDER).exists():
+        records["integer"] = read_record(folder / INTEGER_FOLDER)
+    return records
 
 
 class IntegerNetwork(Trainable):

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from anchorsr.errors import CheckpointError, RecipeError
-from anchorsr.files import publish
+from anchorsr.files import publish, reason
 from anchorsr.networks import ABPN, build_network
 from anchorsr.networks.layers import Conv3x3
 from anchorsr.recipes import Recipe, parse_table
@@ -43,17 +43,28 @@ def load_weights(path: Path) -> ABPN:
 
 def read_run(folder: Path) -> Recipe:
     """The recipe of the run in this folder. Raises CheckpointError when there is none."""
+    table = read_record(folder).get("recipe")
+    try:
+        return parse_table(Recipe, table or {}, "")
+    except RecipeError as error:
+        raise CheckpointError(f"{folder / RECORD} is damaged: {error}") from error
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What run.json says of the run in this folder. Raises CheckpointError when there is none."""
     path = folder / RECORD
     try:
-        table = json.loads(path.read_text())["recipe"]
-        return parse_table(Recipe, table, "")
+        record = json.loads(path.read_text())
     except OSError as error:
         raise CheckpointError(
-            f"{folder} does not hold a run ({path.name}: {error.strerror}): make one with"
+            f"{folder} does not hold a run ({path.name}: {reason(error)}): make one with"
             " anchorsr train"
         ) from error
-    except (ValueError, KeyError, TypeError, RecipeError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no table")
+    return record
 
 
 def load_matching_weights(network: nn.Module, trained: nn.Module) -> None:

@@ -70,6 +70,11 @@ def complain(error: BaseException | str) -> None:
     console().print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
 
 
+def remark(text: str) -> None:
+    """Print what is worth knowing and no error."""
+    console().print(Text(f"note: {text}"), soft_wrap=True)
+
+
 def print_table(table: Table) -> None:
     """Print a table on standard output; its cells are shown as they are."""
     width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to

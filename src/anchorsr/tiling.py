@@ -15,8 +15,8 @@ from anchorsr.engines import Engine
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# LR pixels a side, halo included: large enough that the halo costs a few percent, small enough
-# for about 100 MB of features.
+# LR pixels a side, halo included. A halo of 7 costs 6 % there, and two layers of 28 channels
+# take 15 MB in int8.
 TILE = 512
 
 

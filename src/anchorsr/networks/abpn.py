@@ -4,7 +4,7 @@ Published at ×3: a 3×3 convolution 3→28 and four 28→28, one 28→27, each 
 in image space; the anchor (every input pixel nine times) is added, depth-to-space(3), clip.
 42,539 parameters, 42,345 multiplications per input pixel (9.76 G at 360×640),
 receptive field 15×15. Channels, depth and the image-space convolution are options,
-because narrower and wider relatives are shipped too.
+because narrower and wider relatives are of use too.
 
 What is left out: the paper's other residual forms, which are studies and not this network.
 """
@@ -24,7 +24,7 @@ from anchorsr.networks.layers import Anchor, Clip, Conv3x3, DepthToSpace, Traina
 class ABPNConfig:
     """The shape. Defaults are the published network.
 
-    channels: width of the body; body: 28→28 convolutions after the first;
+    channels: width of the body; body: convolutions of that width after the first;
     image_convolution: the last convolution is followed by ReLU and one more in image space;
     expansion: filters of the over-parametrized kernels while training (0: plain kernels).
     """
@@ -57,7 +57,8 @@ class ABPN(Trainable):
             Conv3x3(inputs, outputs, expansion=config.expansion)
             for inputs, outputs in pairwise(widths)
         )
-        # The residual starts small: an untrained network is nearest-neighbour interpolation.
+        # The residual starts small (a tenth, a guess that was not tuned): an untrained network
+        # is close to nearest-neighbour interpolation.
         self.last = Conv3x3(widths[-1], packed, expansion=config.expansion, gain=0.1)
         self.relu = nn.ReLU()
         self.anchor = Anchor(config.factor)
