@@ -250,7 +250,6 @@ def test_a_flat_picture_stays_almost_flat(model: Model, level: int) -> None:
     assert np.abs(inner.astype(int) - level).max() <= 2
 
 
-@pytest.mark.skip(reason="weights are in training")
 @pytest.mark.parametrize(("name", "least"), [("Set5", 31.30), ("Set14", 27.75), ("BSD100", 27.28)])
 def test_abpn_x3_keeps_its_published_quality(shared_data: Path, name: str, least: float) -> None:
     """RGB PSNR in dB of the integers, border 3."""
