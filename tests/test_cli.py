@@ -608,6 +608,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 ) -> None:
     training = pytest.importorskip("anchorsr.training")
     finetune = pytest.importorskip("anchorsr.finetune")
+    assert call("train", "tiny.toml", "-o", "run", "--threads", 1).code == 0
     monkeypatch.setattr(training, "train", raising(KeyboardInterrupt()))
     monkeypatch.setattr(finetune, "quantize_run", raising(KeyboardInterrupt()))
     arguments = ("tiny.toml",) if command == "train" else ("run", "-o", "out.tflite")

@@ -102,8 +102,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quantized(run: Path, stop_at: int | None = None) -> bytes:
+    sent: list[int] = []
+
     def stop(progress: Progress) -> None:
-        if stop_at is not None and progress.step >= stop_at:
+        if stop_at is not None and progress.step >= stop_at and not sent:
+            sent.append(progress.step)  # a second signal would stop at once
             os.kill(os.getpid(), signal.SIGINT)
 
     return write_tflite(quantize_run(run, machine=Machine(threads=1), on_progress=stop))

@@ -61,9 +61,11 @@ class StopAfter:
     def __init__(self, step: int, number: int = signal.SIGINT) -> None:
         self.step = step
         self.number = number
+        self.sent = False
 
     def __call__(self, progress: Progress) -> None:
-        if progress.step >= self.step:
+        if progress.step >= self.step and not self.sent:
+            self.sent = True  # a second signal would stop at once
             os.kill(os.getpid(), self.number)
 
 

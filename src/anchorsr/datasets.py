@@ -47,8 +47,8 @@ def load_training_pairs(
     paths = find_training_pictures(folders)
     pairs = []
     for done, path in enumerate(paths, 1):
-        pair = load_pair(path, factor)
-        if min(pair.lr.shape[:2]) >= patch:
+        pair = load_pair(path, factor, patch=patch)
+        if pair is not None:
             pairs.append(pair)
         if on_progress is not None:
             on_progress(done, len(paths))
@@ -65,14 +65,14 @@ def find_training_pictures(folders: Sequence[Path]) -> list[Path]:
     return [path for folder in folders for path in find_pictures(folder, recursive=True)]
 
 
-def load_pair(path: Path, factor: int) -> Pair:
+def load_pair(path: Path, factor: int, *, patch: int) -> Pair | None:
     """One picture, cropped to a multiple of the factor, and the same reduced.
 
-    Raises DataError for a picture that is smaller than one LR pixel.
+    None for a picture that is smaller than a patch, of `patch` LR pixels a side.
     """
     hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), factor))
-    if not hr.size:
-        raise DataError(f"{path} is smaller than {factor}x{factor} pixels")
+    if min(hr.shape[:2]) < patch * factor:
+        return None
     return Pair(path.stem, downscale(hr, factor), hr)
 
 

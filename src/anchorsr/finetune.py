@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,9 @@ def quantize_run(
     settings = recipe.quantization
     folders = [Path(name) for name in recipe.data.folders]
     paths = find_training_pictures(folders)
-    drawn = np.random.default_rng(recipe.seed).permutation(len(paths))[: settings.calibration]
-    pictures = (load_pair(paths[index], network.factor).lr for index in drawn)
+    order = np.random.default_rng(recipe.seed).permutation(len(paths))
+    drawn = (load_pair(paths[i], network.factor, patch=recipe.data.patch) for i in order)
+    pictures = islice((pair.lr for pair in drawn if pair is not None), settings.calibration)
     chosen = choose_quantization(graph, observe_ranges(graph, pictures, settings.percentile))
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
