@@ -607,10 +607,10 @@ def test_an_interrupted_training_says_how_to_go_on(
     call: Call, monkeypatch: pytest.MonkeyPatch, workshop: Path, command: str
 ) -> None:
     training = pytest.importorskip("anchorsr.training")
-    finetune = pytest.importorskip("anchorsr.finetune")
+    release = pytest.importorskip("anchorsr.release")
     assert call("train", "tiny.toml", "-o", "run", "--threads", 1).code == 0
     monkeypatch.setattr(training, "train", raising(KeyboardInterrupt()))
-    monkeypatch.setattr(finetune, "quantize_run", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(release, "quantize_run", raising(KeyboardInterrupt()))
     arguments = ("tiny.toml",) if command == "train" else ("run", "-o", "out.tflite")
     result = call(command, *arguments)
     assert result.code == 130

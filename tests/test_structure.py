@@ -47,6 +47,7 @@ LAYERS = [
     "anchorsr.upscale",
     "anchorsr.jobs",
     "anchorsr.evaluate",
+    "anchorsr.release",
     # faces
     "anchorsr",
     "anchorsr.terminal",

@@ -22,9 +22,9 @@ from anchorsr import __version__
 from anchorsr.errors import AnchorSRError, OutputError, needs
 from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
-from anchorsr.files import check_free, reason
+from anchorsr.files import reason
 from anchorsr.jobs import plan, upscale_files
-from anchorsr.models import DEFAULT, list_models, model_path, read_model, write_card
+from anchorsr.models import DEFAULT, list_models, model_path, read_model
 from anchorsr.terminal import (
     bar,
     complain,
@@ -284,32 +284,15 @@ def quantize_command(
         anchorsr quantize runs/abpn_x3 -o calibrated.tflite --no-train
     """
     with needs("PyTorch", "train"):
-        from anchorsr.finetune import quantize_run, read_records
+        from anchorsr.release import check_release, release
         from anchorsr.runs import read_record, read_run
-    if output.suffix.lower() != ".tflite":
-        raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
-    for path in (output, output.with_suffix(".json")):
-        check_free(path, overwrite=force)
+    check_release(output, overwrite=force)
     steps, wanted = read_record(run).get("step", 0), read_run(run).schedule.steps
     if steps < wanted:
         remark(f"{run} has taken {steps} of {wanted} steps: anchorsr train goes on with it")
+    machine = _machine(device, threads)
     with training_bars("Quantizing") as callbacks:
-        graph = quantize_run(run, train=train, machine=_machine(device, threads), **callbacks)
-    export(graph, output, overwrite=force)
-    runs = read_records(run, trained=train)
-    scores = [
-        dataclasses.replace(evaluate(method, Path(name), factor=graph.factor), method=kind)
-        for name in runs["float"]["recipe"]["validation"]["folders"]
-        for kind, method in (("float", run), ("int8", output))
-    ]
-    write_card(
-        output.with_suffix(".json"),
-        output.read_bytes(),
-        graph,
-        figures=[dataclasses.asdict(score) for score in scores],
-        runs=runs,
-        overwrite=force,
-    )
+        scores = release(run, output, train=train, machine=machine, overwrite=force, **callbacks)
     _print_scores(scores)
     print(output)
 
@@ -382,23 +365,24 @@ def run(arguments: list[str]) -> int:
             raise
         message = error.format_message()
         if message:  # empty: the help was asked for, and is printed already
-            complain(f"{message.rstrip('.')}: see anchorsr {_command(arguments)}--help")
+            words = ["anchorsr", *_command(arguments), "--help"]
+            complain(f"{message.rstrip('.')}: see {' '.join(words)}")
         return 2
     if code == _INTERRUPTED:
-        console().print(f"stopped{_AFTER_STOPPING.get(_command(arguments).strip(), '')}")
+        goes_on = _command(arguments) in (["train"], ["quantize"])
+        console().print(f"stopped{_GOES_ON if goes_on else ''}")
     return int(code or 0)
 
 
 # What Typer makes of Ctrl-C: 128 and the number of the signal, as shells count.
 _INTERRUPTED = 130
 _GOES_ON = "; the same command goes on from the last checkpoint"
-_AFTER_STOPPING = {"train": _GOES_ON, "quantize": _GOES_ON}
 
 
-def _command(arguments: list[str]) -> str:
-    """The name of the command that is called, and a space; nothing if there is none."""
+def _command(arguments: list[str]) -> list[str]:
+    """The name of the command that is called, alone; nothing if there is none."""
     names = [command.name for command in app.registered_commands]
-    return f"{arguments[0]} " if arguments and arguments[0] in names else ""
+    return [name for name in arguments[:1] if name in names]
 
 
 def _print_scores(scores: list[Score]) -> None:

@@ -21,7 +21,7 @@ from anchorsr.engines import load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models import list_models
-from anchorsr.upscale import Upscaler
+from anchorsr.upscale import ready_upscaler
 
 UInt8Array = npt.NDArray[np.uint8]
 Method = Callable[[UInt8Array], UInt8Array]
@@ -86,7 +86,7 @@ def load_method(name: str | Path, factor: int, *, threads: int | None = None) ->
     if path.suffix == ".onnx":
         engine = load_engine(path, threads=threads)
         return lambda lr: engine(lr[None])[0]
-    return Upscaler(name, factor, threads=threads)
+    return ready_upscaler(name, factor, threads=threads)
 
 
 def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float, float]:

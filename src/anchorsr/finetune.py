@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anchorsr.datasets import Pair, find_training_pictures, load_pair, load_training_pairs
+from anchorsr.datasets import find_training_pictures, load_pair
 from anchorsr.errors import GraphError
 from anchorsr.graph import Add, Clip, Conv2D, DepthToSpace, Graph, Quantization
 from anchorsr.lower import lower
@@ -63,8 +63,7 @@ def quantize_run(
     network = load_weights(folder)
     graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
     settings = recipe.quantization
-    folders = [Path(name) for name in recipe.data.folders]
-    paths = find_training_pictures(folders)
+    paths = find_training_pictures([Path(name) for name in recipe.data.folders])
     order = np.random.default_rng(recipe.seed).permutation(len(paths))
     drawn = (load_pair(paths[i], network.factor, patch=recipe.data.patch) for i in order)
     pictures = islice((pair.lr for pair in drawn if pair is not None), settings.calibration)
@@ -72,12 +71,6 @@ def quantize_run(
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
         return calibrated
-
-    def load_pairs() -> list[Pair]:
-        return load_training_pairs(
-            folders, network.factor, patch=recipe.data.patch, on_progress=on_loading
-        )
-
     # Integers need float32 as it is: no mixed precision, and no TF32 in cuDNN.
     torch.backends.cudnn.allow_tf32 = False
     trained, _ = fit(
@@ -86,9 +79,9 @@ def quantize_run(
             recipe, schedule=settings.schedule, optimizer=settings.optimizer, loss=settings.loss
         ),
         folder / INTEGER_FOLDER,
-        load_pairs,
         machine=dataclasses.replace(machine, mixed_precision=False),
         origin=hashlib.sha256(write_tflite(calibrated)).hexdigest(),
+        on_loading=on_loading,
         on_progress=on_progress,
     )
     return trained.to_graph()
@@ -113,7 +106,7 @@ class IntegerNetwork(Trainable):
         self.source = graph
         self.factor = graph.factor
         self._chosen = dict(chosen)
-        self._roles = tensor_roles(graph)
+        roles = tensor_roles(graph)
         self.weights = nn.ParameterDict()
         self.biases = nn.ParameterDict()
         self.log_scales = nn.ParameterDict()
@@ -124,7 +117,7 @@ class IntegerNetwork(Trainable):
             kernel = torch.from_numpy(operator.weights).permute(0, 3, 1, 2).contiguous()
             self.weights[name] = nn.Parameter(kernel)
             self.biases[name] = nn.Parameter(torch.from_numpy(operator.bias / BIAS_UNIT))
-            if self._roles[name] == "features":
+            if roles[name] == "features":
                 scale = torch.tensor(chosen[name].scale, dtype=torch.float32)
                 self.log_scales[name] = nn.Parameter(scale.log())
 
@@ -205,8 +198,8 @@ def _weight_scale(weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
     """The scales of `quantize.quantize_weights`, by the same operations."""
     largest = weight.abs().amax(dim=(1, 2, 3))
     scale = torch.maximum(largest / WEIGHT_LIMIT, bias.abs() / (input_scale * float(BIAS_LIMIT)))
-    spare = scale.max() if bool(scale.any()) else torch.ones_like(scale.max())
-    return torch.where(scale > 0, scale, spare)
+    widest = scale.max()
+    return torch.where(scale > 0, scale, torch.where(widest > 0, widest, 1.0))
 
 
 class _Round(torch.autograd.Function):

@@ -107,9 +107,7 @@ def write_picture(
     for JPEG and WebP. A profile that does not fit the channels written is dropped. Raises
     OutputError for an existing file unless `overwrite`, and for whatever else prevents writing.
     """
-    format_name = _FORMATS.get(path.suffix.lower())
-    if format_name is None:
-        raise OutputError(f"{path} has no suffix that can be written: {', '.join(SUFFIXES)}")
+    format_name = format_of(path)
     if not 1 <= quality <= 100:
         raise OutputError(f"quality is 1 to 100, not {quality}")
     check_size(path, *picture.rgb.shape[:2])
@@ -121,9 +119,17 @@ def write_picture(
     publish(data, path, overwrite=overwrite)
 
 
+def format_of(path: Path) -> str:
+    """The format that the path's suffix stands for. Raises OutputError for another suffix."""
+    format_name = _FORMATS.get(path.suffix.lower())
+    if format_name is None:
+        raise OutputError(f"{path} has no suffix that can be written: {', '.join(SUFFIXES)}")
+    return format_name
+
+
 def check_size(path: Path, height: int, width: int) -> None:
     """Raise OutputError when the format of the path's suffix cannot hold so many pixels a side."""
-    format_name = _FORMATS.get(path.suffix.lower(), "")
+    format_name = format_of(path)
     limit = _LONGEST_SIDE.get(format_name)
     if limit is not None and max(height, width) > limit:
         raise OutputError(

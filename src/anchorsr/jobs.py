@@ -9,7 +9,14 @@ from pathlib import Path
 
 from anchorsr.errors import AnchorSRError, OutputError
 from anchorsr.files import check_folder, check_free, make_folder
-from anchorsr.images import SUFFIXES, check_size, find_pictures, read_picture, write_picture
+from anchorsr.images import (
+    SUFFIXES,
+    check_size,
+    find_pictures,
+    format_of,
+    read_picture,
+    write_picture,
+)
 from anchorsr.upscale import Upscaler, upscale_picture
 
 
@@ -46,10 +53,11 @@ def plan(
     sources = _sources(inputs, leave_out=None if output else f"_x{factor}")
     single_file = len(inputs) == 1 and not inputs[0].is_dir()
     to_file = output is not None and single_file and not output.is_dir() and output.suffix != ""
-    if output is not None and not to_file:
-        check_folder(output)
-    if output is not None and to_file and output.suffix.lower() not in SUFFIXES:
-        raise OutputError(f"{output} has no suffix that can be written: {', '.join(SUFFIXES)}")
+    if output is not None:
+        if to_file:
+            format_of(output)  # a suffix that cannot be written is told now
+        else:
+            check_folder(output)
     jobs = [Job(source, _target(source, output, to_file, factor)) for source in sources]
     # A name in other letters, or a second link, can be the same file.
     originals = {key for source in sources for key in (_real(source), _file_key(source))}

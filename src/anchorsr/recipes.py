@@ -7,6 +7,7 @@ are in every other path the user gives.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import tomllib
 import types
@@ -131,8 +132,9 @@ class Recipe:
         _require(0 <= self.seed < 2**63, "seed is in [0, 2^63)")
 
     def as_table(self) -> dict[str, Any]:
-        """Plain nested tables, as in the file, every default written out."""
-        return dataclasses.asdict(self)
+        """Plain nested tables and lists, as JSON gives them back, every default written out."""
+        table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return table
 
 
 def read_recipe(path: Path) -> Recipe:

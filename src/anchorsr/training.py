@@ -47,7 +47,8 @@ Network = TypeVar("Network", bound=Trainable)
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `loss` is in grey levels, averaged since the last report."""
+    """Where a run stands. `loss` is averaged since the last report, in grey levels (L1) or
+    their squares (L2)."""
 
     step: int
     steps: int
@@ -87,14 +88,9 @@ def train(
     recipe = dataclasses.replace(recipe, network=options)
     if recipe.initial_weights:
         load_matching_weights(network, load_weights(Path(recipe.initial_weights)))
-
-    def load_pairs() -> list[Pair]:
-        folders = [Path(name) for name in recipe.data.folders]
-        return load_training_pairs(
-            folders, network.factor, patch=recipe.data.patch, on_progress=on_loading
-        )
-
-    _, record = fit(network, recipe, folder, load_pairs, machine=machine, on_progress=on_progress)
+    _, record = fit(
+        network, recipe, folder, machine=machine, on_loading=on_loading, on_progress=on_progress
+    )
     return record
 
 
@@ -102,16 +98,15 @@ def fit(
     network: Network,
     recipe: Recipe,
     folder: Path,
-    load_pairs: Callable[[], list[Pair]],
     *,
     machine: Machine = Machine(),
     origin: str = "",
+    on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Network, dict[str, Any]]:
-    """Train any network on pairs by a recipe, in `folder`; the averaged network and the record.
+    """Train any network on a recipe's pictures, in `folder`; the averaged network and the record.
 
     origin: a digest of what the network was made from, where the recipe does not tell it all.
-
     An interrupt or a termination signal writes a checkpoint after the next step, together in
     all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's
     checkpoint belongs to another recipe or network, OutputError when the folder cannot be
@@ -124,7 +119,12 @@ def fit(
         for name in recipe.validation.folders:  # a wrong name is told now, not hours later
             next(load_test_pairs(Path(name), network.factor))
         if run.step < recipe.schedule.steps:
-            pairs = load_pairs()
+            pairs = load_training_pairs(
+                [Path(name) for name in recipe.data.folders],
+                network.factor,
+                patch=recipe.data.patch,
+                on_progress=on_loading,
+            )
             run.use(pairs)
             make_folder(folder)
             sampler = PatchSampler(
@@ -135,7 +135,8 @@ def fit(
             )
             with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
-        run.save()
+        else:
+            run.save()  # what may change between runs is recorded as it is now
         return run.averaged, run.record()
 
 
@@ -205,7 +206,7 @@ class _Run(Generic[Network]):
         if not path.exists():
             return
         content = read_content(path)
-        mine = json.loads(json.dumps(self.recipe.as_table()))
+        mine = self.recipe.as_table()
         theirs = content.get("recipe", {})
         if content.get("origin", "") != self.origin:
             raise CheckpointError(
@@ -284,13 +285,10 @@ class _Run(Generic[Network]):
         """Write the checkpoint, the averaged weights and the record, each whole or not at all."""
         tensors = [*self.network.parameters(), *self.averaged.parameters()]
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            raise TrainingError(
-                f"step {self.step}: a weight is not finite. The last good checkpoint is kept in"
-                f" {self.folder}; lower optimizer.learning_rate or set optimizer.gradient_clip"
-            )
+            raise self._diverged("a weight is not finite")
         if self.processes.rank:
             return
-        recipe = json.loads(json.dumps(self.recipe.as_table()))
+        recipe = self.recipe.as_table()
         checkpoint = {
             "recipe": recipe,
             "origin": self.origin,
@@ -326,7 +324,7 @@ class _Run(Generic[Network]):
     def _take_step(
         self, lr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8], requests: list[int]
     ) -> float:
-        """One step; returns the batch's loss in grey levels.
+        """One step; returns the batch's loss, in grey levels or their squares.
 
         A stop that was asked of one process is passed on to all, so that none waits for another.
         """
@@ -347,11 +345,7 @@ class _Run(Generic[Network]):
         norm = float(nn.utils.clip_grad_norm_(self.parameters, clip or math.inf).item())
         value = float(mean_loss.item())
         if not (math.isfinite(value) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {self.step}: the loss is {value} and the gradient's norm {norm}."
-                f" The last good checkpoint is kept in {self.folder}; lower"
-                " optimizer.learning_rate or set optimizer.gradient_clip"
-            )
+            raise self._diverged(f"the loss is {value} and the gradient's norm {norm}")
         peak = self.recipe.optimizer.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.schedule, peak, self.step)
@@ -359,6 +353,12 @@ class _Run(Generic[Network]):
         self.step += 1
         self._average()
         return value
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"step {self.step}: {what}. The last good checkpoint is kept in {self.folder};"
+            " lower optimizer.learning_rate or set optimizer.gradient_clip"
+        )
 
     @torch.no_grad()
     def _average(self) -> None:

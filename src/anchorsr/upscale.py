@@ -69,9 +69,7 @@ def upscale(
         )
     if image.ndim == 3 and image.shape[2] not in (3, 4):
         raise ValueError(f"a picture has 3 or 4 channels, not {image.shape[2]}")
-    path = model_path(model, factor)
-    changed = path.stat().st_mtime_ns if path.is_file() else 0
-    upscaler = _ready(path, changed, factor, threads)
+    upscaler = ready_upscaler(model, factor, threads=threads)
     grey = image.ndim == 2
     rgb = np.repeat(image[:, :, None], 3, axis=2) if grey else image[:, :, :3]
     alpha = image[:, :, 3] if not grey and image.shape[2] == 4 else None
@@ -98,6 +96,15 @@ def upscale_picture(picture: Picture, upscaler: Upscaler) -> Picture:
         mean = ((total + 1) // 3).astype(np.uint8)
         rgb = np.broadcast_to(mean[:, :, None], rgb.shape)
     return dataclasses.replace(picture, rgb=rgb, alpha=alpha)
+
+
+def ready_upscaler(
+    model: str | Path, factor: int | None = None, *, threads: int | None = None
+) -> Upscaler:
+    """The Upscaler of these arguments: that of an earlier call, unless the file has changed."""
+    path = model_path(model, factor)
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _ready(path, changed, factor, threads)
 
 
 @functools.lru_cache(maxsize=4)
