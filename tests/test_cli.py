@@ -25,6 +25,7 @@ from PIL import Image
 
 import anchorsr
 from anchorsr import cli
+from anchorsr.commands import models, pictures
 from anchorsr.models import model_path
 from anchorsr.tflite import write_tflite
 from anchorsr.upscale import upscale
@@ -572,7 +573,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 def test_too_little_memory_is_one_line(
     call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path
 ) -> None:
-    monkeypatch.setattr(cli, "evaluate", raising(MemoryError()))
+    monkeypatch.setattr(models, "evaluate", raising(MemoryError()))
     result = call("evaluate", "pictures")
     assert_one_error(result)
     assert "not enough memory" in result.err
@@ -582,7 +583,7 @@ def test_a_system_error_is_one_line(
     call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path
 ) -> None:
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run.json")
-    monkeypatch.setattr(cli, "evaluate", raising(error))
+    monkeypatch.setattr(models, "evaluate", raising(error))
     result = call("evaluate", "pictures")
     assert_one_error(result)
     assert "run.json" in result.err
@@ -590,7 +591,7 @@ def test_a_system_error_is_one_line(
 
 
 def test_a_bug_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path) -> None:
-    monkeypatch.setattr(cli, "evaluate", raising(KeyError("bug")))
+    monkeypatch.setattr(models, "evaluate", raising(KeyError("bug")))
     with pytest.raises(KeyError):
         call("evaluate", "pictures")
 
@@ -598,7 +599,7 @@ def test_a_bug_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch, furnis
 def test_an_interrupt_is_one_line_and_code_130(
     call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path
 ) -> None:
-    monkeypatch.setattr(cli, "upscale_files", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(pictures, "upscale_files", raising(KeyboardInterrupt()))
     assert call("upscale", "a.png") == (130, "", "stopped\n")
 
 

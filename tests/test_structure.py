@@ -51,6 +51,11 @@ LAYERS = [
     # faces
     "anchorsr",
     "anchorsr.terminal",
+    "anchorsr.commands.options",
+    "anchorsr.commands.pictures",
+    "anchorsr.commands.models",
+    "anchorsr.commands.training",
+    "anchorsr.commands",
     "anchorsr.cli",
     "anchorsr.__main__",
 ]
@@ -113,7 +118,8 @@ def test_torch_comes_with_the_modules_of_training_only(name: str) -> None:
     assert any(module.split(".")[0] == "torch" for module in modules) == (name in TORCH)
 
 
-PRINTING = {"anchorsr.cli", "anchorsr.terminal"}
+PRINTING = {name for name in LAYERS if name.startswith("anchorsr.commands")}
+PRINTING |= {"anchorsr.cli", "anchorsr.terminal"}
 
 
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - PRINTING))

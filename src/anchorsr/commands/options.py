@@ -1,0 +1,39 @@
+"""Options that several commands have, and tables that several commands print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from anchorsr.evaluate import Score
+from anchorsr.terminal import print_table
+
+Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
+OptionalFactor = Annotated[
+    int | None,
+    typer.Option("--factor", "-f", min=2, max=4, help="Times larger; what the model does, or 3."),
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A shipped model's name, or a .tflite file.")
+]
+Threads = Annotated[
+    int, typer.Option(min=0, max=1024, help="Processor threads; 0 takes all that there are.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+def print_scores(scores: list[Score]) -> None:
+    table = Table("model", "set", "pictures", "PSNR RGB", "PSNR Y", "SSIM Y")
+    for score in scores:
+        table.add_row(
+            score.method,
+            score.test_set,
+            str(score.pictures),
+            f"{score.psnr_rgb:.3f}",
+            f"{score.psnr_y:.3f}",
+            f"{score.ssim_y:.4f}",
+        )
+    print_table(table)

@@ -1,0 +1,113 @@
+"""How a model is made: train, then quantize."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anchorsr.commands.options import Force, Threads, print_scores
+from anchorsr.errors import needs
+from anchorsr.files import reason
+from anchorsr.terminal import remark, training_bars
+
+
+def train_command(
+    recipe: Annotated[Path, typer.Argument(help="A TOML recipe; recipes/ has examples.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The run's folder; runs/<recipe> by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="bfloat16 where it is safe.")
+    ] = False,
+    threads: Threads = 0,
+) -> None:
+    """Train a network by a recipe.
+
+    A checkpoint is written at least every five minutes. Stop with Ctrl-C at any time; the
+    same command goes on where it stopped, and ends with the same weights.
+
+    Examples:
+
+        anchorsr train recipes/abpn_x3.toml
+
+        torchrun --nproc-per-node 2 -m anchorsr train recipes/abpn_x3.toml
+    """
+    from anchorsr.recipes import read_recipe
+
+    parsed = read_recipe(recipe)
+    with needs("PyTorch", "train"):
+        from anchorsr.training import train
+    folder = output or Path("runs") / recipe.stem
+    machine = _machine(device, threads, mixed_precision)
+    with training_bars("Training") as callbacks:
+        record = train(parsed, folder, machine=machine, **callbacks)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of the processes tells it
+    print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours")
+    _print_last_validation(record["history"])
+    print(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
+
+
+def quantize_command(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .tflite file to write.")],
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train/--no-train", help="Train the integers as the recipe says, or only calibrate."
+        ),
+    ] = True,
+    device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
+    threads: Threads = 0,
+    force: Force = False,
+) -> None:
+    """Turn a trained network into an INT8 `.tflite` file, with a card beside it.
+
+    The integers are calibrated and then trained themselves (the recipe's [quantization]). The
+    file appears only after LiteRT gave the same bytes as the integer arithmetic.
+
+    Examples:
+
+        anchorsr quantize runs/abpn_x3 -o abpn_x3.tflite
+
+        anchorsr quantize runs/abpn_x3 -o calibrated.tflite --no-train
+    """
+    with needs("PyTorch", "train"):
+        from anchorsr.release import check_release, release
+        from anchorsr.runs import read_record, read_run
+    check_release(output, overwrite=force)
+    steps, wanted = read_record(run).get("step", 0), read_run(run).schedule.steps
+    if steps < wanted:
+        remark(f"{run} has taken {steps} of {wanted} steps: anchorsr train goes on with it")
+    machine = _machine(device, threads)
+    with training_bars("Quantizing") as callbacks:
+        scores = release(run, output, train=train, machine=machine, overwrite=force, **callbacks)
+    print_scores(scores)
+    print(output)
+
+
+def _print_last_validation(history: list[dict[str, Any]]) -> None:
+    last = history[-1] if history else {}
+    figures = [f"{key} {value:.3f} dB" for key, value in last.items() if key not in _OWN_KEYS]
+    if figures:
+        print(f"step {last['step']}: {', '.join(figures)} (RGB)")
+
+
+_OWN_KEYS = ("step", "loss")
+
+
+def _machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
+    import torch
+
+    from anchorsr.training import Machine
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # unknown, or not of this machine
+        raise typer.BadParameter(f"no device {device!r}: {reason(error)[:200]}") from error
+    return Machine(device=device, threads=threads, mixed_precision=mixed_precision)
