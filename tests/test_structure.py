@@ -23,6 +23,7 @@ LAYERS = [
     "anchorsr.resize",
     "anchorsr.metrics",
     "anchorsr.datasets",
+    "anchorsr.downloads",
     # training in floating point
     "anchorsr.recipes",
     "anchorsr.networks.layers",

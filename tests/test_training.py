@@ -254,37 +254,62 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert learning_rate(constant, 0.25, 4) == 0.25
 
 
-def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path) -> None:
-    wanted = recipe(
-        pictures,
-        schedule={"steps": 12},
-        optimizer={"name": "adam", "learning_rate": 1e-3},
-        validation={"folders": [str(pictures)], "every": 1},
-    )
-    table = tmp_path / "recipe.json"
-    table.write_text(json.dumps(wanted.as_table()))
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import json, sys\n"
-        "from pathlib import Path\n"
-        "from anchorsr.recipes import Recipe, parse_table\n"
-        "from anchorsr.training import Machine, train\n"
-        "recipe = parse_table(Recipe, json.loads(Path(sys.argv[1]).read_text()), '')\n"
-        "train(recipe, Path(sys.argv[2]), machine=Machine(threads=1))\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+from anchorsr.recipes import Recipe, parse_table
+from anchorsr.training import Machine, train
+
+recipe, folder, victim = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
+number = Path(f"{folder}.process-{os.environ['RANK']}")
+number.write_text(str(os.getpid()))
+
+def kill(progress):  # only process 0 is told of progress
+    if victim and progress.step == 8:
+        os.kill(int(Path(f"{folder}.process-{victim}").read_text()), signal.SIGKILL)
+
+train(parse_table(Recipe, recipe, ""), folder, machine=Machine(threads=1), on_progress=kill)
+"""
+
+
+def train_with_two(
+    recipe: Recipe, run: Path, *, victim: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Train on two processes, of which one is killed in step 8 if it is named."""
+    (run.parent / "recipe.json").write_text(json.dumps(recipe.as_table()))
+    (run.parent / "script.py").write_text(SCRIPT)
     # The launcher resolves this machine's name unless it is told to stay local.
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    ended = subprocess.run(
-        [*command, str(script), str(table), str(tmp_path / "two")],
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        + ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        + [str(run.parent / name) for name in ("script.py", "recipe.json", run.name)]
+        + [victim],
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("victim", ["", "0", "1"])
+def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path, victim: str) -> None:
+    """Also when one of them is killed and the same command is given again."""
+    wanted = recipe(
+        pictures,
+        schedule={"steps": 12},
+        optimizer={"name": "adam", "learning_rate": 1e-3},
+        validation={"folders": [str(pictures)], "every": 2},
+    )
+    if victim:
+        killed = train_with_two(wanted, tmp_path / "two", victim=victim)
+        assert killed.returncode != 0
+        assert json.loads((tmp_path / "two" / RECORD).read_text())["step"] in (6, 8)
+    ended = train_with_two(wanted, tmp_path / "two")
     assert ended.returncode == 0, ended.stderr[-2000:]
     train(wanted, tmp_path / "one", machine=ONE_THREAD)
     one, two = (read_history(tmp_path / name) for name in ("one", "two"))
-    assert [entry["step"] for entry in one] == [entry["step"] for entry in two]
+    assert (
+        [entry["step"] for entry in one] == [entry["step"] for entry in two] == [*range(2, 13, 2)]
+    )
     for mine, theirs in zip(one, two, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert mine[pictures.name] == pytest.approx(theirs[pictures.name], abs=0.01)

@@ -51,6 +51,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "upscale": pictures.upscale_command,
     "models": models.models_command,
     "evaluate": models.evaluate_command,
+    "data": training.data_command,
     "train": training.train_command,
     "quantize": training.quantize_command,
     "export": models.export_command,
