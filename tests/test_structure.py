@@ -17,9 +17,11 @@ LAYERS = [
     # the ground
     "anchorsr.errors",
     "anchorsr.files",
+    "anchorsr.claims",
     # pictures
     "anchorsr.exif",
     "anchorsr.images",
+    "anchorsr.sizes",
     "anchorsr.resize",
     "anchorsr.metrics",
     "anchorsr.datasets",
@@ -47,6 +49,7 @@ LAYERS = [
     "anchorsr.tiling",
     "anchorsr.upscale",
     "anchorsr.jobs",
+    "anchorsr.pipeline",
     "anchorsr.evaluate",
     "anchorsr.release",
     # faces

@@ -14,7 +14,7 @@ import typer
 
 from anchorsr import __version__
 from anchorsr.commands import models, pictures, training
-from anchorsr.errors import AnchorSRError
+from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.files import reason
 from anchorsr.terminal import complain, console, give_up_stdout, prepare_streams
 
@@ -73,6 +73,9 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
+    except StoppedError as stopped:
+        console().print(f"stopped: {stopped}", soft_wrap=True, markup=False)
+        return _INTERRUPTED
     except AnchorSRError as error:
         complain(error)
         return 1

@@ -10,7 +10,8 @@
     ├── ModelError              an unknown model, a factor without a model, an unreadable model file
     ├── GraphError              a graph that is not well formed, or holds an unsupported operator
     ├── ExactnessError          a runtime does not reproduce the integer arithmetic
-    └── MissingDependencyError  an optional package is not installed
+    ├── MissingDependencyError  an optional package is not installed
+    └── StoppedError            the user interrupted; the message says how to go on
 
 A message says what was expected, what came, and what to do. The command line prints it as
 one line and exits with 1; a traceback is a bug.
@@ -67,6 +68,10 @@ class MissingDependencyError(AnchorSRError):
         super().__init__(
             f"{package} is needed here and is not installed: pip install 'anchorsr[{extra}]'"
         )
+
+
+class StoppedError(AnchorSRError):
+    """The user interrupted a command; the message says how far it came and how to go on."""
 
 
 @contextmanager

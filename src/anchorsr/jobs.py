@@ -1,120 +1,165 @@
-"""Many files made larger: which become which is settled before any work is done."""
+"""Many files made another size: which become which, before any work is done.
+
+Folders are taken with all that is below them and mirrored under the output folder. A link to a
+folder is followed, and each folder taken once, so links may go round in circles. Left out are
+hidden files and folders, the output folder where it is inside an input, and, where results are
+written beside their originals, the results of earlier runs.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorsr.errors import AnchorSRError, OutputError
-from anchorsr.files import check_folder, check_free, make_folder
-from anchorsr.images import (
-    SUFFIXES,
-    check_size,
-    find_pictures,
-    format_of,
-    read_picture,
-    write_picture,
-)
-from anchorsr.upscale import Upscaler, upscale_picture
+from anchorsr.errors import AnchorSRError, DataError, OutputError
+from anchorsr.files import check_folder, check_free, reason
+from anchorsr.images import SUFFIXES, format_of
+from anchorsr.sizes import original_stem
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to be upscaled, and the name of its result."""
+    """One file to be made another size, and the name of its result.
+
+    problem: why it cannot be done, when that is known already; a source that is a folder could
+    not be listed.
+    """
 
     source: Path
     target: Path
-
-
-@dataclass(frozen=True)
-class Done:
-    """A job that ended: well, or with an error that the others did not suffer from."""
-
-    job: Job
-    error: AnchorSRError | None = None
+    problem: AnchorSRError | None = None
 
 
 def plan(
-    inputs: Sequence[Path], output: Path | None, *, factor: int, overwrite: bool = False
+    inputs: Sequence[Path],
+    output: Path | None,
+    *,
+    label: str,
+    suffix: str | None = None,
+    overwrite: bool = False,
 ) -> list[Job]:
-    """Which files become which, before any work is done.
+    """Which files become which, sorted within a folder.
 
     inputs: pictures, and folders of pictures. output: a file name for a single picture; a
-    folder, made by `upscale_files` if need be, in which the names stay the same; None: beside
-    the original as `<name>_x<factor>`. Raises OutputError where a result would replace an
-    input, another result or, without overwrite, a file that exists, or where the output's
-    suffix or folder cannot be written. Results that an earlier run left beside the pictures of
-    a folder are not upscaled again.
+    folder, made when it is needed, in which the names stay the same (with several folders,
+    each has its own in it); None: beside the original as `<name>_<label>`. suffix: that of the
+    results, with its dot, where it is not to be the original's.
+
+    Raises OutputError where a result would replace an input, where two of the files named would
+    become one, where the output's suffix or folder cannot be written and, without overwrite,
+    for the result of a single picture that exists; DataError for a folder without a picture.
+    Two pictures of a folder that would become one are a problem of the second alone.
     """
     if not inputs:
         raise OutputError("nothing to do: name at least one picture or folder")
-    sources = _sources(inputs, leave_out=None if output else f"_x{factor}")
-    single_file = len(inputs) == 1 and not inputs[0].is_dir()
-    to_file = output is not None and single_file and not output.is_dir() and output.suffix != ""
-    if output is not None:
-        if to_file:
-            format_of(output)  # a suffix that cannot be written is told now
-        else:
-            check_folder(output)
-    jobs = [Job(source, _target(source, output, to_file, factor)) for source in sources]
-    # A name in other letters, or a second link, can be the same file.
-    originals = {key for source in sources for key in (_real(source), _file_key(source))}
-    results: set[Path] = set()
-    for job in jobs:
-        place = _real(job.target)
-        if place in originals or (_file_key(job.target) or place) in originals:
-            raise OutputError(f"{job.target} is an input: write to another name or folder")
-        if place in results:
-            raise OutputError(f"two pictures would become {job.target}: upscale them separately")
-        results.add(place)
-        if to_file or place.parent.exists():
-            check_free(job.target, overwrite=overwrite)
+    single = len(inputs) == 1 and not inputs[0].is_dir()
+    file = output if output and single and not output.is_dir() and output.suffix else None
+    if file is not None:
+        format_of(file)  # a suffix that cannot be written is told now
+        if suffix is not None:
+            raise OutputError(f"{file} says its format already: leave one of the two out")
+    elif output is not None:
+        check_folder(output)
+
+    folders = sum(given.is_dir() for given in inputs)
+    jobs: list[Job] = []
+    for given in inputs:
+        if not given.is_dir():
+            jobs.append(Job(given, file or _target(given, output, label, suffix)))
+            continue
+        mirror = output / _name(given) if output is not None and folders > 1 else output
+        jobs += _jobs_of_folder(given, output, mirror, label, suffix)
+    jobs = _checked(jobs, set(inputs))
+    if single and (file is not None or jobs[0].target.parent.exists()):
+        check_free(jobs[0].target, overwrite=overwrite)
     return jobs
 
 
-def upscale_files(
-    jobs: Sequence[Job], upscaler: Upscaler, *, quality: int = 92, overwrite: bool = False
-) -> Iterator[Done]:
-    """Do the jobs one after another; a bad file does not keep the others from being done."""
-    for job in jobs:
+def _jobs_of_folder(
+    folder: Path, output: Path | None, mirror: Path | None, label: str, suffix: str | None
+) -> list[Job]:
+    """output is not looked into; mirror is what the folder becomes, None for itself."""
+    found, problems = _walk(folder, leave_out=output)
+    if output is None:
+        stems = {(path.parent, path.stem) for path in found}
+        found = [path for path in found if (path.parent, original_stem(path.stem)) not in stems]
+    if not found and not problems:
+        raise DataError(f"{folder} holds no picture; expected files named {', '.join(SUFFIXES)}")
+    jobs = []
+    for path in found:
+        place = mirror / path.parent.relative_to(folder) if mirror is not None else None
+        jobs.append(Job(path, _target(path, place, label, suffix)))
+    jobs += [Job(path, mirror or path, problem) for path, problem in problems]
+    return sorted(jobs, key=lambda job: job.source)
+
+
+def _walk(
+    folder: Path, *, leave_out: Path | None
+) -> tuple[list[Path], list[tuple[Path, DataError]]]:
+    """The pictures in a folder and below, and the folders that cannot be listed."""
+    found: list[Path] = []
+    problems: list[tuple[Path, DataError]] = []
+    folders, links = [folder], list[Path]()
+    seen = {_file_key(leave_out)} if leave_out is not None else set()
+    seen -= {None, _file_key(folder)}
+    while folders or links:  # links last: a folder's own place comes before those it is linked from
+        place = folders.pop() if folders else links.pop(0)
+        key = _file_key(place)
+        if key in seen:
+            continue
+        seen.add(key)
         try:
-            picture = read_picture(job.source)
-            height, width = (side * upscaler.factor for side in picture.rgb.shape[:2])
-            check_size(job.target, height, width)
-            larger = upscale_picture(picture, upscaler)
-            make_folder(job.target.parent)
-            write_picture(job.target, larger, quality=quality, overwrite=overwrite)
-        except AnchorSRError as error:
-            yield Done(job, error)
-        except MemoryError:
-            yield Done(job, OutputError(f"{job.source} is too large for this machine's memory"))
-        else:
-            yield Done(job)
+            entries = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
+        except OSError as error:
+            problems.append((place, DataError(f"{place} cannot be listed: {reason(error)}")))
+            continue
+        for entry in entries:
+            path = place / entry.name
+            if path.is_dir():
+                (links if path.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in SUFFIXES:
+                found.append(path)
+    return found, problems
 
 
-def _sources(inputs: Sequence[Path], *, leave_out: str | None) -> list[Path]:
-    """The pictures named, and those in the folders named, less results: stem and `leave_out`."""
-    sources: list[Path] = []
-    for given in inputs:
-        found = find_pictures(given) if given.is_dir() else [given]
-        if leave_out and given.is_dir():
-            results = {p.with_name(f"{p.stem}{leave_out}{p.suffix}") for p in found}
-            found = [path for path in found if path not in results]
-        sources += found
-    return sources
+def _target(source: Path, folder: Path | None, label: str, suffix: str | None) -> Path:
+    suffix = suffix or (source.suffix if source.suffix.lower() in SUFFIXES else ".png")
+    if folder is None:
+        return source.with_name(f"{source.stem}_{label}{suffix}")
+    return folder / f"{source.stem}{suffix}"
+
+
+def _checked(jobs: list[Job], named: set[Path]) -> list[Job]:
+    """The jobs, with the problem of those whose result would replace another's."""
+    # A name in other letters, or a second link, can be the same file.
+    originals = {key for job in jobs for key in (_real(job.source), _file_key(job.source))}
+    results: set[Path] = set()
+    checked = []
+    for job in jobs:
+        place = _real(job.target)
+        if job.problem is None:
+            if place in originals or (_file_key(job.target) or place) in originals:
+                raise OutputError(f"{job.target} is an input: write to another name or folder")
+            if place in results:
+                problem = OutputError(
+                    f"{job.source}: two pictures would become {job.target}: upscale them separately"
+                )
+                if job.source in named:
+                    raise problem
+                job = Job(job.source, job.target, problem)
+            results.add(place)
+        checked.append(job)
+    return checked
+
+
+def _name(folder: Path) -> str:
+    return _real(folder).name
 
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # Path.resolve fails on a loop of links
-
-
-def _target(source: Path, output: Path | None, to_file: bool, factor: int) -> Path:
-    suffix = source.suffix if source.suffix.lower() in SUFFIXES else ".png"
-    if output is None:
-        return source.with_name(f"{source.stem}_x{factor}{suffix}")
-    return output if to_file else output / f"{source.stem}{suffix}"
 
 
 def _file_key(path: Path) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,6 +70,13 @@ def complain(error: BaseException | str) -> None:
     """Print an error as one line."""
     text = " ".join(str(error).split())
     console().print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
+
+
+def complain_of_all(text: str, names: Iterable[object]) -> None:
+    """Print an error, and below it each thing that it is about."""
+    complain(f"{text}:")
+    for name in names:
+        console().print(Text(f"  {name}"), soft_wrap=True)
 
 
 def remark(text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from PIL import Image
 from anchorsr.engines import Engine, load_engine
 from anchorsr.errors import ModelError
 from anchorsr.images import Picture
-from anchorsr.models import DEFAULT, model_path, read_model
+from anchorsr.models import DEFAULT, list_models, model_path, read_model
+from anchorsr.sizes import TargetSize, check_pixels, passes, resize_picture, target_size
 from anchorsr.tiling import upscale_tiled
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -53,6 +55,8 @@ def upscale(
     image: npt.NDArray[Any],
     *,
     factor: int | None = None,
+    scale: float | None = None,
+    size: tuple[int, int] | None = None,
     model: str | Path = DEFAULT,
     threads: int | None = None,
 ) -> UInt8Array:
@@ -60,8 +64,10 @@ def upscale(
     factor · W. The fourth channel is alpha, not premultiplied.
 
     model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
-    given; threads: all processors by default.
-    Raises ValueError for another type or shape, ModelError for an unknown model or factor.
+    given; scale: any number of times larger or smaller; size: exactly this (height, width);
+    threads: all processors by default.
+    Raises ValueError for another type or shape, ModelError for an unknown model or factor,
+    OutputError for a scale or size that cannot be.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise ValueError(
@@ -69,11 +75,13 @@ def upscale(
         )
     if image.ndim == 3 and image.shape[2] not in (3, 4):
         raise ValueError(f"a picture has 3 or 4 channels, not {image.shape[2]}")
-    upscaler = ready_upscaler(model, factor, threads=threads)
+    height, width = size or (None, None)
+    wanted = TargetSize(scale, height, width, stretch=size is not None)
+    enlarger = Enlarger(model, factor, wanted, threads=threads)
     grey = image.ndim == 2
     rgb = np.repeat(image[:, :, None], 3, axis=2) if grey else image[:, :, :3]
     alpha = image[:, :, 3] if not grey and image.shape[2] == 4 else None
-    larger = upscale_picture(Picture(rgb, alpha, grey=grey), upscaler)
+    larger = enlarger(Picture(rgb, alpha, grey=grey))
     if grey:
         return np.ascontiguousarray(larger.rgb[:, :, 0])
     if larger.alpha is None:
@@ -111,6 +119,50 @@ def ready_upscaler(
 def _ready(path: Path, changed: int, factor: int | None, threads: int | None) -> Upscaler:
     """changed: when the file was, so that one written anew is read anew."""
     return Upscaler(path, factor, threads=threads)
+
+
+class Enlarger:
+    """Pictures of a wanted size, from the networks of one model: call it with a Picture.
+
+    model, factor, threads: as for `Upscaler`. wanted: the size; nothing: the factor. Without a
+    factor, all networks of a shipped model serve, each loaded when it is first needed.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT,
+        factor: int | None = None,
+        wanted: TargetSize = TargetSize(),
+        *,
+        threads: int | None = None,
+    ) -> None:
+        self._load = functools.partial(ready_upscaler, model, threads=threads)
+        first = self._load(factor)
+        self._upscalers = {first.factor: first}
+        shipped = [entry.factor for entry in list_models() if entry.name == model]
+        self._factors = shipped if factor is None and shipped else [first.factor]
+        self.label = wanted.label(first.factor)
+        self._wanted = TargetSize(scale=first.factor) if wanted == TargetSize() else wanted
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the result. Raises OutputError for one of too many pixels."""
+        return self._steps(height, width)[0]
+
+    def __call__(self, picture: Picture) -> Picture:
+        """The picture in the wanted size. Raises OutputError for too many pixels."""
+        target, factors = self._steps(*picture.rgb.shape[:2])
+        for factor in factors:
+            if factor not in self._upscalers:
+                self._upscalers[factor] = self._load(factor)
+            picture = upscale_picture(picture, self._upscalers[factor])
+        return resize_picture(picture, *target)
+
+    def _steps(self, height: int, width: int) -> tuple[tuple[int, int], list[int]]:
+        target = target_size(height, width, self._wanted)
+        factors = passes(max(target[0] / height, target[1] / width), self._factors)
+        product = math.prod(factors)
+        check_pixels(height * product, width * product)
+        return target, factors
 
 
 def _fill_transparent(rgb: UInt8Array, alpha: UInt8Array) -> UInt8Array:

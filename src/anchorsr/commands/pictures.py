@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from anchorsr.commands.options import AsJson, Force, Model, OptionalFactor, Threads
-from anchorsr.jobs import plan, upscale_files
+from anchorsr.errors import OutputError, StoppedError
+from anchorsr.images import SUFFIXES
+from anchorsr.jobs import Job, plan
 from anchorsr.models import DEFAULT
-from anchorsr.terminal import bar, complain, print_json
-from anchorsr.upscale import Upscaler
+from anchorsr.pipeline import Done, preview, upscale_files
+from anchorsr.sizes import TargetSize, parse_size
+from anchorsr.terminal import bar, complain, complain_of_all, print_json, remark
+from anchorsr.upscale import Enlarger
 
 
 def upscale_command(
@@ -24,9 +30,33 @@ def upscale_command(
     ] = None,
     factor: OptionalFactor = None,
     model: Model = DEFAULT,
+    scale: Annotated[
+        float | None, typer.Option(help="Times larger or smaller, such as 2.5; any number.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Width x height, such as 3840x2160; the aspect is kept, so the result fits inside."
+        ),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="In pixels; the height follows the aspect.")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, help="In pixels; the width follows the aspect.")
+    ] = None,
+    stretch: Annotated[
+        bool, typer.Option("--stretch", help="Exactly --size, whatever the aspect.")
+    ] = False,
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="Of all results: png, jpg or webp.")
+    ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 92,
     threads: Threads = 0,
     force: Force = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would become what, and stop.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make pictures larger.
@@ -35,30 +65,113 @@ def upscale_command(
     written beside the original as NAME_x3. Orientation, colour profile, transparency and EXIF
     are kept; files that exist are not replaced without --force.
 
+    Folders are taken with all that is below them. What is there already is skipped, so the
+    same command goes on after an interrupt, and several can share the work. A bad file does
+    not stop the others; the bad ones are listed at the end.
+
     Examples:
 
         anchorsr upscale photo.jpg
 
-        anchorsr upscale photo.jpg -o larger.png
+        anchorsr upscale photo.jpg -o larger.png --size 3840x2160
 
-        anchorsr upscale holiday/ -o holiday-large/ --quality 95
+        anchorsr upscale holiday/ -o holiday-large/ --scale 2.5 --quality 95
     """
-    upscaler = Upscaler(model, factor, threads=threads or None)
-    jobs = plan(pictures, output, factor=upscaler.factor, overwrite=force)
-    failed = 0
-    written: list[dict[str, Any]] = []
-    with bar("Upscaling", len(jobs), hidden=len(jobs) == 1 or as_json) as advance:
-        for done in upscale_files(jobs, upscaler, quality=quality, overwrite=force):
-            advance()
-            entry = {"input": str(done.job.source), "output": str(done.job.target)}
-            if done.error is not None:
-                failed += 1
-                entry["error"] = str(done.error)
-                complain(done.error)
-            elif not as_json:
-                print(done.job.target, flush=True)
-            written.append(entry)
+    wanted = _wanted(scale, size, width, height, stretch)
+    suffix = _suffix(format_name)
+    enlarger = Enlarger(model, factor, wanted, threads=threads or None)
+    jobs = plan(pictures, output, label=enlarger.label, suffix=suffix, overwrite=force)
+    if dry_run:
+        results = preview(jobs, enlarger, overwrite=force)
+    else:
+        results = upscale_files(jobs, enlarger, quality=quality, overwrite=force)
+    ended = _follow(jobs, results, dry_run=dry_run, as_json=as_json)
     if as_json:
-        print_json(written)
+        print_json([_entry(done, dry_run=dry_run) for done in ended])
+    failed = [done for done in ended if done.error is not None]
+    if not as_json:
+        for words, count in Counter(done.skipped for done in ended if done.skipped).items():
+            remark(f"{count} skipped: {words}")
+        if failed and len(jobs) > 1:
+            sources = [done.job.source for done in failed]
+            complain_of_all(f"{len(failed)} of {len(jobs)} failed", sources)
     if failed:
         raise typer.Exit(1)
+
+
+def _follow(
+    jobs: list[Job], results: Iterable[Done], *, dry_run: bool, as_json: bool
+) -> list[Done]:
+    """Show each result as it comes; all of them. Raises StoppedError on Ctrl-C between several."""
+    ended: list[Done] = []
+    hidden = len(jobs) == 1 or as_json or dry_run
+    try:
+        with bar("Upscaling", len(jobs), hidden=hidden) as advance:
+            for done in results:
+                advance()
+                ended.append(done)
+                if done.error is not None:
+                    complain(done.error)
+                elif not as_json and (dry_run or not done.skipped):
+                    print(_line(done) if dry_run else done.job.target, flush=True)
+    except KeyboardInterrupt:
+        if len(jobs) == 1:
+            raise
+        made = sum(done.error is None for done in ended)
+        raise StoppedError(
+            f"{made} of {len(jobs)} pictures are done; the same command goes on with the others"
+        ) from None
+    return ended
+
+
+def _line(done: Done) -> str:
+    """What would become of one picture."""
+    if done.size is None or done.target_size is None:
+        return f"{done.job.target} is {done.skipped}"
+    (height, width), (target_height, target_width) = done.size, done.target_size
+    return f"{done.job.source} {width}x{height} -> {done.job.target} {target_width}x{target_height}"
+
+
+def _entry(done: Done, *, dry_run: bool) -> dict[str, Any]:
+    """One result as JSON has it."""
+    entry: dict[str, Any] = {
+        "input": str(done.job.source),
+        "output": str(done.job.target),
+        "status": "planned" if dry_run else "done",
+    }
+    if done.error is not None:
+        entry.update(status="failed", error=str(done.error))
+    elif done.skipped:
+        entry.update(status="skipped", reason=done.skipped)
+    if done.size is not None:
+        entry.update(zip(("input_height", "input_width"), done.size, strict=True))
+    if done.target_size is not None:
+        entry.update(zip(("output_height", "output_width"), done.target_size, strict=True))
+    return entry
+
+
+def _wanted(
+    scale: float | None, size: str | None, width: int | None, height: int | None, stretch: bool
+) -> TargetSize:
+    """The size that the options ask for; wrong usage where they do not agree."""
+    if size is not None:
+        if (width, height) != (None, None):
+            raise typer.BadParameter("--size excludes --width and --height")
+        parsed = parse_size(size)
+        if parsed is None:
+            raise typer.BadParameter(f"--size is width x height, such as 3840x2160, not {size!r}")
+        height, width = parsed
+    try:
+        return TargetSize(scale, height, width, stretch)
+    except OutputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _suffix(format_name: str | None) -> str | None:
+    if format_name is None:
+        return None
+    suffix = f".{format_name.lower().removeprefix('.')}"
+    if suffix not in SUFFIXES:
+        names = ", ".join(known.removeprefix(".") for known in SUFFIXES)
+        raise typer.BadParameter(f"--format is one of {names}, not {format_name!r}")
+    return suffix
