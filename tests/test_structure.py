@@ -20,6 +20,7 @@ LAYERS = [
     "anchorsr.claims",
     # pictures
     "anchorsr.exif",
+    "anchorsr.png",
     "anchorsr.images",
     "anchorsr.sizes",
     "anchorsr.resize",

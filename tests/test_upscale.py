@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,14 @@ import pytest
 from PIL import Image
 
 from anchorsr.engines import LiteRT
-from anchorsr.errors import DataError, GraphError, ModelError, OutputError, PictureError
-from anchorsr.images import read_picture
+from anchorsr.errors import GraphError, ModelError, OutputError
 from anchorsr.integer import run_graph
-from anchorsr.jobs import Done, Job, plan, upscale_files
+from anchorsr.jobs import Job
 from anchorsr.models import model_path
+from anchorsr.pipeline import upscale_files
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.tiling import upscale_tiled
-from anchorsr.upscale import Upscaler, upscale
+from anchorsr.upscale import Enlarger, Upscaler, upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 
 SIZES = [(1, 1), (1, 7), (2, 2), (13, 11), (31, 17)]
@@ -44,14 +43,6 @@ def write_png(path: Path, array: np.ndarray) -> Path:
 
 def small(seed: int = 0, height: int = 6, width: int = 5, channels: int = 3) -> np.ndarray:
     return picture(seed, height, width, channels)[0]
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder, hidden files too: the bytes of files, None for folders."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 # Arrays
@@ -192,21 +183,25 @@ def test_a_wholly_transparent_picture_stays_transparent() -> None:
     assert not larger[:, :, 3].any()
 
 
-def test_grey_with_alpha_stays_grey_with_alpha(tmp_path: Path, upscaler: Upscaler) -> None:
+def test_grey_with_alpha_stays_grey_with_alpha(tmp_path: Path) -> None:
     grey = np.dstack([small(10, 12, 9)[:, :, 0], disc(12, 9)])
     source, target = write_png(tmp_path / "a.png", grey), tmp_path / "b.png"
     with Image.open(source) as image:
         assert image.mode == "LA"
-    assert [done.error for done in upscale_files([Job(source, target)], upscaler)] == [None]
+    assert [done.error for done in upscale_files([Job(source, target)], Enlarger(threads=1))] == [
+        None
+    ]
     with Image.open(target) as image:
         assert (image.mode, image.size) == ("LA", (27, 36))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_grey_file_stays_grey(tmp_path: Path, upscaler: Upscaler, suffix: str) -> None:
+def test_a_grey_file_stays_grey(tmp_path: Path, suffix: str) -> None:
     source = write_png(tmp_path / "a.png", small(11, 12, 9)[:, :, 0])
     target = tmp_path / f"b{suffix}"
-    assert [done.error for done in upscale_files([Job(source, target)], upscaler)] == [None]
+    assert [done.error for done in upscale_files([Job(source, target)], Enlarger(threads=1))] == [
+        None
+    ]
     with Image.open(target) as image:
         assert (image.mode, image.size) == ("L", (27, 36))
 
@@ -298,221 +293,58 @@ def test_a_runtime_that_fails_is_a_model_error() -> None:
     np.testing.assert_array_equal(engine(images), expected)  # and the engine is as good as before
 
 
-# What becomes of which file
+# Other sizes
 
 
-def test_without_an_output_the_result_is_beside_the_original() -> None:
-    sources = [Path("a/photo.JPG"), Path("b.c/my.photo.webp"), Path("x.bmp"), Path("noname")]
-    assert [str(job.target) for job in plan(sources, None, factor=3)] == [
-        "a/photo_x3.JPG",
-        "b.c/my.photo_x3.webp",
-        "x_x3.png",
-        "noname_x3.png",
-    ]
+def test_the_scale_of_the_factor_gives_the_bytes_of_the_factor(dog: np.ndarray) -> None:
+    rgb = dog[:31, :17]
+    for same in ({"scale": 3.0}, {"size": (93, 51)}, {"factor": 3, "scale": 3}):
+        np.testing.assert_array_equal(upscale(rgb, **same), upscale(rgb))
 
 
-def test_an_output_file_is_taken_as_it_is(tmp_path: Path) -> None:
-    source = write_png(tmp_path / "a.png", small())
-    target = tmp_path / "other.WEBP"
-    assert plan([source], target, factor=3) == [Job(source, target)]
+def test_another_scale_is_the_next_product_reduced(dog: np.ndarray) -> None:
+    rgb = dog[:31, :17]
+    lanczos = Image.Resampling.LANCZOS
+    expected = Image.fromarray(upscale(rgb)).resize((43, 78), lanczos)
+    np.testing.assert_array_equal(upscale(rgb, scale=2.5), np.asarray(expected))
+    expected = Image.fromarray(upscale(upscale(rgb))).resize((102, 186), lanczos)
+    np.testing.assert_array_equal(upscale(rgb, scale=6), np.asarray(expected))
 
 
-def test_a_folder_keeps_the_names_and_leaves_out_what_is_no_picture(tmp_path: Path) -> None:
-    for name in ("b.png", "A.PNG", "a.png", ".hidden.png", "deep/c.png"):
-        write_png(tmp_path / "in" / name, small())
-    (tmp_path / "in" / "notes.txt").write_text("words")
-    jobs = plan([tmp_path / "in"], tmp_path / "out", factor=3)
-    names = [(job.source.name, str(job.target.relative_to(tmp_path))) for job in jobs]
-    assert names == [("A.PNG", "out/A.PNG"), ("a.png", "out/a.png"), ("b.png", "out/b.png")]
+def test_a_smaller_size_sees_no_network() -> None:
+    rgb = small(1, 31, 17)
+    np.testing.assert_array_equal(upscale(rgb, scale=1), rgb)
+    expected = Image.fromarray(rgb).resize((7, 9), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(upscale(rgb, size=(9, 7)), np.asarray(expected))
 
 
-def test_files_and_folders_can_be_mixed(tmp_path: Path) -> None:
-    first = write_png(tmp_path / "in" / "a.png", small())
-    second = write_png(tmp_path / "b.png", small())
-    jobs = plan([second, tmp_path / "in"], tmp_path / "out", factor=3)
-    assert [job.source for job in jobs] == [second, first]
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (6, 5, 4)])
+def test_a_size_keeps_the_channels(shape: tuple[int, ...]) -> None:
+    array = small(2, 6, 5, 4).reshape(6, 5, 4)
+    array = array[:, :, 0] if len(shape) == 2 else array[:, :, : shape[2]]
+    assert upscale(array, size=(20, 11)).shape == (20, 11, *shape[2:])
 
 
-@pytest.mark.parametrize("name", ["out", "out.d/deeper", "deep/deeper/out"])
-def test_a_planned_folder_is_made_when_there_is_something_to_put_in(
-    tmp_path: Path, upscaler: Upscaler, name: str
-) -> None:
-    sources = [write_png(tmp_path / name, small()) for name in ("a.png", "b.png")]
-    jobs = plan(sources, tmp_path / name, factor=3)
-    assert sorted(tree(tmp_path)) == ["a.png", "b.png"]
-    assert all(done.error is None for done in upscale_files(jobs, upscaler))
-    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["a.png", "b.png"]
+def test_the_best_factors_at_hand_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Here two shipped networks of one name: 2 for what 2 covers, both where neither does."""
+    module = importlib.import_module("anchorsr.models")
+    graphs = {factor: integer_graph(0, factor=factor) for factor in (2, 3)}
+    for factor, graph in graphs.items():
+        (tmp_path / f"abpn_x{factor}.tflite").write_bytes(write_tflite(graph))
+        (tmp_path / f"abpn_x{factor}.json").write_text("{}")
+    monkeypatch.setattr(module, "_FOLDER", tmp_path)
+    rgb = small(3, 9, 8)
+    once = reference_run(graphs[2], rgb[None])
+    np.testing.assert_array_equal(upscale(rgb, scale=2), once[0])
+    np.testing.assert_array_equal(upscale(rgb, scale=6), reference_run(graphs[3], once)[0])
+    np.testing.assert_array_equal(upscale(rgb), reference_run(graphs[3], rgb[None])[0])
+    assert upscale(rgb, factor=2, scale=5).shape == (45, 40, 3)
 
 
-def test_a_folder_in_which_nothing_would_be_is_not_made(tmp_path: Path, upscaler: Upscaler) -> None:
-    jobs = plan([tmp_path / "missing.png"], tmp_path / "out", factor=3)
-    assert [type(done.error) for done in upscale_files(jobs, upscaler)] == [PictureError]
-    assert tree(tmp_path) == {}
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_an_output_that_is_an_input_is_refused(tmp_path: Path, overwrite: bool) -> None:
-    first, second = (write_png(tmp_path / f"{name}.png", small()) for name in "ab")
-    link = tmp_path / "link.png"
-    link.symlink_to(first)
-    other_name = tmp_path / "other.png"
-    os.link(first, other_name)  # as A.PNG and a.png are on some file systems
-    before = tree(tmp_path)
-    for inputs, output in (
-        ([first], first),
-        ([first], tmp_path / "." / "x" / ".." / "a.png"),
-        ([first], link),
-        ([link], first),
-        ([first], other_name),
-        ([first], tmp_path),
-        ([tmp_path], tmp_path),
-        ([second, first], tmp_path),
-    ):
-        with pytest.raises(OutputError, match="is an input"):
-            plan(inputs, output, factor=3, overwrite=overwrite)
-    assert tree(tmp_path) == before
-
-
-def test_a_result_that_would_replace_another_input_is_refused(tmp_path: Path) -> None:
-    both = [write_png(tmp_path / name, small()) for name in ("a.png", "a_x3.png")]
-    with pytest.raises(OutputError, match=r"a_x3\.png is an input"):
-        plan(both, None, factor=3, overwrite=True)
-
-
-def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: Path) -> None:
-    for name in ("a.png", "a_x3.png", "b_x3.png"):  # the last has no picture it could be from
-        write_png(tmp_path / name, small())
-    jobs = plan([tmp_path], None, factor=3, overwrite=True)
-    assert [job.source.name for job in jobs] == ["a.png", "b_x3.png"]
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_two_pictures_with_one_result_are_refused(tmp_path: Path, overwrite: bool) -> None:
-    sources = [write_png(tmp_path / folder / "a.png", small()) for folder in "xy"]
-    with pytest.raises(OutputError, match="two pictures would become"):
-        plan(sources, tmp_path / "out", factor=3, overwrite=overwrite)
-    with pytest.raises(OutputError, match="two pictures would become"):
-        plan([sources[0], sources[0]], None, factor=3, overwrite=overwrite)
-
-
-def test_names_that_differ_in_case_are_two_where_files_are(tmp_path: Path) -> None:
-    write_png(tmp_path / "in" / "a.png", small())
-    write_png(tmp_path / "in" / "A.png", small())
-    here = len(list((tmp_path / "in").iterdir()))
-    assert len(plan([tmp_path / "in"], tmp_path / "out", factor=3)) == here
-
-
-def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    source = write_png(tmp_path / "a.png", small())
-    target = write_png(tmp_path / "a_x3.png", small(1))
-    with pytest.raises(OutputError, match="exists already"):
-        plan([source], None, factor=3)
-    assert plan([source], None, factor=3, overwrite=True) == [Job(source, target)]
-
-
-def test_a_dangling_link_is_an_existing_file(tmp_path: Path) -> None:
-    source = write_png(tmp_path / "a.png", small())
-    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(OutputError, match="exists already"):
-        plan([source], tmp_path / "b.png", factor=3)
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("missing/b.png", "not an existing folder"),
-        ("b.gif", "no suffix that can be written"),
-        ("a.png/b", "a.png is not a folder"),
-        ("file", "file is not a folder"),
-        ("file/b/c", "file is not a folder"),
-        ("file/b.png", "not an existing folder"),
-    ],
-)
-def test_an_output_that_cannot_be_is_refused_before_any_work(
-    tmp_path: Path, output: str, message: str
-) -> None:
-    source = write_png(tmp_path / "a.png", small())
-    (tmp_path / "file").write_text("words")
-    before = tree(tmp_path)
-    with pytest.raises(OutputError, match=message):
-        plan([source], tmp_path / output, factor=3)
-    assert tree(tmp_path) == before
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
-def test_a_folder_without_permission_is_refused_before_any_work(tmp_path: Path) -> None:
-    source = write_png(tmp_path / "a.png", small())
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="may not be written in"):
-        plan([source], locked / "out", factor=3)
-
-
-def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="nothing to do"):
-        plan([], None, factor=3)
-    with pytest.raises(DataError, match="holds no picture"):
-        plan([tmp_path], None, factor=3)
-
-
-# Files
-
-
-def test_a_bad_file_does_not_keep_the_others_from_being_done(
-    tmp_path: Path, upscaler: Upscaler
-) -> None:
-    for name in ("a.png", "c.png"):
-        write_png(tmp_path / "in" / name, small())
-    (tmp_path / "in" / "b.png").write_text("words")
-    (tmp_path / "in" / "d.png").write_bytes(b"")
-    done = list(upscale_files(plan([tmp_path / "in"], tmp_path / "out", factor=3), upscaler))
-    errors = {d.job.source.name: type(d.error) for d in done if d.error is not None}
-    assert errors == {"b.png": PictureError, "d.png": PictureError}
-    assert sorted(tree(tmp_path / "out")) == ["a.png", "c.png"]
-    expected = upscaler(small())
-    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "a.png").rgb, expected)
-
-
-def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path, upscaler: Upscaler) -> None:
-    source = write_png(tmp_path / "a.png", small())
-    jobs = plan([source], None, factor=3)
-    taken = write_png(tmp_path / "a_x3.png", small(1))
-    before = taken.read_bytes()
-    (done,) = upscale_files(jobs, upscaler)
-    assert isinstance(done.error, OutputError)
-    assert taken.read_bytes() == before
-
-
-def test_a_picture_too_large_for_the_memory_is_reported_and_the_others_are_done(
-    tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sources = [write_png(tmp_path / f"{name}.png", small()) for name in "ab"]
-    module = importlib.import_module("anchorsr.jobs")
-    real = module.read_picture
-
-    def read(path: Path) -> object:
-        if path.name == "a.png":
-            raise MemoryError
-        return real(path)
-
-    monkeypatch.setattr(module, "read_picture", read)
-    first, second = upscale_files(plan(sources, None, factor=3), upscaler)
-    assert "a.png is too large for this machine's memory" in str(first.error)
-    assert second == Done(second.job)
-
-
-def test_an_interrupt_leaves_whole_files_only(tmp_path: Path, upscaler: Upscaler) -> None:
-    for name in ("a.png", "b.png", "c.png"):
-        write_png(tmp_path / "in" / name, small())
-    calls: Iterator[int] = iter(range(9))
-
-    def interrupted(rgb: np.ndarray) -> np.ndarray:
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return upscaler(rgb)
-
-    interrupted.factor = 3  # type: ignore[attr-defined]
-    jobs = plan([tmp_path / "in"], tmp_path / "out", factor=3)
-    with pytest.raises(KeyboardInterrupt):
-        list(upscale_files(jobs, interrupted))  # type: ignore[arg-type]
-    assert sorted(tree(tmp_path / "out")) == ["a.png"]
+def test_a_size_that_cannot_be_is_an_error_before_any_work() -> None:
+    with pytest.raises(OutputError, match="ask for a smaller size"):
+        upscale(small(), scale=1e6)
+    with pytest.raises(OutputError, match="exclude one another"):
+        upscale(small(), scale=2, size=(9, 9))
+    with pytest.raises(OutputError, match="above 0"):
+        upscale(small(), scale=-1)

@@ -54,7 +54,7 @@ def plan(
     """
     if not inputs:
         raise OutputError("nothing to do: name at least one picture or folder")
-    single = len(inputs) == 1 and not inputs[0].is_dir()
+    single = len(inputs) == 1 and not os.path.isdir(inputs[0])
     file = output if output and single and not output.is_dir() and output.suffix else None
     if file is not None:
         format_of(file)  # a suffix that cannot be written is told now
@@ -63,10 +63,10 @@ def plan(
     elif output is not None:
         check_folder(output)
 
-    folders = sum(given.is_dir() for given in inputs)
+    folders = sum(os.path.isdir(given) for given in inputs)
     jobs: list[Job] = []
     for given in inputs:
-        if not given.is_dir():
+        if not os.path.isdir(given):
             jobs.append(Job(given, file or _target(given, output, label, suffix)))
             continue
         mirror = output / _name(given) if output is not None and folders > 1 else output
@@ -117,7 +117,7 @@ def _walk(
             continue
         for entry in entries:
             path = place / entry.name
-            if path.is_dir():
+            if os.path.isdir(path):
                 (links if path.is_symlink() else folders).append(path)
             elif path.suffix.lower() in SUFFIXES:
                 found.append(path)
