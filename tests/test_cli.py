@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -152,6 +153,58 @@ def test_force_replaces(call: Call, tmp_path: Path) -> None:
         assert image.size == (15, 18)
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "size"),
+    [
+        ("--scale 2.5", "a_x2.5.png", (100, 75)),
+        ("--scale 6", "a_x6.png", (240, 180)),
+        ("--scale 0.5", "a_x0.5.png", (20, 15)),
+        ("--width 96", "a_w96.png", (96, 72)),
+        ("--height 96", "a_h96.png", (128, 96)),
+        ("--size 96x96", "a_96x96.png", (96, 72)),
+        ("--width 96 --height 9", "a_96x9.png", (12, 9)),
+        ("--size 96x96 --stretch", "a_96x96.png", (96, 96)),
+        ("--scale 2 --format JPG", "a_x2.jpg", (80, 60)),
+    ],
+)
+def test_any_size(
+    call: Call, tmp_path: Path, options: str, name: str, size: tuple[int, int]
+) -> None:
+    write_png(tmp_path / "a.png", height=30, width=40)
+    line = f"a.png 40x30 -> {name} {size[0]}x{size[1]}\n"
+    assert call("upscale", "a.png", *options.split(), "--dry-run") == (0, line, "")
+    assert call("upscale", "a.png", *options.split()) == (0, f"{name}\n", "")
+    with Image.open(tmp_path / name) as image:
+        assert image.size == size
+
+
+def test_a_folder_is_mirrored_and_what_is_there_is_skipped(call: Call, tmp_path: Path) -> None:
+    for name in ("a.png", "deep/b.png", "deep/c.png"):
+        write_png(tmp_path / "in" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_text("there")
+    os.utime(tmp_path / "out" / "a.png", (1, 1))
+    write_png(tmp_path / "out" / "deep" / "c.png")
+    first, second, third = (
+        str(Path("out") / name) for name in ("a.png", "deep/b.png", "deep/c.png")
+    )
+    older = "note: 1 skipped: there already, older than the original\n"
+    before = tree(tmp_path)
+    planned = call("upscale", "in", "-o", "out", "--dry-run")
+    assert planned.out.splitlines() == [
+        f"{first} is there already, older than the original",
+        f"{Path('in/deep/b.png')} 5x6 -> {second} 15x18",
+        f"{third} is there already",
+    ]
+    assert tree(tmp_path) == before
+    result = call("upscale", "in", "-o", "out")
+    assert result == (0, f"{second}\n", f"{older}note: 1 skipped: there already\n")
+    result = call("upscale", "in", "-o", "out")
+    assert result == (0, "", f"{older}note: 2 skipped: there already\n")
+    result = call("upscale", "in", "-o", "out", "--force")
+    assert result == (0, f"{first}\n{second}\n{third}\n", "")
+
+
 def test_export_writes_both_formats(call: Call, tmp_path: Path) -> None:
     for arguments in (("-o", "a.onnx"), ("-o", "b.tflite", "--size", "36X64")):
         assert call("export", "abpn", *arguments) == (0, f"{arguments[1]}\n", "")
@@ -195,11 +248,19 @@ def test_json_of_upscale(call: Call, tmp_path: Path) -> None:
     result = call("upscale", "in", "-o", "out", "--json")
     assert result.code == 1
     good, bad = json.loads(result.out)
-    assert good == {"input": str(Path("in/a.png")), "output": str(Path("out/a.png"))}
-    assert bad["input"] == str(Path("in/b.png"))
+    names = {"input": str(Path("in/a.png")), "output": str(Path("out/a.png"))}
+    sizes = {"input_height": 6, "input_width": 5, "output_height": 18, "output_width": 15}
+    assert good == {**names, "status": "done", **sizes}
+    assert (bad["input"], bad["status"]) == (str(Path("in/b.png")), "failed")
     assert "not a PNG, JPEG or WebP" in bad["error"]
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
+    (tmp_path / "in" / "b.png").unlink()
+    assert json.loads(call("upscale", "in", "-o", "out", "--json").out) == [
+        {**names, "status": "skipped", "reason": "there already"}
+    ]
+    result = call("upscale", "in", "-o", "out", "--json", "--dry-run", "--force")
+    assert json.loads(result.out) == [{**names, "status": "planned", **sizes}]
 
 
 def test_json_of_models(call: Call) -> None:
@@ -286,9 +347,10 @@ def test_a_bad_file_among_good_ones_is_reported_and_the_others_are_done(
     result = call("upscale", "in", "missing.png", "-o", "out")
     assert result.code == 1
     assert result.out.splitlines() == [str(Path("out") / name) for name in ("a.png", "c.png")]
-    first, second = result.err.splitlines()
+    first, second, *summary = result.err.splitlines()
     assert first.startswith(f"error: {Path('in/b.png')} ")
     assert second.startswith("error: missing.png ")
+    assert summary == ["error: 2 of 4 failed:", f"  {Path('in/b.png')}", "  missing.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
 
 
@@ -335,6 +397,12 @@ FAILURES = {
     "upscale a.png pictures -o taken.png": "taken.png is not a folder",
     "upscale a.png -o out.tiff": "no suffix that can be written",
     "upscale a.png a.png": "two pictures would become a_x3.png",
+    "upscale a.png -o out.png --format jpg": "says its format already",
+    "upscale a.png -o out.webp --size 17000x9 --stretch": "16383 a side that WEBP can hold",
+    "upscale a.png --scale 1e9": "would have to be computed; ask for a smaller size",
+    "upscale a.png --scale 1e9 --dry-run": "would have to be computed; ask for a smaller size",
+    "upscale missing.png --dry-run": "missing.png cannot be opened",
+    "upscale empty --dry-run": "empty holds no picture",
     # Models
     "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
     "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
@@ -398,6 +466,16 @@ USAGE = {
     "upscale --threads -1 a.png": "--threads",
     "upscale --threads 999999999999 a.png": "--threads",
     "upscale --fast a.png": "--fast",
+    "upscale --scale 0 a.png": "above 0",
+    "upscale --scale nan a.png": "above 0",
+    "upscale --scale large a.png": "--scale",
+    "upscale --width 0 a.png": "--width",
+    "upscale --size 3840 a.png": "3840x2160",
+    "upscale --size 0x9 a.png": "3840x2160",
+    "upscale --size 9x9 --width 9 a.png": "--size excludes",
+    "upscale --size 9x9 --scale 2 a.png": "exclude one another",
+    "upscale --width 9 --stretch a.png": "both width and height",
+    "upscale --format gif a.png": "--format is one of png",
     "upscale -o": "-o",
     "enlarge a.png": "enlarge",
     "--enlarge": "--enlarge",
@@ -638,11 +716,37 @@ def test_ctrl_c_leaves_whole_pictures_only(tmp_path: Path, interruptible: None) 
     assert process.stdout.readline() == f"{Path('out/000.png')}\n"
     process.send_signal(signal.SIGINT)
     result = finish(process)
-    assert (result.code, result.err) == (130, "stopped\n")
+    assert result.code == 130
+    said = re.fullmatch(
+        r"stopped: (\d+) of 300 pictures are done; the same command goes on with the others\n",
+        result.err,
+    )
     made = sorted((tmp_path / "out").iterdir())
-    assert 1 <= len(made) < 300
+    assert said is not None, result.err
+    assert 1 <= int(said[1]) <= len(made) < 300
     for path in made:
         with Image.open(path) as image:
+            image.load()
+            assert image.size == (180, 180)
+
+
+@needs_shell
+def test_the_same_command_goes_on_after_a_kill_and_beside_another(tmp_path: Path) -> None:
+    for number in range(60):
+        write_png(tmp_path / "in" / f"{number:02}.png", number, 60, 60)
+    process = start("upscale", "in", "-o", "out", folder=tmp_path)
+    process.stdout.readline()
+    process.kill()
+    finish(process)
+    assert len(list((tmp_path / "out").glob("[!.]*"))) < 60
+    both = [start("upscale", "in", "-o", "out", "--threads", 1, folder=tmp_path) for _ in "ab"]
+    first, second = (finish(process) for process in both)
+    assert (first.code, second.code) == (0, 0)
+    assert not set(first.out.splitlines()) & set(second.out.splitlines())
+    names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
+    assert names == [f"{number:02}.png" for number in range(60)]
+    for name in names:
+        with Image.open(tmp_path / "out" / name) as image:
             image.load()
             assert image.size == (180, 180)
 

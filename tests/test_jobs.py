@@ -338,7 +338,7 @@ def test_an_existing_result_of_several_is_skipped_and_counts_as_done(
     assert old.read_bytes() == before
     os.utime(old, (1, 1))
     *_, last = upscale_files(plan(inputs, tmp_path / "out", label="x3"), enlarger)
-    assert last.skipped == "there already, but older than their originals"
+    assert last.skipped == "there already, older than the original"
 
     jobs = plan(inputs, tmp_path / "out", label="x3", overwrite=True)
     assert not any(d.skipped or d.error for d in upscale_files(jobs, enlarger, overwrite=True))
@@ -464,7 +464,7 @@ def test_what_another_run_has_claimed_is_left_to_it(tmp_path: Path, enlarger: En
     with Claims() as other:
         assert other.take(jobs[0].target)
         first, second = upscale_files(jobs, enlarger)
-        assert (first.skipped, second.skipped) == ("another run is making them", "")
+        assert (first.skipped, second.skipped) == ("being made by another run", "")
         assert not jobs[0].target.exists()
     first, second = upscale_files(jobs, enlarger)
     assert (first.skipped, second.skipped) == ("", "there already")

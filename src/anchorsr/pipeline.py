@@ -100,7 +100,7 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
         if not claims.take(job.target):
-            return Done(job, skipped="another run is making them")
+            return Done(job, skipped="being made by another run")
         skipped = _why_skip(job, overwrite)  # by the run whose claim has just ended
         if skipped:
             claims.give_up(job.target)
@@ -146,7 +146,7 @@ def _write(item: _Open | Done, *, quality: int, overwrite: bool, claims: Claims)
 
 
 def _why_skip(job: Job, overwrite: bool) -> str:
-    """Why nothing is to be done, in words that go for several files; nothing if it is."""
+    """Why nothing is to be done, in words that go for one file and for several; else nothing."""
     if overwrite or job.problem is not None or not os.path.lexists(job.target):
         return ""
     try:
@@ -156,7 +156,7 @@ def _why_skip(job: Job, overwrite: bool) -> str:
         older = target.st_mtime_ns < job.source.stat().st_mtime_ns
     except OSError:
         older = False
-    return "there already, but older than their originals" if older else "there already"
+    return "there already, older than the original" if older else "there already"
 
 
 def _target_size(job: Job, size: tuple[int, int], enlarger: Enlarger) -> tuple[int, int]:
