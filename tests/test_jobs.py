@@ -578,7 +578,7 @@ def test_reading_and_writing_go_on_while_the_network_works(
     class Waiting(Enlarger):
         calls = 0
 
-        def __call__(self, picture: Picture) -> Picture:
+        def through_network(self, picture: Picture) -> Picture:
             before, after = [(set(), "b"), ({"a_x3"}, "c"), ({"b_x3"}, "c")][self.calls]
             self.calls += 1
             deadline = time.monotonic() + 20
@@ -609,8 +609,8 @@ def test_what_is_in_memory_is_bounded(
         return picture
 
     class Counting(Enlarger):
-        def __call__(self, picture: Picture) -> Picture:
-            larger = super().__call__(picture)
+        def through_network(self, picture: Picture) -> Picture:
+            larger = super().through_network(picture)
             alive.add(larger)
             seen.append(len(alive))
             return larger
@@ -635,10 +635,10 @@ def test_an_interrupt_leaves_whole_files_only_and_reports_what_is_written(
     class Interrupted(Enlarger):
         calls: Iterator[int] = iter(range(9))
 
-        def __call__(self, picture: Picture) -> Picture:
+        def through_network(self, picture: Picture) -> Picture:
             if next(self.calls) == 1:
                 raise KeyboardInterrupt
-            return super().__call__(picture)
+            return super().through_network(picture)
 
     jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
     done = []

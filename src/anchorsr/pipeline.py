@@ -1,7 +1,7 @@
 """Jobs done: while one picture is in the network, the next is read and the last is written.
 
 The network runs in the calling thread, and its results come in the order of the jobs. Pillow's
-codecs leave Python's lock, so reading and writing take processors that the network leaves idle.
+codecs and filters leave Python's lock, so they take the processors that the network leaves idle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from anchorsr.errors import AnchorSRError, OutputError, PictureError
 from anchorsr.files import check_free, make_folder, reason
 from anchorsr.images import Picture, check_size, read_picture, write_picture
 from anchorsr.jobs import Job
+from anchorsr.sizes import resize_picture
 from anchorsr.upscale import Enlarger
 
 # Pictures read before their turn, and pixels that wait to be written (3 bytes each; one picture
@@ -48,11 +49,12 @@ class Done:
 
 @dataclass(frozen=True)
 class _Open:
-    """A job whose picture is in memory and whose output is claimed."""
+    """A job whose picture is in memory and whose output is claimed; sizes as in `Done`."""
 
     job: Job
     picture: Picture
     size: tuple[int, int]
+    target_size: tuple[int, int]
 
 
 def upscale_files(
@@ -96,7 +98,7 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
     try:
         picture = read_picture(job.source)
         height, width = picture.rgb.shape[:2]
-        _target_size(job, (height, width), enlarger)
+        target_size = _target_size(job, (height, width), enlarger)
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
         if not claims.take(job.target):
@@ -109,7 +111,7 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
         return Done(job, error)
     except MemoryError:
         return Done(job, _too_large(job))
-    return _Open(job, picture, (height, width))
+    return _Open(job, picture, (height, width), target_size)
 
 
 def _enlarge(item: _Open | Done, enlarger: Enlarger, claims: Claims) -> _Open | Done:
@@ -117,7 +119,7 @@ def _enlarge(item: _Open | Done, enlarger: Enlarger, claims: Claims) -> _Open | 
         return item
     error: AnchorSRError
     try:
-        return _Open(item.job, enlarger(item.picture), item.size)
+        return replace(item, picture=enlarger.through_network(item.picture))
     except AnchorSRError as caught:
         error = caught
     except MemoryError:
@@ -129,10 +131,10 @@ def _enlarge(item: _Open | Done, enlarger: Enlarger, claims: Claims) -> _Open | 
 def _write(item: _Open | Done, *, quality: int, overwrite: bool, claims: Claims) -> Done:
     if isinstance(item, Done):
         return item
-    job, picture = item.job, item.picture
-    height, width = picture.rgb.shape[:2]
-    done = Done(job, size=item.size, target_size=(height, width))
+    job = item.job
+    done = Done(job, size=item.size, target_size=item.target_size)
     try:
+        picture = resize_picture(item.picture, *item.target_size)
         write_picture(job.target, picture, quality=quality, overwrite=overwrite)
     except AnchorSRError as error:
         # Where there are no claims, another run can have been faster.
@@ -242,10 +244,12 @@ def _behind(
                 done = waiting[0][1].result()
                 waiting.popleft()
                 yield done
+        while waiting:
+            done = waiting[0][1].result()
+            waiting.popleft()
+            yield done
     except KeyboardInterrupt:
         for _, future in waiting:
             if not future.cancel():
                 yield future.result()
         raise
-    for _, future in waiting:
-        yield future.result()

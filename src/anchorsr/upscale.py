@@ -150,12 +150,15 @@ class Enlarger:
 
     def __call__(self, picture: Picture) -> Picture:
         """The picture in the wanted size. Raises OutputError for too many pixels."""
-        target, factors = self._steps(*picture.rgb.shape[:2])
-        for factor in factors:
+        return resize_picture(self.through_network(picture), *self.target(*picture.rgb.shape[:2]))
+
+    def through_network(self, picture: Picture) -> Picture:
+        """The picture as the network leaves it: what remains is to resize it to its target."""
+        for factor in self._steps(*picture.rgb.shape[:2])[1]:
             if factor not in self._upscalers:
                 self._upscalers[factor] = self._load(factor)
             picture = upscale_picture(picture, self._upscalers[factor])
-        return resize_picture(picture, *target)
+        return picture
 
     def _steps(self, height: int, width: int) -> tuple[tuple[int, int], list[int]]:
         target = target_size(height, width, self._wanted)
