@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+isal_zlib: Any
 try:
     from isal import isal_zlib
 except ImportError:
