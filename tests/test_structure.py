@@ -51,6 +51,7 @@ LAYERS = [
     "anchorsr.upscale",
     "anchorsr.jobs",
     "anchorsr.pipeline",
+    "anchorsr.compare",
     "anchorsr.evaluate",
     "anchorsr.release",
     # faces
@@ -58,6 +59,7 @@ LAYERS = [
     "anchorsr.terminal",
     "anchorsr.commands.options",
     "anchorsr.commands.pictures",
+    "anchorsr.commands.compare",
     "anchorsr.commands.models",
     "anchorsr.commands.training",
     "anchorsr.commands",

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from anchorsr import __version__
-from anchorsr.commands import models, pictures, training
+from anchorsr.commands import compare, models, pictures, training
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.files import reason
 from anchorsr.terminal import complain, console, give_up_stdout, prepare_streams
@@ -49,6 +49,7 @@ def options(
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "upscale": pictures.upscale_command,
+    "compare": compare.compare_command,
     "models": models.models_command,
     "evaluate": models.evaluate_command,
     "data": training.data_command,

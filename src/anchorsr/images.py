@@ -107,16 +107,20 @@ def write_picture(
     for JPEG and WebP. A profile that does not fit the channels written is dropped. Raises
     OutputError for an existing file unless `overwrite`, and for whatever else prevents writing.
     """
+    check_free(path, overwrite=overwrite)
+    publish(encode_picture(path, picture, quality=quality), path, overwrite=overwrite)
+
+
+def encode_picture(path: Path, picture: Picture, *, quality: int = 92) -> bytes:
+    """The bytes of the file that `write_picture` writes. Raises OutputError as it does."""
     format_name = format_of(path)
     if not 1 <= quality <= 100:
         raise OutputError(f"quality is 1 to 100, not {quality}")
     check_size(path, *picture.rgb.shape[:2])
-    check_free(path, overwrite=overwrite)
     try:
-        data = _encode(picture, format_name, quality)
+        return _encode(picture, format_name, quality)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
-    publish(data, path, overwrite=overwrite)
 
 
 def format_of(path: Path) -> str:

@@ -46,6 +46,11 @@ class Upscaler:
         self._engine: Engine = load_engine(data, threads=threads)
         self._lock = threading.Lock()
 
+    @property
+    def engine_name(self) -> str:
+        """The runtime that computes."""
+        return self._engine.name
+
     def __call__(self, rgb: UInt8Array) -> UInt8Array:
         with self._lock:
             return upscale_tiled(self._engine, rgb, factor=self.factor, halo=self.graph.halo)
