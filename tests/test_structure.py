@@ -44,8 +44,10 @@ LAYERS = [
     "anchorsr.onnx",
     "anchorsr.finetune",
     # model files that run
+    "anchorsr.accelerators",
     "anchorsr.engines",
     "anchorsr.export",
+    "anchorsr.challenge",
     "anchorsr.models",
     "anchorsr.tiling",
     "anchorsr.upscale",
@@ -61,6 +63,7 @@ LAYERS = [
     "anchorsr.commands.pictures",
     "anchorsr.commands.compare",
     "anchorsr.commands.models",
+    "anchorsr.commands.challenge",
     "anchorsr.commands.training",
     "anchorsr.commands",
     "anchorsr.cli",

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from anchorsr import __version__
-from anchorsr.commands import compare, models, pictures, training
+from anchorsr.commands import challenge, compare, models, pictures, training
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.files import reason
 from anchorsr.terminal import complain, console, give_up_stdout, prepare_streams
@@ -56,6 +56,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "train": training.train_command,
     "quantize": training.quantize_command,
     "export": models.export_command,
+    "challenge": challenge.challenge_command,
 }
 for _name, _command_function in _COMMANDS.items():
     # Without arguments `models` lists them; the others print their help.

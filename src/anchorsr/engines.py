@@ -44,11 +44,14 @@ def load_engine(model: bytes | Path, *, threads: int | None = None) -> Engine:
 
 
 class LiteRT:
-    """LiteRT's interpreter with its XNNPACK kernels."""
+    """LiteRT's interpreter with its XNNPACK kernels.
+
+    dtype: float32 for a float model, which then takes and gives that.
+    """
 
     name = "litert"
 
-    def __init__(self, model: bytes, threads: int) -> None:
+    def __init__(self, model: bytes, threads: int, dtype: Any = np.uint8) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
@@ -57,13 +60,14 @@ class LiteRT:
             details = self._interpreter.get_input_details()[0]
         except (ValueError, RuntimeError, IndexError) as error:
             raise ModelError(f"LiteRT does not load this model: {reason(error)}") from error
-        _check_picture_model(details["dtype"], details["shape_signature"][-1])
+        _check_picture_model(details["dtype"], details["shape_signature"][-1], dtype)
+        self._dtype = dtype
         self._input = details["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._shape = tuple(int(side) for side in details["shape"])
         self._free = -1 in details["shape_signature"]
 
-    def __call__(self, images: UInt8Array) -> UInt8Array:
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if images.shape != self._shape:
             if not self._free:
                 raise ModelError(f"this model takes only {self._shape}, not {images.shape}")
@@ -77,7 +81,7 @@ class LiteRT:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"LiteRT cannot run {images.shape}: {reason(error)}") from error
-        return np.asarray(self._interpreter.get_tensor(self._output), np.uint8)
+        return np.asarray(self._interpreter.get_tensor(self._output), self._dtype)
 
 
 class OnnxRuntime:
@@ -117,9 +121,9 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {reason(error)}") from error
 
 
-def _check_picture_model(dtype: Any, channels: Any) -> None:
-    if dtype != np.uint8 or channels != 3:
+def _check_picture_model(dtype: Any, channels: Any, expected: Any = np.uint8) -> None:
+    if dtype != expected or channels != 3:
         raise ModelError(
-            f"a picture model takes uint8 with 3 channels, this one {np.dtype(dtype)}"
-            f" with {channels}"
+            f"a picture model takes {np.dtype(expected)} with 3 channels,"
+            f" this one {np.dtype(dtype)} with {channels}"
         )

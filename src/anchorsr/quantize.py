@@ -63,6 +63,56 @@ def quantize(
     return apply_quantization(graph, choose_quantization(graph, ranges), weight_limit=weight_limit)
 
 
+def dequantize(graph: Graph) -> Graph:
+    """The float graph with the real values of an integer graph's weights and biases.
+
+    It computes the same up to the rounding and saturation of activations: of these only the
+    clip of the output is kept. Raises GraphError for a float graph.
+    """
+    if not graph.is_integer:
+        raise GraphError(f"{graph.name} is a float graph already")
+    names = {graph.input: graph.input}
+    tensors = {graph.input: TensorType(graph.tensors[graph.input].channels, "float32")}
+    operators: list[Operator] = []
+    for operator in graph.operators:
+        inputs = tuple(names[name] for name in operator.inputs)
+        names[operator.output] = operator.output
+        if isinstance(operator, Requantize):  # changes no real value
+            names[operator.output] = inputs[0]
+            continue
+        if isinstance(operator, Conv2D):
+            operators.append(_dequantize_conv(operator, inputs[0], graph.tensors[operator.input]))
+        elif isinstance(operator, Add):
+            operators.append(Add((inputs[0], inputs[1]), operator.output))
+        elif isinstance(operator, DepthToSpace):
+            operators.append(DepthToSpace(inputs[0], operator.output, operator.block))
+        channels = graph.tensors[operator.output].channels
+        tensors[operator.output] = TensorType(channels, "float32")
+    last = graph.tensors[graph.output]
+    assert last.quantization is not None
+    scale, zero_point = last.quantization.scale, last.quantization.zero_point
+    low, high = (scale * (int(n) - zero_point) for n in _limits(last))
+    output = f"{names[graph.output]}/clipped"
+    operators.append(Clip(names[graph.output], output, low, high))
+    tensors[output] = TensorType(last.channels, "float32")
+    return Graph(graph.name, tensors, operators, graph.input, output)
+
+
+def _dequantize_conv(conv: Conv2D, source: str, kind: TensorType) -> Conv2D:
+    assert conv.weight_scales is not None
+    assert kind.quantization is not None
+    scales = conv.weight_scales.astype(np.float64)
+    weights = conv.weights * scales[:, None, None, None]
+    bias = conv.bias * scales * kind.quantization.scale
+    real = weights.astype(np.float32), bias.astype(np.float32)
+    return Conv2D(source, conv.output, *real, relu=conv.relu)
+
+
+def _limits(tensor: TensorType) -> tuple[int, int]:
+    info = np.iinfo(tensor.dtype)
+    return int(info.min), int(info.max)
+
+
 def observe_ranges(
     graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]], percentile: float
 ) -> Ranges:

@@ -11,6 +11,7 @@ such a file is refused, never approximated.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
@@ -79,6 +80,51 @@ def read_tflite(data: bytes, *, name: str = "") -> Graph:
     except Exception as error:
         reason = type(error).__name__
         raise ModelError(f"this .tflite file is damaged or cut short ({reason})") from error
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Number type and shape of a file's input or output; -1 stands for any height or width."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a `.tflite` file says about itself: operators by name, in the order they run."""
+
+    operators: tuple[str, ...]
+    dtypes: frozenset[str]
+    input: Edge
+    output: Edge
+
+
+def summarize(data: bytes) -> Summary:
+    """The summary of any `.tflite` file of one subgraph, one input and one output, also of one
+    that `read_tflite` refuses. Raises ModelError for bytes that are not such a file.
+    """
+    schema = _schema()
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(data)))
+        (subgraph,) = model.subgraphs
+        kinds = {code: kind for kind, code in vars(schema.BuiltinOperator).items()}
+        dtypes = {code: dtype.lower() for dtype, code in vars(schema.TensorType).items()}
+        codes = [model.operatorCodes[stored.opcodeIndex] for stored in subgraph.operators]
+        edges = []
+        for (index,) in (subgraph.inputs, subgraph.outputs):
+            tensor = subgraph.tensors[index]
+            shape = _list(tensor.shapeSignature) or _list(tensor.shape)
+            edges.append(Edge(dtypes[tensor.type], tuple(shape)))
+        return Summary(
+            tuple(kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in codes),
+            frozenset(dtypes[tensor.type] for tensor in subgraph.tensors),
+            *edges,
+        )
+    except Exception as error:  # as in read_tflite
+        raise ModelError(
+            f"not a .tflite file of one picture network ({type(error).__name__})"
+        ) from error
 
 
 def _schema() -> ModuleType:

@@ -1,0 +1,58 @@
+"""Which operators the accelerators of devices accept from a `.tflite`, as their sources say.
+
+An operator that is accepted can still be refused by a driver, for its size or its scales, or
+run slowly; one that is not runs on the processor, with copies between the two. Only operators
+that picture networks are made of are listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """operators: the accepted ones, by their names in the TensorFlow Lite schema; source: where
+    that is said, with the commit that was read; remark: what else it says.
+    """
+
+    name: str
+    operators: frozenset[str]
+    source: str
+    remark: str = ""
+
+    def refuses(self, operators: Iterable[str]) -> tuple[str, ...]:
+        """Those of the operators that it does not accept, sorted."""
+        return tuple(sorted(set(operators) - self.operators))
+
+
+_ELEMENTWISE = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM", "RELU", "QUANTIZE", "DEQUANTIZE"})
+_MOVES = frozenset({"CONCATENATION", "RESHAPE", "RESIZE_BILINEAR", "DEPTH_TO_SPACE"})
+_USUAL = _ELEMENTWISE | _MOVES | {"CONV_2D"}
+
+ACCELERATORS = (
+    Accelerator(
+        "GPU delegate",
+        _USUAL,
+        "tensorflow/tensorflow 03a5e4e1: tensorflow/lite/tools/versioning/gpu_compatibility.cc",
+        "computes 8-bit models in floating point, so the bytes differ",
+    ),
+    Accelerator(
+        "NNAPI delegate",
+        _USUAL,
+        "tensorflow/tensorflow 002e5f47: tensorflow/lite/delegates/nnapi/nnapi_delegate.cc",
+        "QUANTIZE to int8 from Android 11 on",
+    ),
+    Accelerator(
+        "MediaTek Neuron",
+        _USUAL,
+        "MediaTek-NeuroPilot/tflite-neuron-delegate 1154203c: neuron/neuron_delegate_validation.cc",
+    ),
+    Accelerator("VeriSilicon VX", _USUAL, "VeriSilicon/tflite-vx-delegate 10085b37: op_status.md"),
+    Accelerator(
+        "Edge TPU",
+        _USUAL - {"DEPTH_TO_SPACE", "DEQUANTIZE"},
+        "developer.axis.com/computer-vision/on-device/system-on-chip/artpec-7/supported-ops",
+    ),
+)
