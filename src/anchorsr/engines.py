@@ -216,7 +216,7 @@ def _without_telemetry() -> Iterator[None]:
     """Importing OpenVINO tells Google Analytics so, unless that package cannot be imported."""
     package = "openvino_telemetry"
     earlier = sys.modules.get(package)
-    sys.modules[package] = None  # type: ignore[assignment] (how Python marks a missing module)
+    sys.modules[package] = None  # type: ignore[assignment]  # how Python marks a missing one
     try:
         yield
     finally:
