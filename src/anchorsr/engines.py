@@ -118,7 +118,7 @@ class OpenVINO:
     name = "openvino"
 
     def __init__(self, model: bytes, threads: int) -> None:
-        with needs("openvino", "fast"), _without_telemetry():
+        with _importing("openvino", "fast"), _without_telemetry():
             import openvino
         self._core: Any = openvino.Core()
         self._settings = {
@@ -186,7 +186,7 @@ class OnnxRuntime:
     name = "onnxruntime"
 
     def __init__(self, model: bytes, threads: int) -> None:
-        with needs("onnxruntime", "onnx"):
+        with _importing("onnxruntime", "onnx"):
             import onnxruntime
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -209,6 +209,19 @@ class OnnxRuntime:
         except Exception as error:
             raise ModelError(f"ONNX Runtime: {reason(error)}") from error
         return np.ascontiguousarray(output.transpose(0, 2, 3, 1))
+
+
+@contextmanager
+def _importing(package: str, extra: str) -> Iterator[None]:
+    with needs(package, extra):
+        try:
+            yield
+        except ModuleNotFoundError:
+            raise
+        except (ImportError, OSError) as error:  # a library of the system is missing
+            raise ModelError(
+                f"{package} is installed but does not load: {reason(error)}"
+            ) from error
 
 
 @contextmanager
