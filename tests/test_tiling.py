@@ -80,7 +80,11 @@ def test_all_tiles_of_a_picture_have_one_shape(height: int, width: int, tile: in
     graph = GRAPHS[1]
     engine = Executor(graph)
     upscale_tiled(engine, picture(0, height, width)[0], factor=2, halo=graph.halo, tile=tile)
-    assert set(engine.shapes) == {(1, min(height, tile), min(width, tile), 3)}
+    (shape,) = set(engine.shapes)
+    assert shape[1] <= min(height, tile)
+    assert shape[2] <= min(width, tile)
+    if height <= tile and width <= tile:
+        assert engine.shapes == [(1, height, width, 3)]
 
 
 def test_a_halo_that_is_too_small_leaves_seams() -> None:
