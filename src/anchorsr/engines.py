@@ -241,6 +241,8 @@ def _without_telemetry() -> Iterator[None]:
 
 def _cause(error: Exception) -> str:
     """What OpenVINO says, without the places in its source where it says so."""
+    if isinstance(error, OSError):  # of the temporary file
+        return reason(error)
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
     return " ".join(said) or reason(error)

@@ -104,6 +104,7 @@ def _filtered(strips: Iterator[UInt8Array]) -> Iterator[bytes]:
             rows = strip[start : start + at_once]
             yield _paeth(np.concatenate((above, rows)))
             above = rows[-1:].copy()
+        del strip, rows  # before the next one is made
 
 
 def _paeth(rows: UInt8Array) -> bytes:

@@ -52,6 +52,7 @@ def upscale_strips(
         strip = np.empty(((row.end - row.first) * factor, width * factor, 3), np.uint8)
         _fill(strip, engine, rgb, row, columns, factor)
         yield strip
+        del strip  # before the next one is made
 
 
 class _Span(NamedTuple):
