@@ -532,16 +532,16 @@ def test_an_upscaler_says_which_engine_it_has() -> None:
     assert Upscaler(threads=1).engine in ENGINES
 
 
-def test_the_shipped_model_is_exact_enough_in_every_engine_here() -> None:
+def test_the_shipped_model_is_exact_enough_on_a_photograph_in_every_engine(dog: np.ndarray) -> None:
     data, graph = read_model(model_path("abpn"))
-    images = picture(0, 50, 40)
+    images = dog[None, 100:196, 100:228]
     expected = run_graph(graph, images)
     for name in ENGINES:
         distance = np.abs(
             choose_engine(data, graph, name=name, threads=1).engine(images).astype(int) - expected
         )
         assert distance.max() <= choosing.MOST_LEVELS
-        assert (distance > 0).mean() <= 2 * choosing.MOST_SHARE  # these are other, noisier bytes
+        assert (distance > 0).mean() <= choosing.MOST_SHARE
 
 
 def test_figures_are_of_litert_unless_another_is_asked_for() -> None:
