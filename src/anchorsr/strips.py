@@ -77,7 +77,7 @@ def _metadata(picture: Picture, height: int, width: int) -> Iterator[tuple[bytes
     profile = picture.icc_profile
     if profile is not None and profile[16:20] == b"RGB ":
         yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)
-    if picture.dpi is not None:
+    if picture.dpi is not None and all(1 <= value <= 65_535 for value in picture.dpi):
         per_metre = (int(value / 0.0254 + 0.5) for value in picture.dpi)
         yield b"pHYs", struct.pack(">IIB", *per_metre, 1)
     exif = sized_exif(picture.exif, height, width) if picture.exif is not None else None
