@@ -18,6 +18,7 @@ import platform
 import time
 from dataclasses import dataclass
 from importlib import metadata, util
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def choose_engine(
 
 def installed_engines() -> list[str]:
     """The engines whose packages are there; none is imported."""
-    return [name for name in ENGINES if all(util.find_spec(m) for m in _PACKAGES[name])]
+    return [name for name in ENGINES if all(_spec(module) for module in _PACKAGES[name])]
 
 
 def _fastest(
@@ -304,12 +305,19 @@ def _key(data: bytes, threads: int) -> dict[str, Any]:
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
+def _spec(module: str) -> ModuleSpec | None:
+    try:
+        return util.find_spec(module)
+    except (ImportError, ValueError):  # what hides a module, or has put another in its place
+        return None
+
+
 def _version(module: str, distribution: str) -> str:
     """Of an installed package, or when it was installed if another distribution brought it."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        spec = util.find_spec(module)
+        spec = _spec(module)
         origin = Path(spec.origin) if spec and spec.origin else None
         return str(origin.stat().st_mtime_ns) if origin and origin.is_file() else "unknown"
 
