@@ -151,11 +151,12 @@ def _fastest(
     passed = [name for name in names if not trials[name].refusal]
     if any(name in passed for name in unknown):
         for name in passed:
-            if name not in engines:
-                engines[name] = load_engine(data, name=name, threads=threads)
-        times = _time({name: engines[name] for name in passed}, data)
-        for name, milliseconds in times.items():
+            with contextlib.suppress(AnchorSRError):
+                engines[name] = engines.get(name) or load_engine(data, name=name, threads=threads)
+        rivals = {name: engine for name, engine in engines.items() if name in passed}
+        for name, milliseconds in _time(rivals, data).items():
             trials[name] = dataclasses.replace(trials[name], milliseconds=milliseconds)
+    if unknown:
         _remember(key, trials)
     passed.sort(key=lambda name: trials[name].milliseconds)
     for name in passed:
