@@ -36,7 +36,8 @@ from anchorsr.metrics import psnr
 from anchorsr.models import model_path, read_model
 from anchorsr.quantize import dequantize
 from anchorsr.resize import downscale
-from anchorsr.tflite import Edge, read_tflite, summarize, write_tflite
+from anchorsr.tflite import read_tflite, write_tflite
+from anchorsr.tflite_summary import Edge, summarize
 from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 

@@ -41,6 +41,7 @@ LAYERS = [
     "anchorsr.integer",
     "anchorsr.quantize",
     "anchorsr.tflite",
+    "anchorsr.tflite_summary",
     "anchorsr.onnx",
     "anchorsr.finetune",
     # model files that run
@@ -48,9 +49,12 @@ LAYERS = [
     "anchorsr.engines",
     "anchorsr.export",
     "anchorsr.challenge",
+    "anchorsr.cache",
+    "anchorsr.choosing",
     "anchorsr.models",
     "anchorsr.tiling",
     "anchorsr.upscale",
+    "anchorsr.strips",
     "anchorsr.jobs",
     "anchorsr.pipeline",
     "anchorsr.compare",
@@ -80,7 +84,16 @@ TORCH = {
     "anchorsr.finetune",
 }
 
-HEAVY = ["torch", "onnx", "onnxruntime", "ai_edge_litert", "typer", "rich", "pytorch_optimizer"]
+HEAVY = [
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "openvino",
+    "typer",
+    "rich",
+    "pytorch_optimizer",
+]
 
 
 def module_name(path: Path) -> str:

@@ -28,7 +28,8 @@ from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.metrics import psnr
 from anchorsr.quantize import dequantize
-from anchorsr.tflite import Edge, summarize, write_tflite
+from anchorsr.tflite import write_tflite
+from anchorsr.tflite_summary import Edge, summarize
 
 FIXED, FREE, FLOAT = "model.tflite", "model_none.tflite", "model_none_float.tflite"
 FACTOR = 3

@@ -25,6 +25,7 @@ from anchorsr.files import check_free, make_folder, reason
 from anchorsr.images import Picture, check_size, read_picture, write_picture
 from anchorsr.jobs import Job
 from anchorsr.sizes import resize_picture
+from anchorsr.strips import is_for_strips, upscale_to_png
 from anchorsr.upscale import Enlarger
 
 # Pictures read before their turn, and pixels that wait to be written (3 bytes each; one picture
@@ -73,7 +74,10 @@ def upscale_files(
     ):
         read = partial(_read, enlarger=enlarger, overwrite=overwrite, claims=claims)
         write = partial(_write, quality=quality, overwrite=overwrite, claims=claims)
-        larger = (_enlarge(item, enlarger, claims) for item in _ahead(readers, read, jobs))
+        larger = (
+            _enlarge(item, enlarger, claims, overwrite=overwrite)
+            for item in _ahead(readers, read, jobs)
+        )
         yield from _behind(writers, write, larger)
 
 
@@ -114,11 +118,17 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
     return _Open(job, picture, (height, width), target_size)
 
 
-def _enlarge(item: _Open | Done, enlarger: Enlarger, claims: Claims) -> _Open | Done:
+def _enlarge(
+    item: _Open | Done, enlarger: Enlarger, claims: Claims, *, overwrite: bool
+) -> _Open | Done:
     if isinstance(item, Done):
         return item
     error: AnchorSRError
     try:
+        done = _in_strips(item, enlarger, overwrite=overwrite)
+        if done is not None:
+            claims.give_up(item.job.target)
+            return done
         return replace(item, picture=enlarger.through_network(item.picture))
     except AnchorSRError as caught:
         error = caught
@@ -126,6 +136,15 @@ def _enlarge(item: _Open | Done, enlarger: Enlarger, claims: Claims) -> _Open | 
         error = _too_large(item.job)
     claims.give_up(item.job.target)
     return Done(item.job, error)
+
+
+def _in_strips(item: _Open, enlarger: Enlarger, *, overwrite: bool) -> Done | None:
+    """Done, if the result is one that memory might not hold and that can be written in strips."""
+    upscaler, job = enlarger.only_pass(*item.size), item.job
+    if upscaler is None or not is_for_strips(item.picture, job.target, upscaler.factor):
+        return None
+    upscale_to_png(item.picture, upscaler, job.target, overwrite=overwrite)
+    return Done(job, size=item.size, target_size=item.target_size)
 
 
 def _write(item: _Open | Done, *, quality: int, overwrite: bool, claims: Claims) -> Done:

@@ -11,7 +11,6 @@ such a file is refused, never approximated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
@@ -70,7 +69,7 @@ def read_tflite(data: bytes, *, name: str = "") -> Graph:
     """
     if data[4:8] != _IDENTIFIER:
         raise ModelError("this is not a .tflite file: the identifier TFL3 is not there")
-    schema = _schema()
+    schema = schema_module()
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(data)))
         return _Reader(schema, model).graph(name)
@@ -82,52 +81,8 @@ def read_tflite(data: bytes, *, name: str = "") -> Graph:
         raise ModelError(f"this .tflite file is damaged or cut short ({reason})") from error
 
 
-@dataclass(frozen=True)
-class Edge:
-    """Number type and shape of a file's input or output; -1 stands for any height or width."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a `.tflite` file says about itself: operators by name, in the order they run."""
-
-    operators: tuple[str, ...]
-    dtypes: frozenset[str]
-    input: Edge
-    output: Edge
-
-
-def summarize(data: bytes) -> Summary:
-    """The summary of any `.tflite` file of one subgraph, one input and one output, also of one
-    that `read_tflite` refuses. Raises ModelError for bytes that are not such a file.
-    """
-    schema = _schema()
-    try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(data)))
-        (subgraph,) = model.subgraphs
-        kinds = {code: kind for kind, code in vars(schema.BuiltinOperator).items()}
-        dtypes = {code: dtype.lower() for dtype, code in vars(schema.TensorType).items()}
-        codes = [model.operatorCodes[stored.opcodeIndex] for stored in subgraph.operators]
-        edges = []
-        for (index,) in (subgraph.inputs, subgraph.outputs):
-            tensor = subgraph.tensors[index]
-            shape = _list(tensor.shapeSignature) or _list(tensor.shape)
-            edges.append(Edge(dtypes[tensor.type], tuple(shape)))
-        return Summary(
-            tuple(kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in codes),
-            frozenset(dtypes[tensor.type] for tensor in subgraph.tensors),
-            *edges,
-        )
-    except Exception as error:  # as in read_tflite
-        raise ModelError(
-            f"not a .tflite file of one picture network ({type(error).__name__})"
-        ) from error
-
-
-def _schema() -> ModuleType:
+def schema_module() -> ModuleType:
+    """The generated module of the `.tflite` schema, imported when it is first wanted."""
     return import_module("ai_edge_litert.schema_py_generated")
 
 
@@ -150,7 +105,7 @@ class _Writer:
     """Collects the tensors, constants and operators of one file."""
 
     def __init__(self, graph: Graph, size: tuple[int, int] | None) -> None:
-        self._schema = _schema()
+        self._schema = schema_module()
         self._graph = graph
         self._size = size
         self._buffers = [self._schema.BufferT()]  # buffer 0 is empty by convention

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anchorsr.engines import Engine, load_engine
+from anchorsr.choosing import AUTO, choose_engine
 from anchorsr.errors import ModelError
 from anchorsr.images import Picture
 from anchorsr.models import DEFAULT, list_models, model_path, read_model
 from anchorsr.sizes import TargetSize, check_pixels, passes, resize_picture, target_size
-from anchorsr.tiling import upscale_tiled
+from anchorsr.tiling import upscale_strips, upscale_tiled
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -32,28 +33,38 @@ class Upscaler:
     """A model made ready: call it with uint8 RGB (H, W, 3), get (factor · H, factor · W, 3).
 
     model: the name of a shipped network, or the path of a `.tflite` file. factor: what the
-    file says, or 3, unless it is given. Calls from several threads wait for one another.
+    file says, or 3, unless it is given. engine: `litert`, `openvino`, `onnxruntime`, or `auto` for
+    the fastest of them that is installed and exact enough here; the attribute `engine` is the one
+    taken, `why` a line about it and the others. Calls from several threads wait for one another.
+    Raises ModelError for an unknown model, factor or engine, and for an engine that is not exact.
     """
 
     def __init__(
-        self, model: str | Path = DEFAULT, factor: int | None = None, *, threads: int | None = None
+        self,
+        model: str | Path = DEFAULT,
+        factor: int | None = None,
+        *,
+        threads: int | None = None,
+        engine: str = AUTO,
     ) -> None:
         path = model_path(model, factor)
         data, self.graph = read_model(path)
         self.factor = self.graph.factor
         if factor not in (None, self.factor):
             raise ModelError(f"{path} enlarges {self.factor} times, not {factor}")
-        self._engine: Engine = load_engine(data, threads=threads)
+        choice = choose_engine(data, self.graph, name=engine, threads=threads)
+        self.engine, self.why = choice.engine.name, choice.why
+        self._engine = choice.engine
         self._lock = threading.Lock()
-
-    @property
-    def engine_name(self) -> str:
-        """The runtime that computes."""
-        return self._engine.name
 
     def __call__(self, rgb: UInt8Array) -> UInt8Array:
         with self._lock:
             return upscale_tiled(self._engine, rgb, factor=self.factor, halo=self.graph.halo)
+
+    def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
+        """What a call returns, in strips of rows from the top, of which only one is in memory."""
+        with self._lock:
+            yield from upscale_strips(self._engine, rgb, factor=self.factor, halo=self.graph.halo)
 
 
 def upscale(
@@ -64,15 +75,16 @@ def upscale(
     size: tuple[int, int] | None = None,
     model: str | Path = DEFAULT,
     threads: int | None = None,
+    engine: str = AUTO,
 ) -> UInt8Array:
     """A larger picture: uint8 (H, W), (H, W, 3) or (H, W, 4) to the same with factor · H and
     factor · W. The fourth channel is alpha, not premultiplied.
 
     model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
     given; scale: any number of times larger or smaller; size: exactly this (height, width);
-    threads: all processors by default.
-    Raises ValueError for another type or shape, ModelError for an unknown model or factor,
-    OutputError for a scale or size that cannot be.
+    threads: all processors by default; engine: see `Upscaler`.
+    Raises ValueError for another type or shape, ModelError for an unknown model, factor or
+    engine, OutputError for a scale or size that cannot be.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise ValueError(
@@ -82,7 +94,7 @@ def upscale(
         raise ValueError(f"a picture has 3 or 4 channels, not {image.shape[2]}")
     height, width = size or (None, None)
     wanted = TargetSize(scale, height, width, stretch=size is not None)
-    enlarger = Enlarger(model, factor, wanted, threads=threads)
+    enlarger = Enlarger(model, factor, wanted, threads=threads, engine=engine)
     grey = image.ndim == 2
     rgb = np.repeat(image[:, :, None], 3, axis=2) if grey else image[:, :, :3]
     alpha = image[:, :, 3] if not grey and image.shape[2] == 4 else None
@@ -112,25 +124,31 @@ def upscale_picture(picture: Picture, upscaler: Upscaler) -> Picture:
 
 
 def ready_upscaler(
-    model: str | Path, factor: int | None = None, *, threads: int | None = None
+    model: str | Path,
+    factor: int | None = None,
+    *,
+    threads: int | None = None,
+    engine: str = AUTO,
 ) -> Upscaler:
     """The Upscaler of these arguments: that of an earlier call, unless the file has changed."""
     path = model_path(model, factor)
     changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _ready(path, changed, factor, threads)
+    return _ready(path, changed, factor, threads, engine)
 
 
 @functools.lru_cache(maxsize=4)
-def _ready(path: Path, changed: int, factor: int | None, threads: int | None) -> Upscaler:
+def _ready(
+    path: Path, changed: int, factor: int | None, threads: int | None, engine: str
+) -> Upscaler:
     """changed: when the file was, so that one written anew is read anew."""
-    return Upscaler(path, factor, threads=threads)
+    return Upscaler(path, factor, threads=threads, engine=engine)
 
 
 class Enlarger:
     """Pictures of a wanted size, from the networks of one model: call it with a Picture.
 
-    model, factor, threads: as for `Upscaler`. wanted: the size; nothing: the factor. Without a
-    factor, all networks of a shipped model serve, each loaded when it is first needed.
+    model, factor, threads, engine: as for `Upscaler`. wanted: the size; nothing: the factor.
+    Without a factor, all networks of a shipped model serve, each loaded when it is first needed.
     """
 
     def __init__(
@@ -140,9 +158,11 @@ class Enlarger:
         wanted: TargetSize = TargetSize(),
         *,
         threads: int | None = None,
+        engine: str = AUTO,
     ) -> None:
-        self._load = functools.partial(ready_upscaler, model, threads=threads)
+        self._load = functools.partial(ready_upscaler, model, threads=threads, engine=engine)
         first = self._load(factor)
+        self.engine, self.why = first.engine, first.why
         self._upscalers = {first.factor: first}
         shipped = [entry.factor for entry in list_models() if entry.name == model]
         self._factors = shipped if factor is None and shipped else [first.factor]
@@ -164,6 +184,13 @@ class Enlarger:
                 self._upscalers[factor] = self._load(factor)
             picture = upscale_picture(picture, self._upscalers[factor])
         return picture
+
+    def only_pass(self, height: int, width: int) -> Upscaler | None:
+        """The network, where its output of such a picture is the target already."""
+        target, factors = self._steps(height, width)
+        if len(factors) != 1 or target != (height * factors[0], width * factors[0]):
+            return None
+        return self._upscalers.get(factors[0])
 
     def _steps(self, height: int, width: int) -> tuple[tuple[int, int], list[int]]:
         target = target_size(height, width, self._wanted)

@@ -27,7 +27,7 @@ from anchorsr.challenge import (
 from anchorsr.commands.options import AsJson, Force, Threads
 from anchorsr.models import model_path, read_model
 from anchorsr.terminal import bar, print_json, print_table, remark
-from anchorsr.tflite import summarize
+from anchorsr.tflite_summary import summarize
 
 
 def challenge_command(

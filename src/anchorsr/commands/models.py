@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from anchorsr.commands.options import AsJson, Factor, Force, OptionalFactor, Threads, print_scores
+from anchorsr.commands.options import (
+    AsJson,
+    Engine,
+    Factor,
+    Force,
+    OptionalFactor,
+    Threads,
+    print_scores,
+)
+from anchorsr.engines import ENGINES
 from anchorsr.errors import OutputError
 from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
@@ -73,6 +82,7 @@ def evaluate_command(
         int | None, typer.Option(min=0, help="Pixels cut off each side; the factor by default.")
     ] = None,
     threads: Threads = 0,
+    engine: Engine = ENGINES[0],
     as_json: AsJson = False,
 ) -> None:
     """Measure PSNR and SSIM on test sets.
@@ -95,6 +105,7 @@ def evaluate_command(
                         factor=factor,
                         border=border,
                         threads=threads or None,
+                        engine=engine,
                         on_picture=lambda _: advance(),
                     )
                 )

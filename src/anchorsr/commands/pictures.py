@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from anchorsr.commands.options import AsJson, Force, Model, OptionalFactor, Threads
+from anchorsr.choosing import AUTO
+from anchorsr.commands.options import (
+    AsJson,
+    Engine,
+    Force,
+    Model,
+    OptionalFactor,
+    Threads,
+    Verbose,
+)
 from anchorsr.errors import OutputError, StoppedError
 from anchorsr.images import SUFFIXES
 from anchorsr.jobs import Job, plan
@@ -53,11 +62,13 @@ def upscale_command(
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 92,
     threads: Threads = 0,
+    engine: Engine = AUTO,
     force: Force = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would become what, and stop.")
     ] = False,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make pictures larger.
 
@@ -79,7 +90,9 @@ def upscale_command(
     """
     wanted = _wanted(scale, size, width, height, stretch)
     suffix = _suffix(format_name)
-    enlarger = Enlarger(model, factor, wanted, threads=threads or None)
+    enlarger = Enlarger(model, factor, wanted, threads=threads or None, engine=engine)
+    if verbose:
+        remark(f"engine {enlarger.engine}: {enlarger.why}")
     jobs = plan(pictures, output, label=enlarger.label, suffix=suffix, overwrite=force)
     if dry_run:
         results = preview(jobs, enlarger, overwrite=force)
