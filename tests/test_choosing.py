@@ -18,7 +18,7 @@ import pytest
 
 from anchorsr import cache, choosing, cli
 from anchorsr.choosing import Trial, choose_engine, installed_engines
-from anchorsr.engines import ENGINES, Engine, load_engine
+from anchorsr.engines import _CALLS_BEFORE_OWN_PROGRAM, ENGINES, Engine, load_engine
 from anchorsr.errors import GraphError, MissingDependencyError, ModelError
 from anchorsr.evaluate import load_method
 from anchorsr.graph import Conv2D, Graph, Quantization
@@ -133,6 +133,22 @@ def test_a_refusal_is_remembered(loads: dict[str, Any]) -> None:
 def test_an_engine_that_crops_is_a_model_error(loads: dict[str, Any]) -> None:
     loads["openvino"] = Double("openvino", lambda images: run_graph(GRAPH, images)[:, 1:])
     with pytest.raises(ModelError, match="openvino returned"):
+        choose_engine(DATA, GRAPH, name="openvino")
+
+
+def test_a_program_that_an_engine_makes_for_a_size_that_comes_again_is_tried_too(
+    loads: dict[str, Any],
+) -> None:
+    """OpenVINO does after some calls with one size."""
+    seen: list[tuple[int, ...]] = []
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        seen.append(images.shape)
+        made = run_graph(GRAPH, images)
+        return made if seen.count(images.shape) <= _CALLS_BEFORE_OWN_PROGRAM else 255 - made
+
+    loads["openvino"] = Double("openvino", compute)
+    with pytest.raises(ModelError, match="openvino is not exact enough"):
         choose_engine(DATA, GRAPH, name="openvino")
 
 
