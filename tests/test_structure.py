@@ -18,8 +18,18 @@ LAYERS = [
     "anchorsr.errors",
     "anchorsr.files",
     # pictures
+    "anchorsr.picture",
     "anchorsr.exif",
+    "anchorsr.xmp",
+    "anchorsr.formats",
+    "anchorsr.tiff",
+    "anchorsr.png",
+    "anchorsr.gif",
+    "anchorsr.heic",
+    "anchorsr.decode",
+    "anchorsr.encode",
     "anchorsr.images",
+    "anchorsr.animations",
     "anchorsr.resize",
     "anchorsr.metrics",
     "anchorsr.datasets",
@@ -70,7 +80,16 @@ TORCH = {
     "anchorsr.finetune",
 }
 
-HEAVY = ["torch", "onnx", "onnxruntime", "ai_edge_litert", "typer", "rich", "pytorch_optimizer"]
+HEAVY = [
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "typer",
+    "rich",
+    "pytorch_optimizer",
+    "pillow_heif",
+]
 
 
 def module_name(path: Path) -> str:

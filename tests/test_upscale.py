@@ -421,7 +421,7 @@ def test_a_dangling_link_is_an_existing_file(tmp_path: Path) -> None:
     ("output", "message"),
     [
         ("missing/b.png", "not an existing folder"),
-        ("b.gif", "no suffix that can be written"),
+        ("b.bmp", "no suffix that can be written"),
         ("a.png/b", "a.png is not a folder"),
         ("file", "file is not a folder"),
         ("file/b/c", "file is not a folder"),
@@ -488,14 +488,14 @@ def test_a_picture_too_large_for_the_memory_is_reported_and_the_others_are_done(
 ) -> None:
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "ab"]
     module = importlib.import_module("anchorsr.jobs")
-    real = module.read_picture
+    real = module.read_image
 
     def read(path: Path) -> object:
         if path.name == "a.png":
             raise MemoryError
         return real(path)
 
-    monkeypatch.setattr(module, "read_picture", read)
+    monkeypatch.setattr(module, "read_image", read)
     first, second = upscale_files(plan(sources, None, factor=3), upscaler)
     assert "a.png is too large for this machine's memory" in str(first.error)
     assert second == Done(second.job)

@@ -50,6 +50,26 @@ def sized_exif(exif: bytes, height: int, width: int) -> bytes | None:
     return PREFIX + tiff
 
 
+def without_orientation(exif: bytes) -> bytes:
+    """The block without its orientation, for a format that has another place for it.
+
+    The fields after it move up; everything else stays where it is. A block that cannot be read
+    is returned as it is.
+    """
+    tiff = bytearray(exif.removeprefix(PREFIX))
+    try:
+        order, fields, end = _fields(tiff)
+    except struct.error:
+        return exif
+    at = fields.get(0x0112, end)
+    if at < end:
+        tiff[at : end + 4] = tiff[at + 12 : end + 4] + bytes(12)
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        struct.pack_into(order + "H", tiff, start, count - 1)
+    return PREFIX + tiff
+
+
 def _fields(tiff: bytearray) -> tuple[str, dict[int, int], int]:
     """Return the byte order, then what `_directory` says of the main directory.
 

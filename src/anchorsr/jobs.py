@@ -7,17 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anchorsr.animations import check_image, read_image, write_image
 from anchorsr.errors import AnchorSRError, OutputError
 from anchorsr.files import check_folder, check_free, make_folder
-from anchorsr.images import (
-    SUFFIXES,
-    check_size,
-    find_pictures,
-    format_of,
-    read_picture,
-    write_picture,
-)
-from anchorsr.upscale import Upscaler, upscale_picture
+from anchorsr.images import SUFFIXES, find_pictures, format_of
+from anchorsr.upscale import Upscaler, upscale_image
 
 
 @dataclass(frozen=True)
@@ -80,12 +74,11 @@ def upscale_files(
     """Do the jobs one after another; a bad file does not keep the others from being done."""
     for job in jobs:
         try:
-            picture = read_picture(job.source)
-            height, width = (side * upscaler.factor for side in picture.rgb.shape[:2])
-            check_size(job.target, height, width)
-            larger = upscale_picture(picture, upscaler)
+            image = read_image(job.source)
+            check_image(job.target, image, upscaler.factor)
+            larger = upscale_image(image, upscaler)
             make_folder(job.target.parent)
-            write_picture(job.target, larger, quality=quality, overwrite=overwrite)
+            write_image(job.target, larger, quality=quality, overwrite=overwrite)
         except AnchorSRError as error:
             yield Done(job, error)
         except MemoryError:
