@@ -40,11 +40,12 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Pic
     _check(image, path, depth)
     turned = _tiff_tag(image, 0x0112, 1) if format_name == "TIFF" else None
     if depth == 16:
-        rgb, alpha = _colours_of_16_bits(file, image)
+        rgb, alpha, grey = _colours_of_16_bits(file, image)
     else:
         with quietly():
             image.load()
         rgb, alpha = colours(image, depth)
+        grey = image.mode in ("1", "L", "LA")
     metadata, orientation = metadata_of(image)
     if turned is not None:  # Pillow turns a TIFF, and nothing else, as it decodes
         dpi = metadata.dpi if _tiff_tag(image, 0x011A, None) is not None else None
@@ -56,7 +57,7 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Pic
     return Picture(
         rgb=turn(rgb, orientation),
         alpha=None if alpha is None else turn(alpha, orientation),
-        grey=image.mode in ("1", "L", "LA") or image.mode.startswith("I;16"),
+        grey=grey,
         **vars(metadata),
     )
 
@@ -184,8 +185,10 @@ def _pages(image: Any, frames: int) -> int:
     return count
 
 
-def _colours_of_16_bits(file: BinaryIO, image: ImageFile.ImageFile) -> tuple[Pixels, Pixels | None]:
-    """uint16 RGB and, if there is one, alpha of an opened PNG or TIFF.
+def _colours_of_16_bits(
+    file: BinaryIO, image: ImageFile.ImageFile
+) -> tuple[Pixels, Pixels | None, bool]:
+    """uint16 RGB, alpha if there is one, and whether it is grey, of an opened PNG or TIFF.
 
     Of 16-bit colours Pillow keeps the high bytes, for a given order of bytes. So they are
     decoded twice, the second time in the other order, which gives the low bytes.
@@ -196,11 +199,10 @@ def _colours_of_16_bits(file: BinaryIO, image: ImageFile.ImageFile) -> tuple[Pix
         values: Pixels = _load(image).astype(np.uint16)[..., None]
         if image.format == "TIFF" and _tiff_tag(image, 0x0106, 0) == 0:
             values = 65_535 - values  # white is zero, which Pillow leaves so at this depth
-    elif image.mode == "LA":  # two channels of 16 bits are as many bytes as four of 8
+    elif raw.startswith("LA"):  # two channels of 16 bits are as many bytes as four of 8
         image._mode = "RGBA"
         both = _load(image, "RGBA").astype(np.uint16)
         values = both[..., ::2] << 8 | both[..., 1::2]
-        image._mode = "LA"
     else:
         premultiplied = raw.startswith("RGBa")
         raw = raw.replace("a", "A")
@@ -210,12 +212,13 @@ def _colours_of_16_bits(file: BinaryIO, image: ImageFile.ImageFile) -> tuple[Pix
         if premultiplied:
             weight = np.maximum(values[..., 3:], 1) / 65_535
             values[..., :3] = np.minimum(np.rint(values[..., :3] / weight), 65_535)
-    rgb = np.repeat(values[..., :1], 3, axis=-1) if values.shape[-1] < 3 else values[..., :3]
+    grey = values.shape[-1] < 3
+    rgb = np.repeat(values[..., :1], 3, axis=-1) if grey else values[..., :3]
     alpha = values[..., -1] if values.shape[-1] in (2, 4) else None
     if alpha is None and isinstance(transparent, int | tuple):
         matches = (rgb == np.array(transparent)).all(axis=-1)
         alpha = np.where(matches, 0, 65_535).astype(np.uint16)
-    return rgb, alpha
+    return rgb, alpha, grey
 
 
 def _tiff_tag(image: Any, tag: int, default: Any) -> Any:

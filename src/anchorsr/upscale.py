@@ -120,8 +120,9 @@ def upscale_picture(picture: Picture, upscaler: Upscaler) -> Picture:
     within which 257 values each result lies; among these the result is the one nearest to the
     16-bit picture enlarged with a bicubic filter. So the result rounds to exactly what the 8-bit
     picture would have become, a flat area keeps its value, and a gradient stays smooth. (To add
-    the low bits to their block unchanged, as the network's anchor does with a pixel, shows
-    every place where the high bits step: docs/experiments.md.)
+    the low bits to their block unchanged, as the network's anchor does with a pixel, leaves
+    stairs: on a ramp of 60 a pixel an error of 16.5 RMS, here 3.0; bicubic low bits, 31.2, since
+    they wrap wherever the high bits step.)
     """
     rgb, alpha, factor = picture.rgb, picture.alpha, upscaler.factor
     if alpha is not None:
