@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from anchorsr.errors import PictureError
-from anchorsr.exif import upright_exif
+from anchorsr.exif import exif_dpi, upright_exif
 from anchorsr.formats import check_pixels, frame_count, open_image, quietly
 from anchorsr.heic import heic_pixels, open_heic
 from anchorsr.picture import Metadata, Picture, Pixels
@@ -69,7 +69,7 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
         image.info.get(name) for name in ("icc_profile", "exif", "xmp", "dpi")
     )
     orientation, exif = upright_exif(exif) if isinstance(exif, bytes) else (1, None)
-    dpi = checked_dpi(dpi)
+    dpi = checked_dpi(dpi) or (checked_dpi(exif_dpi(exif)) if exif is not None else None)
     metadata = Metadata(
         icc_profile=_checked_profile(profile),
         exif=exif,

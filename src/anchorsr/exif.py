@@ -70,6 +70,25 @@ def without_orientation(exif: bytes) -> bytes:
     return PREFIX + tiff
 
 
+def exif_dpi(exif: bytes) -> tuple[float, float] | None:
+    """The resolution that a block states, (horizontal, vertical); None if there is none."""
+    tiff = bytearray(exif.removeprefix(PREFIX))
+    values = []
+    try:
+        order, fields, _ = _fields(tiff)
+        for tag in (0x011A, 0x011B):
+            (offset,) = struct.unpack_from(order + "I", tiff, fields[tag] + 8)
+            numerator, denominator = struct.unpack_from(order + "II", tiff, offset)
+            values.append(numerator / denominator)
+        unit = 2
+        if 0x0128 in fields:
+            (unit,) = struct.unpack_from(order + "H", tiff, fields[0x0128] + 8)
+    except (struct.error, KeyError, ZeroDivisionError):
+        return None
+    inches = 2.54 if unit == 3 else 1.0
+    return values[0] * inches, values[1] * inches
+
+
 def _fields(tiff: bytearray) -> tuple[str, dict[int, int], int]:
     """Return the byte order, then what `_directory` says of the main directory.
 

@@ -20,6 +20,7 @@ from anchorsr.png import changed_box
 UInt8Array = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 _CLEAR = 255  # the palette's last entry, which is not drawn
+_CODE = np.array([1, 1 << 8, 1 << 16], np.int32)  # a colour as one number
 _KEEP, _RESTORE = 1, 2  # what becomes of a frame when its time is over
 
 
@@ -90,18 +91,40 @@ def _packed(rgb: UInt8Array, wanted: Mask) -> tuple[bytes, bytes]:
     indices = np.full(wanted.shape, _CLEAR, np.uint8)
     table = bytes(768)
     if wanted.any():
-        colours = np.ascontiguousarray(rgb[wanted])[None]
-        choice = Image.fromarray(colours).quantize(_CLEAR, Image.Quantize.MEDIANCUT)
-        chosen = bytes(choice.getpalette() or ())[: 3 * _CLEAR]
-        table = chosen + chosen[:3] * (256 - len(chosen) // 3)  # also in place of the clear one
+        exact, mixed = _chosen(rgb[wanted])
+        chosen = np.concatenate((_colours(exact), mixed))
+        chosen = np.concatenate((chosen, chosen[:1].repeat(256 - len(chosen), axis=0)))
+        table = chosen.tobytes()
         palette = Image.new("P", (1, 1))
         palette.putpalette(table)
         dithered = Image.fromarray(np.ascontiguousarray(rgb)).quantize(
             palette=palette, dither=Image.Dither.FLOYDSTEINBERG
         )
-        nearest = np.asarray(dithered)[wanted]
-        indices[wanted] = np.where(nearest == _CLEAR, 0, nearest)
+        nearest = np.where(np.asarray(dithered) == _CLEAR, 0, np.asarray(dithered))
+        # Pillow looks colours up in steps of four; what is in the table is taken as it is.
+        codes = rgb @ _CODE
+        place = np.searchsorted(exact, codes).clip(max=max(len(exact) - 1, 0))
+        same = exact[place] == codes if len(exact) else np.zeros_like(wanted)
+        indices[wanted] = np.where(same, place, nearest)[wanted]
     return table, _lzw(indices)
+
+
+def _chosen(colours: UInt8Array) -> tuple[npt.NDArray[np.int32], UInt8Array]:
+    """255 colours at most for all of (N, 3): those of large areas, sorted codes, and mixtures."""
+    codes = colours @ _CODE
+    different, counts = np.unique(codes, return_counts=True)
+    if len(different) <= _CLEAR:
+        return different, np.empty((0, 3), np.uint8)
+    exact = different[counts * _CLEAR > len(colours)]  # fewer than 255
+    rest = colours[~np.isin(codes, exact)]
+    mixture = Image.fromarray(rest[None]).quantize(_CLEAR - len(exact), Image.Quantize.MEDIANCUT)
+    mixed = np.array(mixture.getpalette(), np.uint8).reshape(-1, 3)
+    return exact, mixed[: _CLEAR - len(exact)]
+
+
+def _colours(codes: npt.NDArray[np.int32]) -> UInt8Array:
+    colours: UInt8Array = (codes[:, None] >> np.array([0, 8, 16]) & 255).astype(np.uint8)
+    return colours
 
 
 def _lzw(indices: UInt8Array) -> bytes:
