@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import PIL._imaging
 from PIL import (
     AvifImagePlugin,
     GifImagePlugin,
@@ -57,8 +60,9 @@ _PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 
-# Warning filters belong to the process, so one thread at a time may change them.
-_warnings_lock = threading.Lock()
+# Warning filters, and what libtiff does with errors, belong to the process, so one thread at a
+# time may change them.
+_process_lock = threading.Lock()
 
 
 def format_of(path: Path) -> str:
@@ -133,10 +137,29 @@ def open_image(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without Pillow's warnings: of metadata that is ignored here, and of its limit on pixels."""
-    with _warnings_lock, warnings.catch_warnings():
+    """Without Pillow's warnings, of metadata that is ignored here and of its limit on pixels, and
+    without the lines that libtiff writes to standard error beside failing.
+    """
+    with _process_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        set_handler = _libtiff_handler()
+        previous = set_handler(None) if set_handler else None
+        try:
+            yield
+        finally:
+            if set_handler:
+                set_handler(previous)
+
+
+@functools.cache
+def _libtiff_handler() -> Callable[[int | None], int | None] | None:
+    """libtiff's TIFFSetErrorHandler, which returns the handler before; None where it is hidden."""
+    try:
+        function = ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError, TypeError):
+        return None
+    function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    return function
 
 
 def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:

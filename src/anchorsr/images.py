@@ -98,17 +98,20 @@ def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
     Hidden files and folders are left out. Raises DataError if there is no such folder, if a
     folder cannot be listed, or if it holds no picture.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not an existing folder; give a folder of pictures")
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed: {reason(error)}") from error
 
     found = []
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if is_picture_name(path) and path.is_file()]
+    try:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not an existing folder; give a folder of pictures")
+        for parent, folders, names in os.walk(folder, onerror=fail):
+            folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+            paths = (Path(parent, name) for name in names if not name.startswith("."))
+            found += [path for path in paths if is_picture_name(path) and path.is_file()]
+    except OSError as error:  # a folder above, or the folder of a linked file, may not be entered
+        fail(error)
     if not found:
         raise DataError(f"{folder} holds no picture; expected files named {', '.join(SUFFIXES)}")
     return sorted(found)
