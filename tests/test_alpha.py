@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anchorsr.picture import Picture, from_eight_bits
+from anchorsr.picture import Picture
 from anchorsr.upscale import Upscaler, upscale_picture
 
 SIZE = 40
@@ -49,7 +49,7 @@ def test_garbage_below_transparent_pixels_is_never_seen(
     dirty = np.where(alpha[:, :, None] > 0, colour, np.uint8(garbage))
     pictures = [Picture(rgb, alpha) for rgb in (colour, dirty)]
     if deep:
-        pictures = [Picture(from_eight_bits(p.rgb), from_eight_bits(alpha)) for p in pictures]
+        pictures = [Picture(p.rgb * np.uint16(257), alpha * np.uint16(257)) for p in pictures]
     clean, result = (upscale_picture(picture, upscaler) for picture in pictures)
     np.testing.assert_array_equal(result.rgb, clean.rgb)
     for background in (0, 255):

@@ -20,6 +20,7 @@ from anchorsr.errors import DataError, OutputError, PictureError
 from anchorsr.images import (
     SUFFIXES,
     Picture,
+    check_size,
     find_pictures,
     read_picture,
     read_rgb,
@@ -597,6 +598,13 @@ def test_longest_side_of_a_format_is_kept_to(tmp_path: Path, suffix: str, longes
             write_picture(path, Picture(np.zeros(shape, np.uint8)))
     write_picture(path, Picture(np.zeros((1, longest, 3), np.uint8)))
     assert read_rgb(path).shape == (1, longest, 3)
+
+
+def test_more_pixels_than_readers_of_avif_accept_are_refused() -> None:
+    for suffix, side in ((".avif", 16_385), (".avif", 32_769), (".heic", 16_889)):
+        with pytest.raises(OutputError, match=r"write a \.png"):
+            check_size(Path(f"a{suffix}"), side, side)
+    check_size(Path("a.avif"), 16_384, 16_384)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no umask")

@@ -32,7 +32,7 @@ from anchorsr.formats import (
     open_image,
     quietly,
 )
-from anchorsr.gif import encode_gif
+from anchorsr.gif import check_gif_end, encode_gif
 from anchorsr.images import reading, write_file, write_picture
 from anchorsr.picture import Metadata, Picture, Pixels
 from anchorsr.png import encode_apng
@@ -135,7 +135,7 @@ def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> A
         if file.read(1) == b"\x10":
             raise PictureError(f"{path} is a 16-bit animation; convert it to 8 bits first")
     if kind == "GIF":
-        _check_end(file)
+        check_gif_end(file)
     metadata, orientation = metadata_of(image)
     durations = []
     transparent = False
@@ -187,25 +187,6 @@ def _plays(image: Image.Image, kind: str) -> int:
     if kind == "GIF":
         return 1 if loop is None else loop + 1 if loop else 0
     return loop if isinstance(loop, int) else 0
-
-
-def _check_end(file: BinaryIO) -> None:
-    """Raise ValueError for a GIF that is cut off: Pillow takes what there is for all."""
-    file.seek(10)
-    flags = file.read(3)[0]
-    file.seek(13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0))
-    while (kind := file.read(1)) != b";":
-        if kind == b",":
-            flags = file.read(9)[8]
-            file.seek((3 << ((flags & 7) + 1) if flags & 0x80 else 0) + 1, io.SEEK_CUR)
-        elif kind == b"!":
-            file.seek(1, io.SEEK_CUR)
-        elif kind != b"\0":  # some writers put too many ends of blocks
-            raise ValueError("cut off, or unknown blocks")
-        while kind != b"\0" and (size := file.read(1)) != b"\0":
-            if not size:
-                raise ValueError("cut off")
-            file.seek(size[0], io.SEEK_CUR)
 
 
 def _encode(animation: Animation, format_name: str, quality: int) -> bytes:

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, ImageFile
 from anchorsr.errors import PictureError
 from anchorsr.exif import exif_dpi, upright_exif
 from anchorsr.formats import check_pixels, frame_count, open_image, quietly
+from anchorsr.gif import check_gif_end
 from anchorsr.heic import heic_pixels, open_heic
 from anchorsr.picture import Metadata, Picture, Pixels
 from anchorsr.tiff import exif_of_tiff
@@ -38,12 +39,13 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Pic
     check_pixels(path, image.width, image.height, max_pixels)
     depth = _depth(file, image)
     _check(image, path, depth)
+    if format_name == "GIF":
+        check_gif_end(file)
     turned = _tiff_tag(image, 0x0112, 1) if format_name == "TIFF" else None
     if depth == 16:
         rgb, alpha, grey = _colours_of_16_bits(file, image)
     else:
-        with quietly():
-            image.load()
+        _load(image)
         rgb, alpha = colours(image, depth)
         grey = image.mode in ("1", "L", "LA")
     metadata, orientation = metadata_of(image)
@@ -239,7 +241,8 @@ def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
             )
             for tile in image.tile
         ]
-    with quietly():
+    # Only for TIFF, since one thread at a time can be quiet.
+    with quietly() if image.format == "TIFF" else contextlib.nullcontext():
         image.load()
     return np.asarray(image)
 

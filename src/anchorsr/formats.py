@@ -44,9 +44,10 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 MAX_PIXELS = 100_000_000
 
 # The pixels a side that each format, or the library that reads it, can hold. JPEG could say
-# 65,535, but libjpeg (JPEG_MAX_DIMENSION) stops at 65,500; libavif and libheif refuse to read
-# more than 32,768; x265 encodes at most 16,384.
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 32_768, "HEIC": 16_384}
+# 65,535, but libjpeg (JPEG_MAX_DIMENSION) stops at 65,500; libavif refuses to read more than
+# 32,768 a side, or than a square of 16,384; HEVC's highest level, 6.2, ends at 16,888.
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 32_768, "HEIC": 16_888}
+_MOST_PIXELS = {"AVIF": 16_384**2}
 
 _PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -90,6 +91,12 @@ def check_size(path: Path, height: int, width: int) -> None:
         raise OutputError(
             f"{path} would have {width} x {height} pixels, more than the {limit} a side that "
             f"{format_name} can hold; write a .png file"
+        )
+    most = _MOST_PIXELS.get(format_name)
+    if most is not None and height * width > most:
+        raise OutputError(
+            f"{path} would have {width} x {height} pixels, more than the {most} that readers of "
+            f"{format_name} accept; write a .png file"
         )
 
 

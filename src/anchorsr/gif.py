@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,28 @@ def encode_gif(
             drawn = opaque.copy()
             drawn[place] = False
     return b"".join([*parts, b";"])
+
+
+def check_gif_end(file: BinaryIO) -> None:
+    """Raise ValueError for a GIF that is cut off, even after a whole frame.
+
+    Pillow takes the frames that there are for all.
+    """
+    file.seek(10)
+    flags = file.read(3)[0]
+    file.seek(13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0))
+    while (kind := file.read(1)) != b";":
+        if kind == b",":
+            flags = file.read(9)[8]
+            file.seek((3 << ((flags & 7) + 1) if flags & 0x80 else 0) + 1, io.SEEK_CUR)
+        elif kind == b"!":
+            file.seek(1, io.SEEK_CUR)
+        elif kind != b"\0":  # some writers put too many ends of blocks
+            raise ValueError("cut off, or unknown blocks")
+        while kind != b"\0" and (size := file.read(1)) != b"\0":
+            if not size:
+                raise ValueError("cut off")
+            file.seek(size[0], io.SEEK_CUR)
 
 
 def _with_next(

@@ -66,8 +66,3 @@ def eight_bits(pixels: Pixels) -> npt.NDArray[np.uint8]:
         return pixels
     # 65535 is 255 · 257, so v / 257, rounded; v + 128 needs 17 bits.
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def from_eight_bits(pixels: Pixels) -> Pixels:
-    """uint8 as uint16 on 0 to 65535, exactly."""
-    return pixels.astype(np.uint16) * np.uint16(257)
