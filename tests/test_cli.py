@@ -253,7 +253,7 @@ def test_json_of_upscale(call: Call, tmp_path: Path) -> None:
     sizes = {"input_height": 6, "input_width": 5, "output_height": 18, "output_width": 15}
     assert good == {**names, "status": "done", **sizes}
     assert (bad["input"], bad["status"]) == (str(Path("in/b.png")), "failed")
-    assert "not a PNG, JPEG or WebP" in bad["error"]
+    assert "not a PNG, JPEG, WebP" in bad["error"]
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
     (tmp_path / "in" / "b.png").unlink()
@@ -308,12 +308,12 @@ def jpeg(size: int) -> bytes:
 
 
 BAD_PICTURES = {
-    "text.png": (b"words", "not a PNG, JPEG or WebP"),
+    "text.png": (b"words", "not a PNG, JPEG, WebP"),
     "empty.png": (b"", "empty"),
     "cut.jpg": (jpeg(64)[:1000], "damaged"),
     "cut.png": (png_header(10, 10), "damaged"),
     "bomb.png": (png_header(60_000, 60_000), "60000 x 60000 pixels"),
-    "deep.png": (png_header(10, 10, 16), "16-bit"),
+    "deep.png": (png_header(10, 10, 16), "damaged"),
     "[bold]:bug:.png": (b"words", r"[bold]:bug:.png is not"),
 }
 
@@ -331,12 +331,25 @@ def test_a_bad_picture_is_one_line(call: Call, tmp_path: Path, name: str) -> Non
         assert tree(tmp_path) == before
 
 
-def test_a_real_16_bit_picture_is_refused_by_name(call: Call, tmp_path: Path) -> None:
+def test_a_16_bit_picture_stays_one(call: Call, tmp_path: Path) -> None:
     grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    result = call("upscale", "deep.png")
+    assert call("upscale", "deep.png").code == 0
+    with Image.open(tmp_path / "deep_x3.png") as image:
+        assert (image.mode, image.size) == ("I;16", (24, 24))
+
+
+def test_an_animation_stays_one_and_becomes_no_still_picture(call: Call, tmp_path: Path) -> None:
+    frames = [Image.fromarray(picture(seed, 8, 8)[0]) for seed in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=70)
+    assert call("upscale", "a.gif").code == 0
+    with Image.open(tmp_path / "a_x3.gif") as image:
+        assert (image.n_frames, image.size, image.info["duration"]) == (3, (24, 24), 70)
+    before = tree(tmp_path)
+    result = call("upscale", "a.gif", "-o", "a.jpg")
     assert_one_error(result)
-    assert "deep.png is a 16-bit picture" in result.err
+    assert "a.jpg would be an animation, which JPEG cannot hold" in result.err
+    assert tree(tmp_path) == before
 
 
 def test_a_bad_file_among_good_ones_is_reported_and_the_others_are_done(
@@ -386,7 +399,7 @@ FAILURES = {
     "upscale missing.png": "missing.png cannot be opened",
     "upscale missing/deeper.png": "deeper.png cannot be opened",
     "upscale empty": "empty holds no picture",
-    "upscale file": "file is not a PNG, JPEG or WebP",
+    "upscale file": "file is not a PNG, JPEG, WebP",
     # Outputs
     "upscale a.png -o a.png": "a.png is an input",
     "upscale a.png -o a.png --force": "a.png is an input",
@@ -396,7 +409,7 @@ FAILURES = {
     "upscale a.png -o file/out.png": "not an existing folder",
     "upscale a.png -o missing/out.png": "missing is not an existing folder",
     "upscale a.png pictures -o taken.png": "taken.png is not a folder",
-    "upscale a.png -o out.tiff": "no suffix that can be written",
+    "upscale a.png -o out.bmp": "no suffix that can be written",
     "upscale a.png a.png": "two pictures would become a_x3.png",
     "upscale a.png -o out.png --format jpg": "says its format already",
     "upscale a.png -o out.webp --size 17000x9 --stretch": "16383 a side that WEBP can hold",

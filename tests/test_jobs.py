@@ -414,7 +414,7 @@ def test_a_file_that_appears_at_the_last_moment_counts_as_done(
         path.write_text("faster")
         real(path, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "write_picture", write)
+    monkeypatch.setattr(pipeline, "write_image", write)
     (done,) = upscale_files([Job(source, target)], enlarger)
     assert (done.error, done.skipped) == (None, "there already")
     assert target.read_text() == "faster"
@@ -434,7 +434,7 @@ def test_two_runs_share_the_work_and_do_nothing_twice(
         real(path, *arguments, **options)
         written.append(path.name)
 
-    monkeypatch.setattr(pipeline, "write_picture", write)
+    monkeypatch.setattr(pipeline, "write_image", write)
 
     def run(overwrite: bool) -> list[Done]:
         jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3", overwrite=overwrite)
@@ -521,7 +521,7 @@ def test_a_picture_too_large_for_the_memory_is_reported_and_the_others_are_done(
     tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abcd"]
-    refused = {"read_picture": "a.png", "write_picture": "c_x3.png"}
+    refused = {"read_image": "a.png", "write_image": "c_x3.png"}
 
     def refuse(name: str) -> None:
         real = getattr(pipeline, name)
@@ -553,7 +553,7 @@ def test_results_come_in_the_order_of_the_jobs(
         time.sleep(0.02 if path.name in ("0.png", "3.png") else 0)
         real(path, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "write_picture", write)
+    monkeypatch.setattr(pipeline, "write_image", write)
     jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
     assert [done.job for done in upscale_files(jobs, enlarger)] == jobs
 
@@ -587,8 +587,8 @@ def test_reading_and_writing_go_on_while_the_network_works(
                 time.sleep(0.001)
             return picture
 
-    monkeypatch.setattr(pipeline, "read_picture", reading)
-    monkeypatch.setattr(pipeline, "write_picture", writing)
+    monkeypatch.setattr(pipeline, "read_image", reading)
+    monkeypatch.setattr(pipeline, "write_image", writing)
     done = list(upscale_files(plan(sources, None, label="x3"), Waiting(threads=1)))
     assert [d.error for d in done] == [None] * 3
 
@@ -619,8 +619,8 @@ def test_what_is_in_memory_is_bounded(
         time.sleep(0.02)
         real_write(path, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "read_picture", reading)
-    monkeypatch.setattr(pipeline, "write_picture", writing)
+    monkeypatch.setattr(pipeline, "read_image", reading)
+    monkeypatch.setattr(pipeline, "write_image", writing)
     jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
     assert all(done.error is None for done in upscale_files(jobs, Counting(threads=1)))
     assert max(seen) <= 6  # two read ahead, one in and one out of the network, two being written

@@ -201,7 +201,7 @@ def test_the_pipeline_takes_the_way_that_fits(
     (done,) = upscale_files([Job(source, tmp_path / "whole.png")], enlarger)
     assert done.error is None
     monkeypatch.setattr(strips, "_available_memory", lambda: 10_000)
-    monkeypatch.setattr(pipeline, "write_picture", None)
+    monkeypatch.setattr(pipeline, "write_image", None)
     (done,) = upscale_files([Job(source, tmp_path / "out" / "strips.png")], enlarger)
     assert done.error is None
     whole, streamed = (

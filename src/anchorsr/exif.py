@@ -50,6 +50,45 @@ def sized_exif(exif: bytes, height: int, width: int) -> bytes | None:
     return PREFIX + tiff
 
 
+def without_orientation(exif: bytes) -> bytes:
+    """The block without its orientation, for a format that has another place for it.
+
+    The fields after it move up; everything else stays where it is. A block that cannot be read
+    is returned as it is.
+    """
+    tiff = bytearray(exif.removeprefix(PREFIX))
+    try:
+        order, fields, end = _fields(tiff)
+    except struct.error:
+        return exif
+    at = fields.get(0x0112, end)
+    if at < end:
+        tiff[at : end + 4] = tiff[at + 12 : end + 4] + bytes(12)
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        struct.pack_into(order + "H", tiff, start, count - 1)
+    return PREFIX + tiff
+
+
+def exif_dpi(exif: bytes) -> tuple[float, float] | None:
+    """The resolution that a block states, (horizontal, vertical); None if there is none."""
+    tiff = bytearray(exif.removeprefix(PREFIX))
+    values = []
+    try:
+        order, fields, _ = _fields(tiff)
+        for tag in (0x011A, 0x011B):
+            (offset,) = struct.unpack_from(order + "I", tiff, fields[tag] + 8)
+            numerator, denominator = struct.unpack_from(order + "II", tiff, offset)
+            values.append(numerator / denominator)
+        unit = 2
+        if 0x0128 in fields:
+            (unit,) = struct.unpack_from(order + "H", tiff, fields[0x0128] + 8)
+    except (struct.error, KeyError, ZeroDivisionError):
+        return None
+    inches = 2.54 if unit == 3 else 1.0
+    return values[0] * inches, values[1] * inches
+
+
 def _fields(tiff: bytearray) -> tuple[str, dict[int, int], int]:
     """Return the byte order, then what `_directory` says of the main directory.
 

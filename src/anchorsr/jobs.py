@@ -15,7 +15,7 @@ from pathlib import Path
 
 from anchorsr.errors import AnchorSRError, DataError, OutputError
 from anchorsr.files import check_folder, check_free, reason
-from anchorsr.images import SUFFIXES, format_of
+from anchorsr.formats import SUFFIXES, format_of
 from anchorsr.sizes import original_stem
 
 

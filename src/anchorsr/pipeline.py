@@ -7,8 +7,8 @@ codecs and filters leave Python's lock, so they take the processors that the net
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +16,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
+from anchorsr.animations import Animation, check_image, read_image, write_image
 from anchorsr.claims import Claims
 from anchorsr.engines import default_threads
-from anchorsr.errors import AnchorSRError, OutputError, PictureError
-from anchorsr.files import check_free, make_folder, reason
-from anchorsr.images import Picture, check_size, read_picture, write_picture
+from anchorsr.errors import AnchorSRError, OutputError
+from anchorsr.files import check_free, make_folder
+from anchorsr.formats import check_size, open_image
+from anchorsr.heic import open_heic
+from anchorsr.images import reading
 from anchorsr.jobs import Job
+from anchorsr.picture import Picture
 from anchorsr.sizes import resize_picture
 from anchorsr.strips import is_for_strips, upscale_to_png
 from anchorsr.upscale import Enlarger
@@ -50,10 +52,10 @@ class Done:
 
 @dataclass(frozen=True)
 class _Open:
-    """A job whose picture is in memory and whose output is claimed; sizes as in `Done`."""
+    """A job whose picture or animation is open and whose output is claimed; sizes as in `Done`."""
 
     job: Job
-    picture: Picture
+    image: Picture | Animation
     size: tuple[int, int]
     target_size: tuple[int, int]
 
@@ -100,9 +102,9 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
     if job.problem is not None or skipped:
         return Done(job, job.problem, skipped)
     try:
-        picture = read_picture(job.source)
-        height, width = picture.rgb.shape[:2]
-        target_size = _target_size(job, (height, width), enlarger)
+        image = read_image(job.source)
+        target_size = _target_size(job, image.size, enlarger)
+        check_image(job.target, image, *target_size)
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
         if not claims.take(job.target):
@@ -115,7 +117,7 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
         return Done(job, error)
     except MemoryError:
         return Done(job, _too_large(job))
-    return _Open(job, picture, (height, width), target_size)
+    return _Open(job, image, image.size, target_size)
 
 
 def _enlarge(
@@ -129,7 +131,9 @@ def _enlarge(
         if done is not None:
             claims.give_up(item.job.target)
             return done
-        return replace(item, picture=enlarger.through_network(item.picture))
+        if isinstance(item.image, Animation):  # whose frames are made as they are written
+            return replace(item, image=enlarger.animate(item.image))
+        return replace(item, image=enlarger.through_network(item.image))
     except AnchorSRError as caught:
         error = caught
     except MemoryError:
@@ -140,10 +144,12 @@ def _enlarge(
 
 def _in_strips(item: _Open, enlarger: Enlarger, *, overwrite: bool) -> Done | None:
     """Done, if the result is one that memory might not hold and that can be written in strips."""
-    upscaler, job = enlarger.only_pass(*item.size), item.job
-    if upscaler is None or not is_for_strips(item.picture, job.target, upscaler.factor):
+    upscaler, job, image = enlarger.only_pass(*item.size), item.job, item.image
+    if upscaler is None or isinstance(image, Animation):
         return None
-    upscale_to_png(item.picture, upscaler, job.target, overwrite=overwrite)
+    if not is_for_strips(image, job.target, upscaler.factor):
+        return None
+    upscale_to_png(image, upscaler, job.target, overwrite=overwrite)
     return Done(job, size=item.size, target_size=item.target_size)
 
 
@@ -153,8 +159,10 @@ def _write(item: _Open | Done, *, quality: int, overwrite: bool, claims: Claims)
     job = item.job
     done = Done(job, size=item.size, target_size=item.target_size)
     try:
-        picture = resize_picture(item.picture, *item.target_size)
-        write_picture(job.target, picture, quality=quality, overwrite=overwrite)
+        image = item.image
+        if isinstance(image, Picture):
+            image = resize_picture(image, *item.target_size)
+        write_image(job.target, image, quality=quality, overwrite=overwrite)
     except AnchorSRError as error:
         # Where there are no claims, another run can have been faster.
         skipped = _why_skip(job, overwrite)
@@ -191,16 +199,13 @@ def _target_size(job: Job, size: tuple[int, int], enlarger: Enlarger) -> tuple[i
 
 def _size_in_header(path: Path) -> tuple[int, int]:
     """Upright (height, width) of a picture file that is not decoded."""
-    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
-        raise PictureError(f"{path} is a folder or a device; give a picture file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except Exception as error:  # as for a damaged picture that is read
-        raise PictureError(f"{path} cannot be opened as a picture ({reason(error)})") from error
+    with reading(path) as (file, kind):
+        if kind == "HEIC":
+            width, height = open_heic(file).size  # which is upright already
+            return height, width
+        image = open_image(file, kind)
+        width, height = image.size
+        turned = kind != "AVIF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
@@ -209,7 +214,7 @@ def _too_large(job: Job) -> OutputError:
 
 
 def _pixels(item: _Open | Done) -> int:
-    return item.picture.rgb.shape[0] * item.picture.rgb.shape[1] if isinstance(item, _Open) else 0
+    return math.prod(item.image.size) if isinstance(item, _Open) else 0
 
 
 @contextlib.contextmanager

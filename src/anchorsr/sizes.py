@@ -20,7 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.errors import OutputError
-from anchorsr.images import MAX_PIXELS, Picture
+from anchorsr.formats import MAX_PIXELS
+from anchorsr.picture import Picture
 
 # What a network of factor 4 makes of the largest picture that is read.
 MAX_TARGET_PIXELS = 16 * MAX_PIXELS

@@ -1,8 +1,8 @@
 """Pictures made larger: array to array, picture to picture.
 
 Colour goes through the network. Alpha is resized with a bicubic filter, and colour below
-fully transparent pixels is first replaced by what is visible around them, so that whatever a
-program left there never bleeds into the visible edge.
+transparent and nearly transparent pixels is first replaced by what is visible around them, so
+that whatever a program left there never bleeds into the visible edge.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.animations import Animation
 from anchorsr.choosing import AUTO, choose_engine
 from anchorsr.errors import ModelError
-from anchorsr.images import Picture
 from anchorsr.models import DEFAULT, list_models, model_path, read_model
+from anchorsr.picture import Picture, Pixels, eight_bits
 from anchorsr.sizes import TargetSize, check_pixels, passes, resize_picture, target_size
 from anchorsr.tiling import upscale_strips, upscale_tiled
 
 UInt8Array = npt.NDArray[np.uint8]
+
+# Rows of a 16-bit picture that are enlarged at a time.
+_BAND = 128
 
 
 class Upscaler:
@@ -107,20 +111,30 @@ def upscale(
 
 
 def upscale_picture(picture: Picture, upscaler: Upscaler) -> Picture:
-    """The same picture larger, with all that is known about it."""
-    rgb, alpha = picture.rgb, picture.alpha
+    """The same picture larger, with all that is known about it.
+
+    The network sees 8 bits. Of a 16-bit picture it sees the nearest 8 bits, and its answer says
+    within which 257 values each result lies; among these the result is the one nearest to the
+    16-bit picture enlarged with a bicubic filter. So the result rounds to exactly what the 8-bit
+    picture would have become, a flat area keeps its value, and a gradient stays smooth. (To add
+    the low bits to their block unchanged, as the network's anchor does with a pixel, leaves
+    stairs: on a ramp of 60 a pixel an error of 16.5 RMS, here 3.0; bicubic low bits, 31.2, since
+    they wrap wherever the high bits step.)
+    """
+    rgb, alpha, factor = picture.rgb, picture.alpha, upscaler.factor
     if alpha is not None:
         rgb = _fill_transparent(rgb, alpha)
-        height, width = alpha.shape
-        size = (width * upscaler.factor, height * upscaler.factor)
-        larger = Image.fromarray(np.ascontiguousarray(alpha)).resize(size, Image.Resampling.BICUBIC)
-        alpha = np.asarray(larger)
-    rgb = upscaler(rgb)
+        alpha = _enlarged_alpha(alpha, factor)
+    larger: Pixels = upscaler(eight_bits(rgb))
     if picture.grey:  # the three channels may differ by a rounding: their mean is the grey
-        total = rgb[:, :, 0].astype(np.uint16) + rgb[:, :, 1] + rgb[:, :, 2]
-        mean = ((total + 1) // 3).astype(np.uint8)
-        rgb = np.broadcast_to(mean[:, :, None], rgb.shape)
-    return dataclasses.replace(picture, rgb=rgb, alpha=alpha)
+        total = larger[:, :, 0].astype(np.uint16) + larger[:, :, 1] + larger[:, :, 2]
+        larger = ((total + 1) // 3).astype(np.uint8)[:, :, None]
+        rgb = rgb[:, :, :1]
+    if rgb.dtype == np.uint16:
+        larger = _with_low_bits(larger, rgb, factor)
+    if picture.grey:
+        larger = np.broadcast_to(larger, (*larger.shape[:2], 3))
+    return dataclasses.replace(picture, rgb=larger, alpha=alpha)
 
 
 def ready_upscaler(
@@ -175,11 +189,15 @@ class Enlarger:
 
     def __call__(self, picture: Picture) -> Picture:
         """The picture in the wanted size. Raises OutputError for too many pixels."""
-        return resize_picture(self.through_network(picture), *self.target(*picture.rgb.shape[:2]))
+        return resize_picture(self.through_network(picture), *self.target(*picture.size))
+
+    def animate(self, animation: Animation) -> Animation:
+        """The animation in the wanted size; each frame is made when it is asked for."""
+        return animation.with_frames(self.target(*animation.size), self.__call__)
 
     def through_network(self, picture: Picture) -> Picture:
         """The picture as the network leaves it: what remains is to resize it to its target."""
-        for factor in self._steps(*picture.rgb.shape[:2])[1]:
+        for factor in self._steps(*picture.size)[1]:
             if factor not in self._upscalers:
                 self._upscalers[factor] = self._load(factor)
             picture = upscale_picture(picture, self._upscalers[factor])
@@ -200,30 +218,71 @@ class Enlarger:
         return target, factors
 
 
-def _fill_transparent(rgb: UInt8Array, alpha: UInt8Array) -> UInt8Array:
-    """Colour of fully transparent pixels replaced by the mean of the visible ones around.
+def _with_low_bits(larger: Pixels, pixels: Pixels, factor: int) -> Pixels:
+    """8-bit results (factor · H, factor · W, C) as uint16, from the 16-bit picture (H, W, C).
 
-    Sums of visible colour are halved in size until nothing is left uncovered, then filled in
-    from coarse to fine.
+    In bands of rows, since a whole picture in floating point takes much memory.
     """
-    visible = alpha > 0
-    if visible.all() or not visible.any():
+    height = pixels.shape[0]
+    result = np.empty(larger.shape, np.uint16)
+    for top in range(0, height, _BAND):
+        bottom = min(top + _BAND, height)
+        first, last = max(top - 2, 0), min(bottom + 2, height)  # two pixels more, for the filter
+        place = np.s_[top * factor : bottom * factor]
+        within = np.s_[(top - first) * factor : (bottom - first) * factor]
+        for channel in range(pixels.shape[2]):
+            smooth = _enlarged(pixels[first:last, :, channel], factor)[within]
+            middle = larger[place, :, channel].astype(np.float32) * 257
+            result[place, :, channel] = np.clip(
+                np.rint(np.clip(smooth, middle - 128, middle + 128)), 0, 65_535
+            )
+    return result
+
+
+def _enlarged_alpha(alpha: Pixels, factor: int) -> Pixels:
+    """(H, W) of 8 or 16 bits through a bicubic filter."""
+    if alpha.dtype == np.uint8:
+        height, width = alpha.shape
+        size = (width * factor, height * factor)
+        image = Image.fromarray(np.ascontiguousarray(alpha))
+        return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(np.clip(np.rint(_enlarged(alpha, factor)), 0, 65_535), np.uint16)
+
+
+def _enlarged(plane: Pixels, factor: int) -> npt.NDArray[np.float32]:
+    """(H, W) through a bicubic filter in floating point."""
+    height, width = plane.shape
+    image = Image.fromarray(plane.astype(np.float32))
+    return np.asarray(image.resize((width * factor, height * factor), Image.Resampling.BICUBIC))
+
+
+def _fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
+    """Colour that is hardly seen replaced by the alpha-weighted mean of what is seen around.
+
+    Below an alpha of 1/8 colour is trusted less and less, at 0 not at all: programs that store
+    colour premultiplied leave little but rounding there, and the network would carry it into
+    the visible edge. A picture that is faint everywhere is measured by its own alpha.
+    Trusted colour is halved in size until nothing is left uncovered, then filled in from coarse
+    to fine.
+    """
+    enough = min(int(alpha.max()), np.iinfo(alpha.dtype).max // 8)
+    if alpha.min() >= enough:
         return rgb
-    colour = np.where(visible[:, :, None], rgb, 0).astype(np.float32)
-    filled = _fill(colour, visible.astype(np.float32))
-    return np.asarray(np.rint(filled), np.uint8)
+    trust = np.minimum(alpha.astype(np.float32) / enough, 1) ** 2
+    filled = _fill(rgb.astype(np.float32), trust)
+    return np.asarray(np.rint(filled), rgb.dtype)
 
 
-def _fill(colour: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> Any:
-    """colour is premultiplied by weight (0 or 1); every pixel gets the colour it lacks."""
-    height, width = weight.shape
-    if weight.all() or (height, width) == (1, 1):
+def _fill(colour: npt.NDArray[np.float32], trust: npt.NDArray[np.float32]) -> Any:
+    """Colour (H, W, 3) moved towards that around it by as much as its trust lacks of 1."""
+    height, width = trust.shape
+    if trust.min() >= 1 or (height, width) == (1, 1):
         return colour
     odd = ((0, height % 2), (0, width % 2))
-    padded_colour, padded_weight = np.pad(colour, (*odd, (0, 0))), np.pad(weight, odd)
-    sums = padded_colour.reshape(padded_colour.shape[0] // 2, 2, -1, 2, 3).sum(axis=(1, 3))
-    counts = padded_weight.reshape(padded_weight.shape[0] // 2, 2, -1, 2).sum(axis=(1, 3))
-    covered = (counts > 0).astype(np.float32)
-    coarse = _fill(sums / np.maximum(counts, 1)[:, :, None], covered)
-    fine = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return np.where(weight[:, :, None] > 0, colour, fine)
+    weighted, weight = np.pad(colour * trust[:, :, None], (*odd, (0, 0))), np.pad(trust, odd)
+    sums = weighted.reshape(weighted.shape[0] // 2, 2, -1, 2, 3).sum(axis=(1, 3))
+    weights = weight.reshape(weight.shape[0] // 2, 2, -1, 2).sum(axis=(1, 3))
+    means = sums / np.maximum(weights, np.float32(1e-12))[:, :, None]
+    coarse = _fill(means, np.minimum(weights, 1))
+    around = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return around + (colour - around) * trust[:, :, None]

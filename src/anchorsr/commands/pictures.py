@@ -20,7 +20,7 @@ from anchorsr.commands.options import (
     Verbose,
 )
 from anchorsr.errors import OutputError, StoppedError
-from anchorsr.images import SUFFIXES
+from anchorsr.formats import SUFFIXES
 from anchorsr.jobs import Job, plan
 from anchorsr.models import DEFAULT
 from anchorsr.pipeline import Done, preview, upscale_files

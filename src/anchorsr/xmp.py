@@ -1,0 +1,87 @@
+"""An XMP packet made true for another picture: upright, of another size, without attachments.
+
+Follows the XMP specification (ISO 16684-1) and the Exif and TIFF schemas of its part 2. What a
+packet says about size and orientation is changed; thumbnails, and what points at data that only
+the original file had (gain maps, motion pictures, further packets), are taken out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.dom import minidom
+from xml.parsers.expat import ExpatError
+
+_TIFF = "http://ns.adobe.com/tiff/1.0/"
+_EXIF = "http://ns.adobe.com/exif/1.0/"
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+
+_HEIGHT = {(_TIFF, "ImageLength"), (_EXIF, "PixelYDimension")}
+_WIDTH = {(_TIFF, "ImageWidth"), (_EXIF, "PixelXDimension")}
+
+# None stands for all of a schema.
+_ATTACHMENTS: set[tuple[str, str | None]] = {
+    ("http://ns.adobe.com/xap/1.0/", "Thumbnails"),
+    ("http://ns.adobe.com/xmp/note/", "HasExtendedXMP"),
+    ("http://ns.adobe.com/hdr-gain-map/1.0/", None),
+    ("http://ns.google.com/photos/1.0/container/", None),
+    ("http://ns.google.com/photos/1.0/camera/", "MotionPhoto"),
+    ("http://ns.google.com/photos/1.0/camera/", "MicroVideo"),
+    ("http://ns.google.com/photos/1.0/camera/", "MicroVideoOffset"),
+}
+# A packet this large holds pictures; nothing else needs a hundredth of it.
+_LONGEST = 16_000_000
+
+
+def upright_xmp(xmp: bytes) -> bytes | None:
+    """The packet with orientation 1 and without what only the original file had.
+
+    None for a packet that cannot be read.
+    """
+    return _changed(xmp, {(_TIFF, "Orientation"): "1"}, _ATTACHMENTS)
+
+
+def sized_xmp(xmp: bytes, height: int, width: int) -> bytes | None:
+    """Make the sizes that a packet states true; None if it cannot be read."""
+    values = dict.fromkeys(_HEIGHT, str(height)) | dict.fromkeys(_WIDTH, str(width))
+    return _changed(xmp, values, set())
+
+
+def _changed(
+    xmp: bytes, values: dict[tuple[str, str], str], removed: set[tuple[str, str | None]]
+) -> bytes | None:
+    """Set properties that are there, and remove others, in all descriptions of a packet."""
+    try:
+        if len(xmp) > _LONGEST:
+            return None
+        document = minidom.parseString(xmp.rstrip(b"\0"))
+        for description in document.getElementsByTagNameNS(_RDF, "Description"):
+            properties: list[Any] = list((description.attributes or {}).values())
+            properties += [node for node in description.childNodes if node.localName]
+            for node in properties:
+                key = (node.namespaceURI, node.localName)
+                if key in removed or (node.namespaceURI, None) in removed:
+                    _remove(description, node)
+                elif key in values:
+                    _set(node, values[key])
+        text = "".join(node.toxml() for node in document.childNodes)
+        return text.encode()
+    # ValueError: an encoding that is not known; RecursionError: elements nested without end.
+    except (ExpatError, ValueError, LookupError, RecursionError):
+        return None
+
+
+def _remove(description: Any, node: Any) -> None:
+    if node.nodeType == node.ATTRIBUTE_NODE:
+        description.removeAttributeNode(node)
+    else:
+        description.removeChild(node)
+
+
+def _set(node: Any, value: str) -> None:
+    """Give a simple property, an attribute or an element with text, another value."""
+    if node.nodeType == node.ATTRIBUTE_NODE:
+        node.value = value
+        return
+    for child in list(node.childNodes):
+        node.removeChild(child)
+    node.appendChild(node.ownerDocument.createTextNode(value))
