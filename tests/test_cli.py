@@ -489,7 +489,7 @@ USAGE = {
     "upscale --size 9x9 --width 9 a.png": "--size excludes",
     "upscale --size 9x9 --scale 2 a.png": "exclude one another",
     "upscale --width 9 --stretch a.png": "both width and height",
-    "upscale --format gif a.png": "--format is one of png",
+    "upscale --format bmp a.png": "--format is one of png",
     "upscale -o": "-o",
     "enlarge a.png": "enlarge",
     "--enlarge": "--enlarge",

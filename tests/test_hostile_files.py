@@ -20,9 +20,10 @@ from anchorsr.animations import Animation, read_image
 from anchorsr.errors import AnchorSRError, DataError, MissingDependencyError, PictureError
 from anchorsr.formats import SUFFIXES
 from anchorsr.images import find_pictures, read_picture, write_picture
-from anchorsr.jobs import plan, upscale_files
+from anchorsr.jobs import plan
 from anchorsr.picture import Picture
-from anchorsr.upscale import Upscaler
+from anchorsr.pipeline import upscale_files
+from anchorsr.upscale import Enlarger
 from pictures import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 
 MAX_PIXELS = 4_000_000
@@ -267,11 +268,11 @@ def test_without_its_package_heic_says_what_to_install(
 
 
 @pytest.fixture(scope="module")
-def upscaler() -> Upscaler:
-    return Upscaler(threads=1)
+def enlarger() -> Enlarger:
+    return Enlarger(threads=1)
 
 
-def test_nothing_is_lost_among_many_bad_files(tmp_path: Path, upscaler: Upscaler) -> None:
+def test_nothing_is_lost_among_many_bad_files(tmp_path: Path, enlarger: Enlarger) -> None:
     """A folder of good and bad: every good one is made larger, every bad one is one error."""
     source = tmp_path / "in"
     source.mkdir()
@@ -280,9 +281,9 @@ def test_nothing_is_lost_among_many_bad_files(tmp_path: Path, upscaler: Upscaler
         (source / f"cut-{name}").write_bytes(data[: len(data) // 2])
         (source / f"empty-{name}").touch()
     before = {path.name: path.read_bytes() for path in source.iterdir()}
-    jobs = plan([source], tmp_path / "out", factor=3)
+    jobs = plan([source], tmp_path / "out", label="x3")
     errors: dict[str, AnchorSRError] = {}
-    for done in upscale_files(jobs, upscaler):
+    for done in upscale_files(jobs, enlarger):
         if done.error is not None:
             errors[done.job.source.name] = done.error
     assert sorted(errors) == sorted(name for name in before if name not in GOOD)

@@ -273,7 +273,7 @@ def test_a_dangling_link_is_an_existing_file(tmp_path: Path) -> None:
     ("output", "message"),
     [
         ("missing/b.png", "not an existing folder"),
-        ("b.gif", "no suffix that can be written"),
+        ("b.bmp", "no suffix that can be written"),
         ("a.png/b", "a.png is not a folder"),
         ("file", "file is not a folder"),
         ("file/b/c", "file is not a folder"),
@@ -408,7 +408,7 @@ def test_a_file_that_appears_at_the_last_moment_counts_as_done(
     tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = write_png(tmp_path / "a.png", small()), tmp_path / "a_x3.png"
-    real = pipeline.write_picture
+    real = pipeline.write_image
 
     def write(path: Path, *arguments: Any, **options: Any) -> None:
         path.write_text("faster")
@@ -427,7 +427,7 @@ def test_two_runs_share_the_work_and_do_nothing_twice(
     for number in range(12):
         write_png(tmp_path / "in" / f"{number:02}.png", small(number))
     written = []
-    real = pipeline.write_picture
+    real = pipeline.write_image
 
     def write(path: Path, *arguments: Any, **options: Any) -> None:
         time.sleep(0.01)
@@ -547,7 +547,7 @@ def test_results_come_in_the_order_of_the_jobs(
 ) -> None:
     for number in range(8):
         write_png(tmp_path / "in" / f"{number}.png", small(number))
-    real = pipeline.write_picture
+    real = pipeline.write_image
 
     def write(path: Path, *arguments: Any, **options: Any) -> None:
         time.sleep(0.02 if path.name in ("0.png", "3.png") else 0)
@@ -564,7 +564,7 @@ def test_reading_and_writing_go_on_while_the_network_works(
     """The network waits for the next picture to be read and the last to be written."""
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abc"]
     read, written = set(), set()
-    real_read, real_write = pipeline.read_picture, pipeline.write_picture
+    real_read, real_write = pipeline.read_image, pipeline.write_image
 
     def reading(path: Path) -> Picture:
         picture = real_read(path)
@@ -601,7 +601,7 @@ def test_what_is_in_memory_is_bounded(
         write_png(tmp_path / "in" / f"{number}.png", small(number))
     monkeypatch.setattr(pipeline, "_PIXELS_BEHIND", 100)
     alive, seen = weakref.WeakSet[Picture](), []
-    real_read, real_write = pipeline.read_picture, pipeline.write_picture
+    real_read, real_write = pipeline.read_image, pipeline.write_image
 
     def reading(path: Path) -> Picture:
         picture = real_read(path)
