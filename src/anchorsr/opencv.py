@@ -25,15 +25,16 @@ def load_dnn_superres(
 ) -> Callable[[UInt8Array], UInt8Array]:
     """uint8 RGB (H, W, 3) to (factor · H, factor · W, 3), with OpenCV's number of threads.
 
-    Raises ModelError for a file that is missing, damaged, or of no network that OpenCV knows.
+    Raises ModelError for a file that is missing, damaged, or of no network that OpenCV knows,
+    MissingDependencyError without OpenCV.
     """
-    with needs("opencv-contrib-python-headless", "opencv"):
-        import cv2
     network = next((name for name in _NETWORKS if path.name.lower().startswith(name)), None)
     if network is None:
         raise ModelError(f"{path} begins with the name of none of: {', '.join(_NETWORKS)}")
     if not path.is_file():
         raise ModelError(f"the model {path} is not there")
+    with needs("opencv-contrib-python-headless", "opencv"):
+        import cv2
     try:
         upscaler = cv2.dnn_superres.DnnSuperResImpl_create()
         upscaler.readModel(str(path))

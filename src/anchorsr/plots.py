@@ -61,7 +61,7 @@ def draw_scatter(
         colour, shape = markers[point.series]
         x, y = axes.x(point.x), axes.y(point.y)
         bar = f'<line x1="{axes.x(point.low):.1f}" x2="{axes.x(point.high):.1f}"'
-        parts.append(f'{bar} y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="3"/>')
+        parts.append(f'{bar} y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="2"/>')
         parts.append(_marker(x, y, colour, shape))
     for index, name in enumerate(series):
         x, y = _WIDTH - _RIGHT + 30, _TOP + 10 + index * 22
@@ -169,5 +169,6 @@ def _nice_step(least: float) -> float:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [times * 10.0**power for power in powers for times in (1, 2, 5)]
+    steps = (1, 2, 5) if high / low > 30 else (1, 1.5, 2, 3, 4, 6, 8)
+    ticks = [times * 10.0**power for power in powers for times in steps]
     return [tick for tick in ticks if low <= tick <= high]

@@ -87,7 +87,11 @@ class Ended:
 _WATCH = """
 import json, subprocess, sys, time
 start = time.perf_counter()
-done = subprocess.run(sys.argv[1:], capture_output=True, text=True, errors="replace")
+try:
+    done = subprocess.run(sys.argv[1:], capture_output=True, text=True, errors="replace")
+except OSError as error:
+    print(json.dumps([1, 0, None, "", f"{sys.argv[1]}: {error.strerror}"]))
+    sys.exit()
 seconds = time.perf_counter() - start
 try:
     import resource
@@ -103,10 +107,7 @@ print(json.dumps([done.returncode, seconds, peak, done.stdout, done.stderr]))
 def run_process(command: Sequence[str]) -> Ended:
     """Run a command from start to end. Raises BenchmarkError when it fails."""
     watch = [sys.executable, "-I", "-S", "-c", _WATCH, *command]
-    watched = subprocess.run(watch, capture_output=True, text=True, check=False)
-    if watched.returncode:
-        raise BenchmarkError(f"{command[0]} cannot be run: {_last_line(watched.stderr)}")
-    code, seconds, peak, output, errors = json.loads(watched.stdout)
+    code, seconds, peak, output, errors = json.loads(subprocess.check_output(watch))
     if code < 0:
         raise BenchmarkError(
             f"the process that was measured was killed (signal {-code}): was there not enough"

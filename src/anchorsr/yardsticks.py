@@ -100,9 +100,10 @@ class _Chain:
         source = self.last
         shape = (channels, kernel, kernel, self._tensors[source].channels)
         weights = self._generator.integers(-_WEIGHT_LIMIT, _WEIGHT_LIMIT + 1, shape, np.int8)
-        # Sums of products of two bytes spread by about this much: few outputs saturate.
-        spread = 75 * _WEIGHT_LIMIT * np.sqrt(np.prod(shape[1:]))
-        scales = np.full(channels, 40 / spread, np.float32)
+        # He's initialization, which keeps the size of activations from layer to layer.
+        deviation = _WEIGHT_LIMIT / np.sqrt(3)
+        scale = np.sqrt(2 / np.prod(shape[1:])) / deviation
+        scales = np.full(channels, scale, np.float32)
         name = f"conv{len(self._operators)}"
         bias = np.zeros(channels, np.int32)
         conv = Conv2D(source, name, weights, bias, scales, relu)

@@ -102,6 +102,10 @@ def benchmark_command(
     target = None if json_file is None or printed else Path(json_file)
     _check_outputs(target, plot, force)
 
+    test_set = _TEST_SET if images is None else images.resolve().name
+    quality: dict[str, float] = {}
+    if plot is not None:
+        quality = find_quality(names, factor=factor, test_set=test_set, images=images)
     networks = [name for name in names if is_network(name)]
     turns = count_turns(names, chosen, counts, rounds)
     turns += count_end_to_end_turns(networks, rounds)
@@ -131,8 +135,6 @@ def benchmark_command(
     elif target is not None:
         publish(f"{text}\n".encode(), target, overwrite=force)
     if plot is not None:
-        test_set = _TEST_SET if images is None else images.resolve().name
-        quality = find_quality(names, factor=factor, test_set=test_set, images=images)
         _write_plot(plot, speeds, quality, test_set, machine["processor"], force)
 
 
