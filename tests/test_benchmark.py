@@ -290,8 +290,13 @@ def test_markers_stand_where_their_values_are() -> None:
 def test_words_are_escaped_and_names_do_not_overlap() -> None:
     found = texts(draw(POINTS))
     assert {"a & b", "published <form>", "abpn", "bicubic", "litert", "pillow"} <= found.keys()
-    above, below = (float(found[name].attrib["y"]) for name in ("abpn", "published <form>"))
-    assert below - above >= 15
+    crowd = [Point(40, 38, 45, 27 + i / 100, f"network {i}", "litert") for i in range(6)]
+    found = texts(draw(crowd))
+    boxes = [found[point.group].attrib for point in crowd]
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            apart = abs(float(one["y"]) - float(other["y"])) >= 15
+            assert apart or abs(float(one["x"]) - float(other["x"])) >= 60
 
 
 @pytest.mark.parametrize("points", [POINTS[:1], [POINTS[0]] * 3, POINTS[2:]])

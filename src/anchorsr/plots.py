@@ -112,23 +112,30 @@ class _Axes:
 
 
 def _draw_groups(points: Sequence[Point], axes: _Axes) -> list[str]:
-    """A line through each group, and its name to the right, moved where two would overlap."""
+    """A line through each group and its name: on the right, else on the left, else lower."""
     groups: dict[str, list[Point]] = {}
     for point in points:
         groups.setdefault(point.group, []).append(point)
+    # Left end, right end and height of what no name may cover.
+    taken = [(axes.x(p.x) - 8, axes.x(p.x) + 8, axes.y(p.y)) for p in points]
     parts: list[str] = []
-    taken: list[tuple[float, float, float]] = []
-    for name, members in sorted(groups.items(), key=lambda item: item[1][0].y):
+    for name, members in sorted(groups.items(), key=lambda item: -item[1][0].y):
+        y, length = axes.y(members[0].y), 7.5 * len(name)
         left, right = (axes.x(edge(p.x for p in members)) for edge in (min, max))
-        start, y = axes.x(max(p.high for p in members)) + 12, axes.y(members[0].y)
         parts.append(f'<path d="M{left:.1f} {y:.1f}H{right:.1f}" stroke="#999"/>')
-        place, end = y, start + 7.5 * len(name)
-        while any(
-            abs(place - other) < _LINE and start < last and first < end
-            for first, last, other in taken
-        ):
-            place -= 1
-        taken.append((start, end, place))
+        before = axes.x(min(p.low for p in members)) - 12 - length
+        after = axes.x(max(p.high for p in members)) + 12
+        sides = (after, before) if before > _LEFT else (after,)
+        start, place = next(
+            (start, y + lower)
+            for lower in range(_HEIGHT)
+            for start in (sides if not lower else sides[:1])
+            if not any(
+                abs(y + lower - other) < _LINE and start < last and first < start + length
+                for first, last, other in taken
+            )
+        )
+        taken.append((start, start + length, place))
         parts.append(_text(start, place + 4, name, weight="bold"))
     return parts
 
