@@ -4,6 +4,9 @@ Everything that a test asserts about a picture it can also assert about a genera
 `docs/dog.jpg`; the test sets beside the project only make the evidence broader.
 """
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,14 @@ import pytest
 from anchorsr.images import read_rgb
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache() -> Iterator[None]:
+    """Tests neither read nor write what the user's anchorsr remembers."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANCHORSR_CACHE", os.path.join(folder, "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

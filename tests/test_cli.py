@@ -766,7 +766,7 @@ def bare(tmp_path: Path) -> str:
     """A folder that makes an installation without any extra of this one, when put first."""
     folder = tmp_path / "bare"
     folder.mkdir()
-    hidden = ["torch", "pytorch_optimizer", "onnx", "onnxruntime"]
+    hidden = ["torch", "pytorch_optimizer", "onnx", "onnxruntime", "openvino"]
     (folder / "sitecustomize.py").write_text(HIDE.format(hidden=hidden))
     return str(folder)
 
@@ -783,6 +783,8 @@ def test_the_base_installation_upscales(furnished: Path, bare: str) -> None:
         ("quantize pictures -o out.tflite", "train"),
         ("evaluate pictures -m pictures", "train"),
         ("export abpn -o out.onnx", "onnx"),
+        ("upscale a.png --engine openvino", "fast"),
+        ("upscale a.png --engine onnxruntime", "onnx"),
         ("evaluate pictures -m text.onnx", "onnx"),
     ],
 )

@@ -42,9 +42,12 @@ LAYERS = [
     # model files that run
     "anchorsr.engines",
     "anchorsr.export",
+    "anchorsr.cache",
+    "anchorsr.choosing",
     "anchorsr.models",
     "anchorsr.tiling",
     "anchorsr.upscale",
+    "anchorsr.strips",
     "anchorsr.jobs",
     "anchorsr.opencv",
     "anchorsr.evaluate",
@@ -82,7 +85,16 @@ TORCH = {
     "anchorsr.finetune",
 }
 
-HEAVY = ["torch", "onnx", "onnxruntime", "ai_edge_litert", "typer", "rich", "pytorch_optimizer"]
+HEAVY = [
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "openvino",
+    "typer",
+    "rich",
+    "pytorch_optimizer",
+]
 
 
 def module_name(path: Path) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.datasets import load_test_pairs
-from anchorsr.engines import load_engine
+from anchorsr.engines import ENGINES, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models import list_models
@@ -48,15 +48,17 @@ def evaluate(
     factor: int = 3,
     border: int | None = None,
     threads: int | None = None,
+    engine: str = ENGINES[0],
     on_picture: Callable[[str], None] | None = None,
 ) -> Score:
     """Score one method on one test set (see `datasets.load_test_pairs` for the folder).
 
-    border: pixels cut off each side, the factor by default.
+    border: pixels cut off each side, the factor by default. engine: what runs a `.tflite`; the
+    figures that are stated are those of LiteRT.
     Raises DataError for a folder that is no test set or has pictures that are too small,
     ModelError for an unknown method or one of another factor.
     """
-    method = load_method(name, factor, threads=threads)
+    method = load_method(name, factor, threads=threads, engine=engine)
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
@@ -75,7 +77,9 @@ def evaluate(
     return Score(str(name), folder.resolve().name, len(rows), *(float(value) for value in means))
 
 
-def load_method(name: str | Path, factor: int, *, threads: int | None = None) -> Method:
+def load_method(
+    name: str | Path, factor: int, *, threads: int | None = None, engine: str = ENGINES[0]
+) -> Method:
     """uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
 
     A folder with the name of a shipped network, or bicubic, is meant when given as a Path.
@@ -88,9 +92,9 @@ def load_method(name: str | Path, factor: int, *, threads: int | None = None) ->
     if path.suffix == ".pb":
         return load_dnn_superres(path, factor, threads=threads)
     if path.suffix == ".onnx":
-        engine = load_engine(path, threads=threads)
-        return lambda lr: engine(lr[None])[0]
-    return ready_upscaler(name, factor, threads=threads)
+        onnx = load_engine(path, threads=threads)
+        return lambda lr: onnx(lr[None])[0]
+    return ready_upscaler(name, factor, threads=threads, engine=engine)
 
 
 def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float, float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from anchorsr.errors import OutputError
 
@@ -45,12 +47,20 @@ def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
 
     Raises OutputError for an existing file unless `overwrite`, and for whatever prevents writing.
     """
+    with publishing(path, overwrite=overwrite) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """The same for what is written bit by bit: a file that takes its name when the block ends
+    well, and is deleted when it does not."""
     check_free(path, overwrite=overwrite)
     # 60 characters are at most 240 bytes: the name stays within the usual 255.
     temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
         if overwrite:
             os.replace(temporary, path)
         else:

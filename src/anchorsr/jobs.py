@@ -17,6 +17,7 @@ from anchorsr.images import (
     read_picture,
     write_picture,
 )
+from anchorsr.strips import is_for_strips, upscale_to_png
 from anchorsr.upscale import Upscaler, upscale_picture
 
 
@@ -83,9 +84,13 @@ def upscale_files(
             picture = read_picture(job.source)
             height, width = (side * upscaler.factor for side in picture.rgb.shape[:2])
             check_size(job.target, height, width)
-            larger = upscale_picture(picture, upscaler)
-            make_folder(job.target.parent)
-            write_picture(job.target, larger, quality=quality, overwrite=overwrite)
+            if is_for_strips(picture, job.target, upscaler.factor):
+                make_folder(job.target.parent)
+                upscale_to_png(picture, upscaler, job.target, overwrite=overwrite)
+            else:
+                larger = upscale_picture(picture, upscaler)
+                make_folder(job.target.parent)
+                write_picture(job.target, larger, quality=quality, overwrite=overwrite)
         except AnchorSRError as error:
             yield Done(job, error)
         except MemoryError:

@@ -87,6 +87,16 @@ def read_tflite(data: bytes, *, name: str = "") -> Graph:
         raise ModelError(f"this .tflite file is damaged or cut short ({reason})") from error
 
 
+def fixed_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) of the only picture that a file, which `read_tflite` reads, takes, or None
+    where it takes every size."""
+    subgraph = _schema().Model.GetRootAs(data).Subgraphs(0)
+    tensor = subgraph.Tensors(subgraph.Inputs(0))
+    if tensor.ShapeSignatureLength() and -1 in tensor.ShapeSignatureAsNumpy().tolist():
+        return None
+    return tensor.Shape(1), tensor.Shape(2)
+
+
 def _schema() -> ModuleType:
     return import_module("ai_edge_litert.schema_py_generated")
 

@@ -3,10 +3,14 @@
 Each tile is cut with a halo of as many pixels as an output pixel can see, so that the result
 is bit for bit that of the whole picture. Tiles at the picture's edge end at that edge, where
 the network pads with zeros just as it does for the whole picture. All tiles of a picture have
-one shape, so that an engine allocates once.
+one shape, so that an engine prepares itself once, and they are as small as their number allows,
+so that they overlap by little more than their halos.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +19,7 @@ from anchorsr.engines import Engine
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# LR pixels a side, halo included. A halo of 7 costs 6 % there, and two layers of 28 channels
-# take 15 MB in int8.
+# LR pixels a side, halo included.
 TILE = 512
 
 
@@ -27,32 +30,68 @@ def upscale_tiled(
 
     tile: the longest side of what the engine sees, more than 2 · halo.
     """
-    if tile <= 2 * halo:
-        raise ValueError(f"a tile of {tile} holds nothing but its halo of {halo}")
     height, width = rgb.shape[:2]
     output = np.empty((height * factor, width * factor, 3), np.uint8)
-    for top, first_row, last_row in _spans(height, tile, halo):
-        for left, first_column, last_column in _spans(width, tile, halo):
-            cut = rgb[top : top + tile, left : left + tile]
-            upscaled = engine(np.ascontiguousarray(cut[None]))[0]
-            output[
-                first_row * factor : last_row * factor, first_column * factor : last_column * factor
-            ] = upscaled[
-                (first_row - top) * factor : (last_row - top) * factor,
-                (first_column - left) * factor : (last_column - left) * factor,
-            ]
+    rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
+    for row in rows:
+        strip = output[row.first * factor : row.end * factor]
+        _fill(strip, engine, rgb, row, columns, factor)
     return output
 
 
-def _spans(size: int, tile: int, halo: int) -> list[tuple[int, int, int]]:
-    """(start of the tile, first pixel taken from it, end of the pixels taken) along one axis."""
-    if size <= tile:
-        return [(0, 0, size)]
-    spans = []
-    done = 0
-    while done < size:
-        start = min(max(done - halo, 0), size - tile)
-        end = size if start + tile == size else start + tile - halo
-        spans.append((start, done, end))
-        done = end
+def upscale_strips(
+    engine: Engine, rgb: UInt8Array, *, factor: int, halo: int, tile: int = TILE
+) -> Iterator[UInt8Array]:
+    """The same result in strips of rows, (some, factor · W, 3), from the top to the bottom.
+
+    Only one strip, of less than factor · tile rows, is in memory; each is an array of its own.
+    """
+    height, width = rgb.shape[:2]
+    rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
+    for row in rows:
+        strip = np.empty(((row.end - row.first) * factor, width * factor, 3), np.uint8)
+        _fill(strip, engine, rgb, row, columns, factor)
+        yield strip
+        del strip  # before the next one is made
+
+
+class _Span(NamedTuple):
+    """Along one axis: the tile from `start` to `stop`, of which `first` to `end` are taken."""
+
+    start: int
+    stop: int
+    first: int
+    end: int
+
+
+def _fill(
+    strip: UInt8Array,
+    engine: Engine,
+    rgb: UInt8Array,
+    row: _Span,
+    columns: list[_Span],
+    factor: int,
+) -> None:
+    """Write the rows of a span, (some · factor, W · factor, 3), from left to right."""
+    above, below = (row.first - row.start) * factor, (row.end - row.start) * factor
+    for column in columns:
+        cut = rgb[row.start : row.stop, column.start : column.stop]
+        upscaled = engine(np.ascontiguousarray(cut[None]))[0]
+        left, right = (column.first - column.start) * factor, (column.end - column.start) * factor
+        place = slice(column.first * factor, column.end * factor)
+        strip[:, place] = upscaled[above:below, left:right]
+
+
+def _spans(size: int, tile: int, halo: int) -> list[_Span]:
+    """As few tiles as cover the size, as small as they can be, all equally long."""
+    if tile <= 2 * halo:
+        raise ValueError(f"a tile of {tile} holds nothing but its halo of {halo}")
+    count = 1 if size <= tile else -(-(size - 2 * halo) // (tile - 2 * halo))
+    length = -(-(size + 2 * halo * (count - 1)) // count)
+    spans: list[_Span] = []
+    while not spans or spans[-1].end < size:
+        done = spans[-1].end if spans else 0
+        start = min(max(done - halo, 0), size - length)
+        stop = start + length
+        spans.append(_Span(start, stop, done, size if stop == size else stop - halo))
     return spans

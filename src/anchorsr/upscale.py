@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anchorsr.engines import Engine, load_engine
+from anchorsr.choosing import AUTO, choose_engine
 from anchorsr.errors import ModelError
 from anchorsr.images import Picture
 from anchorsr.models import DEFAULT, model_path, read_model
-from anchorsr.tiling import upscale_tiled
+from anchorsr.tiling import upscale_strips, upscale_tiled
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -30,23 +31,38 @@ class Upscaler:
     """A model made ready: call it with uint8 RGB (H, W, 3), get (factor · H, factor · W, 3).
 
     model: the name of a shipped network, or the path of a `.tflite` file. factor: what the
-    file says, or 3, unless it is given. Calls from several threads wait for one another.
+    file says, or 3, unless it is given. engine: `litert`, `openvino`, `onnxruntime`, or `auto` for
+    the fastest of them that is installed and exact enough here; the attribute `engine` is the one
+    taken, `why` a line about it and the others. Calls from several threads wait for one another.
+    Raises ModelError for an unknown model, factor or engine, and for an engine that is not exact.
     """
 
     def __init__(
-        self, model: str | Path = DEFAULT, factor: int | None = None, *, threads: int | None = None
+        self,
+        model: str | Path = DEFAULT,
+        factor: int | None = None,
+        *,
+        threads: int | None = None,
+        engine: str = AUTO,
     ) -> None:
         path = model_path(model, factor)
         data, self.graph = read_model(path)
         self.factor = self.graph.factor
         if factor not in (None, self.factor):
             raise ModelError(f"{path} enlarges {self.factor} times, not {factor}")
-        self._engine: Engine = load_engine(data, threads=threads)
+        choice = choose_engine(data, self.graph, name=engine, threads=threads)
+        self.engine, self.why = choice.engine.name, choice.why
+        self._engine = choice.engine
         self._lock = threading.Lock()
 
     def __call__(self, rgb: UInt8Array) -> UInt8Array:
         with self._lock:
             return upscale_tiled(self._engine, rgb, factor=self.factor, halo=self.graph.halo)
+
+    def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
+        """What a call returns, in strips of rows from the top, of which only one is in memory."""
+        with self._lock:
+            yield from upscale_strips(self._engine, rgb, factor=self.factor, halo=self.graph.halo)
 
 
 def upscale(
@@ -55,13 +71,14 @@ def upscale(
     factor: int | None = None,
     model: str | Path = DEFAULT,
     threads: int | None = None,
+    engine: str = AUTO,
 ) -> UInt8Array:
     """A larger picture: uint8 (H, W), (H, W, 3) or (H, W, 4) to the same with factor · H and
     factor · W. The fourth channel is alpha, not premultiplied.
 
     model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
-    given; threads: all processors by default.
-    Raises ValueError for another type or shape, ModelError for an unknown model or factor.
+    given; threads: all processors by default; engine: see `Upscaler`.
+    Raises ValueError for another type or shape, ModelError for an unknown model, factor or engine.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise ValueError(
@@ -69,7 +86,7 @@ def upscale(
         )
     if image.ndim == 3 and image.shape[2] not in (3, 4):
         raise ValueError(f"a picture has 3 or 4 channels, not {image.shape[2]}")
-    upscaler = ready_upscaler(model, factor, threads=threads)
+    upscaler = ready_upscaler(model, factor, threads=threads, engine=engine)
     grey = image.ndim == 2
     rgb = np.repeat(image[:, :, None], 3, axis=2) if grey else image[:, :, :3]
     alpha = image[:, :, 3] if not grey and image.shape[2] == 4 else None
@@ -99,18 +116,24 @@ def upscale_picture(picture: Picture, upscaler: Upscaler) -> Picture:
 
 
 def ready_upscaler(
-    model: str | Path, factor: int | None = None, *, threads: int | None = None
+    model: str | Path,
+    factor: int | None = None,
+    *,
+    threads: int | None = None,
+    engine: str = AUTO,
 ) -> Upscaler:
     """The Upscaler of these arguments: that of an earlier call, unless the file has changed."""
     path = model_path(model, factor)
     changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _ready(path, changed, factor, threads)
+    return _ready(path, changed, factor, threads, engine)
 
 
 @functools.lru_cache(maxsize=4)
-def _ready(path: Path, changed: int, factor: int | None, threads: int | None) -> Upscaler:
+def _ready(
+    path: Path, changed: int, factor: int | None, threads: int | None, engine: str
+) -> Upscaler:
     """changed: when the file was, so that one written anew is read anew."""
-    return Upscaler(path, factor, threads=threads)
+    return Upscaler(path, factor, threads=threads, engine=engine)
 
 
 def _fill_transparent(rgb: UInt8Array, alpha: UInt8Array) -> UInt8Array:

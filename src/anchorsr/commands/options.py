@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from anchorsr.choosing import AUTO
+from anchorsr.engines import ENGINES
 from anchorsr.evaluate import Score
 from anchorsr.terminal import print_table
 
@@ -21,6 +23,26 @@ Model = Annotated[
 ]
 Threads = Annotated[
     int, typer.Option(min=0, max=1024, help="Processor threads; 0 takes all that there are.")
+]
+
+
+def _known_engine(name: str) -> str:
+    if name not in _ENGINES:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(_ENGINES)}")
+    return name
+
+
+_ENGINES = (AUTO, *ENGINES)
+Engine = Annotated[
+    str,
+    typer.Option(
+        callback=_known_engine,
+        help=f"What runs the model: {', '.join(ENGINES)}; or auto, the fastest of those that are"
+        " installed and exact enough here.",
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Say on standard error which engine is taken, and why.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]

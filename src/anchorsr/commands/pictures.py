@@ -7,10 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from anchorsr.commands.options import AsJson, Force, Model, OptionalFactor, Threads
+from anchorsr.choosing import AUTO
+from anchorsr.commands.options import (
+    AsJson,
+    Engine,
+    Force,
+    Model,
+    OptionalFactor,
+    Threads,
+    Verbose,
+)
 from anchorsr.jobs import plan, upscale_files
 from anchorsr.models import DEFAULT
-from anchorsr.terminal import bar, complain, print_json
+from anchorsr.terminal import bar, complain, print_json, remark
 from anchorsr.upscale import Upscaler
 
 
@@ -26,8 +35,10 @@ def upscale_command(
     model: Model = DEFAULT,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 92,
     threads: Threads = 0,
+    engine: Engine = AUTO,
     force: Force = False,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make pictures larger.
 
@@ -43,7 +54,9 @@ def upscale_command(
 
         anchorsr upscale holiday/ -o holiday-large/ --quality 95
     """
-    upscaler = Upscaler(model, factor, threads=threads or None)
+    upscaler = Upscaler(model, factor, threads=threads or None, engine=engine)
+    if verbose:
+        remark(f"engine {upscaler.engine}: {upscaler.why}")
     jobs = plan(pictures, output, factor=upscaler.factor, overwrite=force)
     failed = 0
     written: list[dict[str, Any]] = []

@@ -1,0 +1,207 @@
+"""The engines: one contract for three runtimes, whatever the sizes that come."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchorsr import engines
+from anchorsr.engines import ENGINES, load_engine
+from anchorsr.errors import MissingDependencyError, ModelError
+from anchorsr.onnx import write_onnx
+from anchorsr.tflite import fixed_size, write_tflite
+from graphs import float_graph, integer_graph, picture, reference_run
+
+every_engine = pytest.mark.parametrize("name", ENGINES)
+
+
+def assert_close(name: str, made: np.ndarray, expected: np.ndarray) -> None:
+    """OpenVINO rounds some ties otherwise; the others are exact."""
+    assert (made.dtype, made.shape) == (np.uint8, expected.shape)
+    distance = np.abs(made.astype(int) - expected)
+    assert distance.max() <= (1 if name == "openvino" else 0)
+    assert (distance > 0).mean() <= 0.001 or distance.sum() <= 1
+
+
+@every_engine
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_an_engine_gives_the_bytes_of_the_arithmetic(name: str, factor: int) -> None:
+    graph = integer_graph(factor, factor=factor)
+    engine = load_engine(write_tflite(graph), name=name, threads=1)
+    assert engine.name == name
+    for size in ((1, 1), (64, 48), (1, 7), (13, 11), (31, 17), (64, 48)):
+        images = picture(1, *size)
+        assert_close(name, engine(images), reference_run(graph, images))
+
+
+@every_engine
+def test_a_size_that_comes_again_and_again_gives_the_same_bytes(name: str) -> None:
+    graph = integer_graph(5)
+    engine = load_engine(write_tflite(graph), name=name, threads=1)
+    images = picture(2, 24, 31)
+    first = engine(images)
+    for _ in range(engines._CALLS_BEFORE_OWN_PROGRAM + 2):
+        np.testing.assert_array_equal(engine(images), first)
+    other = picture(3, 5, 6)
+    assert_close(name, engine(other), reference_run(graph, other))
+    np.testing.assert_array_equal(engine(images), first)
+
+
+@every_engine
+def test_a_result_is_not_written_into_by_later_calls(name: str) -> None:
+    engine = load_engine(write_tflite(integer_graph(6)), name=name, threads=1)
+    kept = [engine(picture(seed, 16, 16)) for seed in range(8)]
+    copies = [array.copy() for array in kept]
+    engine(picture(99, 16, 16))
+    engine(picture(99, 9, 9))
+    for array, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    kept[0][:] = 0  # and may be written into
+    np.testing.assert_array_equal(engine(picture(1, 16, 16)), copies[1])
+
+
+@every_engine
+def test_views_and_arrays_that_may_not_be_written_are_taken(name: str) -> None:
+    engine = load_engine(write_tflite(integer_graph(7)), name=name, threads=1)
+    images = picture(4, 22, 18)
+    view = images[:, ::-1, ::2]
+    expected = engine(np.ascontiguousarray(view))
+    np.testing.assert_array_equal(engine(view), expected)
+    frozen = np.ascontiguousarray(view)
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(engine(frozen), expected)
+
+
+@every_engine
+def test_a_file_of_fixed_size_takes_only_that(name: str) -> None:
+    graph = integer_graph(1, factor=2)
+    data = write_tflite(graph, size=(9, 14))
+    assert fixed_size(data) == (9, 14)
+    assert fixed_size(write_tflite(graph)) is None
+    engine = load_engine(data, name=name, threads=1)
+    images = picture(1, 9, 14)
+    assert_close(name, engine(images), reference_run(graph, images))
+    with pytest.raises(ModelError):
+        engine(picture(1, 14, 9))
+    assert_close(name, engine(images), reference_run(graph, images))
+
+
+@every_engine
+def test_a_call_that_fails_is_a_model_error_and_the_engine_is_as_good_as_before(name: str) -> None:
+    graph = integer_graph(0)
+    engine = load_engine(write_tflite(graph), name=name, threads=1)
+    with pytest.raises(ModelError):
+        engine(np.zeros((1, 5, 5, 4), np.uint8))
+    images = picture(0, 5, 5)
+    assert_close(name, engine(images), reference_run(graph, images))
+
+
+@every_engine
+@pytest.mark.parametrize("length", [8, 100, 3000])
+def test_a_damaged_file_is_one_line_of_model_error(name: str, length: int) -> None:
+    data = write_tflite(integer_graph(0))[:length]
+    with pytest.raises(ModelError) as caught:
+        load_engine(data, name=name)
+    assert "\n" not in str(caught.value)
+    assert ".cpp" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["litert", "openvino"])
+@pytest.mark.parametrize("graph", [float_graph(0), integer_graph(0, colors=1)], ids=str)
+def test_a_model_that_takes_no_pictures_is_refused(name: str, graph: object) -> None:
+    with pytest.raises(ModelError, match="takes uint8 with 3 channels"):
+        load_engine(write_tflite(graph), name=name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "extra"), [("openvino", "fast"), ("onnxruntime", "onnx")])
+def test_a_runtime_that_is_not_installed_is_named(
+    name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_tflite(integer_graph(0))
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependencyError, match=rf"anchorsr\[{extra}\]"):
+        load_engine(data, name=name)
+
+
+def test_a_runtime_that_is_broken_is_a_model_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    with pytest.raises(ModelError, match=r"installed but does not load: libtbb\.so\.12"):
+        load_engine(write_tflite(integer_graph(0)), name="openvino")
+
+
+def test_an_engine_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ModelError, match="no engine 'ncnn'; there are: litert, openvino, onnx"):
+        load_engine(write_tflite(integer_graph(0)), name="ncnn")
+
+
+def test_an_onnx_file_runs_in_onnx_runtime() -> None:
+    graph = integer_graph(3)
+    engine = load_engine(write_onnx(graph), threads=1)
+    assert engine.name == "onnxruntime"
+    images = picture(3, 20, 11)
+    np.testing.assert_array_equal(engine(images), reference_run(graph, images))
+
+
+def test_openvino_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    data = write_tflite(integer_graph(0))
+    engine = load_engine(data, name="openvino", threads=1)
+    with pytest.raises(ModelError):
+        load_engine(data[:3000], name="openvino")
+    assert list(tmp_path.iterdir()) == []
+    assert engine(picture(0, 5, 5)).shape == (1, 15, 15, 3)
+
+
+def test_without_a_folder_for_temporary_files_openvino_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(ModelError, match="OpenVINO does not load this model: No such file"):
+        load_engine(write_tflite(integer_graph(0)), name="openvino")
+
+
+IMPORT = """
+import socket, sys
+def no_network(*_): raise AssertionError("a connection")
+socket.socket.connect = no_network
+from pathlib import Path
+from anchorsr.engines import load_engine
+load_engine(Path(sys.argv[1]), name="openvino", threads=1)
+print([name for name in sys.modules if name.startswith("openvino_telemetry")])
+"""
+
+
+def test_openvino_reports_nothing_to_anybody(tmp_path: Path) -> None:
+    """Importing it otherwise counts the import under ~/intel and sends it."""
+    model = tmp_path / "mine.tflite"
+    model.write_bytes(write_tflite(integer_graph(0)))
+    home = tmp_path / "home"
+    home.mkdir()
+    source = str(Path(engines.__file__).parents[1])
+    ended = subprocess.run(
+        [sys.executable, "-c", IMPORT, model],
+        env={"PYTHONPATH": source, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "[]\n", "")
+    assert list(home.iterdir()) == []
+
+
+def test_what_was_imported_before_is_there_afterwards() -> None:
+    for earlier in (None, sys):
+        if earlier is not None:
+            sys.modules["openvino_telemetry"] = earlier
+        with engines._without_telemetry(), pytest.raises(ModuleNotFoundError):
+            import openvino_telemetry  # noqa: F401
+        assert sys.modules.pop("openvino_telemetry", None) is earlier
