@@ -15,6 +15,7 @@ from PIL import Image
 
 from anchorsr import cli, growth, timing
 from anchorsr.benchmark import count_turns, default_models, find_quality, measure_speed
+from anchorsr.choosing import installed_engines
 from anchorsr.end_to_end import count_end_to_end_turns, measure_end_to_end
 from anchorsr.errors import BenchmarkError, GraphError, MissingDependencyError, ModelError
 from anchorsr.evaluate import evaluate, load_method
@@ -192,6 +193,7 @@ def test_a_shipped_model_is_measured_from_array_file_and_start() -> None:
     )
     assert len(ticks) == count_end_to_end_turns(["abpn"], 1)
     assert (row.model, row.threads, row.height, row.width) == ("abpn", 1, *SIZE)
+    assert row.engine in installed_engines()
     assert row.frames_per_s == pytest.approx(1000 / row.frame_ms)
     assert row.files_per_s == pytest.approx(1000 / row.file_ms)
     assert row.cold_ms > row.file_ms > row.frame_ms

@@ -57,7 +57,6 @@ LAYERS = [
     "anchorsr.samples",
     "anchorsr.timing",
     "anchorsr.yardsticks",
-    "anchorsr.bench_engines",
     "anchorsr.benchmark",
     "anchorsr.end_to_end",
     "anchorsr.growth",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.bench_engines import load_engine
+from anchorsr.engines import load_engine
 from anchorsr.errors import GraphError
 from anchorsr.evaluate import evaluate, load_method
 from anchorsr.graph import Graph

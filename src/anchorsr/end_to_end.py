@@ -26,12 +26,14 @@ _START_ROUNDS = 5
 class EndToEnd:
     """Medians of one model, in milliseconds where the name says so.
 
+    engine: the one that `upscale` takes of its own accord on this machine.
     frame_ms: from array to array, all of `Upscaler`. file_ms: from JPEG to JPEG in a process
     that has done it before. cold_ms: the whole process `anchorsr upscale in.jpg`, imports
     included, from its start to its end. peak_bytes: the most resident memory of that process.
     """
 
     model: str
+    engine: str
     threads: int
     height: int
     width: int
@@ -77,11 +79,13 @@ def measure_end_to_end(
             rounds=rounds,
             on_call=on_call,
         )
+        engines = {model: upscaler.engine for model, upscaler in upscalers.items()}
         upscalers.clear()
         starts = _cold_starts(models, threads, factor, source, target, rounds, on_call)
     return [
         EndToEnd(
             model=model,
+            engine=engines[model],
             threads=threads,
             height=size[0],
             width=size[1],

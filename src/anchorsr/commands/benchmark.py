@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from anchorsr.bench_engines import ENGINES, installed_engines
 from anchorsr.benchmark import (
     Speed,
     count_turns,
@@ -19,9 +18,10 @@ from anchorsr.benchmark import (
     is_network,
     measure_speed,
 )
+from anchorsr.choosing import installed_engines
 from anchorsr.commands.options import Factor, Force, parse_size
 from anchorsr.end_to_end import EndToEnd, count_end_to_end_turns, measure_end_to_end
-from anchorsr.engines import default_threads
+from anchorsr.engines import ENGINES, default_threads
 from anchorsr.errors import OutputError
 from anchorsr.files import check_free, publish
 from anchorsr.growth import Growth, count_growth_turns, measure_growth
@@ -178,12 +178,13 @@ def _print_end_to_end(rows: list[EndToEnd]) -> None:
     if not rows:
         return
     table = Table(
-        "model", "threads", "array ms", "frames/s", "JPEG to JPEG ms", "files/s", "cold start ms",
-        "peak memory",
+        "model", "engine", "threads", "array ms", "frames/s", "JPEG to JPEG ms", "files/s",
+        "cold start ms", "peak memory",
     )  # fmt: skip
     for row in rows:
         table.add_row(
             row.model,
+            row.engine,
             str(row.threads),
             f"{row.frame_ms:.1f}",
             f"{row.frames_per_s:.1f}",

@@ -22,3 +22,127 @@ from anchorsr.commands.options import (
     print_scores,
 )
 from anchorsr.engines import ENGINES
+from anchorsr.errors import OutputError
+from anchorsr.evaluate import Score, evaluate
+from anchorsr.export import export
+from anchorsr.models import DEFAULT, list_models, model_path, read_model
+from anchorsr.terminal import bar, print_json, print_table
+
+
+def models_command(
+    name: Annotated[str | None, typer.Argument(help="Print this model's whole card.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the shipped models, or print one model's card: recipe, data, figures, hashes.
+
+    Examples:
+
+        anchorsr models
+
+        anchorsr models abpn_x3
+    """
+    shipped = list_models()
+    if name is not None:
+        path = model_path(name)
+        print(json.dumps(next(m.card for m in shipped if m.path == path), indent=1))
+        return
+    if as_json:
+        print_json([{"path": str(model.path), **model.card} for model in shipped])
+        return
+    table = Table("model", "factor", "parameters", "MAC per LR pixel", "size", "file")
+    for model in shipped:
+        card = model.card
+        table.add_row(
+            model.name + (" (default)" if model.name == DEFAULT else ""),
+            f"x{model.factor}",
+            f"{card['parameters']:,}",
+            f"{card['macs_per_lr_pixel']:,}",
+            f"{card['size_bytes'] / 1000:.1f} kB",
+            str(model.path),
+        )
+    print_table(table)
+
+
+def evaluate_command(
+    test_sets: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of pictures, or with HR/ and LR_bicubic/X3/ inside."),
+    ],
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
+            " bicubic. May be given several times.",
+        ),
+    ] = None,
+    factor: Factor = 3,
+    border: Annotated[
+        int | None, typer.Option(min=0, help="Pixels cut off each side; the factor by default.")
+    ] = None,
+    threads: Threads = 0,
+    engine: Engine = ENGINES[0],
+    as_json: AsJson = False,
+) -> None:
+    """Measure PSNR and SSIM on test sets.
+
+    Examples:
+
+        anchorsr evaluate Set5 Set14 BSD100
+
+        anchorsr evaluate my-photos/ -m bicubic -m abpn -m runs/mine --json
+    """
+    names = methods or [DEFAULT]
+    scores: list[Score] = []
+    with bar("Evaluating", None, hidden=as_json) as advance:
+        for name in names:
+            for folder in test_sets:
+                scores.append(
+                    evaluate(
+                        name,
+                        folder,
+                        factor=factor,
+                        border=border,
+                        threads=threads or None,
+                        engine=engine,
+                        on_picture=lambda _: advance(),
+                    )
+                )
+    if as_json:
+        print_json([dataclasses.asdict(score) for score in scores])
+        return
+    print_scores(scores)
+
+
+def export_command(
+    model: Annotated[str, typer.Argument(help="A shipped model's name, or a .tflite file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .tflite or .onnx file to write.")
+    ],
+    factor: OptionalFactor = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Height x width of a file of fixed size, such as 360x640."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write an integer model as `.tflite` or ONNX, with free or fixed size.
+
+    The file appears only after its runtime gave the same bytes as the integer arithmetic.
+
+    Examples:
+
+        anchorsr export abpn -o abpn.onnx
+
+        anchorsr export abpn -o abpn_360x640.tflite --size 360x640
+    """
+    height_and_width = None if size is None else parse_size(size)
+    path = model_path(model, factor)
+    if output.resolve() == path.resolve():
+        raise OutputError(f"{output} is the model itself: write to another name")
+    data, graph = read_model(path)
+    digest = hashlib.sha256(data).hexdigest()
+    description = json.dumps({"model": graph.name, "from_sha256": digest})
+    export(graph, output, size=height_and_width, description=description, overwrite=force)
+    print(output)
