@@ -13,11 +13,14 @@ import numpy as np
 from anchorsr.graph import (
     Add,
     Clip,
+    Concat,
     Conv2D,
     DepthToSpace,
     Graph,
+    Minimum,
     Operator,
     Quantization,
+    ReLU,
     Requantize,
     TensorType,
 )
@@ -154,6 +157,14 @@ def reference_run(graph: Graph, images: np.ndarray) -> np.ndarray:
             made = _reference_depth_to_space(sources[0][0], operator.block)
         elif isinstance(operator, Clip):
             made = np.clip(sources[0][0], operator.low, operator.high).astype(np.float32)
+        elif isinstance(operator, Concat):
+            made = np.concatenate([source for source, _ in sources], axis=-1)
+        elif isinstance(operator, Minimum):
+            made = np.where(sources[0][0] > operator.bound, operator.bound, sources[0][0])
+            made = made.astype(target.dtype)
+        elif isinstance(operator, ReLU):
+            zero = 0 if target.quantization is None else target.quantization.zero_point
+            made = np.where(sources[0][0] < zero, zero, sources[0][0]).astype(target.dtype)
         elif target.quantization is None:
             made = sum(source for source, _ in sources)
         else:

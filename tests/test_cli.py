@@ -33,7 +33,7 @@ from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 
 COMMANDS = ["upscale", "compare", "models", "evaluate"]
-COMMANDS += ["data", "train", "quantize", "export", "challenge"]
+COMMANDS += ["data", "train", "quantize", "export", "challenge", "benchmark"]
 
 
 class Result(NamedTuple):
@@ -522,7 +522,7 @@ def test_wrong_usage_is_one_line_that_points_to_the_help(
     assert tree(furnished) == before
 
 
-@pytest.mark.parametrize("line", ["", *[c for c in COMMANDS if c != "models"]])
+@pytest.mark.parametrize("line", ["", *[c for c in COMMANDS if c not in ("models", "benchmark")]])
 def test_nothing_asked_for_is_the_help(call: Call, line: str) -> None:
     result = call(*line.split())
     assert result.code == 2

@@ -231,6 +231,16 @@ def set_weights(model: Any, **fields: Any) -> None:
         setattr(weights.quantization, name, value)
 
 
+def set_concatenation(model: Any, **options: Any) -> Any:
+    """Make the addition a concatenation, and return it."""
+    operator = of_kind(model, "ADD")
+    code = model.operatorCodes[operator.opcodeIndex]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CONCATENATION
+    operator.builtinOptionsType = schema.BuiltinOptions.ConcatenationOptions
+    operator.builtinOptions = schema.ConcatenationOptionsT(**{"axis": 3, **options})
+    return operator
+
+
 FOREIGN = {
     "operator TRANSPOSE": lambda model, _: set_code(model, "TRANSPOSE"),
     "operator GELU": lambda model, _: set_code(model, "GELU"),
@@ -268,6 +278,11 @@ FOREIGN = {
     ),
     "without one scale and zero point": lambda _, subgraph: setattr(
         subgraph.tensors[0], "quantization", None
+    ),
+    "CONCATENATION along another axis": lambda model, _: set_concatenation(model, axis=1),
+    "channels, or fused": lambda model, _: set_concatenation(model, fusedActivationFunction=1),
+    "CONCATENATION with 0 inputs": lambda model, _: setattr(
+        set_concatenation(model, axis=3), "inputs", []
     ),
     "sparse or variable": lambda _, subgraph: setattr(subgraph.tensors[0], "isVariable", True),
     "two tensors have the name": lambda _, subgraph: setattr(subgraph.tensors[1], "name", "images"),

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from anchorsr import __version__
-from anchorsr.commands import challenge, compare, models, pictures, training
+from anchorsr.commands import benchmark, challenge, compare, models, pictures, training
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.files import reason
 from anchorsr.terminal import complain, console, give_up_stdout, prepare_streams
@@ -57,10 +57,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "quantize": training.quantize_command,
     "export": models.export_command,
     "challenge": challenge.challenge_command,
+    "benchmark": benchmark.benchmark_command,
 }
 for _name, _command_function in _COMMANDS.items():
-    # Without arguments `models` lists them; the others print their help.
-    app.command(_name, no_args_is_help=_name != "models")(_command_function)
+    # Without arguments `models` lists them and `benchmark` runs; the others print their help.
+    app.command(_name, no_args_is_help=_name not in ("models", "benchmark"))(_command_function)
 
 
 def main() -> None:

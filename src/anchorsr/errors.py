@@ -10,6 +10,7 @@
     ├── ModelError              an unknown model, a factor without a model, an unreadable model file
     ├── GraphError              a graph that is not well formed, or holds an unsupported operator
     ├── ExactnessError          a runtime does not reproduce the integer arithmetic
+    ├── BenchmarkError          something that is to be measured does not run
     ├── MissingDependencyError  an optional package is not installed
     └── StoppedError            the user interrupted; the message says how to go on
 
@@ -59,6 +60,10 @@ class GraphError(AnchorSRError):
 
 class ExactnessError(AnchorSRError):
     """A runtime's bytes differ from the integer arithmetic's."""
+
+
+class BenchmarkError(AnchorSRError):
+    """Something that is to be measured does not run."""
 
 
 class MissingDependencyError(AnchorSRError):

@@ -1,8 +1,9 @@
 """Test sets × methods: PSNR and SSIM as the super-resolution papers report them.
 
 A method is a shipped network's name, a model file, the folder of a training run (its float
-weights), or `bicubic` (Pillow's). Outputs are uint8; `factor` pixels are cut off each side
-unless said otherwise; a set's figure is the mean of its pictures' figures.
+weights), `bicubic` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8;
+`factor` pixels are cut off each side unless said otherwise; a set's figure is the mean of its
+pictures' figures.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from anchorsr.engines import ENGINES, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models import list_models
+from anchorsr.opencv import load_dnn_superres
 from anchorsr.upscale import ready_upscaler
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -87,6 +89,8 @@ def load_method(
         return lambda lr: _bicubic(lr, factor)
     if path.is_dir() and name not in {model.name for model in list_models()}:
         return _float_method(path)
+    if path.suffix == ".pb":
+        return load_dnn_superres(path, factor, threads=threads)
     if path.suffix == ".onnx":
         onnx = load_engine(path, threads=threads)
         return lambda lr: onnx(lr[None])[0]

@@ -143,7 +143,40 @@ class Clip:
         return (self.input,)
 
 
-Operator = Conv2D | Add | DepthToSpace | Requantize | Clip
+@dataclass(frozen=True)
+class Concat:
+    """Tensors of one type side by side along the channels; one may stand there several times."""
+
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Integers above `bound` replaced by it; integer graphs only. The type stays the same."""
+
+    input: str
+    output: str
+    bound: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """Values below zero replaced by it, as an operator of its own. The type stays the same."""
+
+    input: str
+    output: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+Operator = Conv2D | Add | DepthToSpace | Requantize | Clip | Concat | Minimum | ReLU
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +265,9 @@ def _check_operator(operator: Operator, tensors: Mapping[str, TensorType]) -> No
                 f"DepthToSpace({operator.block}) makes {sources[0].channels} channels from"
                 f" {target.channels} times block squared, or none"
             )
-        if (sources[0].dtype, sources[0].quantization) != (target.dtype, target.quantization):
-            raise GraphError("DepthToSpace does not change numbers: its types must be equal")
+    elif isinstance(operator, Concat):
+        if sum(tensor.channels for tensor in sources) != target.channels:
+            raise GraphError("Concat makes as many channels as its inputs have together")
     elif sources[0].channels != target.channels:
         raise GraphError(f"{kind} keeps the number of channels")
     if isinstance(operator, Requantize):
@@ -241,8 +275,17 @@ def _check_operator(operator: Operator, tensors: Mapping[str, TensorType]) -> No
             raise GraphError("Requantize takes and makes integers")
     elif any(tensor.dtype != target.dtype for tensor in sources):
         raise GraphError(f"{kind} takes and makes the same number type")
+    if isinstance(operator, DepthToSpace | Concat | Minimum | ReLU) and any(
+        tensor.quantization != target.quantization for tensor in sources
+    ):
+        raise GraphError(f"{kind} does not change numbers: its types must be equal")
     if isinstance(operator, Clip) and target.dtype != "float32":
         raise GraphError("Clip is for float graphs; integers clip by saturation")
+    if isinstance(operator, Minimum):
+        if target.dtype == "float32":
+            raise GraphError("Minimum is for integer graphs; Clip is for float ones")
+        if not np.iinfo(target.dtype).min <= operator.bound <= np.iinfo(target.dtype).max:
+            raise GraphError(f"Minimum's bound {operator.bound} is outside {target.dtype}")
 
 
 def _check_conv(conv: Conv2D, source: TensorType, target: TensorType) -> None:

@@ -21,7 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorsr.errors import GraphError
-from anchorsr.graph import Add, Array, Clip, Conv2D, DepthToSpace, Graph, TensorType
+from anchorsr.graph import (
+    Add,
+    Array,
+    Clip,
+    Concat,
+    Conv2D,
+    DepthToSpace,
+    Graph,
+    Minimum,
+    ReLU,
+    TensorType,
+)
 
 _EXACT_FLOAT32 = 2**24
 
@@ -54,6 +65,13 @@ def run_graph(
             value = _depth_to_space(sources[0], operator.block)
         elif isinstance(operator, Clip):
             value = np.clip(sources[0], operator.low, operator.high)
+        elif isinstance(operator, Concat):
+            value = np.concatenate(sources, axis=3)
+        elif isinstance(operator, Minimum):
+            value = np.minimum(sources[0], sources[0].dtype.type(operator.bound))
+        elif isinstance(operator, ReLU):
+            zero = 0 if target.quantization is None else target.quantization.zero_point
+            value = np.maximum(sources[0], sources[0].dtype.type(zero))
         else:
             value = _requantize(sources[0], types[0], target)
         values[operator.output] = value

@@ -21,11 +21,14 @@ from anchorsr.graph import (
     Add,
     Array,
     Clip,
+    Concat,
     Conv2D,
     DepthToSpace,
     Graph,
+    Minimum,
     Operator,
     Quantization,
+    ReLU,
     Requantize,
 )
 
@@ -141,6 +144,16 @@ class _Writer:
             low = self._constant(f"{output}/low", np.float32(operator.low))
             high = self._constant(f"{output}/high", np.float32(operator.high))
             self._node("Clip", [*inputs, low, high], output)
+        elif isinstance(operator, Concat):
+            self._node("Concat", inputs, output, axis=1)
+        elif isinstance(operator, Minimum):
+            shift = 128 if self._graph.tensors[operator.output].dtype == "int8" else 0
+            bound = self._constant(f"{output}/bound", np.uint8(operator.bound + shift))
+            self._node("Min", [*inputs, bound], output)
+        elif isinstance(operator, ReLU):
+            integer = operator.output in self._quantization
+            zero = self._meaning(operator.output)[1:] if integer else []
+            self._node("Max" if integer else "Relu", [*inputs, *zero], output)
         elif self._graph.tensors[operator.output].quantization is None:
             self._node("Add", inputs, output)
         else:

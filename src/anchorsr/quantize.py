@@ -175,8 +175,10 @@ def apply_quantization(
             operators.append(_quantize_conv(operator, sources[0], source, target, weight_limit))
         elif isinstance(operator, Add):
             operators.append(Add((sources[0], sources[1]), name))
-        else:
+        elif isinstance(operator, DepthToSpace):
             operators.append(dataclasses.replace(operator, input=sources[0]))
+        else:
+            raise GraphError(f"{type(operator).__name__} cannot be quantized")
     channels = graph.tensors[graph.output].channels
     tensors["upscaled"] = TensorType(channels, "uint8", _FILE_EDGE)
     operators.append(Requantize(aliases[graph.output], "upscaled"))

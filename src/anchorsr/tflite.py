@@ -1,8 +1,9 @@
 """A graph as a `.tflite` file, and back: the stored form of every shipped network.
 
 Follows the TensorFlow Lite schema (version 3) and its quantization specification. A file
-holds one subgraph of CONV_2D, ADD, DEPTH_TO_SPACE and QUANTIZE, and MAXIMUM + MINIMUM for a
-float graph's Clip; there is never a TRANSPOSE or a RESHAPE. Equal graphs give equal bytes.
+holds one subgraph of CONV_2D, ADD, DEPTH_TO_SPACE and QUANTIZE, of CONCATENATION, MINIMUM and
+RELU, and MAXIMUM + MINIMUM for a float graph's Clip; there is never a TRANSPOSE or a RESHAPE.
+Equal graphs give equal bytes.
 
 Left out: everything that other converters write and these networks do not need (other
 operators, strides, dilation, per-tensor weights, several subgraphs, sparse tensors). Reading
@@ -22,12 +23,15 @@ from anchorsr.graph import (
     Add,
     Array,
     Clip,
+    Concat,
     Conv2D,
     DepthToSpace,
     DType,
     Graph,
+    Minimum,
     Operator,
     Quantization,
+    ReLU,
     Requantize,
     TensorType,
 )
@@ -40,8 +44,10 @@ _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 # The first version of each operator that takes int8; version 1 is enough for other types.
 _INT8_VERSIONS = {"CONV_2D": 3, "ADD": 2, "DEPTH_TO_SPACE": 2}
-# How many inputs each operator has, constants included.
+_INT8_VERSIONS |= {"CONCATENATION": 2, "MINIMUM": 2, "RELU": 2}
+# How many inputs each operator has, constants included; CONCATENATION has any number.
 _INPUTS = {"CONV_2D": 3, "ADD": 2, "DEPTH_TO_SPACE": 1, "QUANTIZE": 1, "MAXIMUM": 2, "MINIMUM": 2}
+_INPUTS |= {"CONCATENATION": 0, "RELU": 1}
 _BUFFER_ALIGNMENT = 16
 
 
@@ -156,6 +162,8 @@ class _Writer:
             inputs = [middle, self._add_constant(f"{output}/high", high)]
         elif isinstance(operator, Conv2D):
             inputs += self._add_conv_constants(operator)
+        elif isinstance(operator, Minimum):
+            inputs.append(self._add_bound(operator, target))
         made = self._add_activation(output, target, factor)
         if isinstance(operator, Conv2D):
             self._emit("CONV_2D", inputs, made, _conv_options(schema, operator))
@@ -166,6 +174,10 @@ class _Writer:
             self._emit("DEPTH_TO_SPACE", inputs, made, options)
         elif isinstance(operator, Requantize):
             self._emit("QUANTIZE", inputs, made, schema.QuantizeOptionsT())
+        elif isinstance(operator, Concat):
+            self._emit("CONCATENATION", inputs, made, schema.ConcatenationOptionsT(axis=3))
+        elif isinstance(operator, ReLU):
+            self._emit("RELU", inputs, made, None)
         else:
             self._emit("MINIMUM", inputs, made, schema.MaximumMinimumOptionsT())
 
@@ -173,7 +185,7 @@ class _Writer:
         int8 = self._tensors[output].type == self._schema.TensorType.INT8
         version = _INT8_VERSIONS.get(kind, 1) if int8 else 1
         # The generated classes are named after the tables, with a T: AddOptionsT.
-        table = type(options).__name__.removesuffix("T")
+        table = "NONE" if options is None else type(options).__name__.removesuffix("T")
         operator = self._schema.OperatorT(
             opcodeIndex=self._codes.setdefault((kind, version), len(self._codes)),
             inputs=inputs,
@@ -198,6 +210,14 @@ class _Writer:
             self._add_constant(weights, conv.weights, conv.weight_scales),
             self._add_constant(bias, conv.bias, bias_scales),
         ]
+
+    def _add_bound(self, minimum: Minimum, target: TensorType) -> int:
+        index = self._add_constant(
+            f"{minimum.output}/bound", np.array([minimum.bound], target.dtype)
+        )
+        # The same meaning as the numbers it is compared with.
+        self._tensors[index].quantization = self._tensors[self._index[minimum.input]].quantization
+        return index
 
     def _add_constant(self, name: str, values: Array, scales: Array | None = None) -> int:
         data = np.frombuffer(values.tobytes(), dtype=np.uint8)
@@ -280,7 +300,7 @@ class _Reader:
         """The operator, or None for the first half of a Clip."""
         kind = self._kind(stored)
         inputs, outputs = _list(stored.inputs), _list(stored.outputs)
-        if (len(inputs), len(outputs)) != (_INPUTS[kind], 1):
+        if (len(inputs), len(outputs)) != (_INPUTS[kind] or max(len(inputs), 1), 1):
             raise GraphError(f"{kind} with {len(inputs)} inputs and {len(outputs)} outputs")
         source, target = (self._activation(kind, index) for index in (inputs[0], outputs[0]))
         options = stored.builtinOptions
@@ -294,7 +314,15 @@ class _Reader:
             return DepthToSpace(source, target, options.blockSize)
         if kind == "QUANTIZE":
             return Requantize(source, target)
+        if kind == "RELU":
+            return ReLU(source, target)
+        if kind == "CONCATENATION":
+            if options.axis not in (3, -1) or options.fusedActivationFunction:
+                raise GraphError("CONCATENATION along another axis than the channels, or fused")
+            return Concat(tuple(self._activation(kind, index) for index in inputs), target)
         bound = self._constant(kind, inputs[1])
+        if kind == "MINIMUM" and bound.size == 1 and self._types[source].dtype != "float32":
+            return Minimum(source, target, int(bound.item()))
         if bound.shape != (1,) or bound.dtype != np.float32:
             raise GraphError(f"{kind} with something else than one float32 number")
         if kind == "MAXIMUM":
@@ -368,7 +396,7 @@ class _Reader:
         tensor = self._tensor(index)
         dtype = self._dtypes.get(tensor.type)
         data = self._model.buffers[tensor.buffer].data
-        if dtype not in ("float32", "int8", "int32") or not isinstance(data, np.ndarray):
+        if dtype not in ("float32", "uint8", "int8", "int32") or not isinstance(data, np.ndarray):
             raise GraphError(f"{kind} has weights of type {dtype}, or made while it runs")
         return np.frombuffer(data.tobytes(), dtype).reshape(_list(tensor.shape)).copy()
 

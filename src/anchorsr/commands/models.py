@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from anchorsr.commands.options import (
     Force,
     OptionalFactor,
     Threads,
+    parse_size,
     print_scores,
 )
 from anchorsr.engines import ENGINES
@@ -137,7 +137,7 @@ def export_command(
 
         anchorsr export abpn -o abpn_360x640.tflite --size 360x640
     """
-    height_and_width = _parse_size(size)
+    height_and_width = None if size is None else parse_size(size)
     path = model_path(model, factor)
     if output.resolve() == path.resolve():
         raise OutputError(f"{output} is the model itself: write to another name")
@@ -146,12 +146,3 @@ def export_command(
     description = json.dumps({"model": graph.name, "from_sha256": digest})
     export(graph, output, size=height_and_width, description=description, overwrite=force)
     print(output)
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
-    if sides is None:
-        raise typer.BadParameter(f"--size is height x width, such as 360x640, not {text!r}")
-    return int(sides[1]), int(sides[2])

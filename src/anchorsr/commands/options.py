@@ -1,7 +1,8 @@
-"""Options that several commands have, and tables that several commands print."""
+"""Options that several commands have, how they are read, and tables that several print."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -45,6 +46,14 @@ Verbose = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width."""
+    sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
+    if sides is None:
+        raise typer.BadParameter(f"--size is height x width, such as 360x640, not {text!r}")
+    return int(sides[1]), int(sides[2])
 
 
 def print_scores(scores: list[Score]) -> None:
