@@ -31,7 +31,7 @@ from anchorsr.tflite import write_tflite
 from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 
-COMMANDS = ["upscale", "models", "evaluate", "train", "quantize", "export"]
+COMMANDS = ["upscale", "video", "models", "evaluate", "train", "quantize", "export"]
 
 
 class Result(NamedTuple):

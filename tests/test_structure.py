@@ -46,6 +46,12 @@ LAYERS = [
     "anchorsr.tiling",
     "anchorsr.upscale",
     "anchorsr.jobs",
+    "anchorsr.reuse",
+    "anchorsr.video.colour",
+    "anchorsr.video.source",
+    "anchorsr.video.target",
+    "anchorsr.video.pipeline",
+    "anchorsr.video",
     "anchorsr.evaluate",
     "anchorsr.release",
     # faces
@@ -53,6 +59,7 @@ LAYERS = [
     "anchorsr.terminal",
     "anchorsr.commands.options",
     "anchorsr.commands.pictures",
+    "anchorsr.commands.video",
     "anchorsr.commands.models",
     "anchorsr.commands.training",
     "anchorsr.commands",
@@ -70,7 +77,16 @@ TORCH = {
     "anchorsr.finetune",
 }
 
-HEAVY = ["torch", "onnx", "onnxruntime", "ai_edge_litert", "typer", "rich", "pytorch_optimizer"]
+HEAVY = [
+    "av",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "ai_edge_litert",
+    "typer",
+    "rich",
+    "pytorch_optimizer",
+]
 
 
 def module_name(path: Path) -> str:
