@@ -111,8 +111,7 @@ def upscale_video(
     source or cannot be written.
     """
     with needs("av", "video"):
-        import av
-    av.logging.set_level(None)
+        import av  # noqa: F401 (only to say what is missing)
     source = Path(source)
     _check_numbers(start, duration)
     upscaler = upscaler or Upscaler(model, factor, threads=threads)
@@ -210,9 +209,10 @@ class _Job:
         done = float(self._target.seconds)
         whole = self._source.seconds
         of = "" if whole is None else f" of {float(whole):.2f}"
+        begin = self._source.resume_after(self._target.seconds)
         return (
             f"the first {done:.2f}{of} seconds are in {self._target.part} and can be played; "
-            f"--start {float(self._source.shift) + done:.2f} goes on from there"
+            f"--start {float(begin):.3f} goes on from there"
         )
 
     def _reused(self) -> float:

@@ -133,7 +133,9 @@ class FromRgb:
     number, which the codecs need.
     """
 
-    # Chroma of a rectangle's edge is a mean over a few rows or columns beyond it; even.
+    # Chroma is a mean over a few rows and columns: a pixel is seen by those within _REACH, and
+    # a rectangle is converted with a margin, of which nothing is taken. Even numbers.
+    _REACH = 4
     _MARGIN = 8
 
     def __init__(self, colours: Colours, factor: int) -> None:
@@ -171,12 +173,12 @@ class FromRgb:
         return frame
 
     def _enlarge(self, area: Rectangle, height: int, width: int) -> Rectangle:
-        """The rectangle in the output, on even pixels; at an edge it takes what was repeated."""
+        """All of the output that a rectangle of the input has a part in, on even pixels."""
         f = self._factor
-        bottom, right = area.bottom * f, area.right * f
+        bottom, right = area.bottom * f + self._REACH, area.right * f + self._REACH
         return Rectangle(
-            area.top * f // 2 * 2,
-            area.left * f // 2 * 2,
+            max(area.top * f - self._REACH, 0) // 2 * 2,
+            max(area.left * f - self._REACH, 0) // 2 * 2,
             min(bottom + bottom % 2, height),
             min(right + right % 2, width),
         )

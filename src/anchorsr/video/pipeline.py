@@ -56,28 +56,29 @@ class Pipeline:
         """
         decoded: queue.Queue[Any] = queue.Queue(_BETWEEN)
         enlarged: queue.Queue[Any] = queue.Queue(_BETWEEN)
-        threads = [
-            threading.Thread(target=self._work, args=arguments, name=f"video-{name}", daemon=True)
-            for name, *arguments in (
-                ("decode", self._decode, None, decoded),
-                ("network", self._enlarge, decoded, enlarged),
-                ("encode", self._encode, enlarged, None),
-            )
+        steps: list[tuple[str, Any, Any, Any]] = [
+            ("decode", self._decode, None, decoded),
+            ("network", self._enlarge, decoded, enlarged),
+            ("encode", self._encode, enlarged, None),
         ]
-        for thread in threads:
-            thread.start()
+        # Waited for by these, as Thread.join, once interrupted, takes a running thread for ended
+        # (Python before 3.13).
+        ends = [threading.Event() for _ in steps]
+        for (name, *arguments), end in zip(steps, ends, strict=True):
+            threading.Thread(
+                target=self._work, args=(*arguments, end), name=f"video-{name}", daemon=True
+            ).start()
         try:
             try:
-                while any(thread.is_alive() for thread in threads):
-                    threads[-1].join(_POLL_S)
+                while not ends[-1].wait(_POLL_S):
                     on_tick()
             except BaseException:
                 self.source.stop()
-                _join(threads)
+                _wait(ends)
                 raise
         finally:
             self._halt.set()
-            _join(threads)
+            _wait(ends)
         if self._errors:
             raise self._errors[0]
 
@@ -86,6 +87,7 @@ class Pipeline:
         step: Callable[[Iterator[Any]], Iterator[Any]],
         before: queue.Queue[Any] | None,
         after: queue.Queue[Any] | None,
+        end: threading.Event,
     ) -> None:
         """One thread: all that comes from one queue through a step into the next."""
         try:
@@ -99,6 +101,8 @@ class Pipeline:
         except BaseException as error:
             self._errors.append(error)
             self._halt.set()
+        finally:
+            end.set()
 
     def _decode(self, _: Iterator[Any]) -> Iterator[Any]:
         started = time.perf_counter()
@@ -168,10 +172,10 @@ def is_frame(item: Any) -> bool:
     return not hasattr(item, "stream")
 
 
-def _join(threads: list[threading.Thread]) -> None:
-    for thread in threads:
-        while thread.is_alive():  # in pieces, so that a signal comes through
-            thread.join(_POLL_S)
+def _wait(ends: list[threading.Event]) -> None:
+    for end in ends:
+        while not end.wait(_POLL_S):  # in pieces, so that a signal comes through
+            pass
 
 
 def frame_size(frame: VideoFrame, factor: int, subsampling: tuple[int, int]) -> tuple[int, int]:

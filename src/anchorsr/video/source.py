@@ -35,9 +35,10 @@ class Source:
     """The first video stream of a file, decoded, and all other streams as packets.
 
     `first` is the first frame that is wanted and `colours` are those of all. With a start, frames
-    and packets before it are left out and all times are moved together, so that `first` is at 0;
-    `shift` is by how much. `problems` grows by a line for whatever is found damaged or missing
-    on the way: reading then ends, as at the end of the file, and nothing is raised.
+    and packets before it are left out and all times are moved together by `shift`, so that
+    `first` is at 0; without one, `origin` is the time of the first moment. `problems` grows by a
+    line for whatever is found damaged or missing on the way: reading then ends, as at the end of
+    the file, and nothing is raised.
     Raises VideoError for a file that is not a video, or not one that is handled.
     """
 
@@ -63,6 +64,7 @@ class Source:
             self._last_pts: int | None = None
             self._reached = Fraction(0)
             begin = (self.container.start_time or 0) * _MICROSECOND
+            self.origin: Fraction = begin if start is None else Fraction(0)
             self._begin = None if start is None else begin + Fraction(start)
             self._end = None if duration is None else (self._begin or begin) + Fraction(duration)
             if self.container.duration is None:
@@ -94,6 +96,11 @@ class Source:
         data: Any = self.first.side_data  # its type stub knows of motion vectors only
         found = data.get("DISPLAYMATRIX")
         return None if found is None else [int(n) for n in np.frombuffer(found, np.int32)]
+
+    def resume_after(self, seconds: Fraction) -> Fraction:
+        """The start that goes on after as many seconds."""
+        begin = (self.container.start_time or 0) * _MICROSECOND
+        return seconds + (Fraction(0) if self._begin is None else self.shift - begin)
 
     def leave_out(self, stream: Stream) -> None:
         """Read no more packets of a stream that cannot be kept."""
@@ -130,8 +137,8 @@ class Source:
                 first: VideoFrame = item
                 break
         else:
-            if self._begin is not None and self._last_pts is None and not self._damaged:
-                raise VideoError(f"{self.path} has no frame after its start: take an earlier one")
+            if self._begin is not None and not self._damaged:
+                raise VideoError(f"{self.path} has no frame at or after its start: start earlier")
             raise VideoError(
                 f"{self.path} has no frame that can be decoded; copy or download it again"
             )
@@ -195,8 +202,8 @@ class Source:
                     if self._end is not None and now >= self._end - _ROUNDING:
                         running.discard(index)
                         break
+                    problem = None if first is None else _misfit(frame, first)
                     first = first or frame
-                    problem = _misfit(frame, first)
                     if problem is not None:
                         self.problems.append(f"{self.path}: at {float(now):.2f} s {problem}")
                         return

@@ -112,7 +112,7 @@ class Target:
 
         self.part = part
         self.frames = 0
-        self.seconds = Fraction(0)
+        self.end = source.origin
         self._path = path
         self._durations: dict[int, int] = {}
         self._source = source
@@ -137,6 +137,11 @@ class Target:
         self._note_rounding(note)
 
     @property
+    def seconds(self) -> Fraction:
+        """How much of the video is encoded, from its beginning, or that of the cut."""
+        return self.end - self._source.origin
+
+    @property
     def disk_is_full(self) -> bool:
         """The reserve is in use: finish now."""
         return self._file.full
@@ -147,7 +152,7 @@ class Target:
             self._durations[frame.pts or 0] = frame.duration
         self.frames += 1
         end = (frame.pts or 0) + frame.duration
-        self.seconds = max(self.seconds, end * self._base)
+        self.end = max(self.end, end * self._base)
         self._mux(self._video.encode(frame))
 
     def copy(self, packet: Packet[Stream]) -> None:
@@ -295,8 +300,9 @@ class Target:
         pairs += [(streams[index], copy) for index, copy in self._copies.items()]  # type: ignore[misc]
         for template, copy in pairs:
             base, given = copy.time_base, template.time_base
-            cover = template.disposition & _ATTACHED_PICTURE
-            if base and given and not cover and (given / base).denominator != 1:
+            timed = template.type in ("video", "audio", "subtitle")
+            timed &= not template.disposition & _ATTACHED_PICTURE
+            if timed and base and given and (given / base).denominator != 1:
                 note(
                     f"times of {_describe(template)} are rounded to {_step(base)}, "
                     f"the steps of {self._path.suffix} files"
@@ -312,7 +318,7 @@ class _Output(io.RawIOBase):
         self._abandoned = False
         self._reserve: Any = None
         try:
-            self._file = path.open("xb", buffering=0)
+            self._file = io.FileIO(path, "xb")
         except OSError as error:
             raise OutputError(f"{path} cannot be written ({reason(error)})") from error
         try:
