@@ -18,10 +18,11 @@ UInt8Array = npt.NDArray[np.uint8]
 
 # LR pixels a side. Smaller ones follow what moves more closely; gathering them in rectangles
 # keeps the halos few.
-TILE = 32
+TILE = 16
 
-# What a call of an engine costs beside its pixels, in pixels: about 0.5 ms of 0.15 µs each.
-_CALL = 3000
+# What a call of an engine costs beside its pixels, in pixels: mostly the change to another shape,
+# 1 to 3 ms at 0.15 µs a pixel.
+_CALL = 10_000
 
 # More rectangles than these are not worth sorting out: the whole frame is computed.
 _MOST = 24
