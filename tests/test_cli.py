@@ -32,7 +32,7 @@ from anchorsr.tflite import write_tflite
 from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 
-COMMANDS = ["upscale", "compare", "models", "evaluate"]
+COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
 COMMANDS += ["data", "train", "quantize", "export", "challenge", "benchmark"]
 
 

@@ -68,6 +68,12 @@ LAYERS = [
     "anchorsr.pipeline",
     "anchorsr.compare",
     "anchorsr.opencv",
+    "anchorsr.reuse",
+    "anchorsr.video.colour",
+    "anchorsr.video.source",
+    "anchorsr.video.target",
+    "anchorsr.video.pipeline",
+    "anchorsr.video",
     "anchorsr.evaluate",
     "anchorsr.release",
     # how fast
@@ -85,6 +91,7 @@ LAYERS = [
     "anchorsr.commands.options",
     "anchorsr.commands.pictures",
     "anchorsr.commands.compare",
+    "anchorsr.commands.video",
     "anchorsr.commands.models",
     "anchorsr.commands.challenge",
     "anchorsr.commands.training",
@@ -105,6 +112,7 @@ TORCH = {
 }
 
 HEAVY = [
+    "av",
     "torch",
     "onnx",
     "onnxruntime",

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from anchorsr import __version__
-from anchorsr.commands import benchmark, challenge, compare, models, pictures, training
+from anchorsr.commands import benchmark, challenge, compare, models, pictures, training, video
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.files import reason
 from anchorsr.terminal import complain, console, give_up_stdout, prepare_streams
@@ -44,11 +44,12 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Make pictures larger, and train, quantize, export and measure the networks that do it."""
+    """Make pictures and videos larger; train, quantize, export and measure the networks for it."""
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "upscale": pictures.upscale_command,
+    "video": video.video_command,
     "compare": compare.compare_command,
     "models": models.models_command,
     "evaluate": models.evaluate_command,

@@ -2,6 +2,7 @@
 
     AnchorSRError
     ├── PictureError            a file is not a picture that can be read or written
+    ├── VideoError              a file is not a video that can be read, or not one that is handled
     ├── OutputError             an output would destroy something, or cannot be written
     ├── DataError               a folder or set of pictures does not hold what is needed
     ├── RecipeError             a recipe has an unknown key or an impossible value
@@ -28,6 +29,10 @@ class AnchorSRError(Exception):
 
 class PictureError(AnchorSRError):
     """A file is missing, damaged, not a picture, or of a kind that is not handled."""
+
+
+class VideoError(AnchorSRError):
+    """A file is missing, damaged, not a video, or holds one of a kind that is not handled."""
 
 
 class OutputError(AnchorSRError):

@@ -72,6 +72,18 @@ def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+def move_into_place(finished: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a finished file its final name. Raises OutputError as `publish` does."""
+    try:
+        if overwrite:
+            os.replace(finished, path)
+        else:
+            _move_to_free_name(finished, path)
+            finished.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+
+
 def reason(error: BaseException) -> str:
     """What an exception says, on one line; its name if it says nothing."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -140,6 +140,31 @@ def byte_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[Any], None]]:
+    """A bar over the seconds of a video; call what it yields with each `Progress`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(
+        *columns, console=console(), transient=True, disable=hidden or not console().is_terminal
+    ) as progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def on_progress(state: Any) -> None:
+            note = f"{state.frames} frames, {state.frames_per_second:.1f} a second"
+            if state.reused >= 0.01:
+                note += f", {state.reused:.0%} reused"
+            progress.update(task, completed=state.seconds, total=state.total_seconds, note=note)
+
+        yield on_progress
+
+
+@contextmanager
 def training_bars(title: str) -> Iterator[dict[str, Any]]:
     """The callbacks of a run: a bar while pictures are read, then one with loss and time left."""
     columns = (

@@ -1,0 +1,267 @@
+"""Frames of a video ↔ uint8 RGB pixels, by the matrix and range that the video says it has.
+
+Only 8-bit video of standard range is handled. More bits, HDR, BT.2020 and transparency would be
+flattened without a word on their way through 8-bit RGB, so they are refused by name. Numbers of
+matrices, transfers and primaries are those of ITU-T H.273.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.errors import VideoError
+from anchorsr.reuse import Rectangle
+
+if TYPE_CHECKING:
+    from av import VideoFormat, VideoFrame
+    from av.video.codeccontext import VideoCodecContext
+
+UInt8Array = npt.NDArray[np.uint8]
+
+_UNSPECIFIED = 2
+_BT709, _FCC, _BT470BG, _SMPTE170M, _SMPTE240M = 1, 4, 5, 6, 7
+_MATRICES = (_BT709, _FCC, _BT470BG, _SMPTE170M, _SMPTE240M)
+_LIMITED, _FULL = 1, 2
+
+_REFUSED_MATRICES = {
+    8: "YCgCo",
+    9: "BT.2020",
+    10: "BT.2020 (constant luminance)",
+    11: "SMPTE 2085",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived (constant luminance)",
+    14: "ICtCp",
+}
+_REFUSED_TRANSFERS = {16: "HDR (PQ)", 18: "HDR (HLG)", 14: "BT.2020", 15: "BT.2020", 8: "linear"}
+_BT2020_PRIMARIES = 9
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What the numbers of a video's pixels mean, and in which format its larger form is stored.
+
+    pixel_format: yuv420p, yuv422p or yuv444p, whichever keeps the chroma resolution. matrix,
+    transfer, primaries: H.273 numbers. full: 0 to 255 instead of 16 to 235. rgb: the source holds
+    RGB, which becomes BT.709 of limited range.
+    """
+
+    pixel_format: str
+    matrix: int
+    full: bool
+    transfer: int
+    primaries: int
+    rgb: bool
+
+    @property
+    def range(self) -> int:
+        """As FFmpeg numbers it: 1 limited, 2 full."""
+        return _FULL if self.full else _LIMITED
+
+
+def read_colours(frame: VideoFrame, stream: VideoCodecContext) -> Colours:
+    """The colours of a frame; what it leaves open is taken from its stream, then guessed.
+
+    A matrix that is not given is BT.709 from 1280 columns or 577 rows on, else BT.601, as players
+    have it; a range that is not given is limited. Raises VideoError for what is not handled.
+    """
+    layout = frame.format
+    _check_format(layout)
+    matrix = _first(frame.colorspace, stream.colorspace)
+    transfer = _first(frame.color_trc, stream.color_trc)
+    primaries = _first(frame.color_primaries, stream.color_primaries)
+    refused = _REFUSED_TRANSFERS.get(transfer) or _REFUSED_MATRICES.get(matrix)
+    if refused is None and primaries == _BT2020_PRIMARIES:
+        refused = "BT.2020"
+    if refused is not None:
+        raise VideoError(
+            f"its colours are {refused}, which is not handled: convert it to 8-bit BT.709 first"
+        )
+    if layout.is_rgb or layout.has_palette:
+        return Colours("yuv444p", _BT709, False, transfer, primaries, rgb=True)
+    if matrix not in _MATRICES:
+        large = frame.width >= 1280 or frame.height > 576
+        matrix = _BT709 if large else _SMPTE170M
+    full = layout.name.startswith("yuvj") or _FULL in (frame.color_range, stream.color_range)
+    return Colours(_stored_as(layout), matrix, full, transfer, primaries, rgb=False)
+
+
+def check_like(frame: VideoFrame, first: VideoFrame) -> None:
+    """Raise VideoError for a frame that cannot follow the first one in one video."""
+    if (frame.width, frame.height) != (first.width, first.height):
+        raise VideoError(
+            f"the picture changes from {first.width} x {first.height} to {frame.width} x "
+            f"{frame.height} pixels, which is not handled"
+        )
+    _check_format(frame.format)
+
+
+class ToRgb:
+    """Frames → contiguous uint8 RGB (H, W, 3), chroma interpolated and every value rounded."""
+
+    def __init__(self, colours: Colours) -> None:
+        from av.video.reformatter import Interpolation, VideoReformatter
+
+        self._colours = colours
+        self._reformatter = VideoReformatter()
+        self._flags = (
+            Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+        )
+
+    def __call__(self, frame: VideoFrame) -> UInt8Array:
+        matrix = self._colours.matrix
+        larger = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=None if self._colours.rgb else matrix,
+            src_color_range=None if self._colours.rgb else self._colours.range,
+            dst_color_range=_FULL,
+            interpolation=self._flags,
+            threads=1,
+        )
+        return np.ascontiguousarray(larger.to_ndarray(), np.uint8)
+
+
+class FromRgb:
+    """Uint8 RGB (H, W, 3) → frames of `colours`, only what has changed since the last one.
+
+    Where the chroma has half the columns or rows, a last odd one is repeated once to make an even
+    number, which the codecs need.
+    """
+
+    # Chroma is a mean over a few rows and columns: a pixel is seen by those within _REACH, and
+    # a rectangle is converted with a margin, of which nothing is taken. Even numbers.
+    _REACH = 4
+    _MARGIN = 8
+
+    def __init__(self, colours: Colours, factor: int) -> None:
+        from av.video.reformatter import Interpolation, VideoReformatter
+
+        self._colours = colours
+        self._factor = factor
+        self._reformatter = VideoReformatter()
+        self._flags = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+        self._columns, self._rows = subsampling(colours.pixel_format)
+        self._last: VideoFrame | None = None
+
+    def __call__(self, rgb: UInt8Array, changed: Sequence[Rectangle]) -> VideoFrame:
+        """A new frame, equal to that of the whole `rgb`.
+
+        changed: where it may differ from that of the call before, in pixels of the input, which
+        the factor multiplies.
+        """
+        odd = rgb.shape[0] % self._rows, rgb.shape[1] % self._columns
+        if any(odd):
+            rgb = np.pad(rgb, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
+        height, width = rgb.shape[:2]
+        last = self._last
+        if last is None or (last.height, last.width) != (height, width):
+            frame = self._convert(rgb)
+        else:
+            areas = [self._enlarge(area, height, width) for area in changed]
+            if any(area == (0, 0, height, width) for area in areas):
+                frame = self._convert(rgb)
+            else:
+                frame = _copy(last)
+                for area in areas:
+                    self._replace(frame, rgb, area)
+        self._last = frame
+        return frame
+
+    def _enlarge(self, area: Rectangle, height: int, width: int) -> Rectangle:
+        """All of the output that a rectangle of the input has a part in, on even pixels."""
+        f = self._factor
+        bottom, right = area.bottom * f + self._REACH, area.right * f + self._REACH
+        return Rectangle(
+            max(area.top * f - self._REACH, 0) // 2 * 2,
+            max(area.left * f - self._REACH, 0) // 2 * 2,
+            min(bottom + bottom % 2, height),
+            min(right + right % 2, width),
+        )
+
+    def _replace(self, frame: VideoFrame, rgb: UInt8Array, area: Rectangle) -> None:
+        height, width = rgb.shape[:2]
+        top, left = max(area.top - self._MARGIN, 0), max(area.left - self._MARGIN, 0)
+        bottom = min(area.bottom + self._MARGIN, height)
+        right = min(area.right + self._MARGIN, width)
+        part = self._convert(rgb[top:bottom, left:right])
+        for index, (target, source) in enumerate(zip(planes(frame), planes(part), strict=True)):
+            rows, columns = (self._rows, self._columns) if index else (1, 1)
+            target[
+                area.top // rows : -(-area.bottom // rows),
+                area.left // columns : -(-area.right // columns),
+            ] = source[
+                (area.top - top) // rows : -(-(area.bottom - top) // rows),
+                (area.left - left) // columns : -(-(area.right - left) // columns),
+            ]
+
+    def _convert(self, rgb: UInt8Array) -> VideoFrame:
+        from av import VideoFrame
+
+        return self._reformatter.reformat(
+            VideoFrame.from_ndarray(rgb, format="rgb24"),
+            format=self._colours.pixel_format,
+            dst_colorspace=self._colours.matrix,
+            src_color_range=_FULL,
+            dst_color_range=self._colours.range,
+            interpolation=self._flags,
+            threads=1,
+        )
+
+
+def subsampling(pixel_format: str) -> tuple[int, int]:
+    """Columns and rows of luma to one of chroma."""
+    return {"yuv420p": (2, 2), "yuv422p": (2, 1), "yuv444p": (1, 1)}[pixel_format]
+
+
+def planes(frame: VideoFrame) -> list[UInt8Array]:
+    """The planes of an 8-bit planar frame as arrays (rows, columns) that share its memory."""
+    views = []
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), np.uint8)
+        views.append(rows.reshape(-1, plane.line_size)[: plane.height, : plane.width])
+    return views
+
+
+def _copy(frame: VideoFrame) -> VideoFrame:
+    from av import VideoFrame
+
+    copy = VideoFrame(frame.width, frame.height, frame.format.name)
+    for target, source in zip(planes(copy), planes(frame), strict=True):
+        target[...] = source
+    copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+    return copy
+
+
+def _first(*values: int) -> int:
+    """The first value that says something: 0 is reserved, or RGB, which the format tells too."""
+    return next((int(value) for value in values if value not in (0, _UNSPECIFIED)), _UNSPECIFIED)
+
+
+def _check_format(layout: VideoFormat) -> None:
+    bits = max(component.bits for component in layout.components)
+    if bits > 8:
+        raise VideoError(
+            f"it has {bits} bits a channel ({layout.name}), which is not handled: convert it to "
+            f"8 bits first"
+        )
+    if any(component.is_alpha for component in layout.components):
+        raise VideoError(
+            f"it has transparency ({layout.name}), which is not handled: convert it to yuv420p "
+            f"first"
+        )
+
+
+def _stored_as(layout: VideoFormat) -> str:
+    """The planar format of at least the same chroma resolution."""
+    if len(layout.components) < 3:  # grey
+        return "yuv420p"
+    chroma = layout.components[1]
+    halved = chroma.width < layout.width, chroma.height < layout.height
+    if halved == (True, True):
+        return "yuv420p"
+    return "yuv422p" if halved == (True, False) else "yuv444p"

@@ -1,0 +1,352 @@
+"""A video file that is read: what it holds, then its packets and decoded frames in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anchorsr.errors import VideoError
+from anchorsr.files import reason
+from anchorsr.video.colour import Colours, check_like, read_colours
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+# A file may end this much earlier than it says: durations are rounded in several ways.
+_TOLERANCE = Fraction(1, 2)
+# What is stored just before a cut may belong after it, by as much as sound and picture lie apart.
+_INTERLEAVING = 2
+# A time given in decimals meets the frame that it was read from.
+_ROUNDING = Fraction(1, 2000)
+_MICROSECOND = Fraction(1, 1_000_000)
+
+_PICTURES = ("image2", "_pipe")
+_SAY_THEIR_LENGTH = ("mov", "matroska")
+
+
+class Source:
+    """The first video stream of a file, decoded, and all other streams as packets.
+
+    `first` is the first frame that is wanted and `colours` are those of all. With a start, frames
+    and packets before it are left out and all times are moved together by `shift`, so that
+    `first` is at 0; without one, `origin` is the time of the first moment. `problems` grows by a
+    line for whatever is found damaged or missing on the way: reading then ends, as at the end of
+    the file, and nothing is raised.
+    Raises VideoError for a file that is not a video, or not one that is handled.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        start: float | None = None,
+        duration: float | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.path = path
+        self.problems: list[str] = []
+        self.cut = start is not None or duration is not None
+        self.shift = Fraction(0)
+        self.container = _open(path)
+        try:
+            self.video = _find_video(self.container, path)
+            self._kept: list[Stream] = list(self.container.streams)
+            self._ended = False
+            self._damaged = 0
+            self._not_later = 0
+            self._last_pts: int | None = None
+            self._reached = Fraction(0)
+            begin = (self.container.start_time or 0) * _MICROSECOND
+            self.origin: Fraction = begin if start is None else Fraction(0)
+            self._begin = None if start is None else begin + Fraction(start)
+            self._end = None if duration is None else (self._begin or begin) + Fraction(duration)
+            if self.container.duration is None:
+                self.seconds = None
+            else:
+                whole = self.container.duration * _MICROSECOND
+                left = max(whole - Fraction(start or 0), Fraction(0))
+                self.seconds = left if duration is None else min(left, Fraction(duration))
+            self.video.codec_context.thread_count = threads or 0
+            self.video.codec_context.thread_type = "AUTO"
+            if self._begin is not None and start is not None and start > _INTERLEAVING:
+                self._seek(self._begin - _INTERLEAVING)
+            self._items = self._read()
+            self._held: list[VideoFrame | Packet[Stream]] = []
+            self.first = self._first_frame()
+            self.colours = _colours(self.first, self.video, path)
+        except BaseException:
+            self.container.close()
+            raise
+
+    @property
+    def frames(self) -> int:
+        """How many frames the file says it has; 0 if it does not."""
+        return self.video.frames
+
+    @property
+    def display_matrix(self) -> list[int] | None:
+        """How a player turns the picture: nine numbers as FFmpeg has them; None for upright."""
+        data: Any = self.first.side_data  # its type stub knows of motion vectors only
+        found = data.get("DISPLAYMATRIX")
+        return None if found is None else [int(n) for n in np.frombuffer(found, np.int32)]
+
+    def resume_after(self, seconds: Fraction) -> Fraction:
+        """The start that goes on after as many seconds."""
+        begin = (self.container.start_time or 0) * _MICROSECOND
+        return seconds + (Fraction(0) if self._begin is None else self.shift - begin)
+
+    def leave_out(self, stream: Stream) -> None:
+        """Read no more packets of a stream that cannot be kept."""
+        self._kept.remove(stream)
+
+    def items(self) -> Iterator[VideoFrame | Packet[Stream]]:
+        """Decoded frames, times strictly rising, and packets of the other streams, as stored."""
+        kept = {stream.index for stream in self._kept}
+        held, self._held = self._held, []
+        for item in _chain(held, self._items):
+            stream = getattr(item, "stream", None)
+            if stream is None or stream.index in kept:
+                yield item
+
+    def stop(self) -> None:
+        """Let `items` end soon; for another thread to call."""
+        self._ended = True
+
+    def close(self) -> None:
+        self.container.close()
+
+    def _seek(self, time: Fraction) -> None:
+        from av import FFmpegError
+
+        try:
+            self.container.seek(int(time / _MICROSECOND))
+        except (FFmpegError, OSError, ValueError):
+            return  # cannot be sought in: read from the beginning
+
+    def _first_frame(self) -> VideoFrame:
+        for item in self._items:
+            self._held.append(item)
+            if not hasattr(item, "stream"):
+                first: VideoFrame = item
+                break
+        else:
+            if self._begin is not None and not self._damaged:
+                raise VideoError(f"{self.path} has no frame at or after its start: start earlier")
+            raise VideoError(
+                f"{self.path} has no frame that can be decoded; copy or download it again"
+            )
+        if first.interlaced_frame or self.video.codec_context.field_order > 1:
+            raise VideoError(
+                f"{self.path} is interlaced, which is not handled: deinterlace it first, "
+                f"as `ffmpeg -i IN -vf bwdif OUT` does"
+            )
+        return first
+
+    def _read(self) -> Iterator[Any]:
+        """Frames and packets that are wanted, their times shifted."""
+        early: list[Any] = []  # packets before the first frame, which says what the shift is
+        began = self._begin is None
+        for item in self._wanted():
+            if hasattr(item, "stream"):
+                if not began:
+                    early.append(item)
+                elif self._move(item):
+                    yield item
+                continue
+            if not began:
+                began = True
+                self.shift = item.pts * item.time_base
+                yield from (packet for packet in early if self._move(packet))
+                early.clear()
+            item.pts -= round(self.shift / item.time_base)
+            yield item
+
+    def _move(self, packet: Packet[Stream]) -> bool:
+        """Shift a packet in time; False if it lies outside the cut."""
+        cover = bool(packet.stream.disposition & _ATTACHED_PICTURE)
+        if self._begin is None or cover:
+            return True
+        pts = packet.pts if packet.pts is not None else packet.dts
+        if pts is None or pts * packet.time_base < self.shift:
+            return False
+        steps = round(self.shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - steps
+        packet.dts = None if packet.dts is None else packet.dts - steps
+        return True
+
+    def _wanted(self) -> Iterator[Any]:
+        """Frames and packets between start and end, as they come."""
+        first: VideoFrame | None = None
+        running = {s.index for s in self.container.streams if s.type in ("video", "audio")}
+        running -= {s.index for s in self.container.streams if s.disposition & _ATTACHED_PICTURE}
+        for packet in self._packets():
+            index = packet.stream.index
+            time = None if packet.dts is None else packet.dts * packet.time_base
+            if index != self.video.index:
+                late = self._end is not None and time is not None and time >= self._end
+                if late:
+                    running.discard(index)
+                elif packet.size or packet.dts is not None:  # not the mark of the end
+                    yield packet
+            elif index in running:
+                for frame, now in self._decode(packet):
+                    if self._begin is not None and now < self._begin - _ROUNDING:
+                        continue
+                    if self._end is not None and now >= self._end - _ROUNDING:
+                        running.discard(index)
+                        break
+                    problem = None if first is None else _misfit(frame, first)
+                    first = first or frame
+                    if problem is not None:
+                        self.problems.append(f"{self.path}: at {float(now):.2f} s {problem}")
+                        return
+                    yield frame
+            very_late = self._end is not None and time is not None and time > self._end + 10
+            if self._ended or not running or very_late:
+                return
+        self._look_back()
+
+    def _packets(self) -> Iterator[Any]:
+        """All packets, to the end of the file or to where it cannot be read further."""
+        from av import FFmpegError, Packet
+
+        counted = 0
+        try:
+            for packet in self.container.demux(self._kept):
+                if packet.is_corrupt and "mpegts" not in self.container.format.name:
+                    continue  # cut off: the file ends here
+                counted += packet.stream.index == self.video.index and packet.size > 0
+                self._note_time(packet)
+                yield packet
+        except (FFmpegError, OSError) as error:
+            self._cut_off(reason(error))
+            end: Packet[Any] = Packet()
+            end.stream = self.video
+            yield end
+            return
+        if self._begin is None and counted < self.frames:
+            self._cut_off("the end of the file is missing")
+
+    def _note_time(self, packet: Packet[Stream]) -> None:
+        if packet.pts is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self._reached = max(self._reached, end)
+
+    def _decode(self, packet: Packet[Any]) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Frames with a pts, and their times in seconds."""
+        from av import FFmpegError
+
+        flush = packet.size == 0
+        try:
+            frames = self.video.codec_context.decode(None if flush else packet)
+        except FFmpegError:
+            self._damaged += not flush
+            return
+        for frame in frames:
+            base = frame.time_base or self.video.time_base or Fraction(1, 1000)
+            frame.time_base = base  # has none after a flush
+            pts = frame.pts if frame.pts is not None else frame.dts
+            if pts is None:
+                pts = 0 if self._last_pts is None else self._last_pts + max(frame.duration, 1)
+            if self._last_pts is not None and pts <= self._last_pts:
+                self._not_later += 1
+                continue
+            self._damaged += frame.is_corrupt
+            frame.pts = self._last_pts = pts
+            yield frame, pts * base
+
+    def _cut_off(self, why: str) -> None:
+        begin = (self.container.start_time or 0) * _MICROSECOND
+        length = float(max(self._reached - begin, Fraction(0)))
+        whole = self.container.duration
+        of = "" if whole is None else f" of {float(whole * _MICROSECOND):.1f}"
+        self.problems.append(
+            f"{self.path} is damaged or cut off after {length:.1f}{of} seconds ({why}): "
+            f"what could be read until there is written"
+        )
+
+    def _look_back(self) -> None:
+        """At the end of the file: has all been read that it said it holds?"""
+        says = self.container.format.name.startswith(_SAY_THEIR_LENGTH)
+        if says and self.container.duration is not None and not self.problems:
+            start = self.container.start_time or 0
+            end = (start + self.container.duration) * _MICROSECOND
+            if self._reached < end - _TOLERANCE and (self._end or end) > self._reached:
+                self._cut_off("the end of the file is missing")
+        if self._damaged:
+            self.problems.append(
+                f"{self.path}: {self._damaged} of its frames are damaged, and are missing or wrong "
+                f"in the result"
+            )
+        if self._not_later:
+            self.problems.append(
+                f"{self.path}: {self._not_later} of its frames are not later than the one before, "
+                f"and are left out"
+            )
+
+
+_ATTACHED_PICTURE = 1 << 10  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: a cover
+
+
+def _open(path: Path) -> InputContainer:
+    import av
+
+    try:
+        if not path.exists():
+            raise VideoError(f"{path} is not there; check its name")
+        if not path.is_file():  # to open a pipe would wait for ever
+            raise VideoError(f"{path} is a folder or a device; give a video file")
+        if not path.stat().st_size:
+            raise VideoError(f"{path} is empty (0 bytes); copy or download it again")
+        # Names with a colon are no addresses, and bytes that are no UTF-8 come back as they were.
+        container = av.open(f"file:{path}", "r", metadata_errors="surrogateescape")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(
+            f"{path} cannot be opened as a video ({reason(error)}); it may be damaged, cut off or "
+            f"of another kind"
+        ) from error
+    if any(name in container.format.name for name in _PICTURES):
+        container.close()
+        raise VideoError(f"{path} is a picture: anchorsr upscale makes it larger")
+    return container
+
+
+def _find_video(container: InputContainer, path: Path) -> VideoStream:
+    """The first video stream that is not a cover."""
+    for stream in container.streams.video:
+        if not stream.disposition & _ATTACHED_PICTURE:
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: no decoder for its video is in this PyAV")
+            return stream
+    raise VideoError(f"{path} holds no video")
+
+
+def _colours(frame: VideoFrame, stream: VideoStream, path: Path) -> Colours:
+    try:
+        return read_colours(frame, stream.codec_context)
+    except VideoError as error:
+        raise VideoError(f"{path}: {error}") from error
+
+
+def _misfit(frame: VideoFrame, first: VideoFrame) -> str | None:
+    """Why a frame cannot follow the first one; None if it can."""
+    if frame.interlaced_frame and not first.interlaced_frame:
+        return "the video becomes interlaced, which is not handled; what came before is written"
+    try:
+        check_like(frame, first)
+    except VideoError as error:
+        return f"{error}; what came before is written"
+    return None
+
+
+def _chain(held: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
+    yield from held
+    held.clear()
+    yield from rest

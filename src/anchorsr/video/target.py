@@ -1,0 +1,391 @@
+"""A video file that is written: one encoded stream, and copies of all others.
+
+The file has a `.part` name while it grows. It is made so that it can be finished at any moment,
+also when the disk is full: a reserve of disk space is then given up for what finishing needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anchorsr.errors import OutputError
+from anchorsr.files import reason
+from anchorsr.video.source import Source
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+SUFFIXES = tuple(_FORMATS)
+
+# The longest side that H.264 has a level for, as x264 counts.
+LONGEST_SIDE = 16_384
+
+# What the index of a file and the frames still in the encoder need: 100,000 frames and their
+# sound have an index of 4 MB.
+_RESERVE = 16 * 2**20
+
+_ATTACHED_PICTURE = 1 << 10
+_CENTRE = "center"  # where a mean over a square of pixels lies
+
+
+@dataclass(frozen=True)
+class Codec:
+    """An encoder, its usual and worst quality (CRF: lower is better and larger), and its speed."""
+
+    encoder: str
+    quality: int
+    worst: int
+    options: dict[str, str]
+
+
+CODECS = {
+    "h264": Codec("libx264", 19, 51, {"preset": "veryfast"}),
+    "hevc": Codec("libx265", 22, 51, {"preset": "superfast", "x265-params": "log-level=error"}),
+    "vp9": Codec(
+        "libvpx-vp9", 28, 63, {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b": "0"}
+    ),
+    "av1": Codec("libsvtav1", 30, 63, {"preset": "10"}),
+}
+
+# Of the container or the muxer that wrote it, or figures of the stream that is encoded anew.
+_NOT_COPIED = {
+    "major_brand", "minor_version", "compatible_brands", "encoder", "DURATION",
+    "BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "SOURCE_ID",
+    "_STATISTICS_WRITING_APP", "_STATISTICS_WRITING_DATE_UTC", "_STATISTICS_TAGS",
+}  # fmt: skip
+
+
+def choose_codec(path: Path, name: str | None, quality: int | None) -> tuple[Codec, int]:
+    """The encoder and quality for a file. Raises OutputError for what there is not."""
+    container_format(path)
+    name = name or ("vp9" if path.suffix.lower() == ".webm" else "h264")
+    codec = CODECS.get(name)
+    if codec is None:
+        raise OutputError(f"there is no codec {name!r}: take one of {', '.join(CODECS)}")
+    quality = codec.quality if quality is None else quality
+    if not 0 <= quality <= codec.worst:
+        raise OutputError(f"the quality of {name} is 0 (best) to {codec.worst}, not {quality}")
+    return codec, quality
+
+
+def container_format(path: Path) -> str:
+    """What FFmpeg calls the container of a suffix. Raises OutputError for another suffix."""
+    name = _FORMATS.get(path.suffix.lower())
+    if name is None:
+        raise OutputError(f"{path} has no suffix that can be written: {', '.join(SUFFIXES)}")
+    return name
+
+
+class Target:
+    """The larger video on its way into a file `part`, beside the final `path`.
+
+    size: columns and rows of the frames to come. `note` is called with a line for each stream
+    that the container cannot hold, and for times that it must round. Raises OutputError.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        part: Path,
+        source: Source,
+        *,
+        size: tuple[int, int],
+        factor: int,
+        codec: Codec,
+        quality: int,
+        threads: int | None,
+        note: Callable[[str], None],
+    ) -> None:
+        import av
+
+        self.part = part
+        self.frames = 0
+        self.end = source.origin
+        self._path = path
+        self._durations: dict[int, int] = {}
+        self._source = source
+        self._file = _Output(part)
+        try:
+            self._container = av.open(
+                self._file,
+                "w",
+                format=container_format(path),
+                metadata_errors="surrogateescape",
+            )
+            self._video = self._add_video(size, codec, quality, factor, threads)
+            self._copies = self._add_copies(note)
+            self._copy_metadata()
+            self._container.start_encoding()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self.discard()
+            raise OutputError(f"{path} cannot be begun ({reason(error)})") from error
+        except BaseException:
+            self.discard()
+            raise
+        self._note_rounding(note)
+
+    @property
+    def seconds(self) -> Fraction:
+        """How much of the video is encoded, from its beginning, or that of the cut."""
+        return self.end - self._source.origin
+
+    @property
+    def disk_is_full(self) -> bool:
+        """The reserve is in use: finish now."""
+        return self._file.full
+
+    def encode(self, frame: VideoFrame) -> None:
+        """Encode a frame, pts and duration of which are in the time base of the source."""
+        if frame.duration:
+            self._durations[frame.pts or 0] = frame.duration
+        self.frames += 1
+        end = (frame.pts or 0) + frame.duration
+        self.end = max(self.end, end * self._base)
+        self._mux(self._video.encode(frame))
+
+    def copy(self, packet: Packet[Stream]) -> None:
+        """Write a packet of another stream as it is."""
+        packet.stream = self._copies[packet.stream.index]
+        self._mux([packet])
+
+    def finish(self) -> None:
+        """Write what the encoder still holds and what the container needs at its end."""
+        import av
+
+        try:
+            self._mux(self._video.encode(None))
+            self._container.close()
+            self._file.close()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._cannot_write(error) from error
+
+    def discard(self) -> None:
+        """Delete the file."""
+        self._file.abandon()
+        if hasattr(self, "_container"):
+            with contextlib.suppress(Exception):  # its end goes nowhere
+                self._container.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self.part.unlink()
+
+    def _mux(self, packets: list[Any]) -> None:
+        import av
+
+        try:
+            for packet in packets:
+                if packet.stream is self._video:
+                    # Encoders leave the duration open or make it one of their own rate.
+                    packet.duration = self._durations.pop(packet.pts, 0)
+                self._container.mux_one(packet)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: BaseException) -> OutputError:
+        full = isinstance(error, OSError) and error.errno in _FULL
+        hint = ": free some space, or write to another disk" if full else ""
+        return OutputError(f"{self._path} cannot be written ({reason(error)}){hint}")
+
+    def _add_video(
+        self, size: tuple[int, int], codec: Codec, quality: int, factor: int, threads: int | None
+    ) -> VideoStream:
+        import av
+
+        source, colours = self._source, self._source.colours
+        template = source.video
+        self._base = source.first.time_base or template.time_base or Fraction(1, 1000)
+        rate = template.average_rate or template.guessed_rate or Fraction(25)
+        options = {**codec.options, "crf": str(quality)}
+        if colours.pixel_format == "yuv420p":
+            options["chroma_sample_location"] = _CENTRE
+        try:
+            stream: Any = self._container.add_stream(codec.encoder, rate, options=options)
+        except av.codec.codec.UnknownCodecError:
+            raise OutputError(
+                f"{codec.encoder} is not in this PyAV: take another codec, or a PyAV that has it"
+            ) from None
+        except ValueError:
+            raise OutputError(
+                f"a {self._path.suffix} file cannot hold what {codec.encoder} writes: "
+                f"take another codec, or write a .mkv file"
+            ) from None
+        context = stream.codec_context
+        context.width, context.height = size
+        context.pix_fmt = colours.pixel_format
+        context.time_base = self._base
+        context.thread_count = threads or 0
+        context.color_range = colours.range
+        context.colorspace = colours.matrix
+        context.color_trc = colours.transfer
+        context.color_primaries = colours.primaries
+        context.sample_aspect_ratio = template.sample_aspect_ratio or Fraction(0, 1)
+        if codec.encoder == "libx265" and container_format(self._path) in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # what Apple's players ask for
+        stream.time_base = self._base
+        matrix = source.display_matrix
+        if matrix is not None:
+            matrix[6], matrix[7] = matrix[6] * factor, matrix[7] * factor  # a shift in pixels
+            stream.set_display_matrix(matrix)
+        _copy_tags(template, stream)
+        added: VideoStream = stream
+        return added
+
+    def _add_copies(self, note: Callable[[str], None]) -> dict[int, Stream]:
+        """A stream for each other one of the source that the container can hold."""
+        copies: dict[int, Stream] = {}
+        chapters = bool(self._source.container.chapters())
+        for template in list(self._source.container.streams):
+            if template.index == self._source.video.index:
+                continue
+            copy = self._add_copy(template)
+            if copy is not None:
+                _copy_tags(template, copy)
+                copies[template.index] = copy
+                continue
+            self._source.leave_out(template)
+            name = _describe(template)
+            if template.type == "audio":
+                raise OutputError(f"{self._path} cannot hold {name}: write a .mkv file")
+            # The container writes its list of chapters and its time code track anew.
+            own = template.name == "bin_data" and chapters
+            if not own and "timecode" not in template.metadata:
+                note(f"{name} is left out, as {self._path.suffix} files cannot hold it")
+        return copies
+
+    def _add_copy(self, template: Stream) -> Stream | None:
+        if template.type == "unknown" or (
+            template.type in ("data", "attachment") and self._container.format.name != "matroska"
+        ):
+            return None
+        if template.type == "data":  # Matroska has no place for them
+            return None
+        try:
+            return self._container.add_stream_from_template(template, opaque=True)
+        except ValueError:
+            return None
+
+    def _copy_metadata(self) -> None:
+        source = self._source
+        for key, value in source.container.metadata.items():
+            if key not in _NOT_COPIED:
+                self._container.metadata[key] = value
+        kept = []
+        for chapter in source.container.chapters():
+            base = chapter["time_base"] or Fraction(1, 1000)
+            shift = round(source.shift / base)
+            start, end = max(chapter["start"] - shift, 0), chapter["end"] - shift
+            if source.cut and source.seconds is not None:
+                end = min(end, int(source.seconds / base))
+            if end > start or not source.cut:
+                kept.append({**chapter, "start": start, "end": end})
+        self._container.set_chapters(kept)  # type: ignore[arg-type]
+
+    def _note_rounding(self, note: Callable[[str], None]) -> None:
+        """Say for which streams the container's steps of time are not the source's."""
+        pairs = [(self._source.video, self._video)]
+        streams = self._source.container.streams
+        pairs += [(streams[index], copy) for index, copy in self._copies.items()]  # type: ignore[misc]
+        for template, copy in pairs:
+            base, given = copy.time_base, template.time_base
+            timed = template.type in ("video", "audio", "subtitle")
+            timed &= not template.disposition & _ATTACHED_PICTURE
+            if timed and base and given and (given / base).denominator != 1:
+                note(
+                    f"times of {_describe(template)} are rounded to {_step(base)}, "
+                    f"the steps of {self._path.suffix} files"
+                )
+
+
+class _Output(io.RawIOBase):
+    """A new file that, once the disk is full, goes on with a reserve and says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.full = False
+        self._abandoned = False
+        self._reserve: Any = None
+        try:
+            self._file = io.FileIO(path, "xb")
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+        try:
+            self._reserve = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 (kept open)
+            for _ in range(_RESERVE // 2**20):
+                self._reserve.write(bytes(2**20))
+            self._reserve.flush()
+        except OSError as error:
+            self._file.close()
+            path.unlink()
+            raise OutputError(
+                f"{path.parent} has no room for a video ({reason(error)}): free some space, or "
+                f"write to another disk"
+            ) from error
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        while view and not self._abandoned:
+            try:
+                view = view[self._file.write(view) :]
+            except OSError as error:
+                if self.full or error.errno not in _FULL:
+                    raise
+                self.full = True
+                self._reserve.close()
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def abandon(self) -> None:
+        """What is still written goes nowhere."""
+        self._abandoned = True
+
+    def close(self) -> None:
+        super().close()
+        if self._reserve is not None:
+            self._reserve.close()
+        self._file.close()
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _copy_tags(template: Stream, stream: Stream) -> None:
+    """Metadata, language among them, and dispositions: default, forced and the like."""
+    for key, value in template.metadata.items():
+        if key not in _NOT_COPIED and not key.startswith("_STATISTICS"):
+            stream.metadata[key] = value
+    stream.disposition = template.disposition
+
+
+def _describe(stream: Stream) -> str:
+    """`stream 2 (subtitle, subrip, eng)`."""
+    details = [stream.type, getattr(stream, "name", None), stream.metadata.get("language")]
+    return f"stream {stream.index} ({', '.join(detail for detail in details if detail)})"
+
+
+def _step(base: Fraction) -> str:
+    milliseconds = base * 1000
+    return f"{milliseconds} ms" if milliseconds.denominator == 1 else f"{base} s"
