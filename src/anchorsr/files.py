@@ -61,10 +61,7 @@ def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     try:
         with temporary.open("xb") as file:
             yield file
-        if overwrite:
-            os.replace(temporary, path)
-        else:
-            _move_to_free_name(temporary, path)
+        move_into_place(temporary, path, overwrite=overwrite)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
     finally:

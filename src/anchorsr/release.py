@@ -43,6 +43,7 @@ def release(
     graph = quantize_run(
         run, train=train, machine=machine, on_loading=on_loading, on_progress=on_progress
     )
+    graph = dataclasses.replace(graph, name=output.stem)  # one architecture, several models
     export(graph, output, overwrite=overwrite)
     records = read_records(run, trained=train)
     scores = [
