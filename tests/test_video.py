@@ -289,6 +289,13 @@ class Repeat:
         return rgb.repeat(3, axis=0).repeat(3, axis=1)
 
 
+def test_marks_that_cannot_be_kept_are_announced(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", moving(4), options={"x264-params": "frame-packing=3"})
+    notes: list[str] = []
+    enlarge(source, tmp_path / "out.mkv", on_note=notes.append)
+    assert notes == ["the marks for a view in depth of stream 0 (video, h264) are not kept"]
+
+
 FLAT = [(16, 16, 16), (235, 235, 235), (180, 60, 60), (60, 180, 60), (60, 60, 180), (200, 190, 20)]
 
 

@@ -67,6 +67,14 @@ _NOT_COPIED = {
 }  # fmt: skip
 
 
+# What frames carry beside their pixels and PyAV cannot give to an encoder.
+_NOT_KEPT = {
+    "A53_CC": "the closed captions inside the pictures",
+    "SPHERICAL": "the marks for a view all around",
+    "STEREO3D": "the marks for a view in depth",
+}
+
+
 def choose_codec(path: Path, name: str | None, quality: int | None) -> tuple[Codec, int]:
     """The encoder and quality for a file. Raises OutputError for what there is not."""
     container_format(path)
@@ -139,6 +147,9 @@ class Target:
             self.discard()
             raise
         self._note_rounding(note)
+        for kind, words in _NOT_KEPT.items():
+            if kind in source.side_data:
+                note(f"{words} of {_describe(source.video)} are not kept")
 
     @property
     def seconds(self) -> Fraction:
