@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -113,9 +114,8 @@ def test_times_that_the_container_rounds_are_announced(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(30), audio="aac")
     notes: list[str] = []
     enlarge(source, tmp_path / "out.mkv", on_note=notes.append)
-    assert len(notes) == 2
-    assert "stream 0 (video, h264" in notes[0]
-    assert notes[0].endswith("are rounded to 1 ms, the steps of .mkv files")
+    names = "stream 0 (video, h264) to 1 ms, stream 1 (audio, aac) to 1 ms"
+    assert notes == [f".mkv files round the times of {names}"]
     before = [pts / 15360 for pts, _ in sorted(packets(source, "video"))]
     after = [pts / 1000 for pts, _ in sorted(packets(tmp_path / "out.mkv", "video"))]
     offsets = np.subtract(after, before)  # Matroska has no negative times: all may be moved
@@ -287,6 +287,13 @@ class Repeat:
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         return rgb.repeat(3, axis=0).repeat(3, axis=1)
+
+
+def test_marks_that_cannot_be_kept_are_announced(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mkv", moving(4), options={"x264-params": "frame-packing=3"})
+    notes: list[str] = []
+    enlarge(source, tmp_path / "out.mkv", on_note=notes.append)
+    assert notes == ["the marks for a view in depth of stream 0 (video, h264) are not kept"]
 
 
 FLAT = [(16, 16, 16), (235, 235, 235), (180, 60, 60), (60, 180, 60), (60, 60, 180), (200, 190, 20)]
@@ -628,6 +635,16 @@ def test_a_size_that_changes_ends_the_video_there(tmp_path: Path) -> None:
     assert "changes from 64 x 48 to 80 x 48 pixels" in result.problems[0]
 
 
+def test_times_that_go_back_are_told_and_left_out(tmp_path: Path) -> None:
+    data = make_video(tmp_path / "once.ts", moving(60), audio="aac").read_bytes()
+    source = tmp_path / "twice.ts"
+    source.write_bytes(data * 2)
+    result = enlarge(source, tmp_path / "out.mp4")
+    assert result.frames == 60
+    assert "60 of its frames are not later than the one before" in result.problems[0]
+    assert "packets of stream 1 (audio, aac) are not later" in result.problems[1]
+
+
 class Limited(io.FileIO):
     """A file on a disk with little room; what a second file holds comes back when it is closed."""
 
@@ -761,6 +778,26 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None
     assert "out.part.mp4 and can be played" in err
     assert err.splitlines()[-1] == "stopped"
     assert 0 < len(decoded(part)) < 3000
+
+
+def test_a_second_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", moving(100))
+    notes: list[str] = []
+
+    class Slow(Repeat):
+        def __call__(self, rgb: np.ndarray) -> np.ndarray:
+            time.sleep(0.2)
+            return super().__call__(rgb)
+
+    def stop(progress: Progress) -> None:
+        threading.Timer(0.05, signal.raise_signal, (signal.SIGINT,)).start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upscale_video(source, tmp_path / "out.mp4", upscaler=Slow(), on_progress=stop,
+                      on_note=notes.append)  # fmt: skip
+    assert notes == ["nothing is left of the video that was begun"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
 @pytest.mark.parametrize("step", ["ToRgb.__call__", "FromRgb.__call__"])

@@ -148,7 +148,7 @@ def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[Any], None]]:
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TimeRemainingColumn(),
     )
     with Progress(
         *columns, console=console(), transient=True, disable=hidden or not console().is_terminal

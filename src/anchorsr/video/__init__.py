@@ -174,9 +174,12 @@ class _Job:
         started = time.perf_counter()
         try:
             self._pipeline.run(self._tick)
-            self._target.finish()
         except KeyboardInterrupt:
-            self._keep_part()
+            if self._target.finished and self._target.frames:
+                self._note(self._what_is_done())
+            else:
+                self._target.discard()
+                self._note("nothing is left of the video that was begun")
             raise
         except BaseException:
             self._target.discard()
@@ -190,20 +193,8 @@ class _Job:
             elapsed_s=time.perf_counter() - started,
             reused=self._reused(),
             clock=self._pipeline.clock,
-            problems=tuple(self._source.problems),
+            problems=(*self._source.problems, *self._target.problems),
         )
-
-    def _keep_part(self) -> None:
-        """After an interrupt: finish the file, or delete it if that fails."""
-        try:
-            if not self._target.frames:
-                raise VideoError("nothing is done yet")
-            self._target.finish()
-        except BaseException:
-            self._target.discard()
-            self._note("nothing is left of the video that was being written")
-            raise
-        self._note(self._what_is_done())
 
     def _what_is_done(self) -> str:
         done = float(self._target.seconds)

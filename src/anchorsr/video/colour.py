@@ -86,7 +86,7 @@ def read_colours(frame: VideoFrame, stream: VideoCodecContext) -> Colours:
     if matrix not in _MATRICES:
         large = frame.width >= 1280 or frame.height > 576
         matrix = _BT709 if large else _SMPTE170M
-    full = layout.name.startswith("yuvj") or _FULL in (frame.color_range, stream.color_range)
+    full = layout.name.startswith("yuvj") or (frame.color_range or stream.color_range) == _FULL
     return Colours(_stored_as(layout), matrix, full, transfer, primaries, rgb=False)
 
 

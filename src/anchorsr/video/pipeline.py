@@ -52,7 +52,7 @@ class Pipeline:
 
         An interrupt, or whatever else `on_tick` raises, lets what has been decoded go through
         to the end before it is raised; a second one does not. What a thread raises is raised.
-        The target is not finished here.
+        The target is finished, unless one of the threads has raised or all had to end at once.
         """
         decoded: queue.Queue[Any] = queue.Queue(_BETWEEN)
         enlarged: queue.Queue[Any] = queue.Queue(_BETWEEN)
@@ -140,7 +140,12 @@ class Pipeline:
             self.clock.encode_s += time.perf_counter() - started
             if self.target.disk_is_full:
                 self.source.stop()
-                return
+                break
+        if not self._halt.is_set():
+            # Here, not in the thread that waits, as an interrupt would leave it half done.
+            started = time.perf_counter()
+            self.target.finish()
+            self.clock.encode_s += time.perf_counter() - started
         yield from ()
 
     def _take(self, before: queue.Queue[Any] | None) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,10 +91,15 @@ class Source:
         return self.video.frames
 
     @property
+    def side_data(self) -> Mapping[str, Any]:
+        """What the first frame carries beside its pixels, by FFmpeg's names."""
+        data: Any = self.first.side_data  # its type stub knows of motion vectors only
+        return {str(found.type.name): found for found in data}
+
+    @property
     def display_matrix(self) -> list[int] | None:
         """How a player turns the picture: nine numbers as FFmpeg has them; None for upright."""
-        data: Any = self.first.side_data  # its type stub knows of motion vectors only
-        found = data.get("DISPLAYMATRIX")
+        found = self.side_data.get("DISPLAYMATRIX")
         return None if found is None else [int(n) for n in np.frombuffer(found, np.int32)]
 
     def resume_after(self, seconds: Fraction) -> Fraction:
@@ -204,14 +209,17 @@ class Source:
                         break
                     problem = None if first is None else _misfit(frame, first)
                     first = first or frame
+                    self._damaged += frame.is_corrupt
                     if problem is not None:
                         self.problems.append(f"{self.path}: at {float(now):.2f} s {problem}")
                         return
                     yield frame
             very_late = self._end is not None and time is not None and time > self._end + 10
             if self._ended or not running or very_late:
-                return
-        self._look_back()
+                break
+        else:
+            self._check_length()
+        self._sum_up()
 
     def _packets(self) -> Iterator[Any]:
         """All packets, to the end of the file or to where it cannot be read further."""
@@ -258,7 +266,6 @@ class Source:
             if self._last_pts is not None and pts <= self._last_pts:
                 self._not_later += 1
                 continue
-            self._damaged += frame.is_corrupt
             frame.pts = self._last_pts = pts
             yield frame, pts * base
 
@@ -272,14 +279,16 @@ class Source:
             f"what could be read until there is written"
         )
 
-    def _look_back(self) -> None:
-        """At the end of the file: has all been read that it said it holds?"""
+    def _check_length(self) -> None:
+        """At the end of the file: is it as long as it says?"""
         says = self.container.format.name.startswith(_SAY_THEIR_LENGTH)
         if says and self.container.duration is not None and not self.problems:
             start = self.container.start_time or 0
             end = (start + self.container.duration) * _MICROSECOND
             if self._reached < end - _TOLERANCE and (self._end or end) > self._reached:
                 self._cut_off("the end of the file is missing")
+
+    def _sum_up(self) -> None:
         if self._damaged:
             self.problems.append(
                 f"{self.path}: {self._damaged} of its frames are damaged, and are missing or wrong "

@@ -67,6 +67,14 @@ _NOT_COPIED = {
 }  # fmt: skip
 
 
+# What frames carry beside their pixels and PyAV cannot give to an encoder.
+_NOT_KEPT = {
+    "A53_CC": "the closed captions inside the pictures",
+    "SPHERICAL": "the marks for a view all around",
+    "STEREO3D": "the marks for a view in depth",
+}
+
+
 def choose_codec(path: Path, name: str | None, quality: int | None) -> tuple[Codec, int]:
     """The encoder and quality for a file. Raises OutputError for what there is not."""
     container_format(path)
@@ -112,9 +120,13 @@ class Target:
 
         self.part = part
         self.frames = 0
+        self.finished = False
+        self.problems: list[str] = []
         self.end = source.origin
         self._path = path
         self._durations: dict[int, int] = {}
+        self._last: dict[int, int] = {}  # dts of each copied stream
+        self._left_out: dict[int, int] = {}  # how many packets of each
         self._source = source
         self._file = _Output(part)
         try:
@@ -135,6 +147,9 @@ class Target:
             self.discard()
             raise
         self._note_rounding(note)
+        for kind, words in _NOT_KEPT.items():
+            if kind in source.side_data:
+                note(f"{words} of {_describe(source.video)} are not kept")
 
     @property
     def seconds(self) -> Fraction:
@@ -156,8 +171,16 @@ class Target:
         self._mux(self._video.encode(frame))
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """Write a packet of another stream as it is."""
-        packet.stream = self._copies[packet.stream.index]
+        """Write a packet of another stream as it is, unless it goes back in time."""
+        index, copy = packet.stream.index, self._copies[packet.stream.index]
+        if packet.dts is not None and copy.type in ("audio", "video") and copy.time_base:
+            dts = round(packet.dts * packet.time_base / copy.time_base)
+            equal = self._container.format.name == "matroska"  # allows equal times
+            if dts < self._last.get(index, dts - 1) + (not equal):
+                self._left_out[index] = self._left_out.get(index, 0) + 1
+                return
+            self._last[index] = dts
+        packet.stream = copy
         self._mux([packet])
 
     def finish(self) -> None:
@@ -170,6 +193,12 @@ class Target:
             self._file.close()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._cannot_write(error) from error
+        self.finished = True
+        for index, count in self._left_out.items():
+            name = _describe(self._source.container.streams[index])
+            self.problems.append(
+                f"{count} packets of {name} are not later than the one before, and are left out"
+            )
 
     def discard(self) -> None:
         """Delete the file."""
@@ -247,6 +276,7 @@ class Target:
         """A stream for each other one of the source that the container can hold."""
         copies: dict[int, Stream] = {}
         chapters = bool(self._source.container.chapters())
+        matroska = self._container.format.name == "matroska"
         for template in list(self._source.container.streams):
             if template.index == self._source.video.index:
                 continue
@@ -258,7 +288,8 @@ class Target:
             self._source.leave_out(template)
             name = _describe(template)
             if template.type == "audio":
-                raise OutputError(f"{self._path} cannot hold {name}: write a .mkv file")
+                hint = "convert its sound first" if matroska else "write a .mkv file"
+                raise OutputError(f"{self._path} cannot hold {name}: {hint}")
             # The container writes its list of chapters and its time code track anew.
             own = template.name == "bin_data" and chapters
             if not own and "timecode" not in template.metadata:
@@ -295,6 +326,7 @@ class Target:
 
     def _note_rounding(self, note: Callable[[str], None]) -> None:
         """Say for which streams the container's steps of time are not the source's."""
+        rounded = []
         pairs = [(self._source.video, self._video)]
         streams = self._source.container.streams
         pairs += [(streams[index], copy) for index, copy in self._copies.items()]  # type: ignore[misc]
@@ -303,10 +335,9 @@ class Target:
             timed = template.type in ("video", "audio", "subtitle")
             timed &= not template.disposition & _ATTACHED_PICTURE
             if timed and base and given and (given / base).denominator != 1:
-                note(
-                    f"times of {_describe(template)} are rounded to {_step(base)}, "
-                    f"the steps of {self._path.suffix} files"
-                )
+                rounded.append(f"{_describe(template)} to {_step(base)}")
+        if rounded:
+            note(f"{self._path.suffix} files round the times of {', '.join(rounded)}")
 
 
 class _Output(io.RawIOBase):
@@ -383,7 +414,8 @@ def _copy_tags(template: Stream, stream: Stream) -> None:
 def _describe(stream: Stream) -> str:
     """`stream 2 (subtitle, subrip, eng)`."""
     details = [stream.type, getattr(stream, "name", None), stream.metadata.get("language")]
-    return f"stream {stream.index} ({', '.join(detail for detail in details if detail)})"
+    said = [detail for detail in details if detail and detail != "und"]
+    return f"stream {stream.index} ({', '.join(said)})"
 
 
 def _step(base: Fraction) -> str:
