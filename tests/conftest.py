@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anchorsr import choosing
 from anchorsr.images import read_rgb
+from anchorsr.upscale import _ready
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +25,18 @@ def own_cache() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANCHORSR_CACHE", os.path.join(folder, "cache"))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_engine(request: pytest.FixtureRequest, own_cache: None) -> Iterator[None]:
+    """`auto` is LiteRT but where the choice is tested: which engine is the fastest depends on what
+    else the machine does, and OpenVINO may round a tie otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ not in ("test_choosing", "test_engines", "test_benchmark"):
+            patch.setattr(choosing, "installed_engines", lambda: ["litert"])
+        _ready.cache_clear()
+        yield
+        _ready.cache_clear()
 
 
 @pytest.fixture(scope="session")

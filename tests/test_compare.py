@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1)
+    return Upscaler(threads=1, engine="litert")
 
 
 def save(path: Path, array: np.ndarray, **options: Any) -> Path:
