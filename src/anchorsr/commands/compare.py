@@ -15,7 +15,7 @@ from anchorsr.upscale import Upscaler
 
 
 def compare_command(
-    picture: Annotated[Path, typer.Argument(help="A picture: PNG, JPEG or WebP.")],
+    picture: Annotated[Path, typer.Argument(help="A picture.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The page; NAME_compare.html beside the picture."),

@@ -28,6 +28,8 @@ from anchorsr.sizes import TargetSize, parse_size
 from anchorsr.terminal import bar, complain, complain_of_all, print_json, remark
 from anchorsr.upscale import Enlarger
 
+_FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
+
 
 def upscale_command(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
@@ -58,9 +60,11 @@ def upscale_command(
         bool, typer.Option("--stretch", help="Exactly --size, whatever the aspect.")
     ] = False,
     format_name: Annotated[
-        str | None, typer.Option("--format", help="Of all results: png, jpg or webp.")
+        str | None, typer.Option("--format", help=f"Of all results: {', '.join(_FORMAT_NAMES)}.")
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 92,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")
+    ] = 92,
     threads: Threads = 0,
     engine: Engine = AUTO,
     force: Force = False,
@@ -72,9 +76,10 @@ def upscale_command(
 ) -> None:
     """Make pictures larger.
 
-    PNG, JPEG and WebP in and out, by the suffix of the output. Without -o the result is
-    written beside the original as NAME_x3. Orientation, colour profile, transparency and EXIF
-    are kept; files that exist are not replaced without --force.
+    PNG, JPEG, WebP, TIFF, AVIF, GIF and HEIC in and out, by the suffix of the output; also
+    animations and 16 bits. Without -o the result is written beside the original as NAME_x3.
+    Colour profile, transparency and metadata are kept; files that exist are not replaced
+    without --force.
 
     Folders are taken with all that is below them. What is there already is skipped, so the
     same command goes on after an interrupt, and several can share the work. A bad file does
@@ -185,6 +190,7 @@ def _suffix(format_name: str | None) -> str | None:
         return None
     suffix = f".{format_name.lower().removeprefix('.')}"
     if suffix not in SUFFIXES:
-        names = ", ".join(known.removeprefix(".") for known in SUFFIXES)
-        raise typer.BadParameter(f"--format is one of {names}, not {format_name!r}")
+        raise typer.BadParameter(
+            f"--format is one of {', '.join(_FORMAT_NAMES)}, not {format_name!r}"
+        )
     return suffix
