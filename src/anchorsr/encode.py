@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from anchorsr.decode import checked_dpi, to_srgb
 from anchorsr.exif import sized_exif, without_orientation
@@ -81,10 +81,8 @@ def in_kept_colours(
 
 
 def pillow_options(format_name: str, quality: int, metadata: Metadata) -> dict[str, Any]:
-    """How Pillow is to write a JPEG, PNG, WebP or AVIF."""
+    """How Pillow is to write a JPEG, WebP or AVIF."""
     by_format: dict[str, dict[str, Any]] = {
-        # Level 1: the default takes far longer than the network, for little.
-        "PNG": {"compress_level": 1},
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
         "AVIF": {"quality": quality, "subsampling": "4:4:4"},
@@ -102,12 +100,7 @@ def pillow_options(format_name: str, quality: int, metadata: Metadata) -> dict[s
     if format_name == "AVIF" and metadata.exif is not None:
         # AVIF says the orientation outside EXIF; to move it there, Pillow would rebuild EXIF.
         metadata = dataclasses.replace(metadata, exif=without_orientation(metadata.exif))
-    options |= _about(metadata)
-    if format_name == "PNG" and metadata.xmp is not None:
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
-        options["pnginfo"] = text
-    return options
+    return options | _about(metadata)
 
 
 def _about(metadata: Metadata) -> dict[str, bytes]:

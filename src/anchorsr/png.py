@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.exif import PREFIX
 from anchorsr.picture import Metadata, Pixels
 
 isal_zlib: Any
@@ -115,7 +116,7 @@ def _about(metadata: Metadata) -> list[bytes]:
         across, down = (round(value / 0.0254) for value in metadata.dpi)
         chunks.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
     if metadata.exif is not None:
-        chunks.append(_chunk(b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")))
+        chunks.append(_chunk(b"eXIf", metadata.exif.removeprefix(PREFIX)))
     if metadata.xmp is not None:
         chunks.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
     return chunks

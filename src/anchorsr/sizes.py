@@ -167,7 +167,7 @@ def _resize(colours: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[A
     output = np.empty((height, width, colours.shape[2]), colours.dtype)
     for channel in range(colours.shape[2]):
         plane = colours[:, :, channel].astype(np.float32)
-        output[:, :, channel] = _whole(_filter(plane, height, width), colours.dtype)
+        output[:, :, channel] = to_whole(filter_plane(plane, height, width), colours.dtype)
     return output
 
 
@@ -176,23 +176,28 @@ def _resize_translucent(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Colours weighted by alpha, and alpha. Where nothing is visible, colours are not weighted."""
     weight = alpha.astype(np.float32)
-    total = _filter(weight, height, width)
-    small = _whole(total, alpha.dtype)
+    total = filter_plane(weight, height, width)
+    small = to_whole(total, alpha.dtype)
     divisor = np.maximum(total, 0.5)  # what is less is rounded to transparent
     output = np.empty((height, width, colours.shape[2]), colours.dtype)
     for channel in range(colours.shape[2]):
         plane = colours[:, :, channel].astype(np.float32)
-        weighted = _filter(plane * weight, height, width) / divisor
-        plain = _filter(plane, height, width)
-        output[:, :, channel] = _whole(np.where(small > 0, weighted, plain), colours.dtype)
+        weighted = filter_plane(plane * weight, height, width) / divisor
+        plain = filter_plane(plane, height, width)
+        output[:, :, channel] = to_whole(np.where(small > 0, weighted, plain), colours.dtype)
     return output, small
 
 
-def _filter(plane: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    resized = Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(resized, np.float32)
+def filter_plane(
+    plane: npt.NDArray[np.float32],
+    height: int,
+    width: int,
+    resample: Image.Resampling = Image.Resampling.LANCZOS,
+) -> npt.NDArray[np.float32]:
+    """(H, W) float32 through one of Pillow's filters, which neither rounds nor clips there."""
+    return np.asarray(Image.fromarray(plane).resize((width, height), resample), np.float32)
 
 
-def _whole(values: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def to_whole(values: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Rounded and clipped to what the type holds."""
     return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)

@@ -24,7 +24,15 @@ from anchorsr.choosing import AUTO, choose_engine
 from anchorsr.errors import ModelError
 from anchorsr.models import DEFAULT, list_models, model_path, read_model
 from anchorsr.picture import Picture, Pixels, eight_bits
-from anchorsr.sizes import TargetSize, check_pixels, passes, resize_picture, target_size
+from anchorsr.sizes import (
+    TargetSize,
+    check_pixels,
+    filter_plane,
+    passes,
+    resize_picture,
+    target_size,
+    to_whole,
+)
 from anchorsr.tiling import upscale_strips, upscale_tiled
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -233,8 +241,8 @@ def _with_low_bits(larger: Pixels, pixels: Pixels, factor: int) -> Pixels:
         for channel in range(pixels.shape[2]):
             smooth = _enlarged(pixels[first:last, :, channel], factor)[within]
             middle = larger[place, :, channel].astype(np.float32) * 257
-            result[place, :, channel] = np.clip(
-                np.rint(np.clip(smooth, middle - 128, middle + 128)), 0, 65_535
+            result[place, :, channel] = to_whole(
+                np.clip(smooth, middle - 128, middle + 128), result.dtype
             )
     return result
 
@@ -246,14 +254,13 @@ def _enlarged_alpha(alpha: Pixels, factor: int) -> Pixels:
         size = (width * factor, height * factor)
         image = Image.fromarray(np.ascontiguousarray(alpha))
         return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-    return np.asarray(np.clip(np.rint(_enlarged(alpha, factor)), 0, 65_535), np.uint16)
+    return to_whole(_enlarged(alpha, factor), alpha.dtype)
 
 
 def _enlarged(plane: Pixels, factor: int) -> npt.NDArray[np.float32]:
     """(H, W) through a bicubic filter in floating point."""
-    height, width = plane.shape
-    image = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(image.resize((width * factor, height * factor), Image.Resampling.BICUBIC))
+    height, width = (side * factor for side in plane.shape)
+    return filter_plane(plane.astype(np.float32), height, width, Image.Resampling.BICUBIC)
 
 
 def _fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
