@@ -48,6 +48,7 @@ def join_processes(device: str) -> Iterator[Processes]:
     distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
+        distributed.barrier()  # one that leaves while another still writes can abort it
     finally:
         distributed.destroy_process_group()
 
