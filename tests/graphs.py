@@ -10,13 +10,13 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from anchorsr.graph import (
+from anchorsr.graph import Graph
+from anchorsr.operators import (
     Add,
     Clip,
     Concat,
     Conv2D,
     DepthToSpace,
-    Graph,
     Minimum,
     Operator,
     Quantization,

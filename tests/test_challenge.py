@@ -30,10 +30,11 @@ from anchorsr.challenge import (
 from anchorsr.engines import LiteRT
 from anchorsr.errors import DataError, ExactnessError, GraphError, ModelError, OutputError
 from anchorsr.evaluate import evaluate
-from anchorsr.graph import Conv2D, Graph
+from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.metrics import psnr
 from anchorsr.models import model_path, read_model
+from anchorsr.operators import Conv2D
 from anchorsr.quantize import dequantize
 from anchorsr.resize import downscale
 from anchorsr.tflite import read_tflite, write_tflite

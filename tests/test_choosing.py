@@ -21,9 +21,10 @@ from anchorsr.choosing import Trial, choose_engine, installed_engines
 from anchorsr.engines import _CALLS_BEFORE_OWN_PROGRAM, ENGINES, Engine, load_engine
 from anchorsr.errors import GraphError, MissingDependencyError, ModelError
 from anchorsr.evaluate import load_method
-from anchorsr.graph import Conv2D, Graph, Quantization
+from anchorsr.graph import Graph
 from anchorsr.integer import multipliers, run_graph
 from anchorsr.models import model_path, read_model
+from anchorsr.operators import Conv2D, Quantization
 from anchorsr.tflite import write_tflite
 from anchorsr.upscale import Upscaler, ready_upscaler
 from graphs import integer_graph, picture

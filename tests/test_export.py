@@ -17,9 +17,10 @@ from anchorsr import export as export_module
 from anchorsr.engines import load_engine
 from anchorsr.errors import ExactnessError, GraphError, ModelError, OutputError
 from anchorsr.export import SIZES, check_exact, export, sample_picture
-from anchorsr.graph import Clip, Conv2D, Graph
+from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.models import model_path, read_model
+from anchorsr.operators import Clip, Conv2D
 from anchorsr.quantize import WEIGHT_LIMIT, apply_quantization, choose_quantization, observe_ranges
 from anchorsr.tflite import read_tflite, write_tflite
 from graphs import assert_equal_graphs, float_graph, integer_graph, picture, reference_run

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchorsr.errors import GraphError
-from anchorsr.graph import Add, Conv2D, Graph, Quantization, Requantize, TensorType
+from anchorsr.graph import Graph
 from anchorsr.integer import accumulator_bound, multipliers, run_graph
+from anchorsr.operators import Add, Conv2D, Quantization, Requantize, TensorType
 from graphs import integer_graph, picture, reference_run
 
 

@@ -16,11 +16,12 @@ from ai_edge_litert.interpreter import Interpreter
 from anchorsr.engines import load_engine
 from anchorsr.errors import ModelError
 from anchorsr.evaluate import evaluate, load_method
-from anchorsr.graph import Conv2D, Graph
+from anchorsr.graph import Graph
 from anchorsr.integer import accumulator_bound, run_graph
 from anchorsr.metrics import psnr
 from anchorsr.models import DEFAULT, Model, list_models, model_path, write_card
 from anchorsr.onnx import write_onnx
+from anchorsr.operators import Conv2D
 from anchorsr.resize import downscale
 from anchorsr.tflite import INPUT_NAME, OUTPUT_NAME, SIGNATURE, read_tflite, write_tflite
 from graphs import integer_graph, picture

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anchorsr.errors import GraphError, RecipeError
-from anchorsr.graph import Add, Clip, Conv2D, DepthToSpace, Graph, TensorType
+from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.metrics import psnr
 from anchorsr.networks import ABPN, ABPNConfig, build_network, layers
+from anchorsr.operators import Add, Clip, Conv2D, DepthToSpace, TensorType
 
 SIZES = [(1, 1), (1, 7), (5, 1), (13, 17), (31, 24)]
 
@@ -322,8 +323,8 @@ def test_grey_network_is_lowered_with_its_channels() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "name is one of: abpn; not None"),
-        ({"name": "edsr"}, "name is one of: abpn; not 'edsr'"),
+        ({}, "name is one of: abpn, None"),
+        ({"name": "edsr"}, "name is one of: abpn, 'edsr'"),
         ({"name": "abpn", "width": 28}, "unknown key network.width; known are: factor, channels"),
         ({"name": "abpn", "factor": 5}, "network.factor is 2, 3 or 4, not 5"),
         ({"name": "abpn", "factor": "3"}, "network.factor is int, not '3'"),

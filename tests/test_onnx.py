@@ -11,8 +11,9 @@ import onnxruntime
 import pytest
 
 from anchorsr.errors import GraphError, MissingDependencyError
-from anchorsr.graph import Graph, Quantization, Requantize, TensorType
+from anchorsr.graph import Graph
 from anchorsr.onnx import write_onnx
+from anchorsr.operators import Quantization, Requantize, TensorType
 from graphs import (
     SIZES,
     float_graph,

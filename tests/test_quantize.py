@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from anchorsr.errors import DataError, GraphError
-from anchorsr.graph import Add, Conv2D, Graph, Quantization
+from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
+from anchorsr.operators import Add, Conv2D, Quantization
 from anchorsr.quantize import (
     BIAS_LIMIT,
     PICTURE,

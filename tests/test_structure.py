@@ -40,11 +40,13 @@ LAYERS = [
     "anchorsr.recipes",
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
+    "anchorsr.networks.residual_forms",
     "anchorsr.networks",
     "anchorsr.runs",
     "anchorsr.processes",
     "anchorsr.training",
     # the waist, and what reads it
+    "anchorsr.operators",
     "anchorsr.graph",
     "anchorsr.lower",
     "anchorsr.integer",
@@ -104,6 +106,7 @@ LAYERS = [
 TORCH = {
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
+    "anchorsr.networks.residual_forms",
     "anchorsr.runs",
     "anchorsr.processes",
     "anchorsr.training",

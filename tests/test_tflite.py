@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchorsr.errors import AnchorSRError, GraphError, ModelError
-from anchorsr.graph import Conv2D, Graph, Quantization, TensorType
+from anchorsr.graph import Graph
+from anchorsr.operators import Conv2D, Quantization, TensorType
 from anchorsr.tflite import INPUT_NAME, OUTPUT_NAME, SIGNATURE, read_tflite, write_tflite
 from graphs import (
     SIZES,

@@ -12,11 +12,12 @@ from ai_edge_litert import schema_py_generated as schema
 from anchorsr.engines import load_engine
 from anchorsr.errors import GraphError
 from anchorsr.evaluate import evaluate
-from anchorsr.graph import Concat, Graph, Minimum, Operator, Quantization, ReLU, Requantize
-from anchorsr.graph import TensorType as Tensor
+from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.models import model_path, read_model
 from anchorsr.onnx import write_onnx
+from anchorsr.operators import Concat, Minimum, Operator, Quantization, ReLU, Requantize
+from anchorsr.operators import TensorType as Tensor
 from anchorsr.quantize import apply_quantization
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.yardsticks import BICUBIC, KNOWN_PSNR, published_graph, wide_graph

@@ -24,10 +24,11 @@ from torch.nn import functional
 
 from anchorsr.datasets import find_training_pictures, load_pair
 from anchorsr.errors import GraphError
-from anchorsr.graph import Add, Clip, Conv2D, DepthToSpace, Graph, Quantization
+from anchorsr.graph import Graph
 from anchorsr.lower import lower
 from anchorsr.networks.layers import BIAS_UNIT, Trainable
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
+from anchorsr.operators import Add, Clip, Conv2D, DepthToSpace, Quantization
 from anchorsr.quantize import (
     BIAS_LIMIT,
     PICTURE,

@@ -16,167 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from anchorsr.errors import GraphError
-
-DType = Literal["float32", "uint8", "int8"]
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """What an integer means: real value = scale * (integer - zero_point)."""
-
-    scale: float
-    zero_point: int
-
-    def __post_init__(self) -> None:
-        if not np.isfinite(self.scale) or self.scale <= 0:
-            raise GraphError(f"a scale is a positive number, not {self.scale}")
-        if float(np.float32(self.scale)) != self.scale:
-            raise GraphError(f"a scale is stored as float32, which {self.scale!r} is not")
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Channels, number type and, for integers, their meaning. Layout (N, H, W, C)."""
-
-    channels: int
-    dtype: DType
-    quantization: Quantization | None = None
-
-    def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise GraphError(f"a tensor has at least one channel, not {self.channels}")
-        if (self.dtype == "float32") != (self.quantization is None):
-            raise GraphError("integer tensors carry a quantization, float tensors none")
-        if self.quantization is not None:
-            info = np.iinfo(self.dtype)
-            if not info.min <= self.quantization.zero_point <= info.max:
-                raise GraphError(
-                    f"zero point {self.quantization.zero_point} is outside {self.dtype}"
-                )
-
-
-@dataclass(frozen=True, eq=False)
-class Conv2D:
-    """Convolution with stride 1, zero padded to keep height and width, bias added, then
-    optionally ReLU.
-
-    weights: (out, height, width, in), float32 or int8. bias: (out,), float32 or int32.
-    weight_scales: (out,) float32 in an integer graph, else None.
-    """
-
-    input: str
-    output: str
-    weights: Array
-    bias: Array
-    weight_scales: Array | None = None
-    relu: bool = False
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
-    @property
-    def copies_channels(self) -> bool:
-        """True where every output channel is one input channel unchanged: an anchor."""
-        if self.weights.shape[1:3] != (1, 1) or self.relu or self.bias.any():
-            return False
-        scales = 1 if self.weight_scales is None else self.weight_scales[:, None]
-        real = self.weights[:, 0, 0] * scales
-        return bool(((real == 0) | (real == 1)).all() and (real.sum(axis=1) == 1).all())
-
-
-@dataclass(frozen=True)
-class Add:
-    """Element-wise sum of two tensors of equal shape, saturated to the output's type."""
-
-    inputs: tuple[str, str]
-    output: str
-
-
-@dataclass(frozen=True)
-class DepthToSpace:
-    """(N, H, W, block² * C) to (N, block * H, block * W, C).
-
-    Channel (dy * block + dx) * C + c goes to row dy, column dx, channel c (TensorFlow's
-    order; ONNX calls it DCR). Input and output have the same number type and quantization.
-    """
-
-    input: str
-    output: str
-    block: int
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
-
-@dataclass(frozen=True)
-class Requantize:
-    """The same real values with another number type or quantization (TFLite: QUANTIZE)."""
-
-    input: str
-    output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Values limited to [low, high]; float graphs only (integers clip by saturation)."""
-
-    input: str
-    output: str
-    low: float
-    high: float
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
-
-@dataclass(frozen=True)
-class Concat:
-    """Tensors of one type side by side along the channels; one may stand there several times."""
-
-    inputs: tuple[str, ...]
-    output: str
-
-
-@dataclass(frozen=True)
-class Minimum:
-    """Integers above `bound` replaced by it; integer graphs only. The type stays the same."""
-
-    input: str
-    output: str
-    bound: int
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
-
-@dataclass(frozen=True)
-class ReLU:
-    """Values below zero replaced by it, as an operator of its own. The type stays the same."""
-
-    input: str
-    output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
-
-Operator = Conv2D | Add | DepthToSpace | Requantize | Clip | Concat | Minimum | ReLU
+from anchorsr.operators import (
+    Add,
+    Clip,
+    Concat,
+    Conv2D,
+    DepthToSpace,
+    Minimum,
+    Operator,
+    ReLU,
+    Requantize,
+    TensorType,
+)
 
 
 @dataclass(frozen=True, eq=False)

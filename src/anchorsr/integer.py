@@ -21,16 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorsr.errors import GraphError
-from anchorsr.graph import (
+from anchorsr.graph import Graph
+from anchorsr.operators import (
     Add,
     Array,
     Clip,
     Concat,
     Conv2D,
     DepthToSpace,
-    Graph,
     Minimum,
     ReLU,
+    Requantize,
     TensorType,
 )
 
@@ -72,8 +73,10 @@ def run_graph(
         elif isinstance(operator, ReLU):
             zero = 0 if target.quantization is None else target.quantization.zero_point
             value = np.maximum(sources[0], sources[0].dtype.type(zero))
-        else:
+        elif isinstance(operator, Requantize):
             value = _requantize(sources[0], types[0], target)
+        else:
+            raise GraphError(f"{type(operator).__name__} is not executed yet")
         values[operator.output] = value
         if observe is not None:
             observe(operator.output, value)

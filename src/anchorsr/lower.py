@@ -16,8 +16,9 @@ import torch
 from torch import fx, nn
 
 from anchorsr.errors import GraphError
-from anchorsr.graph import Add, Array, Clip, Conv2D, DepthToSpace, Graph, Operator, TensorType
+from anchorsr.graph import Graph
 from anchorsr.networks import layers
+from anchorsr.operators import Add, Array, Clip, Conv2D, DepthToSpace, Operator, TensorType
 
 _LEAVES = (layers.Conv3x3, layers.Anchor, layers.DepthToSpace, layers.Clip, nn.ReLU)
 

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anchorsr.errors import GraphError, needs
-from anchorsr.graph import (
+from anchorsr.graph import Graph
+from anchorsr.operators import (
     Add,
     Array,
     Clip,
     Concat,
     Conv2D,
     DepthToSpace,
-    Graph,
     Minimum,
     Operator,
     Quantization,
@@ -154,6 +154,8 @@ class _Writer:
             integer = operator.output in self._quantization
             zero = self._meaning(operator.output)[1:] if integer else []
             self._node("Max" if integer else "Relu", [*inputs, *zero], output)
+        elif not isinstance(operator, Add):
+            raise GraphError(f"{type(operator).__name__} has no ONNX form here")
         elif self._graph.tensors[operator.output].quantization is None:
             self._node("Add", inputs, output)
         else:

@@ -22,19 +22,19 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorsr.errors import DataError, GraphError
-from anchorsr.graph import (
+from anchorsr.graph import Graph
+from anchorsr.integer import multipliers, run_graph
+from anchorsr.operators import (
     Add,
     Array,
     Clip,
     Conv2D,
     DepthToSpace,
-    Graph,
     Operator,
     Quantization,
     Requantize,
     TensorType,
 )
-from anchorsr.integer import multipliers, run_graph
 
 WEIGHT_LIMIT = 64
 # A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.

@@ -17,14 +17,14 @@ from torch import nn
 
 from anchorsr.errors import CheckpointError, RecipeError
 from anchorsr.files import publish, reason
-from anchorsr.networks import ABPN, build_network
+from anchorsr.networks import RecipeNetwork, build_network
 from anchorsr.networks.layers import Conv3x3
 from anchorsr.recipes import Recipe, parse_table
 
 CHECKPOINT, WEIGHTS, RECORD = "checkpoint.pt", "weights.pt", "run.json"
 
 
-def load_weights(path: Path) -> ABPN:
+def load_weights(path: Path) -> RecipeNetwork:
     """The network of a run folder or a weights file, with its trained weights.
 
     Raises CheckpointError when it is missing, damaged, or does not fit its own network.

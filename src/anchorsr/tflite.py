@@ -19,7 +19,8 @@ from typing import Any, cast
 import numpy as np
 
 from anchorsr.errors import AnchorSRError, GraphError, ModelError
-from anchorsr.graph import (
+from anchorsr.graph import Graph
+from anchorsr.operators import (
     Add,
     Array,
     Clip,
@@ -27,7 +28,6 @@ from anchorsr.graph import (
     Conv2D,
     DepthToSpace,
     DType,
-    Graph,
     Minimum,
     Operator,
     Quantization,
@@ -178,8 +178,10 @@ class _Writer:
             self._emit("CONCATENATION", inputs, made, schema.ConcatenationOptionsT(axis=3))
         elif isinstance(operator, ReLU):
             self._emit("RELU", inputs, made, None)
-        else:
+        elif isinstance(operator, Clip | Minimum):
             self._emit("MINIMUM", inputs, made, schema.MaximumMinimumOptionsT())
+        else:
+            raise GraphError(f"{type(operator).__name__} has no .tflite form here")
 
     def _emit(self, kind: str, inputs: list[int], output: int, options: Any) -> None:
         int8 = self._tensors[output].type == self._schema.TensorType.INT8

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from anchorsr.graph import (
+from anchorsr.graph import Graph
+from anchorsr.operators import (
     Add,
     Concat,
     Conv2D,
     DepthToSpace,
-    Graph,
     Minimum,
     Operator,
     Quantization,

@@ -7,18 +7,36 @@ from typing import Any
 
 from anchorsr.errors import RecipeError
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.layers import RecipeNetwork
+from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
 from anchorsr.recipes import parse_table
 
-__all__ = ["ABPN", "ABPNConfig", "build_network"]
+__all__ = [
+    "ABPN",
+    "NETWORKS",
+    "ABPNConfig",
+    "RecipeNetwork",
+    "ResidualForm",
+    "ResidualFormConfig",
+    "build_network",
+]
+
+# Each name's network and its options.
+NETWORKS: Mapping[str, tuple[type[Any], type[Any]]] = {
+    "abpn": (ABPN, ABPNConfig),
+    "residual_form": (ResidualForm, ResidualFormConfig),
+}
 
 
-def build_network(options: Mapping[str, Any]) -> ABPN:
+def build_network(options: Mapping[str, Any]) -> RecipeNetwork:
     """The network that a recipe's [network] table describes: its `name` and its options.
 
     Raises RecipeError for an unknown name or option.
     """
     table = dict(options)
     name = table.pop("name", None)
-    if name != "abpn":
-        raise RecipeError(f"[network] name is one of: abpn; not {name!r}")
-    return ABPN(parse_table(ABPNConfig, table, "network"))
+    if name not in NETWORKS:
+        raise RecipeError(f"[network] name is one of: {', '.join(NETWORKS)}; not {name!r}")
+    network, config = NETWORKS[name]
+    made: RecipeNetwork = network(parse_table(config, table, "network"))
+    return made

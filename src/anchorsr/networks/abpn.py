@@ -17,7 +17,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
-from anchorsr.networks.layers import Anchor, Clip, Conv3x3, DepthToSpace, Trainable
+from anchorsr.networks.layers import Anchor, Clip, Conv3x3, DepthToSpace, RecipeNetwork
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ABPNConfig:
             raise RecipeError("channels is at least 1; body and expansion are not negative")
 
 
-class ABPN(Trainable):
+class ABPN(RecipeNetwork):
     """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W), clipped."""
 
     def __init__(self, config: ABPNConfig) -> None:

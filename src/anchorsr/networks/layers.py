@@ -7,6 +7,8 @@ order, so that lowering needs no permutation.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +26,12 @@ class Trainable(nn.Module):
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before its values are limited to [0, 255]."""
         raise NotImplementedError
+
+
+class RecipeNetwork(Trainable):
+    """One that a recipe names; `config` is the dataclass that its options were read into."""
+
+    config: Any
 
 
 class Conv3x3(nn.Module):
@@ -92,6 +100,18 @@ class DepthToSpace(nn.Module):
         block = self.block
         split = packed.view(count, block, block, channels // block**2, height, width)
         return split.permute(0, 3, 4, 1, 5, 2).reshape(count, -1, height * block, width * block)
+
+
+class Enlarge(nn.Module):
+    """(N, C, H, W) to (N, C, factor · H, factor · W), interpolated; pixel centres at halves."""
+
+    def __init__(self, factor: int, mode: Literal["nearest", "bilinear"]) -> None:
+        super().__init__()
+        self.factor = factor
+        self.mode = mode
+
+    def forward(self, images: Tensor) -> Tensor:
+        return functional.interpolate(images, scale_factor=self.factor, mode=self.mode)
 
 
 class Clip(nn.Module):
