@@ -86,6 +86,7 @@ LAYERS = [
     "anchorsr.benchmark",
     "anchorsr.end_to_end",
     "anchorsr.growth",
+    "anchorsr.study",
     "anchorsr.plots",
     # faces
     "anchorsr",
@@ -97,6 +98,7 @@ LAYERS = [
     "anchorsr.commands.models",
     "anchorsr.commands.challenge",
     "anchorsr.commands.training",
+    "anchorsr.commands.study",
     "anchorsr.commands.benchmark",
     "anchorsr.commands",
     "anchorsr.cli",

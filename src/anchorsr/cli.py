@@ -13,7 +13,16 @@ from typing import Annotated
 import typer
 
 from anchorsr import __version__
-from anchorsr.commands import benchmark, challenge, compare, models, pictures, training, video
+from anchorsr.commands import (
+    benchmark,
+    challenge,
+    compare,
+    models,
+    pictures,
+    study,
+    training,
+    video,
+)
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.files import reason
 from anchorsr.terminal import complain, console, give_up_stdout, prepare_streams
@@ -56,6 +65,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "data": training.data_command,
     "train": training.train_command,
     "quantize": training.quantize_command,
+    "study": study.study_command,
     "export": models.export_command,
     "challenge": challenge.challenge_command,
     "benchmark": benchmark.benchmark_command,

@@ -59,6 +59,21 @@ def evaluate(
     ModelError for an unknown method or one of another factor.
     """
     method = load_method(name, factor, threads=threads, engine=engine)
+    return score(
+        method, folder, factor=factor, border=border, name=str(name), on_picture=on_picture
+    )
+
+
+def score(
+    method: Method,
+    folder: Path,
+    *,
+    factor: int,
+    border: int | None = None,
+    name: str = "",
+    on_picture: Callable[[str], None] | None = None,
+) -> Score:
+    """Score what makes uint8 (H, W, 3) `factor` times larger, as `evaluate` does."""
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
@@ -74,7 +89,7 @@ def evaluate(
         if on_picture is not None:
             on_picture(pair.name)
     means = np.mean(rows, axis=0)
-    return Score(str(name), folder.resolve().name, len(rows), *(float(value) for value in means))
+    return Score(name, folder.resolve().name, len(rows), *(float(value) for value in means))
 
 
 def load_method(

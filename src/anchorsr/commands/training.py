@@ -74,7 +74,7 @@ def train_command(
     with needs("PyTorch", "train"):
         from anchorsr.training import train
     folder = output or Path("runs") / recipe.stem
-    machine = _machine(device, threads, mixed_precision)
+    machine = training_machine(device, threads, mixed_precision)
     with training_bars("Training") as callbacks:
         record = train(parsed, folder, machine=machine, **callbacks)
     if os.environ.get("RANK", "0") != "0":
@@ -115,7 +115,7 @@ def quantize_command(
     steps, wanted = read_record(run).get("step", 0), read_run(run).schedule.steps
     if steps < wanted:
         remark(f"{run} has taken {steps} of {wanted} steps: anchorsr train goes on with it")
-    machine = _machine(device, threads)
+    machine = training_machine(device, threads)
     with training_bars("Quantizing") as callbacks:
         scores = release(run, output, train=train, machine=machine, overwrite=force, **callbacks)
     print_scores(scores)
@@ -132,7 +132,8 @@ def _print_last_validation(history: list[dict[str, Any]]) -> None:
 _OWN_KEYS = ("step", "loss")
 
 
-def _machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
+def training_machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
+    """The `training.Machine` of these options. Raises a usage error for an unknown device."""
     import torch
 
     from anchorsr.training import Machine

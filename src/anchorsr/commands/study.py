@@ -1,0 +1,114 @@
+"""Recipes that differ in one thing, side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from anchorsr.choosing import installed_engines
+from anchorsr.commands.options import Force, Threads
+from anchorsr.commands.training import training_machine
+from anchorsr.engines import ENGINES
+from anchorsr.errors import needs
+from anchorsr.files import check_free, publish
+from anchorsr.machine import describe_machine
+from anchorsr.terminal import print_table, remark, training_bars
+
+if TYPE_CHECKING:
+    from anchorsr.study import Studied
+
+
+def study_command(
+    recipes: Annotated[
+        list[Path], typer.Argument(help="TOML recipes, such as those of recipes/studies.")
+    ],
+    runs: Annotated[
+        Path, typer.Option(help="Where the folders of the runs are, or will be.")
+    ] = Path("runs"),
+    engines: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine",
+            help=f"One of {', '.join(ENGINES)}, to time in; all that are installed by default.",
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Turns of the timing.")] = 10,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="A file for all figures as JSON.")
+    ] = None,
+    mixed_precision: Annotated[
+        bool, typer.Option("--mixed-precision", help="bfloat16 where it is safe.")
+    ] = False,
+    threads: Threads = 0,
+    force: Force = False,
+) -> None:
+    """Train recipes, turn each into integers with and without training these, and compare.
+
+    Finished runs are not trained again; a stopped one goes on. PSNR is over RGB, the border as
+    wide as the factor, INT8 in LiteRT; times are of INT8 at 360x640.
+
+    Examples:
+
+        anchorsr study recipes/studies/residual_*.toml
+
+        anchorsr study recipes/studies/fsrcnn.toml recipes/studies/residual_anchor.toml
+    """
+    for name in engines or []:
+        if name not in ENGINES:
+            raise typer.BadParameter(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
+    if json_file is not None:
+        check_free(json_file, overwrite=force)
+    with needs("PyTorch", "train"):
+        from anchorsr.study import run_study
+    with training_bars("Training") as callbacks:
+        rows = run_study(
+            recipes,
+            runs,
+            engines=list(dict.fromkeys(engines or installed_engines())),
+            threads=threads,
+            rounds=rounds,
+            machine=training_machine("cpu", threads, mixed_precision),
+            on_recipe=remark,
+            **callbacks,
+        )
+    _print_quality(rows)
+    _print_latency(rows)
+    if json_file is not None:
+        report = {
+            "machine": describe_machine(),
+            "study": [dataclasses.asdict(row) for row in rows],
+        }
+        text = json.dumps(report, indent=1, allow_nan=False)
+        publish(f"{text}\n".encode(), json_file, overwrite=force)
+
+
+def _print_quality(rows: list[Studied]) -> None:
+    table = Table("run", "set", "float", "calibrated", "loss", "trained", "loss")
+    for row in rows:
+        for test_set, value in row.float_psnr.items():
+            cells = [f"{value:.3f}"]
+            for integers in (row.calibrated_psnr, row.trained_psnr):
+                found = None if integers is None else integers[test_set]
+                cells += ["", ""] if found is None else [f"{found:.3f}", f"{value - found:.3f}"]
+            table.add_row(row.run, test_set, *cells)
+    print_table(table)
+
+
+def _print_latency(rows: list[Studied]) -> None:
+    engines = sorted({engine for row in rows for engine in row.latency_ms})
+    table = Table("run", "steps", "parameters", "MAC per LR pixel", *(f"{e} ms" for e in engines))
+    for row in rows:
+        times = [row.latency_ms.get(engine) for engine in engines]
+        table.add_row(
+            row.run,
+            str(row.steps),
+            f"{row.parameters:,}",
+            f"{row.macs_per_pixel:,}",
+            *("" if ms is None else f"{ms:.1f}" for ms in times),
+        )
+    print_table(table)
