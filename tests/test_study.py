@@ -102,7 +102,7 @@ def test_the_command_writes_what_it_prints(
     printed = capsys.readouterr().out
     assert f"{report['study'][0]['float_psnr']['pictures']:.3f}" in printed
     assert run([*command, "--json", str(target)]) == 1  # it exists
-    assert "--force" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_a_wrong_engine_or_recipe_is_one_line(
