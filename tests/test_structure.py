@@ -47,8 +47,10 @@ LAYERS = [
     "anchorsr.training",
     # the waist, and what reads it
     "anchorsr.operators",
+    "anchorsr.checks",
     "anchorsr.graph",
     "anchorsr.lower",
+    "anchorsr.kernels",
     "anchorsr.integer",
     "anchorsr.quantize",
     "anchorsr.tflite",
