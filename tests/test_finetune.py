@@ -19,8 +19,9 @@ from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
-from anchorsr.quantize import apply_quantization, choose_quantization, observe_ranges
+from anchorsr.quantize import apply_quantization
 from anchorsr.recipes import Recipe, parse_table
+from anchorsr.scales import choose_quantization, observe_ranges
 from anchorsr.tflite import write_tflite
 from anchorsr.training import Machine, Progress, to_tensor, train
 from graphs import picture

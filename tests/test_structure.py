@@ -52,6 +52,7 @@ LAYERS = [
     "anchorsr.lower",
     "anchorsr.kernels",
     "anchorsr.integer",
+    "anchorsr.scales",
     "anchorsr.quantize",
     "anchorsr.tflite.schema",
     "anchorsr.tflite.writer",

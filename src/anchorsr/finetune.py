@@ -29,16 +29,9 @@ from anchorsr.lower import lower
 from anchorsr.networks.layers import BIAS_UNIT, Trainable
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
 from anchorsr.operators import Add, Clip, Conv2D, DepthToSpace, Quantization
-from anchorsr.quantize import (
-    BIAS_LIMIT,
-    PICTURE,
-    WEIGHT_LIMIT,
-    apply_quantization,
-    choose_quantization,
-    observe_ranges,
-    tensor_roles,
-)
+from anchorsr.quantize import BIAS_LIMIT, WEIGHT_LIMIT, apply_quantization
 from anchorsr.runs import load_weights, read_record, read_run
+from anchorsr.scales import PICTURE, choose_quantization, observe_ranges, tensor_roles
 from anchorsr.tflite import write_tflite
 from anchorsr.training import Machine, Progress, fit
 
