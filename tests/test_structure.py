@@ -40,6 +40,7 @@ LAYERS = [
     "anchorsr.recipes",
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
+    "anchorsr.networks.fsrcnn",
     "anchorsr.networks.residual_forms",
     "anchorsr.networks",
     "anchorsr.runs",
@@ -112,6 +113,7 @@ LAYERS = [
 TORCH = {
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
+    "anchorsr.networks.fsrcnn",
     "anchorsr.networks.residual_forms",
     "anchorsr.runs",
     "anchorsr.processes",
