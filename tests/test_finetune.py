@@ -14,9 +14,10 @@ import torch
 
 from anchorsr.engines import load_engine
 from anchorsr.errors import CheckpointError
-from anchorsr.finetune import IntegerNetwork, quantize_run, read_records
+from anchorsr.finetune import quantize_run, read_records
 from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
+from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
 from anchorsr.quantize import apply_quantization

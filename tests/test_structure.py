@@ -61,6 +61,7 @@ LAYERS = [
     "anchorsr.tflite",
     "anchorsr.tflite_summary",
     "anchorsr.onnx",
+    "anchorsr.integer_network",
     "anchorsr.finetune",
     # model files that run
     "anchorsr.accelerators",
@@ -119,6 +120,7 @@ TORCH = {
     "anchorsr.processes",
     "anchorsr.training",
     "anchorsr.lower",
+    "anchorsr.integer_network",
     "anchorsr.finetune",
 }
 

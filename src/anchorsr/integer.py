@@ -75,7 +75,7 @@ def run_graph(
     for index, operator in enumerate(graph.operators):
         types = [graph.tensors[name] for name in operator.inputs]
         sources = [values[name] for name in operator.inputs]
-        value = _execute(operator, sources, types, graph.tensors[operator.output])
+        value = execute(operator, sources, types, graph.tensors[operator.output])
         values[operator.output] = value
         if observe is not None:
             observe(operator.output, value)
@@ -102,9 +102,10 @@ def accumulator_bound(conv: Convolution) -> int:
     return int((255 * weights.sum(axis=axes) + np.abs(conv.bias.astype(np.int64))).max())
 
 
-def _execute(
+def execute(
     operator: Operator, sources: list[Array], types: list[TensorType], target: TensorType
 ) -> Array:
+    """What one operator makes of tensors of these types."""
     moved = _MOVES.get(type(operator))
     if moved is not None:
         return moved(operator, sources, target)

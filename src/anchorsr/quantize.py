@@ -17,10 +17,9 @@ import numpy.typing as npt
 
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
-from anchorsr.integer import multipliers
+from anchorsr.integer import Convolution, multipliers
 from anchorsr.operators import (
     Clip,
-    Conv2D,
     DepthwiseConv2D,
     Minimum,
     Operator,
@@ -28,11 +27,8 @@ from anchorsr.operators import (
     Quantization,
     Requantize,
     TensorType,
-    TransposedConv2D,
 )
 from anchorsr.scales import KEEPS_NUMBERS, PICTURE, choose_quantization, observe_ranges
-
-Convolution = Conv2D | DepthwiseConv2D | TransposedConv2D
 
 WEIGHT_LIMIT = 64
 # A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.
@@ -93,7 +89,7 @@ def apply_quantization(
             source_type, target_type = tensors[sources[0]], tensors[name]
             operator = _quantize_conv(operator, source_type, target_type, weight_limit)
         elif isinstance(operator, PReLU):
-            operator = _quantize_slopes(operator)
+            operator = quantize_slopes(operator)
         operators.append(operator)
     channels = graph.tensors[graph.output].channels
     tensors["upscaled"] = TensorType(channels, "uint8", _FILE_EDGE)
@@ -177,10 +173,10 @@ def _quantize_conv(
 ) -> Convolution:
     assert source.quantization is not None  # every tensor of an integer graph has one
     weights, bias, scales = quantize_weights(
-        _by_channel(conv), conv.bias, source.quantization.scale, limit
+        by_channel(conv), conv.bias, source.quantization.scale, limit
     )
     quantized = dataclasses.replace(
-        conv, weights=_as_stored(conv, weights), bias=bias, weight_scales=scales
+        conv, weights=as_stored(conv, weights), bias=bias, weight_scales=scales
     )
     largest = multipliers(quantized, source, target).max()
     if largest >= _LARGEST_MULTIPLIER:
@@ -196,21 +192,21 @@ def _dequantize_conv(conv: Convolution, source: TensorType) -> Convolution:
     assert conv.weight_scales is not None
     assert source.quantization is not None
     scales = conv.weight_scales.astype(np.float64)
-    weights = (_by_channel(conv) * scales[:, None, None, None]).astype(np.float32)
+    weights = (by_channel(conv) * scales[:, None, None, None]).astype(np.float32)
     bias = (conv.bias * scales * source.quantization.scale).astype(np.float32)
     return dataclasses.replace(
-        conv, weights=_as_stored(conv, weights), bias=bias, weight_scales=None
+        conv, weights=as_stored(conv, weights), bias=bias, weight_scales=None
     )
 
 
-def _by_channel(conv: Convolution) -> npt.NDArray[np.float32]:
+def by_channel(conv: Convolution) -> npt.NDArray[np.float32]:
     """Weights with the output channels first, (out, height, width, in)."""
     if isinstance(conv, DepthwiseConv2D):
         return np.asarray(conv.weights.transpose(2, 0, 1)[..., None])
     return conv.weights
 
 
-def _as_stored(
+def as_stored(
     conv: Convolution, weights: npt.NDArray[np.float32 | np.int8]
 ) -> npt.NDArray[np.float32 | np.int8]:
     if isinstance(conv, DepthwiseConv2D):
@@ -218,7 +214,7 @@ def _as_stored(
     return weights
 
 
-def _quantize_slopes(operator: PReLU) -> PReLU:
+def quantize_slopes(operator: PReLU) -> PReLU:
     """Slopes as int8, symmetric, with one scale."""
     largest = np.abs(operator.slopes).max()
     scale = np.float32((largest if largest > 0 else 127) / 127)

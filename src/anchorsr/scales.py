@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.checks import SIGMOID_OUTPUT
 from anchorsr.errors import DataError
 from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
@@ -46,21 +47,10 @@ from anchorsr.operators import (
 
 PICTURE = Quantization(1.0, -128)
 RESIDUAL = Quantization(1.0, 0)
-UNIT_INTERVAL = Quantization(1 / 256, -128)
 
 # Operators whose output has the scale and zero point of their inputs.
 KEEPS_NUMBERS = (
-    Clip
-    | Concat
-    | DepthToSpace
-    | GlobalAveragePool
-    | Minimum
-    | Pool2D
-    | ReLU
-    | Requantize
-    | Resize
-    | Slice
-    | Tile
+    Clip | Concat | DepthToSpace | Minimum | Pool2D | ReLU | Requantize | Resize | Slice | Tile
 )
 
 # What an input's scale (a product's: both) over the output's may be, twice as strict as
@@ -72,6 +62,7 @@ _FACTORS: Mapping[type[Operator], tuple[float, float]] = {
     LeakyReLU: (2**-7, 2**6),
     PReLU: (2**-7, 2**6),
     Concat: (2**-7, 2**6),
+    GlobalAveragePool: (2**-7, 2**6),
 }
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -135,7 +126,7 @@ def fixed_quantizations(graph: Graph) -> dict[str, Quantization]:
     }
     for operator in graph.operators:
         if isinstance(operator, Sigmoid):
-            fixed[operator.output] = UNIT_INTERVAL
+            fixed[operator.output] = SIGMOID_OUTPUT
     return fixed
 
 
