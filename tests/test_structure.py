@@ -52,6 +52,7 @@ LAYERS = [
     "anchorsr.graph",
     "anchorsr.lower",
     "anchorsr.kernels",
+    "anchorsr.fixed_point",
     "anchorsr.integer",
     "anchorsr.scales",
     "anchorsr.quantize",
