@@ -31,8 +31,8 @@ from anchorsr.operators import (
     Tile,
     TransposedConv2D,
 )
-from anchorsr.tflite import write_tflite
-from graphs import run_litert
+from anchorsr.tflite import read_tflite, write_tflite
+from graphs import assert_equal_graphs, run_litert
 from single import FIXED, INTEGER_MAKERS, MAKERS, SIZES, Maker
 
 
@@ -154,3 +154,16 @@ def test_integers_are_those_of_litert_in_every_bit(name: str) -> None:
         images = maker.images(*size)
         data = write_tflite(graph, size=size if seed % 3 == 0 or name in FIXED else None)
         np.testing.assert_array_equal(run_litert(data, images), run_graph(graph, images))
+
+
+@pytest.mark.parametrize("integer", [False, True], ids=["float", "integer"])
+@pytest.mark.parametrize("name", INTEGER_MAKERS)
+def test_reading_returns_what_was_written(name: str, integer: bool) -> None:
+    if name not in MAKERS and not integer:
+        return
+    graph = INTEGER_MAKERS[name](Maker(0, integer=integer))
+    for size in [(1, 1), (5, 7)] if name in FIXED else [None, (5, 7)]:
+        data = write_tflite(graph, size=size)
+        found = read_tflite(data)
+        assert_equal_graphs(found, graph)
+        assert write_tflite(found, size=size) == data
