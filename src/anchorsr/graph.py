@@ -104,7 +104,7 @@ class Graph:
                     " has no halo and cannot work in tiles"
                 )
             # In input pixels: one pixel of a tensor that is three times as high is a third.
-            own = Fraction(_reach(operator), self.extents[operator.inputs[0]])
+            own = _reach(operator) / self.extents[operator.inputs[0]]
             reach[operator.output] = max(reach[name] for name in operator.inputs) + own
         return math.ceil(reach[self.output])
 
@@ -132,17 +132,16 @@ class Graph:
         ]
 
 
-def _reach(operator: Operator) -> int:
+def _reach(operator: Operator) -> Fraction:
     """How many pixels of its input on each side an output pixel of one operator depends on."""
     if isinstance(operator, Conv2D):
-        return int(max(operator.weights.shape[1:3])) // 2
+        return Fraction(max(operator.weights.shape[1:3]) // 2)
     if isinstance(operator, DepthwiseConv2D):
-        return int(max(operator.weights.shape[:2])) // 2
+        return Fraction(max(operator.weights.shape[:2]) // 2)
+    # Those that enlarge reach so many of their own output's pixels.
     if isinstance(operator, TransposedConv2D):
-        overhang = int(max(operator.weights.shape[1:3])) - operator.stride
-        return -(-overhang // (2 * operator.stride))
-    if isinstance(operator, Pool2D):
-        return operator.size // 2
-    if isinstance(operator, Resize):
-        return int(operator.mode == "bilinear" and operator.factor > 1)
-    return 0
+        overhang = max(operator.weights.shape[1:3]) - operator.stride
+        return Fraction(overhang // 2, operator.stride)
+    if isinstance(operator, Resize) and operator.mode == "bilinear":
+        return Fraction(operator.factor // 2, operator.factor)
+    return Fraction(operator.size // 2 if isinstance(operator, Pool2D) else 0)
