@@ -21,7 +21,8 @@ from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.models import model_path, read_model
 from anchorsr.operators import Clip, Conv2D
-from anchorsr.quantize import WEIGHT_LIMIT, apply_quantization, choose_quantization, observe_ranges
+from anchorsr.quantize import WEIGHT_LIMIT, apply_quantization
+from anchorsr.scales import choose_quantization, observe_ranges
 from anchorsr.tflite import read_tflite, write_tflite
 from graphs import assert_equal_graphs, float_graph, integer_graph, picture, reference_run
 

@@ -14,13 +14,15 @@ import torch
 
 from anchorsr.engines import load_engine
 from anchorsr.errors import CheckpointError
-from anchorsr.finetune import IntegerNetwork, quantize_run, read_records
+from anchorsr.finetune import quantize_run, read_records
 from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
+from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
-from anchorsr.quantize import apply_quantization, choose_quantization, observe_ranges
+from anchorsr.quantize import apply_quantization
 from anchorsr.recipes import Recipe, parse_table
+from anchorsr.scales import choose_quantization, observe_ranges
 from anchorsr.tflite import write_tflite
 from anchorsr.training import Machine, Progress, to_tensor, train
 from graphs import picture

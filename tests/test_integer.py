@@ -113,14 +113,16 @@ def test_multipliers_are_rounded_to_float32_at_every_step() -> None:
     assert multipliers(conv, source, target)[0] == expected
 
 
-def test_an_addition_at_unequal_scales_is_refused() -> None:
-    tensors = {
-        "x": TensorType(1, "int8", Quantization(1.0, 0)),
-        "y": TensorType(1, "int8", Quantization(0.5, 0)),
-    }
-    graph = Graph("unequal", tensors, [Add(("x", "x"), "y")], "x", "y")
-    with pytest.raises(GraphError, match="every scale is the same"):
-        run_graph(graph, np.zeros((1, 2, 2, 1), np.int8))
+def test_an_addition_where_every_scale_is_the_same_is_the_sum() -> None:
+    quantizations = [Quantization(0.5, zero_point) for zero_point in (7, -100, 30)]
+    types = [TensorType(1, "int8", quantization) for quantization in quantizations]
+    tensors = dict(zip("xyz", types, strict=True))
+    operators = (Requantize("x", "y"), Add(("x", "y"), "z"))
+    values = np.arange(-128, 128, dtype=np.int8).reshape(1, 16, 16, 1)
+    made = run_graph(Graph("sum", tensors, operators, "x", "z"), values).astype(int)
+    moved = np.maximum(values.astype(int) - 107, -128)
+    expected = (values.astype(int) - 7) + (moved + 100) + 30
+    np.testing.assert_array_equal(made, np.clip(expected, -128, 127))
 
 
 def test_requantize_saturates_and_shifts() -> None:

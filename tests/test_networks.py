@@ -66,6 +66,19 @@ def test_parameter_count_is_the_published_one(factor: int, count: int) -> None:
     assert graph.parameter_count == count
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize(("colors", "weights", "count"), [(1, 12_464, 12_809), (3, 24_336, 24_683)])
+def test_fsrcnn_has_the_published_weights(
+    factor: int, colors: int, weights: int, count: int
+) -> None:
+    network = build_network({"name": "fsrcnn", "factor": factor, "colors": colors})
+    kernels = [weight for weight in network.parameters() if weight.ndim == 4]
+    assert sum(kernel.numel() for kernel in kernels) == weights  # one colour: the paper's
+    assert parameter_count(network) == count
+    images = noise(5, 7, channels=colors)
+    assert network(images).shape == (1, colors, 5 * factor, 7 * factor)
+
+
 def test_published_network_costs_what_the_paper_says() -> None:
     graph = lower(ABPN(ABPNConfig()), name="abpn_x3")
     assert graph.macs_per_pixel == 42_345

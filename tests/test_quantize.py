@@ -15,17 +15,8 @@ from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
 from anchorsr.operators import Add, Conv2D, Quantization
-from anchorsr.quantize import (
-    BIAS_LIMIT,
-    PICTURE,
-    RESIDUAL,
-    apply_quantization,
-    choose_quantization,
-    observe_ranges,
-    quantize,
-    quantize_weights,
-    tensor_roles,
-)
+from anchorsr.quantize import BIAS_LIMIT, apply_quantization, quantize, quantize_weights
+from anchorsr.scales import PICTURE, RESIDUAL, choose_quantization, observe_ranges, tensor_roles
 from graphs import picture
 
 

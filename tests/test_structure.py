@@ -40,6 +40,7 @@ LAYERS = [
     "anchorsr.recipes",
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
+    "anchorsr.networks.fsrcnn",
     "anchorsr.networks.residual_forms",
     "anchorsr.networks",
     "anchorsr.runs",
@@ -47,13 +48,21 @@ LAYERS = [
     "anchorsr.training",
     # the waist, and what reads it
     "anchorsr.operators",
+    "anchorsr.checks",
     "anchorsr.graph",
     "anchorsr.lower",
+    "anchorsr.kernels",
+    "anchorsr.fixed_point",
     "anchorsr.integer",
+    "anchorsr.scales",
     "anchorsr.quantize",
+    "anchorsr.tflite.schema",
+    "anchorsr.tflite.writer",
+    "anchorsr.tflite.reader",
     "anchorsr.tflite",
     "anchorsr.tflite_summary",
     "anchorsr.onnx",
+    "anchorsr.integer_network",
     "anchorsr.finetune",
     # model files that run
     "anchorsr.accelerators",
@@ -108,11 +117,13 @@ LAYERS = [
 TORCH = {
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
+    "anchorsr.networks.fsrcnn",
     "anchorsr.networks.residual_forms",
     "anchorsr.runs",
     "anchorsr.processes",
     "anchorsr.training",
     "anchorsr.lower",
+    "anchorsr.integer_network",
     "anchorsr.finetune",
 }
 

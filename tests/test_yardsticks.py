@@ -18,7 +18,6 @@ from anchorsr.models import model_path, read_model
 from anchorsr.onnx import write_onnx
 from anchorsr.operators import Concat, Minimum, Operator, Quantization, ReLU, Requantize
 from anchorsr.operators import TensorType as Tensor
-from anchorsr.quantize import apply_quantization
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.yardsticks import BICUBIC, KNOWN_PSNR, published_graph, wide_graph
 from graphs import assert_equal_graphs, picture, reference_run
@@ -82,8 +81,6 @@ def test_relu_and_concat_are_for_float_graphs_too() -> None:
     expected = np.concatenate([images, np.maximum(images, 0)], axis=3)
     np.testing.assert_array_equal(run_graph(graph, images), expected)
     assert_equal_graphs(read_tflite(write_tflite(graph)), graph)
-    with pytest.raises(GraphError, match="ReLU cannot be quantized"):
-        apply_quantization(graph, dict.fromkeys("yz", PICTURE))
 
 
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], Operator]] = {

@@ -7,30 +7,31 @@ one picture tensor in and one out. The same classes describe
 - an integer graph: uint8 or int8 tensors with a scale and a zero point, int8 weights with one
   scale per output channel (zero point 0), int32 biases at scale `input scale * weight scale`.
 
-Height and width are not part of a graph: convolutions pad to keep them, and depth-to-space
-multiplies them, so every graph takes every size. Follows the TensorFlow Lite quantization
+Height and width are not part of a graph: convolutions pad to keep them, and a few operators
+multiply them, so every graph takes every size. Follows the TensorFlow Lite quantization
 specification for what the numbers mean; training and file formats are elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 
-import numpy as np
-
+from anchorsr.checks import check_operator, extent_of
 from anchorsr.errors import GraphError
 from anchorsr.operators import (
-    Add,
-    Clip,
-    Concat,
     Conv2D,
-    DepthToSpace,
-    Minimum,
+    DepthwiseConv2D,
+    GlobalAveragePool,
     Operator,
-    ReLU,
-    Requantize,
+    Pool2D,
+    PReLU,
+    Resize,
     TensorType,
+    TransposedConv2D,
 )
 
 
@@ -53,6 +54,8 @@ class Graph:
             raise GraphError(f"the input {self.input!r} has no type")
         made = {self.input}
         for operator in self.operators:
+            if not operator.inputs:
+                raise GraphError(f"{type(operator).__name__} reads nothing")
             for name in operator.inputs:
                 if name not in made:
                     raise GraphError(f"{type(operator).__name__} reads {name!r} before it is made")
@@ -60,110 +63,85 @@ class Graph:
                 raise GraphError(f"{operator.output!r} is made twice")
             if operator.output not in self.tensors:
                 raise GraphError(f"{operator.output!r} has no type")
-            _check_operator(operator, self.tensors)
+            sources = [self.tensors[name] for name in operator.inputs]
+            check_operator(operator, sources, self.tensors[operator.output])
             made.add(operator.output)
         if self.output not in made:
             raise GraphError(f"the output {self.output!r} is never made")
         if set(self.tensors) != made:
             raise GraphError(f"tensors that nothing makes: {sorted(set(self.tensors) - made)}")
+        _ = self.extents
 
     @property
     def is_integer(self) -> bool:
         """True when no tensor is float32."""
         return all(tensor.dtype != "float32" for tensor in self.tensors.values())
 
+    @cached_property
+    def extents(self) -> dict[str, int]:
+        """The height of each tensor over the input's; 0 for one that is 1×1 whatever the input."""
+        extents = {self.input: 1}
+        for operator in self.operators:
+            extents[operator.output] = extent_of(operator, [extents[n] for n in operator.inputs])
+        return extents
+
     @property
     def factor(self) -> int:
         """Output height over input height."""
-        factors = {self.input: 1}
-        for operator in self.operators:
-            block = operator.block if isinstance(operator, DepthToSpace) else 1
-            factors[operator.output] = factors[operator.inputs[0]] * block
-        return factors[self.output]
+        return self.extents[self.output]
 
     @property
     def halo(self) -> int:
-        """How many input pixels on each side an output pixel can depend on."""
-        reach = {self.input: 0}
+        """How many input pixels on each side an output pixel can depend on.
+
+        Raises GraphError for a graph whose every output pixel depends on the whole picture.
+        """
+        reach = {self.input: Fraction(0)}
         for operator in self.operators:
-            own = max(operator.weights.shape[1:3]) // 2 if isinstance(operator, Conv2D) else 0
+            if isinstance(operator, GlobalAveragePool):
+                raise GraphError(
+                    f"{self.name} looks at the whole picture at once (GlobalAveragePool), so it"
+                    " has no halo and cannot work in tiles"
+                )
+            # In input pixels: one pixel of a tensor that is three times as high is a third.
+            own = _reach(operator) / self.extents[operator.inputs[0]]
             reach[operator.output] = max(reach[name] for name in operator.inputs) + own
-        return reach[self.output]
+        return math.ceil(reach[self.output])
 
     @property
     def macs_per_pixel(self) -> int:
-        """Multiplications for one input pixel. An anchor's copies are not counted."""
-        return sum(int(conv.weights.size) for conv in self._convolutions())
+        """Multiplications of convolutions for one input pixel; an anchor's copies are not counted,
+        nor what is done once for a whole picture.
+        """
+        return sum(
+            int(conv.weights.size) * self.extents[conv.input] ** 2 for conv in self._convolutions()
+        )
 
     @property
     def parameter_count(self) -> int:
-        """Weights and biases. An anchor, which has nothing to learn, is not counted."""
-        return sum(int(conv.weights.size + conv.bias.size) for conv in self._convolutions())
+        """Weights, biases and slopes. An anchor, which has nothing to learn, is not counted."""
+        slopes = sum(int(op.slopes.size) for op in self.operators if isinstance(op, PReLU))
+        convolutions = self._convolutions()
+        return slopes + sum(int(conv.weights.size + conv.bias.size) for conv in convolutions)
 
-    def _convolutions(self) -> list[Conv2D]:
-        convolutions = [op for op in self.operators if isinstance(op, Conv2D)]
-        return [conv for conv in convolutions if not conv.copies_channels]
+    def _convolutions(self) -> list[Conv2D | DepthwiseConv2D | TransposedConv2D]:
+        kinds = Conv2D | DepthwiseConv2D | TransposedConv2D
+        convolutions = [op for op in self.operators if isinstance(op, kinds)]
+        return [
+            conv for conv in convolutions if not (isinstance(conv, Conv2D) and conv.copies_channels)
+        ]
 
 
-def _check_operator(operator: Operator, tensors: Mapping[str, TensorType]) -> None:
-    kind = type(operator).__name__
-    sources = [tensors[name] for name in operator.inputs]
-    target = tensors[operator.output]
+def _reach(operator: Operator) -> Fraction:
+    """How many pixels of its input on each side an output pixel of one operator depends on."""
     if isinstance(operator, Conv2D):
-        _check_conv(operator, sources[0], target)
-    elif isinstance(operator, Add):
-        if len({tensor.channels for tensor in [*sources, target]}) != 1:
-            raise GraphError("Add takes two tensors with the output's number of channels")
-    elif isinstance(operator, DepthToSpace):
-        if operator.block < 1 or sources[0].channels != target.channels * operator.block**2:
-            raise GraphError(
-                f"DepthToSpace({operator.block}) makes {sources[0].channels} channels from"
-                f" {target.channels} times block squared, or none"
-            )
-    elif isinstance(operator, Concat):
-        if sum(tensor.channels for tensor in sources) != target.channels:
-            raise GraphError("Concat makes as many channels as its inputs have together")
-    elif sources[0].channels != target.channels:
-        raise GraphError(f"{kind} keeps the number of channels")
-    if isinstance(operator, Requantize):
-        if "float32" in (sources[0].dtype, target.dtype):
-            raise GraphError("Requantize takes and makes integers")
-    elif any(tensor.dtype != target.dtype for tensor in sources):
-        raise GraphError(f"{kind} takes and makes the same number type")
-    if isinstance(operator, DepthToSpace | Concat | Minimum | ReLU) and any(
-        tensor.quantization != target.quantization for tensor in sources
-    ):
-        raise GraphError(f"{kind} does not change numbers: its types must be equal")
-    if isinstance(operator, Clip) and target.dtype != "float32":
-        raise GraphError("Clip is for float graphs; integers clip by saturation")
-    if isinstance(operator, Minimum):
-        if target.dtype == "float32":
-            raise GraphError("Minimum is for integer graphs; Clip is for float ones")
-        if not np.iinfo(target.dtype).min <= operator.bound <= np.iinfo(target.dtype).max:
-            raise GraphError(f"Minimum's bound {operator.bound} is outside {target.dtype}")
-
-
-def _check_conv(conv: Conv2D, source: TensorType, target: TensorType) -> None:
-    weights, bias = conv.weights, conv.bias
-    if weights.ndim != 4 or weights.shape[1] % 2 == 0 or weights.shape[2] % 2 == 0:
-        raise GraphError(f"weights are (out, odd, odd, in), not {weights.shape}")
-    if (weights.shape[0], weights.shape[3]) != (target.channels, source.channels):
-        raise GraphError(
-            f"weights {weights.shape} do not lead from {source.channels} to"
-            f" {target.channels} channels"
-        )
-    if bias.shape != (target.channels,):
-        raise GraphError(f"a bias has one number per output channel, not shape {bias.shape}")
-    integer = target.dtype != "float32"
-    expected = (np.dtype(np.int8), np.dtype(np.int32)) if integer else (np.dtype(np.float32),) * 2
-    if (weights.dtype, bias.dtype) != expected:
-        raise GraphError(f"weights and bias are {weights.dtype} and {bias.dtype}, not {expected}")
-    scales = conv.weight_scales
-    if integer != (scales is not None):
-        raise GraphError("integer convolutions carry weight scales, float ones none")
-    if scales is not None and (
-        scales.shape != bias.shape
-        or scales.dtype != np.float32
-        or not ((scales > 0) & np.isfinite(scales)).all()
-    ):
-        raise GraphError("weight scales are positive float32, one per output channel")
+        return Fraction(max(operator.weights.shape[1:3]) // 2)
+    if isinstance(operator, DepthwiseConv2D):
+        return Fraction(max(operator.weights.shape[:2]) // 2)
+    # Those that enlarge reach so many of their own output's pixels.
+    if isinstance(operator, TransposedConv2D):
+        overhang = max(operator.weights.shape[1:3]) - operator.stride
+        return Fraction(overhang // 2, operator.stride)
+    if isinstance(operator, Resize) and operator.mode == "bilinear":
+        return Fraction(operator.factor // 2, operator.factor)
+    return Fraction(operator.size // 2 if isinstance(operator, Pool2D) else 0)

@@ -7,9 +7,9 @@ float32(input scale * weight scale) / output scale, each operation rounded to fl
 their bytes can be compared with these for equality. Sums are carried in float32 while all
 of them stay below 2^24, where float32 holds every integer, and in float64 otherwise.
 
-Additions and changes of number type are executed only where every scale is the same, because
-only there do all runtimes agree. Float graphs run too, for calibration and comparison; they
-are accurate to float32 rounding, not bit for bit.
+Where other operators change scales they are computed as LiteRT does (`fixed_point`); only where
+every scale is the same do all runtimes agree. Float graphs run too, for calibration and
+comparison; they are accurate to float32 rounding, not bit for bit.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr import fixed_point, kernels
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
 from anchorsr.operators import (
@@ -29,11 +30,28 @@ from anchorsr.operators import (
     Concat,
     Conv2D,
     DepthToSpace,
+    DepthwiseConv2D,
+    GlobalAveragePool,
+    LeakyReLU,
     Minimum,
+    Multiply,
+    Operator,
+    Pool2D,
+    PReLU,
+    Quantization,
     ReLU,
     Requantize,
+    Resize,
+    Sigmoid,
+    Slice,
+    SquareRoot,
+    Subtract,
     TensorType,
+    Tile,
+    TransposedConv2D,
 )
+
+Convolution = Conv2D | DepthwiseConv2D | TransposedConv2D
 
 _EXACT_FLOAT32 = 2**24
 
@@ -56,27 +74,8 @@ def run_graph(
     values: dict[str, Array] = {graph.input: images}
     for index, operator in enumerate(graph.operators):
         types = [graph.tensors[name] for name in operator.inputs]
-        target = graph.tensors[operator.output]
         sources = [values[name] for name in operator.inputs]
-        if isinstance(operator, Conv2D):
-            value = _convolve(operator, sources[0], types[0], target)
-        elif isinstance(operator, Add):
-            value = _add(sources, types, target)
-        elif isinstance(operator, DepthToSpace):
-            value = _depth_to_space(sources[0], operator.block)
-        elif isinstance(operator, Clip):
-            value = np.clip(sources[0], operator.low, operator.high)
-        elif isinstance(operator, Concat):
-            value = np.concatenate(sources, axis=3)
-        elif isinstance(operator, Minimum):
-            value = np.minimum(sources[0], sources[0].dtype.type(operator.bound))
-        elif isinstance(operator, ReLU):
-            zero = 0 if target.quantization is None else target.quantization.zero_point
-            value = np.maximum(sources[0], sources[0].dtype.type(zero))
-        elif isinstance(operator, Requantize):
-            value = _requantize(sources[0], types[0], target)
-        else:
-            raise GraphError(f"{type(operator).__name__} is not executed yet")
+        value = execute(operator, sources, types, graph.tensors[operator.output])
         values[operator.output] = value
         if observe is not None:
             observe(operator.output, value)
@@ -86,7 +85,9 @@ def run_graph(
     return values[graph.output]
 
 
-def multipliers(conv: Conv2D, source: TensorType, target: TensorType) -> npt.NDArray[np.float32]:
+def multipliers(
+    conv: Convolution, source: TensorType, target: TensorType
+) -> npt.NDArray[np.float32]:
     """One float32 factor per output channel, from sums to the output's integers."""
     if source.quantization is None or target.quantization is None or conv.weight_scales is None:
         raise GraphError("multipliers belong to integer convolutions")
@@ -94,71 +95,153 @@ def multipliers(conv: Conv2D, source: TensorType, target: TensorType) -> npt.NDA
     return np.asarray(product / np.float32(target.quantization.scale), np.float32)
 
 
-def accumulator_bound(conv: Conv2D) -> int:
+def accumulator_bound(conv: Convolution) -> int:
     """An upper bound of the absolute value of every partial sum of an integer convolution."""
-    weights = np.abs(conv.weights.astype(np.int64)).sum(axis=(1, 2, 3))
-    return int((255 * weights + np.abs(conv.bias.astype(np.int64))).max())
+    weights = np.abs(conv.weights.astype(np.int64))
+    axes = (0, 1) if isinstance(conv, DepthwiseConv2D) else (1, 2, 3)
+    return int((255 * weights.sum(axis=axes) + np.abs(conv.bias.astype(np.int64))).max())
 
 
-def _convolve(conv: Conv2D, images: Array, source: TensorType, target: TensorType) -> Array:
-    quantized = source.quantization
-    if quantized is None or target.quantization is None:
-        total = _sum_of_products(images, conv.weights) + conv.bias
-        return np.maximum(total, np.float32(0)) if conv.relu else total
+def execute(
+    operator: Operator, sources: list[Array], types: list[TensorType], target: TensorType
+) -> Array:
+    """What one operator makes of tensors of these types."""
+    moved = _MOVES.get(type(operator))
+    if moved is not None:
+        return moved(operator, sources, target)
+    if target.quantization is None:
+        return np.asarray(_FLOAT[type(operator)](operator, *sources), np.float32)
+    if isinstance(operator, Convolution):
+        return _integer_convolve(operator, sources[0], types[0], target)
+    after = _quantization(target)
+    if isinstance(operator, Requantize):
+        return _requantize(sources[0], _quantization(types[0]), after, target)
+    before = [_quantization(tensor) for tensor in types]
+    return _INTEGER[type(operator)](operator, sources, before, after)
+
+
+# Operators that give on the numbers that they take, whatever these mean.
+def _relu(sources: list[Array], target: TensorType) -> Array:
+    zero = 0 if target.quantization is None else target.quantization.zero_point
+    return np.asarray(np.maximum(sources[0], sources[0].dtype.type(zero)))
+
+
+def _pool(pool: Pool2D, source: Array) -> Array:
+    if pool.kind == "max":
+        return kernels.pool_max(source, pool.size)
+    if source.dtype == np.float32:
+        total, number = kernels.pool_sum(source, pool.size)
+        return np.asarray(total / number)
+    return fixed_point.mean_of_window(source, pool.size)
+
+
+def _resize(resize: Resize, source: Array) -> Array:
+    if resize.mode == "nearest":
+        return kernels.resize_nearest(source, resize.factor)
+    if source.dtype == np.float32:
+        return kernels.resize_bilinear(source, resize.factor)
+    return fixed_point.resize_bilinear(source, resize.factor)
+
+
+_MOVES: dict[type, Callable[[Any, list[Array], TensorType], Array]] = {
+    Concat: lambda op, sources, target: np.concatenate(sources, axis=3),
+    DepthToSpace: lambda op, sources, target: kernels.depth_to_space(sources[0], op.block),
+    Minimum: lambda op, sources, target: np.minimum(sources[0], sources[0].dtype.type(op.bound)),
+    Pool2D: lambda op, sources, target: _pool(op, sources[0]),
+    ReLU: lambda op, sources, target: _relu(sources, target),
+    Resize: lambda op, sources, target: _resize(op, sources[0]),
+    Slice: lambda op, sources, target: sources[0][..., op.start : op.start + target.channels],
+    Tile: lambda op, sources, target: np.tile(sources[0], (1, 1, 1, op.count)),
+}
+
+
+# Operators over float32.
+def _sum_of_products(conv: Convolution, images: Array, weights: Array) -> Array:
+    if isinstance(conv, DepthwiseConv2D):
+        return kernels.convolve_depthwise(images, weights)
+    if isinstance(conv, TransposedConv2D):
+        return kernels.convolve_transposed(images, weights, conv.stride)
+    return kernels.convolve(images, weights, conv.groups)
+
+
+def _has_relu(conv: Convolution) -> bool:
+    return not isinstance(conv, TransposedConv2D) and conv.relu
+
+
+def _float_convolve(conv: Convolution, source: Array) -> Array:
+    total = _sum_of_products(conv, source, conv.weights) + conv.bias
+    return np.maximum(total, np.float32(0)) if _has_relu(conv) else total
+
+
+def _float_slope(source: Array, slope: Array | np.float32) -> Array:
+    return np.where(source < 0, source * slope, source)
+
+
+def _float_sigmoid(source: Array) -> Array:
+    # exp only of what is negative, so that nothing overflows.
+    power = np.exp(-np.abs(source))
+    return np.asarray(np.where(source < 0, power, np.float32(1)) / (1 + power))
+
+
+_FLOAT: dict[type, Callable[..., Array]] = {
+    Conv2D: _float_convolve,
+    DepthwiseConv2D: _float_convolve,
+    TransposedConv2D: _float_convolve,
+    Add: lambda op, left, right: left + right,
+    Subtract: lambda op, left, right: left - right,
+    Multiply: lambda op, left, right: left * right,
+    Clip: lambda op, source: np.clip(source, op.low, op.high),
+    LeakyReLU: lambda op, source: _float_slope(source, np.float32(op.slope)),
+    PReLU: lambda op, source: _float_slope(source, op.slopes),
+    Sigmoid: lambda op, source: _float_sigmoid(source),
+    SquareRoot: lambda op, source: np.sqrt(source),
+    GlobalAveragePool: lambda op, source: source.mean(axis=(1, 2), keepdims=True, dtype=np.float64),
+}
+
+
+# Operators over integers.
+def _integer_convolve(
+    conv: Convolution, images: Array, source: TensorType, target: TensorType
+) -> Array:
+    before, after = _quantization(source), _quantization(target)
     kind = np.dtype(np.float32 if accumulator_bound(conv) < _EXACT_FLOAT32 else np.float64)
-    centred = images.astype(kind) - quantized.zero_point
-    total = _sum_of_products(centred, conv.weights.astype(kind)) + conv.bias.astype(kind)
-    scaled = np.rint(total.astype(np.float32) * multipliers(conv, source, target))
-    low = target.quantization.zero_point if conv.relu else None
-    return _saturate(scaled + np.float32(target.quantization.zero_point), target, low)
+    centred = images.astype(kind) - before.zero_point
+    products = _sum_of_products(conv, centred, conv.weights.astype(kind))
+    total = (products + conv.bias.astype(kind)).astype(np.float32)
+    scaled = np.rint(total * multipliers(conv, source, target))
+    low = after.zero_point if _has_relu(conv) else None
+    return _saturate(scaled + np.float32(after.zero_point), target, low)
 
 
-def _sum_of_products(images: Array, weights: Array) -> Array:
-    """Zero padded convolution, in the number type of its arguments."""
-    count, height, width, _ = images.shape
-    outputs, kernel_height, kernel_width, inputs = weights.shape
-    rows, columns = kernel_height // 2, kernel_width // 2
-    padded = np.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
-    total = np.zeros((count * height * width, outputs), images.dtype)
-    for dy in range(kernel_height):
-        for dx in range(kernel_width):
-            shifted = padded[:, dy : dy + height, dx : dx + width]
-            total += shifted.reshape(-1, inputs) @ weights[:, dy, dx].T
-    return total.reshape(count, height, width, outputs)
+def _requantize(
+    source: Array, before: Quantization, after: Quantization, target: TensorType
+) -> Array:
+    if before.scale != after.scale:
+        return fixed_point.rescale(source, before, after)
+    return _saturate(source.astype(np.int32) - before.zero_point + after.zero_point, target)
 
 
-def _add(sources: list[Array], types: list[TensorType], target: TensorType) -> Array:
-    if target.quantization is None:
-        return np.asarray(sources[0] + sources[1])
-    zero_points = 0
-    for tensor in types:
-        zero_points += _zero_point_at(tensor, target.quantization.scale, "Add")
-    total = sources[0].astype(np.int32) + sources[1].astype(np.int32)
-    return _saturate(total - zero_points + target.quantization.zero_point, target)
+_INTEGER: dict[type, Callable[[Any, list[Array], list[Quantization], Quantization], Array]] = {
+    Add: lambda op, x, before, after: fixed_point.add(x[0], x[1], before, after),
+    Subtract: lambda op, x, before, after: fixed_point.subtract(x[0], x[1], before, after),
+    Multiply: lambda op, x, before, after: fixed_point.multiply(x[0], x[1], before, after),
+    LeakyReLU: lambda op, x, before, after: fixed_point.rescale(x[0], before[0], after, op.slope),
+    PReLU: lambda op, x, before, after: fixed_point.prelu(
+        x[0], op.slopes, op.slope_scale, before[0], after
+    ),
+    Sigmoid: lambda op, x, before, after: fixed_point.sigmoid(x[0], before[0], after),
+    SquareRoot: lambda op, x, before, after: fixed_point.square_root(x[0], before[0], after),
+    GlobalAveragePool: lambda op, x, before, after: fixed_point.mean(x[0], before[0], after),
+}
 
 
-def _requantize(source: Array, kind: TensorType, target: TensorType) -> Array:
-    if target.quantization is None:
-        raise GraphError("Requantize makes integers")
-    zero_point = _zero_point_at(kind, target.quantization.scale, "Requantize")
-    return _saturate(source.astype(np.int32) - zero_point + target.quantization.zero_point, target)
-
-
-def _zero_point_at(tensor: TensorType, scale: float, operator: str) -> int:
-    if tensor.quantization is None or tensor.quantization.scale != scale:
-        raise GraphError(f"{operator} is exact only where every scale is the same ({scale})")
-    return tensor.quantization.zero_point
+def _quantization(tensor: TensorType) -> Quantization:
+    if tensor.quantization is None:
+        raise GraphError("an integer operator reads or makes a float tensor")
+    return tensor.quantization
 
 
 def _saturate(values: npt.NDArray[Any], target: TensorType, low: int | None = None) -> Array:
     info = np.iinfo(target.dtype)
     saturated = np.clip(values, info.min if low is None else low, info.max)
     return np.asarray(saturated, target.dtype)
-
-
-def _depth_to_space(packed: Array, block: int) -> Array:
-    count, height, width, channels = packed.shape
-    split = packed.reshape(count, height, width, block, block, channels // block**2)
-    return np.ascontiguousarray(split.transpose(0, 1, 3, 2, 4, 5)).reshape(
-        count, height * block, width * block, -1
-    )

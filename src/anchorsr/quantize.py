@@ -1,50 +1,40 @@
 """Post-training quantization: a float graph and calibration pictures to an integer graph.
 
-The numeric rules (docs/design.md):
-
-- activations int8, one scale a tensor; weights int8, symmetric, one scale an output channel,
-  within ±64, so that no x86 kernel that adds pairs of products in 16 bits saturates
-  (255 · 64 · 2 < 2^15); biases int32 at scale input scale · weight scale;
-- pictures (the input, its anchor, the output) have scale 1 and zero point -128, so that
-  int8 saturation is the clip to 0..255; the residual that is added to the anchor has scale 1
-  and zero point 0, so that the addition is exact;
-- other activations take their range from the calibration pictures; after ReLU the zero point
-  is -128, so that saturation is the ReLU.
+Activations are int8 with one scale a tensor (`scales`). Weights are int8, symmetric, with one
+scale an output channel, within ±64, so that no x86 kernel that adds pairs of products in 16
+bits saturates (255 · 64 · 2 < 2^15); biases are int32 at scale input scale · weight scale.
+Files take and give uint8.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.errors import DataError, GraphError
+from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
-from anchorsr.integer import multipliers, run_graph
+from anchorsr.integer import Convolution, multipliers
 from anchorsr.operators import (
-    Add,
-    Array,
     Clip,
-    Conv2D,
-    DepthToSpace,
+    DepthwiseConv2D,
+    Minimum,
     Operator,
+    PReLU,
     Quantization,
     Requantize,
     TensorType,
 )
+from anchorsr.scales import KEEPS_NUMBERS, PICTURE, choose_quantization, observe_ranges
 
 WEIGHT_LIMIT = 64
 # A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.
 BIAS_LIMIT = np.float32(2**22)
 _LARGEST_MULTIPLIER = 256
-PICTURE = Quantization(1.0, -128)
-RESIDUAL = Quantization(1.0, 0)
 _FILE_EDGE = Quantization(1.0, 0)  # uint8 pictures as files hold them
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 def quantize(
@@ -63,95 +53,13 @@ def quantize(
     return apply_quantization(graph, choose_quantization(graph, ranges), weight_limit=weight_limit)
 
 
-def dequantize(graph: Graph) -> Graph:
-    """The float graph with the real values of an integer graph's weights and biases.
-
-    It computes the same up to the rounding and saturation of activations: of these only the
-    clip of the output is kept. Raises GraphError for a float graph.
-    """
-    if not graph.is_integer:
-        raise GraphError(f"{graph.name} is a float graph already")
-    names = {graph.input: graph.input}
-    tensors = {graph.input: TensorType(graph.tensors[graph.input].channels, "float32")}
-    operators: list[Operator] = []
-    for operator in graph.operators:
-        inputs = tuple(names[name] for name in operator.inputs)
-        names[operator.output] = operator.output
-        if isinstance(operator, Requantize):  # changes no real value
-            names[operator.output] = inputs[0]
-            continue
-        if isinstance(operator, Conv2D):
-            operators.append(_dequantize_conv(operator, inputs[0], graph.tensors[operator.input]))
-        elif isinstance(operator, Add):
-            operators.append(Add((inputs[0], inputs[1]), operator.output))
-        elif isinstance(operator, DepthToSpace):
-            operators.append(DepthToSpace(inputs[0], operator.output, operator.block))
-        channels = graph.tensors[operator.output].channels
-        tensors[operator.output] = TensorType(channels, "float32")
-    last = graph.tensors[graph.output]
-    assert last.quantization is not None
-    scale, zero_point = last.quantization.scale, last.quantization.zero_point
-    low, high = (scale * (int(n) - zero_point) for n in _limits(last))
-    output = f"{names[graph.output]}/clipped"
-    operators.append(Clip(names[graph.output], output, low, high))
-    tensors[output] = TensorType(last.channels, "float32")
-    return Graph(graph.name, tensors, operators, graph.input, output)
-
-
-def _dequantize_conv(conv: Conv2D, source: str, kind: TensorType) -> Conv2D:
-    assert conv.weight_scales is not None
-    assert kind.quantization is not None
-    scales = conv.weight_scales.astype(np.float64)
-    weights = conv.weights * scales[:, None, None, None]
-    bias = conv.bias * scales * kind.quantization.scale
-    real = weights.astype(np.float32), bias.astype(np.float32)
-    return Conv2D(source, conv.output, *real, relu=conv.relu)
-
-
-def _limits(tensor: TensorType) -> tuple[int, int]:
-    info = np.iinfo(tensor.dtype)
-    return int(info.min), int(info.max)
-
-
-def observe_ranges(
-    graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]], percentile: float
-) -> Ranges:
-    """For each tensor, the widest over the pictures of its lower and upper percentile.
-
-    The widest and not the mean: a range that cuts the largest activations of some pictures
-    cost 0.06 dB where the widest cost 0.02 (docs/experiments.md).
-    """
-    seen: dict[str, tuple[float, float]] = {}
-
-    def observe(name: str, values: Array) -> None:
-        low, high = np.percentile(values, (100 - percentile, percentile))
-        widest = seen.get(name, (np.inf, -np.inf))
-        seen[name] = (min(widest[0], float(low)), max(widest[1], float(high)))
-
-    count = 0
-    for count, picture in enumerate(pictures, 1):  # noqa: B007 (only the count is wanted)
-        run_graph(graph, picture[None].astype(np.float32), observe=observe)
-    if not count:
-        raise DataError("calibration needs at least one picture")
-    return seen
-
-
-def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, Quantization]:
-    """Scale and zero point of every tensor that an operator makes."""
-    roles = tensor_roles(graph)
-    fixed = {"picture": PICTURE, "residual": RESIDUAL}
-    relu = {op.output for op in graph.operators if isinstance(op, Conv2D) and op.relu}
-    return {
-        operator.output: fixed.get(roles[operator.output])
-        or _from_range(*ranges[operator.output], relu=operator.output in relu)
-        for operator in graph.operators
-    }
-
-
 def apply_quantization(
     graph: Graph, chosen: Mapping[str, Quantization], *, weight_limit: int = WEIGHT_LIMIT
 ) -> Graph:
-    """The integer graph whose tensors have these scales and zero points, uint8 in and out."""
+    """The integer graph whose tensors have these scales and zero points, uint8 in and out.
+
+    An operator that keeps numbers gets a Requantize before it where the scales differ.
+    """
     if any(tensor.dtype != "float32" for tensor in graph.tensors.values()):
         raise GraphError(f"{graph.name} is quantized already")
     aliases: dict[str, str] = {graph.input: "image"}
@@ -170,19 +78,61 @@ def apply_quantization(
             continue
         aliases[name] = name
         tensors[name] = TensorType(graph.tensors[name].channels, "int8", chosen[name])
-        if isinstance(operator, Conv2D):
-            source, target = tensors[sources[0]], tensors[name]
-            operators.append(_quantize_conv(operator, sources[0], source, target, weight_limit))
-        elif isinstance(operator, Add):
-            operators.append(Add((sources[0], sources[1]), name))
-        elif isinstance(operator, DepthToSpace):
-            operators.append(dataclasses.replace(operator, input=sources[0]))
-        else:
-            raise GraphError(f"{type(operator).__name__} cannot be quantized")
+        if isinstance(operator, KEEPS_NUMBERS):
+            for source in sorted({one for one in sources if not _same(tensors, one, name)}):
+                again = f"{source}/{name}"
+                tensors[again] = dataclasses.replace(tensors[source], quantization=chosen[name])
+                operators.append(Requantize(source, again))
+                sources = tuple(again if one == source else one for one in sources)
+        operator = _reading(operator, sources)
+        if isinstance(operator, Convolution):
+            source_type, target_type = tensors[sources[0]], tensors[name]
+            operator = _quantize_conv(operator, source_type, target_type, weight_limit)
+        elif isinstance(operator, PReLU):
+            operator = quantize_slopes(operator)
+        operators.append(operator)
     channels = graph.tensors[graph.output].channels
     tensors["upscaled"] = TensorType(channels, "uint8", _FILE_EDGE)
     operators.append(Requantize(aliases[graph.output], "upscaled"))
     return Graph(graph.name, tensors, operators, graph.input, "upscaled")
+
+
+def dequantize(graph: Graph) -> Graph:
+    """The float graph with the real values of an integer graph's weights and biases.
+
+    It computes the same up to the rounding and saturation of activations: of these only the
+    clip of the output and what Minimum does are kept. Raises GraphError for a float graph.
+    """
+    if not graph.is_integer:
+        raise GraphError(f"{graph.name} is a float graph already")
+    names = {graph.input: graph.input}
+    tensors = {graph.input: TensorType(graph.tensors[graph.input].channels, "float32")}
+    operators: list[Operator] = []
+    for operator in graph.operators:
+        inputs = tuple(names[name] for name in operator.inputs)
+        names[operator.output] = operator.output
+        source = graph.tensors[operator.inputs[0]]
+        if isinstance(operator, Requantize):  # changes no real value
+            names[operator.output] = inputs[0]
+            continue
+        operator = _reading(operator, inputs)
+        if isinstance(operator, Convolution):
+            operator = _dequantize_conv(operator, source)
+        elif isinstance(operator, PReLU):
+            slopes = operator.slopes * np.float32(operator.slope_scale or 1)
+            operator = dataclasses.replace(operator, slopes=slopes, slope_scale=None)
+        elif isinstance(operator, Minimum):
+            low, _ = _real_limits(source)
+            high = _real(operator.bound, source)
+            operator = Clip(operator.input, operator.output, low, high)
+        operators.append(operator)
+        channels = graph.tensors[operator.output].channels
+        tensors[operator.output] = TensorType(channels, "float32")
+    last = graph.tensors[graph.output]
+    output = f"{names[graph.output]}/clipped"
+    operators.append(Clip(names[graph.output], output, *_real_limits(last)))
+    tensors[output] = TensorType(last.channels, "float32")
+    return Graph(graph.name, tensors, operators, graph.input, output)
 
 
 def quantize_weights(
@@ -207,15 +157,26 @@ def quantize_weights(
     return integers.astype(np.int8), integer_bias.astype(np.int32), scales
 
 
+def _same(tensors: Mapping[str, TensorType], one: str, other: str) -> bool:
+    return tensors[one].quantization == tensors[other].quantization
+
+
+def _reading(operator: Operator, sources: tuple[str, ...]) -> Operator:
+    """The operator with other inputs."""
+    several = any(field.name == "inputs" for field in dataclasses.fields(operator))
+    changes: dict[str, Any] = {"inputs": sources} if several else {"input": sources[0]}
+    return dataclasses.replace(operator, **changes)
+
+
 def _quantize_conv(
-    conv: Conv2D, source_name: str, source: TensorType, target: TensorType, limit: int
-) -> Conv2D:
+    conv: Convolution, source: TensorType, target: TensorType, limit: int
+) -> Convolution:
     assert source.quantization is not None  # every tensor of an integer graph has one
     weights, bias, scales = quantize_weights(
-        conv.weights, conv.bias, source.quantization.scale, limit
+        by_channel(conv), conv.bias, source.quantization.scale, limit
     )
     quantized = dataclasses.replace(
-        conv, input=source_name, weights=weights, bias=bias, weight_scales=scales
+        conv, weights=as_stored(conv, weights), bias=bias, weight_scales=scales
     )
     largest = multipliers(quantized, source, target).max()
     if largest >= _LARGEST_MULTIPLIER:
@@ -227,43 +188,45 @@ def _quantize_conv(
     return quantized
 
 
-def tensor_roles(graph: Graph) -> dict[str, Literal["picture", "residual", "features"]]:
-    """Which tensors hold pictures on 0..255, which a residual that is added to one.
-
-    Pictures are the input and what only copies it, and what leads to the output by
-    depth-to-space, clip and the addition to a picture.
-    """
-    roles: dict[str, Literal["picture", "residual", "features"]] = {graph.input: "picture"}
-    for operator in graph.operators:
-        source = roles[operator.inputs[0]]
-        copies = (
-            operator.copies_channels
-            if isinstance(operator, Conv2D)
-            else isinstance(operator, DepthToSpace | Clip | Requantize)
-        )
-        roles[operator.output] = source if copies else "features"
-    wanted = {graph.output}
-    for operator in reversed(graph.operators):
-        if operator.output not in wanted:
-            continue
-        roles[operator.output] = "picture"
-        if isinstance(operator, Add):
-            for name in operator.inputs:
-                if roles[name] != "picture":
-                    roles[name] = "residual"
-        elif isinstance(operator, DepthToSpace | Clip | Requantize):
-            wanted.add(operator.inputs[0])
-    return roles
+def _dequantize_conv(conv: Convolution, source: TensorType) -> Convolution:
+    assert conv.weight_scales is not None
+    assert source.quantization is not None
+    scales = conv.weight_scales.astype(np.float64)
+    weights = (by_channel(conv) * scales[:, None, None, None]).astype(np.float32)
+    bias = (conv.bias * scales * source.quantization.scale).astype(np.float32)
+    return dataclasses.replace(
+        conv, weights=as_stored(conv, weights), bias=bias, weight_scales=None
+    )
 
 
-def _from_range(low: float, high: float, *, relu: bool) -> Quantization:
-    if relu:
-        return Quantization(_as_float32((high if high > 0 else 255) / 255), -128)
-    low, high = min(low, 0.0), max(high, 0.0)
-    high = high if high > low else 255.0  # of a tensor that is zero everywhere, any will do
-    scale = _as_float32((high - low) / 255)
-    return Quantization(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+def by_channel(conv: Convolution) -> npt.NDArray[np.float32]:
+    """Weights with the output channels first, (out, height, width, in)."""
+    if isinstance(conv, DepthwiseConv2D):
+        return np.asarray(conv.weights.transpose(2, 0, 1)[..., None])
+    return conv.weights
 
 
-def _as_float32(value: float) -> float:
-    return float(np.float32(value))
+def as_stored(
+    conv: Convolution, weights: npt.NDArray[np.float32 | np.int8]
+) -> npt.NDArray[np.float32 | np.int8]:
+    if isinstance(conv, DepthwiseConv2D):
+        return np.ascontiguousarray(weights[..., 0].transpose(1, 2, 0))
+    return weights
+
+
+def quantize_slopes(operator: PReLU) -> PReLU:
+    """Slopes as int8, symmetric, with one scale."""
+    largest = np.abs(operator.slopes).max()
+    scale = np.float32((largest if largest > 0 else 127) / 127)
+    slopes = np.rint(operator.slopes / scale).astype(np.int8)
+    return dataclasses.replace(operator, slopes=slopes, slope_scale=float(scale))
+
+
+def _real(integer: int, tensor: TensorType) -> float:
+    assert tensor.quantization is not None
+    return tensor.quantization.scale * (integer - tensor.quantization.zero_point)
+
+
+def _real_limits(tensor: TensorType) -> tuple[float, float]:
+    info = np.iinfo(tensor.dtype)
+    return _real(int(info.min), tensor), _real(int(info.max), tensor)

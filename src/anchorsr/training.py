@@ -83,6 +83,8 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network)
+    if getattr(network.config, "colors", 3) != 3:
+        raise RecipeError("network.colors is 3 in a recipe: pictures are RGB")
     # With every default written out, a run does not depend on what they become later.
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)

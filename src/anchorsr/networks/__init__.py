@@ -7,14 +7,17 @@ from typing import Any
 
 from anchorsr.errors import RecipeError
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.fsrcnn import FSRCNN, FSRCNNConfig
 from anchorsr.networks.layers import RecipeNetwork
 from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
 from anchorsr.recipes import parse_table
 
 __all__ = [
     "ABPN",
+    "FSRCNN",
     "NETWORKS",
     "ABPNConfig",
+    "FSRCNNConfig",
     "RecipeNetwork",
     "ResidualForm",
     "ResidualFormConfig",
@@ -24,6 +27,7 @@ __all__ = [
 # Each name's network and its options.
 NETWORKS: Mapping[str, tuple[type[Any], type[Any]]] = {
     "abpn": (ABPN, ABPNConfig),
+    "fsrcnn": (FSRCNN, FSRCNNConfig),
     "residual_form": (ResidualForm, ResidualFormConfig),
 }
 

@@ -1,4 +1,4 @@
-"""The layers that anchor networks are made of, each of which lowers to one graph operator.
+"""The layers that networks are made of beside PyTorch's own; each lowers to one graph operator.
 
 Tensors are (N, C, H, W) float RGB on [0, 255]. Channels that hold a factor × factor block of
 pixels are in TensorFlow's order, (dy * factor + dx) * C + c, not in PyTorch's PixelShuffle
@@ -75,6 +75,49 @@ class Conv3x3(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return functional.conv2d(features, self.kernel(), self.bias * BIAS_UNIT, padding=1)
+
+
+class Convolution(nn.Conv2d):
+    """A size × size convolution of stride 1, zero padded, whose bias is stored in `BIAS_UNIT`.
+
+    Kernels start as He's (variance kept under ReLU), biases at zero.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(inputs, outputs, size, padding=size // 2, groups=groups, bias=bias)
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias * BIAS_UNIT
+        return functional.conv2d(
+            features, self.weight, bias, padding=self.padding, groups=self.groups
+        )
+
+
+class TransposedConvolution(nn.ConvTranspose2d):
+    """Output `stride` times as high and wide; the bias is stored in `BIAS_UNIT`.
+
+    The kernel's centre is in the middle of the stride × stride block that a pixel becomes, or
+    on the last pixel before the middle.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int) -> None:
+        cut = (size - stride + 1) // 2
+        odd = (size - stride) % 2
+        super().__init__(inputs, outputs, size, stride, padding=cut, output_padding=odd)
+        self.cut = cut
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        assert self.bias is not None
+        bias = self.bias * BIAS_UNIT
+        return functional.conv_transpose2d(
+            features, self.weight, bias, self.stride, self.cut, self.output_padding
+        )
 
 
 class Anchor(nn.Module):

@@ -1,0 +1,342 @@
+"""The integer graph itself as a network that can be trained.
+
+`IntegerNetwork` computes in float32 tensors that hold integers, with the arithmetic of
+`integer.run_graph`, bit for bit: convolutions, sums at one scale and movements in PyTorch,
+everything else by the executor itself. Gradients pass through every rounding unchanged (the
+straight-through estimator, arXiv 1308.3432) and stop at saturation; the scales of
+activations are learned with the weights, as in LSQ (arXiv 1902.08153), but as logarithms.
+Weight scales follow from the largest weight of each output channel. What is left out:
+SquareRoot, whose gradient has no bound at zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anchorsr.errors import GraphError
+from anchorsr.graph import Graph
+from anchorsr.integer import Convolution, execute
+from anchorsr.networks.layers import BIAS_UNIT, Trainable
+from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
+from anchorsr.operators import (
+    Add,
+    Clip,
+    Concat,
+    Conv2D,
+    DepthToSpace,
+    DepthwiseConv2D,
+    GlobalAveragePool,
+    LeakyReLU,
+    Multiply,
+    Operator,
+    Pool2D,
+    PReLU,
+    Quantization,
+    ReLU,
+    Requantize,
+    Resize,
+    Sigmoid,
+    Slice,
+    Subtract,
+    TensorType,
+    Tile,
+    TransposedConv2D,
+)
+from anchorsr.quantize import (
+    BIAS_LIMIT,
+    WEIGHT_LIMIT,
+    apply_quantization,
+    as_stored,
+    by_channel,
+    quantize_slopes,
+)
+from anchorsr.scales import (
+    KEEPS_NUMBERS,
+    PICTURE,
+    fixed_quantizations,
+    share,
+)
+
+
+class IntegerNetwork(Trainable):
+    """A trainable integer graph: (N, C, H, W) float32 holding 0..255 in and out.
+
+    graph: the float graph to start from; chosen: scale and zero point of each tensor.
+    """
+
+    def __init__(self, graph: Graph, chosen: Mapping[str, Quantization]) -> None:
+        super().__init__()
+        self.source = graph
+        self.factor = graph.factor
+        self._chosen = {graph.input: PICTURE, **chosen}
+        self._fixed = fixed_quantizations(graph)
+        self._first = share(
+            graph,
+            lambda operator, name: (
+                self._fixed.get(name) == self._fixed.get(operator.output)
+                and self._chosen[name] == self._chosen[operator.output]
+            ),
+        )
+        self._tail = _saturated_at_the_end(graph)
+        self.weights = nn.ParameterDict()
+        self.biases = nn.ParameterDict()
+        self.slopes = nn.ParameterDict()
+        self.log_scales = nn.ParameterDict()
+        for operator in graph.operators:
+            name = operator.output
+            if isinstance(operator, Convolution) and not _is_anchor(operator):
+                kernel = torch.from_numpy(by_channel(operator)).permute(0, 3, 1, 2).contiguous()
+                self.weights[name] = nn.Parameter(kernel)
+                self.biases[name] = nn.Parameter(torch.from_numpy(operator.bias / BIAS_UNIT))
+            elif isinstance(operator, PReLU):
+                self.slopes[name] = nn.Parameter(torch.from_numpy(operator.slopes.copy()))
+            if name not in self._fixed and self._first[name] == name:
+                scale = torch.tensor(chosen[name].scale, dtype=torch.float32)
+                self.log_scales[name] = nn.Parameter(scale.log())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The picture that the exported file computes, every byte."""
+        return self.forward_unclipped(images).clamp(0.0, 255.0)
+
+    def forward_unclipped(self, images: Tensor) -> Tensor:
+        """The same before the last saturation, which would stop gradients in training."""
+        # Values are integers less their zero point, so that zero padding is zero.
+        values = {self.source.input: images}
+        for operator in self.source.operators:
+            sources = [values[name] for name in operator.inputs]
+            if isinstance(operator, KEEPS_NUMBERS):
+                sources = [
+                    value
+                    if self._first[name] == self._first[operator.output]
+                    else self._execute(Requantize(name, operator.output), [value])
+                    for name, value in zip(operator.inputs, sources, strict=True)
+                ]
+            if isinstance(operator, Convolution):
+                value = self._convolve(operator, sources[0])
+            elif isinstance(operator, Add) and self._adds_exactly(operator):
+                value = self._saturate(operator.output, sources[0] + sources[1])
+            else:
+                moved = _move(operator, sources, self.source.tensors[operator.output].channels)
+                value = self._execute(operator, sources) if moved is None else moved
+            values[operator.output] = value
+        return values[self.source.output]
+
+    def to_graph(self) -> Graph:
+        """The integer graph with the present weights and scales."""
+        return apply_quantization(self._present_source(), self._present_choice())
+
+    def _convolve(self, conv: Convolution, features: Tensor) -> Tensor:
+        name = conv.output
+        if name not in self.weights:  # an anchor: exact copies
+            copies = torch.from_numpy(conv.weights).permute(0, 3, 1, 2).to(features.device)
+            return functional.conv2d(features, copies)
+        weight = self.weights[name]
+        bias = self.biases[name] * BIAS_UNIT
+        input_scale = self._scale(conv.input)
+        weight_scale = _weight_scale(weight.detach(), bias.detach(), input_scale.detach())
+        integers = _round(weight / weight_scale[:, None, None, None])
+        sum_scale = input_scale * weight_scale
+        total = _sum_of_products(conv, features, integers, _round(bias / sum_scale))
+        multiplier = sum_scale / self._scale(name)
+        scaled = _round(total * multiplier[:, None, None])
+        relu = not isinstance(conv, TransposedConv2D) and conv.relu
+        return self._saturate(name, scaled.relu() if relu else scaled)
+
+    def _execute(self, operator: Operator, sources: list[Tensor]) -> Tensor:
+        """What the executor makes of the integers, with the gradient of the real arithmetic."""
+        name = operator.output
+        reals = [v * self._scale(of) for v, of in zip(sources, operator.inputs, strict=True)]
+        slopes = self.slopes.get(name)
+        real = self._saturate(name, _real(operator, reals, slopes) / self._scale(name))
+        if isinstance(operator, PReLU):
+            operator = quantize_slopes(self._present_slopes(operator))
+        zero_points = [self._chosen[of].zero_point for of in operator.inputs]
+        integers = [
+            (v.detach() + zero_point).to(torch.int8).permute(0, 2, 3, 1).cpu().numpy()
+            for v, zero_point in zip(sources, zero_points, strict=True)
+        ]
+        types = [self._type(of) for of in operator.inputs]
+        made = torch.from_numpy(execute(operator, integers, types, self._type(name)))
+        exact = made.to(real.device).permute(0, 3, 1, 2).float() - self._chosen[name].zero_point
+        return _substitute(real, exact)
+
+    def _adds_exactly(self, add: Add) -> bool:
+        names = (*add.inputs, add.output)
+        return len({self._fixed[n].scale if n in self._fixed else n for n in names}) == 1
+
+    def _saturate(self, name: str, values: Tensor) -> Tensor:
+        zero_point = self._chosen[name].zero_point
+        return values if name in self._tail else values.clamp(-128 - zero_point, 127 - zero_point)
+
+    def _scale(self, name: str) -> Tensor:
+        first = self._first[name]
+        if first in self.log_scales:
+            learned: Tensor = self.log_scales[first].exp()
+            return learned
+        device = next(self.parameters()).device
+        return torch.tensor(self._chosen[name].scale, dtype=torch.float32, device=device)
+
+    def _type(self, name: str) -> TensorType:
+        return TensorType(self.source.tensors[name].channels, "int8", self._present(name))
+
+    def _present(self, name: str) -> Quantization:
+        scale = float(np.float32(self._scale(name).item()))
+        return Quantization(scale, self._chosen[name].zero_point)
+
+    def _present_choice(self) -> dict[str, Quantization]:
+        return {name: self._present(name) for name in self._chosen}
+
+    def _present_source(self) -> Graph:
+        operators = []
+        for operator in self.source.operators:
+            if isinstance(operator, Convolution) and operator.output in self.weights:
+                name = operator.output
+                kernel = self.weights[name].detach().cpu().permute(0, 2, 3, 1).contiguous().numpy()
+                bias = (self.biases[name].detach().cpu() * BIAS_UNIT).numpy()
+                kernel = as_stored(operator, kernel)
+                operator = dataclasses.replace(operator, weights=kernel, bias=bias)
+            elif isinstance(operator, PReLU):
+                operator = self._present_slopes(operator)
+            operators.append(operator)
+        source = self.source
+        return Graph(source.name, source.tensors, operators, source.input, source.output)
+
+    def _present_slopes(self, prelu: PReLU) -> PReLU:
+        slopes = self.slopes[prelu.output].detach().cpu().numpy()
+        return dataclasses.replace(prelu, slopes=slopes.copy())
+
+
+def _is_anchor(conv: Convolution) -> bool:
+    return isinstance(conv, Conv2D) and conv.copies_channels
+
+
+def _saturated_at_the_end(graph: Graph) -> set[str]:
+    """The output and what only changes place on the way to it: for these one clip will do."""
+    names = {graph.output}
+    for operator in reversed(graph.operators):
+        if operator.output in names and isinstance(operator, Clip | DepthToSpace):
+            names.add(operator.input)
+    return names
+
+
+def _sum_of_products(conv: Convolution, features: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    if isinstance(conv, TransposedConv2D):
+        height, width = ((side - conv.stride) // 2 for side in weights.shape[2:])
+        return functional.conv_transpose2d(
+            features, weights.transpose(0, 1), bias, conv.stride, (height, width)
+        )
+    groups = features.shape[1] if isinstance(conv, DepthwiseConv2D) else conv.groups
+    padding = (weights.shape[2] // 2, weights.shape[3] // 2)
+    return functional.conv2d(features, weights, bias, padding=padding, groups=groups)
+
+
+def _move(operator: Operator, sources: list[Tensor], channels: int) -> Tensor | None:
+    """What an operator makes that gives on the integers that it takes; None for another."""
+    source = sources[0]
+    match operator:
+        case Clip():
+            return source
+        case Concat():
+            return torch.cat(sources, dim=1)
+        case DepthToSpace():
+            moved: Tensor = DepthToSpaceLayer(operator.block)(source)
+            return moved
+        case Pool2D(kind="max"):
+            return functional.max_pool2d(source, operator.size, 1, operator.size // 2)
+        case ReLU():
+            return source.relu()
+        case Resize(mode="nearest"):
+            return functional.interpolate(source, scale_factor=operator.factor)
+        case Slice():
+            return source[:, operator.start : operator.start + channels]
+        case Tile():
+            return source.repeat(1, operator.count, 1, 1)
+        case _:
+            return None
+
+
+def _real(operator: Operator, sources: list[Tensor], slopes: Tensor | None) -> Tensor:
+    """The operator over real numbers, whose gradient stands for that over integers."""
+    source = sources[0]
+    match operator:
+        case Add():
+            return source + sources[1]
+        case Subtract():
+            return source - sources[1]
+        case Multiply():
+            return source * sources[1]
+        case Requantize():
+            return source
+        case LeakyReLU():
+            return functional.leaky_relu(source, operator.slope)
+        case PReLU():
+            assert slopes is not None
+            return functional.prelu(source, slopes)
+        case Sigmoid():
+            return source.sigmoid()
+        case Resize():
+            return functional.interpolate(source, scale_factor=operator.factor, mode="bilinear")
+        case Pool2D():
+            size = operator.size
+            return functional.avg_pool2d(source, size, 1, size // 2, count_include_pad=False)
+        case GlobalAveragePool():
+            return source.mean(dim=(2, 3), keepdim=True)
+        case _:
+            raise GraphError(f"{type(operator).__name__} cannot be trained")
+
+
+def _weight_scale(weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
+    """The scales of `quantize.quantize_weights`, by the same operations."""
+    largest = weight.abs().amax(dim=(1, 2, 3))
+    scale = torch.maximum(largest / WEIGHT_LIMIT, bias.abs() / (input_scale * float(BIAS_LIMIT)))
+    widest = scale.max()
+    return torch.where(scale > 0, scale, torch.where(widest > 0, widest, 1.0))
+
+
+class _Round(torch.autograd.Function):
+    """Half to even; the gradient is that of the identity."""
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.round()
+
+    @staticmethod
+    def setup_context(context: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing of the forward pass is needed again."""
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def _round(values: Tensor) -> Tensor:
+    rounded: Tensor = _Round.apply(values)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+class _Substitute(torch.autograd.Function):
+    """Another value in the place of the computed one, whose gradient it keeps."""
+
+    @staticmethod
+    def forward(computed: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(context: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Nothing of the forward pass is needed again."""
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def _substitute(computed: Tensor, value: Tensor) -> Tensor:
+    substituted: Tensor = _Substitute.apply(computed, value)  # type: ignore[no-untyped-call]
+    return substituted
