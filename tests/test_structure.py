@@ -95,6 +95,7 @@ LAYERS = [
     "anchorsr.video",
     "anchorsr.evaluate",
     "anchorsr.release",
+    "anchorsr.tail_study",
     # how fast
     "anchorsr.machine",
     "anchorsr.samples",

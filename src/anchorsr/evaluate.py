@@ -59,6 +59,21 @@ def evaluate(
     ModelError for an unknown method or one of another factor.
     """
     method = load_method(name, factor, threads=threads, engine=engine)
+    return evaluate_method(
+        method, str(name), folder, factor=factor, border=border, on_picture=on_picture
+    )
+
+
+def evaluate_method(
+    method: Method,
+    name: str,
+    folder: Path,
+    *,
+    factor: int,
+    border: int | None = None,
+    on_picture: Callable[[str], None] | None = None,
+) -> Score:
+    """`evaluate` for a method that is loaded or made already; name is what to call it."""
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
@@ -74,7 +89,7 @@ def evaluate(
         if on_picture is not None:
             on_picture(pair.name)
     means = np.mean(rows, axis=0)
-    return Score(str(name), folder.resolve().name, len(rows), *(float(value) for value in means))
+    return Score(name, folder.resolve().name, len(rows), *(float(value) for value in means))
 
 
 def load_method(
