@@ -59,21 +59,21 @@ def evaluate(
     ModelError for an unknown method or one of another factor.
     """
     method = load_method(name, factor, threads=threads, engine=engine)
-    return score(
-        method, folder, factor=factor, border=border, name=str(name), on_picture=on_picture
+    return evaluate_method(
+        method, str(name), folder, factor=factor, border=border, on_picture=on_picture
     )
 
 
-def score(
+def evaluate_method(
     method: Method,
+    name: str,
     folder: Path,
     *,
     factor: int,
     border: int | None = None,
-    name: str = "",
     on_picture: Callable[[str], None] | None = None,
 ) -> Score:
-    """Score what makes uint8 (H, W, 3) `factor` times larger, as `evaluate` does."""
+    """`evaluate` for a method that is loaded or made already; name is what to call it."""
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):

@@ -18,14 +18,9 @@ from anchorsr.datasets import find_training_pictures, load_pair
 from anchorsr.graph import Graph
 from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
-from anchorsr.quantize import (
-    apply_quantization,
-)
+from anchorsr.quantize import apply_quantization
 from anchorsr.runs import load_weights, read_record, read_run
-from anchorsr.scales import (
-    choose_quantization,
-    observe_ranges,
-)
+from anchorsr.scales import Ranges, choose_quantization, observe_ranges
 from anchorsr.tflite import write_tflite
 from anchorsr.training import Machine, Progress, fit
 
@@ -48,14 +43,9 @@ def quantize_run(
     Raises CheckpointError for a folder without a run, and what `training.fit` raises.
     """
     recipe = read_run(folder)
-    network = load_weights(folder)
-    graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
     settings = recipe.quantization
-    paths = find_training_pictures([Path(name) for name in recipe.data.folders])
-    order = np.random.default_rng(recipe.seed).permutation(len(paths))
-    drawn = (load_pair(paths[i], network.factor, patch=recipe.data.patch) for i in order)
-    pictures = islice((pair.lr for pair in drawn if pair is not None), settings.calibration)
-    chosen = choose_quantization(graph, observe_ranges(graph, pictures, settings.percentile))
+    graph, ranges = calibrate_run(folder)
+    chosen = choose_quantization(graph, ranges)
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
         return calibrated
@@ -73,6 +63,19 @@ def quantize_run(
         on_progress=on_progress,
     )
     return trained.to_graph()
+
+
+def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
+    """The float graph of a run, and the range of each of its tensors on training pictures."""
+    recipe = read_run(folder)
+    network = load_weights(folder)
+    graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
+    settings = recipe.quantization
+    paths = find_training_pictures([Path(name) for name in recipe.data.folders])
+    order = np.random.default_rng(recipe.seed).permutation(len(paths))
+    drawn = (load_pair(paths[i], network.factor, patch=recipe.data.patch) for i in order)
+    pictures = islice((pair.lr for pair in drawn if pair is not None), settings.calibration)
+    return graph, observe_ranges(graph, pictures, settings.percentile)
 
 
 def read_records(folder: Path, *, trained: bool) -> dict[str, Any]:

@@ -157,15 +157,16 @@ class IntegerNetwork(Trainable):
         real = self._saturate(name, _real(operator, reals, slopes) / self._scale(name))
         if isinstance(operator, PReLU):
             operator = quantize_slopes(self._present_slopes(operator))
-        zero_points = [self._chosen[of].zero_point for of in operator.inputs]
-        integers = [
-            (v.detach() + zero_point).to(torch.int8).permute(0, 2, 3, 1).cpu().numpy()
-            for v, zero_point in zip(sources, zero_points, strict=True)
-        ]
         types = [self._type(of) for of in operator.inputs]
-        made = torch.from_numpy(execute(operator, integers, types, self._type(name)))
-        exact = made.to(real.device).permute(0, 3, 1, 2).float() - self._chosen[name].zero_point
-        return _substitute(real, exact)
+        zero_points = [self._chosen[of].zero_point for of in operator.inputs]
+        stored = [v.detach() + zero for v, zero in zip(sources, zero_points, strict=True)]
+        if isinstance(operator, _ELEMENTWISE):
+            exact = _look_up(_tabulate(operator, types, self._type(name)), stored)
+        else:
+            arrays = [v.to(torch.int8).permute(0, 2, 3, 1).cpu().numpy() for v in stored]
+            made = torch.from_numpy(execute(operator, arrays, types, self._type(name)))
+            exact = made.to(real.device).permute(0, 3, 1, 2).float()
+        return _substitute(real, exact - self._chosen[name].zero_point)
 
     def _adds_exactly(self, add: Add) -> bool:
         names = (*add.inputs, add.output)
@@ -211,6 +212,10 @@ class IntegerNetwork(Trainable):
     def _present_slopes(self, prelu: PReLU) -> PReLU:
         slopes = self.slopes[prelu.output].detach().cpu().numpy()
         return dataclasses.replace(prelu, slopes=slopes.copy())
+
+
+# Each result depends on one value of each input, and PReLU's on the channel.
+_ELEMENTWISE = Add | Subtract | Multiply | LeakyReLU | PReLU | Sigmoid | Requantize
 
 
 def _is_anchor(conv: Convolution) -> bool:
@@ -260,6 +265,28 @@ def _move(operator: Operator, sources: list[Tensor], channels: int) -> Tensor | 
             return source.repeat(1, operator.count, 1, 1)
         case _:
             return None
+
+
+def _tabulate(operator: Operator, types: list[TensorType], target: TensorType) -> Tensor:
+    """What the executor makes of every int8, or pair of them, (rows, channels or 1), float32."""
+    every = np.arange(-128, 128, dtype=np.int8)
+    pairs = np.meshgrid(every, every, indexing="ij")
+    columns = [every] if len(types) == 1 else [values.ravel() for values in pairs]
+    channels = target.channels if isinstance(operator, PReLU) else 1
+    arrays = [np.tile(column[None, None, :, None], (1, 1, 1, channels)) for column in columns]
+    return torch.from_numpy(execute(operator, arrays, types, target)[0, 0]).float()
+
+
+def _look_up(table: Tensor, stored: list[Tensor]) -> Tensor:
+    """The table's results for int8 values (N, C, H, W) held in float32."""
+    row = stored[0] + 128
+    for values in stored[1:]:
+        row = row * 256 + (values + 128)
+    rows, channels = table.shape
+    if channels > 1:
+        start = torch.arange(channels, device=row.device) * rows
+        row = row + start[:, None, None]
+    return table.t().flatten().to(row.device)[row.long()]
 
 
 def _real(operator: Operator, sources: list[Tensor], slopes: Tensor | None) -> Tensor:

@@ -1,26 +1,62 @@
 """A torch network as a float graph: traced, permuted to (N, H, W, C), fused where it can be.
 
 Reads the network's own modules through `torch.fx`. Over-parametrized kernels are collapsed,
-a ReLU is fused into the convolution before it, and the anchor becomes a 1×1 convolution with
-0/1 weights, which costs less on every engine measured than copies in a concatenation
-(docs/experiments.md). Anything else is an error that names the module.
+a ReLU goes into the convolution before it where nothing else reads that, and batch normalization
+too, with the statistics that it has learned; the anchor becomes a 1×1 convolution with 0/1
+weights, which costs less on every engine measured than copies in a concatenation
+(docs/experiments.md). What nothing reads is left away. Anything else is an error that names the
+operator and the module.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import operator
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.nn import functional
 
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
 from anchorsr.networks import layers
-from anchorsr.operators import Add, Array, Clip, Conv2D, DepthToSpace, Operator, TensorType
+from anchorsr.operators import (
+    Add,
+    Array,
+    Clip,
+    Concat,
+    Conv2D,
+    DepthToSpace,
+    DepthwiseConv2D,
+    GlobalAveragePool,
+    LeakyReLU,
+    Multiply,
+    Operator,
+    Pool2D,
+    PReLU,
+    ReLU,
+    Resize,
+    Sigmoid,
+    Slice,
+    SquareRoot,
+    Subtract,
+    TensorType,
+    TransposedConv2D,
+)
 
-_LEAVES = (layers.Conv3x3, layers.Anchor, layers.DepthToSpace, layers.Clip, nn.ReLU)
+_LEAVES = (
+    layers.Conv3x3,
+    layers.Convolution,
+    layers.TransposedConvolution,
+    layers.Anchor,
+    layers.DepthToSpace,
+    layers.Enlarge,
+    layers.SquareRoot,
+    layers.Clip,
+)
 
 
 def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
@@ -28,10 +64,14 @@ def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
 
     Raises GraphError, naming operator and module, for one that a graph cannot hold.
     """
+    tracer = _Tracer()
     try:
-        traced = _Tracer().trace(network)
+        traced = tracer.trace(network)
     except fx.proxy.TraceError as error:
         raise GraphError(f"{type(network).__name__} cannot be lowered: {error}") from error
+    for node in reversed(list(traced.nodes)):
+        if not node.users and node.op not in ("placeholder", "output"):
+            traced.erase_node(node)
     builder = _Builder(network, channels)
     for node in traced.nodes:
         builder.add(node)
@@ -47,13 +87,15 @@ class _Builder:
     def __init__(self, network: nn.Module, channels: int) -> None:
         self._network = network
         self._channels = channels
-        self._operators: list[Operator] = []
+        self._operators: dict[str, Operator] = {}  # by the tensor that each makes
         self._tensors: dict[str, TensorType] = {}
         self._names: dict[fx.Node, str] = {}
+        self._parts: dict[fx.Node, list[tuple[int, int]]] = {}  # first channel and how many
         self._output = ""
 
     def graph(self, name: str) -> Graph:
-        return Graph(name, self._tensors, self._operators, "images", self._output)
+        operators = list(self._operators.values())
+        return Graph(name, self._tensors, operators, "images", self._output)
 
     def add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
@@ -61,60 +103,275 @@ class _Builder:
                 raise GraphError(f"a network takes one tensor, and {node.name} is another")
             self._make(node, "images", self._channels)
         elif node.op == "output":
-            if not isinstance(node.args[0], fx.Node):
-                raise GraphError(f"a network returns one tensor, not {node.args[0]}")
-            self._output = self._source(node)
+            result = node.args[0]
+            if not isinstance(result, fx.Node) or result in self._parts:
+                raise GraphError(f"a network returns one tensor, not {result}")
+            self._output = self._names[result]
         elif node.op == "call_module":
             self._add_module(node, self._network.get_submodule(str(node.target)))
-        elif node.op == "call_function" and node.target is operator.add:
-            self._add_sum(node)
+        elif node.op in ("call_function", "call_method") and node.target in _FUNCTIONS:
+            add_function = _FUNCTIONS[node.target]
+            add_function(self, node)
         else:
-            target = getattr(node.target, "__name__", str(node.target))
-            raise GraphError(f"the operator {target} ({node.name}) cannot be lowered")
+            raise self._refusal(node, "cannot be lowered")
+
+    def _refusal(self, node: fx.Node, why: str) -> GraphError:
+        """An error that tells where in the network the operator stands."""
+        target = getattr(node.target, "__name__", str(node.target))
+        modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+        inside = f" in the module {modules[-1]}" if modules else ""
+        return GraphError(f"the operator {target} ({node.name}){inside} {why}")
+
+    # Modules
 
     def _add_module(self, node: fx.Node, module: nn.Module) -> None:
         source = self._source(node)
         channels = self._tensors[source].channels
+        if getattr(module, "inplace", False) and len(node.all_input_nodes[0].users) > 1:
+            raise _unlike(node, module, "whose input is read elsewhere, so it must not be inplace")
+        made: Operator
         if isinstance(module, nn.ReLU):
-            self._fuse_relu(node, source)
+            self._add_relu(node)
         elif isinstance(module, layers.Conv3x3):
-            kernel = module.kernel()
             bias = module.bias * layers.BIAS_UNIT
-            conv = Conv2D(source, node.name, _to_nhwc(kernel), _to_array(bias))
-            self._append(node, conv, kernel.shape[0])
+            made = Conv2D(source, node.name, _to_nhwc(module.kernel()), _to_array(bias))
+            self._append(node, made, len(made.bias))
+        elif isinstance(module, nn.Conv2d):
+            self._add_convolution(node, module)
+        elif isinstance(module, nn.ConvTranspose2d):
+            self._add_transposed(node, module)
+        elif isinstance(module, nn.BatchNorm2d):
+            self._add_normalization(node, module)
         elif isinstance(module, layers.Anchor):
             copies = np.tile(np.eye(channels, dtype=np.float32), (module.factor**2, 1))
             bias_free = np.zeros(len(copies), np.float32)
-            self._append(
-                node, Conv2D(source, node.name, copies[:, None, None], bias_free), len(copies)
-            )
+            made = Conv2D(source, node.name, copies[:, None, None], bias_free)
+            self._append(node, made, len(copies))
         elif isinstance(module, layers.DepthToSpace):
-            operation = DepthToSpace(source, node.name, module.block)
-            self._append(node, operation, channels // module.block**2)
-        elif isinstance(module, layers.Clip):
-            self._append(node, Clip(source, node.name, 0.0, 255.0), channels)
+            made = DepthToSpace(source, node.name, module.block)
+            self._append(node, made, channels // module.block**2)
+        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            self._append(node, self._pool(node, module), channels)
         else:
-            raise GraphError(
-                f"the module {node.target} is a {type(module).__name__}, which cannot be lowered"
+            self._append(node, self._channelwise(node, module), channels)
+
+    def _channelwise(self, node: fx.Node, module: nn.Module) -> Operator:
+        """What keeps the number of channels and has no weights but a slope a channel."""
+        source = self._source(node)
+        if isinstance(module, nn.LeakyReLU):
+            return LeakyReLU(source, node.name, float(module.negative_slope))
+        if isinstance(module, nn.PReLU):
+            slopes = _to_array(module.weight)
+            channels = self._tensors[source].channels
+            return PReLU(source, node.name, np.broadcast_to(slopes, channels).copy())
+        if isinstance(module, nn.Sigmoid):
+            return Sigmoid(source, node.name)
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            return GlobalAveragePool(source, node.name)
+        if isinstance(module, layers.Enlarge):
+            return Resize(source, node.name, module.factor, module.mode)
+        if isinstance(module, layers.SquareRoot):
+            return SquareRoot(source, node.name)
+        if isinstance(module, layers.Clip):
+            return Clip(source, node.name, 0.0, 255.0)
+        raise _unlike(node, module, "which cannot be lowered")
+
+    def _add_convolution(self, node: fx.Node, conv: nn.Conv2d) -> None:
+        kept = tuple(side // 2 for side in conv.kernel_size)
+        if conv.padding not in ("same", kept) or any(side % 2 == 0 for side in conv.kernel_size):
+            raise _unlike(node, conv, "whose kernel is not odd, or not padded by half of it")
+        if conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
+            raise _unlike(node, conv, "with a stride, dilation or padding other than zeros")
+        kernel, bias = _running(conv)
+        source = self._source(node)
+        made: Operator
+        if 1 < conv.groups == conv.in_channels == conv.out_channels:
+            weights = np.ascontiguousarray(_to_array(kernel)[:, 0].transpose(1, 2, 0))
+            made = DepthwiseConv2D(source, node.name, weights, bias)
+        else:
+            made = Conv2D(source, node.name, _to_nhwc(kernel), bias, groups=conv.groups)
+        self._append(node, made, conv.out_channels)
+
+    def _add_transposed(self, node: fx.Node, conv: nn.ConvTranspose2d) -> None:
+        stride, added = conv.stride[0], conv.output_padding
+        cut: Any = conv.padding
+        sides = zip(conv.kernel_size, cut, added, strict=True)
+        if (
+            conv.stride != (stride, stride)
+            or any(side + add != stride + 2 * off for side, off, add in sides)
+            or conv.dilation != (1, 1)
+            or conv.groups != 1
+        ):
+            raise _unlike(
+                node, conv, "whose output is not stride times as large, or that has groups"
             )
+        kernel, bias = _running(conv)
+        weights = _to_array(kernel).transpose(1, 2, 3, 0)  # (in, out, H, W) to (out, H, W, in)
+        # The operator cuts the same off on every side; where PyTorch cuts one less at the end,
+        # a row and a column of zeros are there to be cut.
+        weights = np.pad(weights, ((0, 0), (0, added[0]), (0, added[1]), (0, 0)))
+        made = TransposedConv2D(self._source(node), node.name, weights, bias, stride)
+        self._append(node, made, conv.out_channels)
 
-    def _add_sum(self, node: fx.Node) -> None:
-        terms = [self._names[term] for term in node.args if isinstance(term, fx.Node)]
-        if len(terms) != 2:
-            raise GraphError(f"the operator add ({node.name}) is lowered for two tensors only")
-        left, right = terms
-        self._append(node, Add((left, right), node.name), self._tensors[left].channels)
+    def _add_normalization(self, node: fx.Node, module: nn.BatchNorm2d) -> None:
+        if module.running_mean is None or module.running_var is None:
+            raise _unlike(node, module, "without statistics of its own")
+        scale = 1 / torch.sqrt(module.running_var + module.eps)
+        shift = -module.running_mean * scale
+        if module.affine:
+            scale, shift = scale * module.weight, shift * module.weight + module.bias
+        self._scale(node, _to_array(scale), _to_array(shift))
 
-    def _fuse_relu(self, node: fx.Node, source: str) -> None:
-        conv = self._operators[-1] if self._operators else None
-        alone = len(node.all_input_nodes[0].users) == 1
-        if not isinstance(conv, Conv2D) or conv.output != source or not alone:
-            raise GraphError(f"the ReLU {node.target} does not follow a convolution directly")
-        self._operators[-1] = dataclasses.replace(conv, relu=True)
-        self._names[node] = source
+    def _pool(self, node: fx.Node, module: nn.MaxPool2d | nn.AvgPool2d) -> Pool2D:
+        sides = (module.kernel_size, module.padding, module.stride)
+        size, padding, stride = (
+            side if isinstance(side, int) else side[0] if len(set(side)) == 1 else 0
+            for side in sides
+        )
+        plain = size % 2 == 1 and padding == size // 2 and stride == 1 and not module.ceil_mode
+        average = isinstance(module, nn.AvgPool2d)
+        if isinstance(module, nn.AvgPool2d):
+            plain &= not (module.count_include_pad and padding) and not module.divisor_override
+        else:
+            plain &= module.dilation in (1, (1, 1)) and not module.return_indices
+        if not plain:
+            raise _unlike(
+                node,
+                module,
+                "which is lowered with stride 1, an odd size, half of it as padding, and a mean"
+                " over what is inside the picture",
+            )
+        return Pool2D(self._source(node), node.name, "average" if average else "max", size)
+
+    # Functions and methods of tensors
+
+    def _arguments(self, node: fx.Node, *names: str) -> list[Any]:
+        """What the function is called with, in this order; None where that is not said."""
+        if len(node.args) > len(names) or node.kwargs.keys() - set(names):
+            raise self._refusal(node, f"is lowered with {', '.join(names)} only")
+        given = dict(zip(names, node.args, strict=False)) | node.kwargs
+        return [given.get(name) for name in names]
+
+    def _add_alone(self, node: fx.Node, kind: Callable[[str, str], Operator]) -> None:
+        self._arguments(node, "input")
+        source = self._source(node)
+        self._append(node, kind(source, node.name), self._tensors[source].channels)
+
+    def _add_pair(self, node: fx.Node, kind: type[Add | Subtract | Multiply]) -> None:
+        left, right = self._arguments(node, "input", "other")
+        if isinstance(left, fx.Node) and isinstance(right, fx.Node):
+            names = (self._name(node, left), self._name(node, right))
+            self._append(node, kind(names, node.name), self._tensors[names[0]].channels)
+        elif kind is Multiply:
+            self._multiply(node, right if isinstance(left, fx.Node) else left)
+        else:
+            raise self._refusal(node, "is lowered for two tensors only")
+
+    def _add_quotient(self, node: fx.Node) -> None:
+        divided, number = self._arguments(node, "input", "other")
+        if not isinstance(divided, fx.Node) or not isinstance(number, int | float) or not number:
+            raise self._refusal(node, "is lowered for a tensor and a number only")
+        self._multiply(node, 1 / number)
+
+    def _multiply(self, node: fx.Node, number: Any) -> None:
+        if not isinstance(number, int | float):
+            raise self._refusal(node, "is lowered for tensors and numbers only")
+        channels = self._tensors[self._source(node)].channels
+        scale = np.full(channels, number, np.float32)
+        self._scale(node, scale, np.zeros(channels, np.float32))
+
+    def _add_square(self, node: fx.Node) -> None:
+        _, exponent = self._arguments(node, "input", "exponent")
+        if exponent != (None if node.target in (torch.square, "square") else 2):
+            raise self._refusal(node, "is lowered for the exponent 2 only")
+        source = self._source(node)
+        made = Multiply((source, source), node.name)
+        self._append(node, made, self._tensors[source].channels)
+
+    def _add_mean(self, node: fx.Node) -> None:
+        _, dim, keepdim = self._arguments(node, "input", "dim", "keepdim")
+        if dim not in ((2, 3), [2, 3], (-2, -1), [-2, -1]) or keepdim is not True:
+            raise self._refusal(node, "is lowered over (2, 3) with keepdim=True only")
+        source = self._source(node)
+        made = GlobalAveragePool(source, node.name)
+        self._append(node, made, self._tensors[source].channels)
+
+    def _add_concat(self, node: fx.Node) -> None:
+        tensors, dim = self._arguments(node, "tensors", "dim")
+        if not isinstance(tensors, list | tuple) or dim not in (1, -3):
+            raise self._refusal(node, "is lowered for a list, along dimension 1, only")
+        names = tuple(self._name(node, tensor) for tensor in tensors)
+        channels = sum(self._tensors[name].channels for name in names)
+        self._append(node, Concat(names, node.name), channels)
+
+    def _add_parts(self, node: fx.Node) -> None:
+        """chunk and split: nothing is done until a part is read."""
+        _, size, dim = self._arguments(node, "input", "size", "dim")
+        channels = self._tensors[self._source(node)].channels
+        if dim not in (1, -3) or not isinstance(size, int | list | tuple):
+            raise self._refusal(node, "is lowered along dimension 1 only")
+        if isinstance(size, int):
+            if node.target in (torch.chunk, "chunk"):
+                size = -(-channels // size)
+            size = [min(size, channels - start) for start in range(0, channels, size)]
+        starts = np.cumsum([0, *size[:-1]]).tolist()
+        self._parts[node] = list(zip(starts, size, strict=True))
+
+    def _add_item(self, node: fx.Node) -> None:
+        """A part of what was split, or a range of channels such as [:, 16:]."""
+        holder, index = node.args
+        parts = self._parts.get(holder) if isinstance(holder, fx.Node) else None
+        if parts is not None and isinstance(index, int):
+            start, count = parts[index]
+            source = self._source(holder)  # type: ignore[arg-type]
+        else:
+            source = self._source(node)
+            whole, wanted, *rest = index if isinstance(index, tuple) else (index, None)
+            taken = range(self._tensors[source].channels)
+            if not isinstance(wanted, slice) or any(i != slice(None) for i in (whole, *rest)):
+                raise self._refusal(node, "is lowered for ranges of channels only")
+            taken = taken[wanted]
+            if taken.step != 1 or not taken:
+                raise self._refusal(node, "is lowered for ranges of channels only")
+            start, count = taken.start, len(taken)
+        self._append(node, Slice(source, node.name, start), count)
+
+    # What both have in common
+
+    def _add_relu(self, node: fx.Node) -> None:
+        if node.kwargs.get("inplace") and len(node.all_input_nodes[0].users) > 1:
+            raise self._refusal(node, "must not be inplace, as its input is read elsewhere")
+        before = self._sole_maker(node)
+        if isinstance(before, Conv2D | DepthwiseConv2D):
+            self._operators[before.output] = dataclasses.replace(before, relu=True)
+            self._names[node] = before.output
+        else:
+            source = self._source(node)
+            self._append(node, ReLU(source, node.name), self._tensors[source].channels)
+
+    def _scale(self, node: fx.Node, scale: Array, shift: Array) -> None:
+        """Each channel times its scale plus its shift, in the convolution before if there is one
+        that does nothing else."""
+        before = self._sole_maker(node)
+        if isinstance(before, Conv2D | DepthwiseConv2D) and not before.relu:
+            of_outputs = scale[:, None, None, None] if isinstance(before, Conv2D) else scale
+            weights = before.weights * of_outputs
+            self._operators[before.output] = dataclasses.replace(
+                before, weights=weights, bias=before.bias * scale + shift
+            )
+            self._names[node] = before.output
+        else:
+            weights = np.ascontiguousarray(scale[None, None])
+            made = DepthwiseConv2D(self._source(node), node.name, weights, shift)
+            self._append(node, made, len(scale))
+
+    def _sole_maker(self, node: fx.Node) -> Operator | None:
+        """The operator whose output the node reads, if nothing else reads it."""
+        source = node.all_input_nodes[0]
+        return self._operators.get(self._names[source]) if len(source.users) == 1 else None
 
     def _append(self, node: fx.Node, operation: Operator, channels: int) -> None:
-        self._operators.append(operation)
+        self._operators[node.name] = operation
         self._make(node, node.name, channels)
 
     def _make(self, node: fx.Node, name: str, channels: int) -> None:
@@ -122,7 +379,56 @@ class _Builder:
         self._tensors[name] = TensorType(channels, "float32")
 
     def _source(self, node: fx.Node) -> str:
-        return self._names[node.all_input_nodes[0]]
+        """The first tensor that the node reads."""
+        return self._name(node, next(iter(node.all_input_nodes), None))
+
+    def _name(self, node: fx.Node, tensor: Any) -> str:
+        if tensor not in self._names:
+            raise self._refusal(node, "reads what is not one tensor")
+        return self._names[tensor]
+
+
+def _table() -> Mapping[Any, Callable[[_Builder, fx.Node], None]]:
+    """What is done for each function and method of tensors."""
+
+    def pair(kind: type[Add | Subtract | Multiply]) -> Callable[[_Builder, fx.Node], None]:
+        return lambda builder, node: builder._add_pair(node, kind)
+
+    def alone(kind: Callable[[str, str], Operator]) -> Callable[[_Builder, fx.Node], None]:
+        return lambda builder, node: builder._add_alone(node, kind)
+
+    groups: list[tuple[tuple[Any, ...], Callable[[_Builder, fx.Node], None]]] = [
+        ((operator.add, torch.add, "add"), pair(Add)),
+        ((operator.sub, torch.sub, "sub"), pair(Subtract)),
+        ((operator.mul, torch.mul, "mul"), pair(Multiply)),
+        ((operator.truediv, torch.div, "div"), _Builder._add_quotient),
+        ((operator.pow, torch.pow, torch.square, "pow", "square"), _Builder._add_square),
+        ((torch.mean, "mean"), _Builder._add_mean),
+        ((torch.sqrt, "sqrt"), alone(SquareRoot)),
+        ((torch.sigmoid, functional.sigmoid, "sigmoid"), alone(Sigmoid)),
+        ((torch.relu, functional.relu, "relu"), _Builder._add_relu),
+        ((torch.cat,), _Builder._add_concat),
+        ((torch.chunk, torch.split, "chunk", "split"), _Builder._add_parts),
+        ((operator.getitem,), _Builder._add_item),
+    ]
+    return {target: add for targets, add in groups for target in targets}
+
+
+_FUNCTIONS = _table()
+
+
+def _unlike(node: fx.Node, module: nn.Module, why: str) -> GraphError:
+    return GraphError(f"the module {node.target} is a {type(module).__name__}, {why}")
+
+
+def _running(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[torch.Tensor, Array]:
+    """The kernel, and the bias as an array, zeros where there is none."""
+    if isinstance(conv, layers.Convolution | layers.TransposedConvolution):
+        kernel, bias = conv.running()
+        return kernel, _to_array(bias)
+    if conv.bias is None:
+        return conv.weight, np.zeros(conv.out_channels, np.float32)
+    return conv.weight, _to_array(conv.bias)
 
 
 def _to_nhwc(kernel: torch.Tensor) -> Array:
@@ -131,4 +437,4 @@ def _to_nhwc(kernel: torch.Tensor) -> Array:
 
 
 def _to_array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().float().cpu().numpy()
+    return tensor.detach().float().cpu().numpy().copy()

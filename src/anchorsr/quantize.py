@@ -71,8 +71,9 @@ def apply_quantization(
     for operator in graph.operators:
         sources = tuple(aliases[name] for name in operator.inputs)
         name = operator.output
-        if isinstance(operator, Clip):  # saturation at scale 1 is this clip
-            if tensors[sources[0]].quantization != PICTURE:
+        if isinstance(operator, Clip):  # what saturation at scale 1 does
+            saturates = name == graph.output or tensors[sources[0]].quantization == PICTURE
+            if not saturates or (operator.low, operator.high) != (0, 255):
                 raise GraphError("only the clip of a picture to 0..255 can be quantized")
             aliases[name] = sources[0]
             continue
@@ -91,9 +92,13 @@ def apply_quantization(
         elif isinstance(operator, PReLU):
             operator = quantize_slopes(operator)
         operators.append(operator)
-    channels = graph.tensors[graph.output].channels
+    channels, last = graph.tensors[graph.output].channels, aliases[graph.output]
+    if tensors[last].quantization != PICTURE:
+        tensors[f"{last}/picture"] = TensorType(channels, "int8", PICTURE)
+        operators.append(Requantize(last, f"{last}/picture"))
+        last = f"{last}/picture"
     tensors["upscaled"] = TensorType(channels, "uint8", _FILE_EDGE)
-    operators.append(Requantize(aliases[graph.output], "upscaled"))
+    operators.append(Requantize(last, "upscaled"))
     return Graph(graph.name, tensors, operators, graph.input, "upscaled")
 
 

@@ -97,8 +97,8 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, Quantization]
     readers = _readers(graph)
 
     def shared(operator: Operator, name: str) -> bool:
-        if fixed.get(name) != fixed.get(operator.output):
-            return False
+        if name in fixed or operator.output in fixed:
+            return fixed.get(name) == fixed.get(operator.output)
         # Several readers of a tensor would all see it as coarsely as a concatenation with
         # larger numbers needs it: one more operator for that one spares the others.
         narrow = _width(ranges, name) < _width(ranges, operator.output) / 2
@@ -113,7 +113,7 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, Quantization]
         high[first[name]] = max(high[first[name]], ranges[name][1])
     scales = {name: (high[name] - low[name] or 255) / 255 for name in low}  # of zeros: any
     _keep_within_limits(graph, first, scales, fixed)
-    chosen = {name: _quantization(scales[name], low[name]) for name in scales}
+    chosen = {name: quantization_of(scales[name], low[name]) for name in scales}
     return {op.output: fixed.get(op.output) or chosen[first[op.output]] for op in graph.operators}
 
 
@@ -180,6 +180,12 @@ def tensor_roles(graph: Graph) -> dict[str, Literal["picture", "residual", "feat
     return roles
 
 
+def quantization_of(scale: float, low: float) -> Quantization:
+    """The one whose smallest int8 stands for `low`, as nearly as a zero point can say."""
+    scale = float(np.float32(scale))
+    return Quantization(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+
+
 def _readers(graph: Graph) -> Counter[str]:
     return Counter(name for operator in graph.operators for name in set(operator.inputs))
 
@@ -211,6 +217,8 @@ def _keep_within_limits(
         for operator in graph.operators:
             smallest, largest = _FACTORS.get(type(operator), (0, np.inf))
             made = operator.output
+            if isinstance(operator, LeakyReLU):  # the limit is for the slope's factor too
+                smallest /= max(operator.slope, 2**-12)
             if isinstance(operator, Multiply):
                 left, right = operator.inputs
                 changed |= at_least(made, scale(left) * scale(right) / largest)
@@ -220,8 +228,3 @@ def _keep_within_limits(
                 changed |= at_least(name, scale(made) * smallest)
         if not changed:
             return
-
-
-def _quantization(scale: float, low: float) -> Quantization:
-    scale = float(np.float32(scale))
-    return Quantization(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from anchorsr.engines import load_engine
 from anchorsr.errors import GraphError
-from anchorsr.evaluate import Method, score
+from anchorsr.evaluate import Method, evaluate_method
 from anchorsr.finetune import quantize_run
 from anchorsr.graph import Graph
 from anchorsr.recipes import Recipe, read_recipe
@@ -145,5 +145,7 @@ def _float_psnr(run: Path, recipe: Recipe) -> dict[str, float]:
 
 
 def _psnr(method: Method, factor: int, recipe: Recipe) -> dict[str, float]:
-    scores = [score(method, Path(name), factor=factor) for name in recipe.validation.folders]
+    scores = [
+        evaluate_method(method, "", Path(name), factor=factor) for name in recipe.validation.folders
+    ]
     return {row.test_set: row.psnr_rgb for row in scores}

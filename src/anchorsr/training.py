@@ -194,7 +194,7 @@ class _Run(Generic[Network]):
         self.data: dict[str, int] = {}
         # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
         self.network = network.to(machine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.averaged: Network = copy.deepcopy(self.network)
+        self.averaged: Network = copy.deepcopy(self.network).eval()
         self.parameters = list(self.network.parameters())
         self.optimizer = _make_optimizer(recipe.optimizer, self.parameters)
         self.step = 0
@@ -370,6 +370,9 @@ class _Run(Generic[Network]):
         averaged: list[Tensor] = list(self.averaged.parameters())
         current: list[Tensor] = list(self.parameters)
         torch._foreach_lerp_(averaged, current, 1 - decay)
+        # What batch normalization has seen is an average already.
+        for mine, latest in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+            mine.copy_(latest)
 
     def _report(self, losses: list[float], seconds: float, validating: bool) -> Progress:
         validation = self._validate() if validating and self.processes.rank == 0 else {}

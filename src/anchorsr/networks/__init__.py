@@ -7,17 +7,23 @@ from typing import Any
 
 from anchorsr.errors import RecipeError
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.carn import CARN, CARNConfig
+from anchorsr.networks.drrn import DRRN, DRRNConfig
+from anchorsr.networks.edsr import EDSR, EDSRConfig
 from anchorsr.networks.fsrcnn import FSRCNN, FSRCNNConfig
+from anchorsr.networks.idn import IDN, IDNConfig
+from anchorsr.networks.imdn import IMDN, IMDNConfig
+from anchorsr.networks.latticenet import LatticeNet, LatticeNetConfig
 from anchorsr.networks.layers import RecipeNetwork
 from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
+from anchorsr.networks.srresnet import SRResNet, SRResNetConfig
+from anchorsr.networks.vdsr import VDSR, VDSRConfig
 from anchorsr.recipes import parse_table
 
 __all__ = [
     "ABPN",
-    "FSRCNN",
     "NETWORKS",
     "ABPNConfig",
-    "FSRCNNConfig",
     "RecipeNetwork",
     "ResidualForm",
     "ResidualFormConfig",
@@ -27,8 +33,16 @@ __all__ = [
 # Each name's network and its options.
 NETWORKS: Mapping[str, tuple[type[Any], type[Any]]] = {
     "abpn": (ABPN, ABPNConfig),
-    "fsrcnn": (FSRCNN, FSRCNNConfig),
     "residual_form": (ResidualForm, ResidualFormConfig),
+    "fsrcnn": (FSRCNN, FSRCNNConfig),
+    "vdsr": (VDSR, VDSRConfig),
+    "drrn": (DRRN, DRRNConfig),
+    "edsr": (EDSR, EDSRConfig),
+    "srresnet": (SRResNet, SRResNetConfig),
+    "carn": (CARN, CARNConfig),
+    "idn": (IDN, IDNConfig),
+    "imdn": (IMDN, IMDNConfig),
+    "latticenet": (LatticeNet, LatticeNetConfig),
 }
 
 

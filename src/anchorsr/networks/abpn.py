@@ -17,11 +17,17 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
-from anchorsr.networks.layers import Anchor, Clip, Conv3x3, DepthToSpace, RecipeNetwork
+from anchorsr.networks.layers import (
+    Anchor,
+    Conv3x3,
+    DepthToSpace,
+    NetworkConfig,
+    RecipeNetwork,
+)
 
 
 @dataclass(frozen=True)
-class ABPNConfig:
+class ABPNConfig(NetworkConfig):
     """The shape. Defaults are the published network.
 
     channels: width of the body; body: convolutions of that width after the first;
@@ -29,15 +35,13 @@ class ABPNConfig:
     expansion: filters of the over-parametrized kernels while training (0: plain kernels).
     """
 
-    factor: int = 3
     channels: int = 28
     body: int = 4
     image_convolution: bool = True
     expansion: int = 128
 
     def __post_init__(self) -> None:
-        if self.factor not in (2, 3, 4):
-            raise RecipeError(f"factor is 2, 3 or 4, not {self.factor}")
+        super().__post_init__()
         if self.channels < 1 or self.body < 0 or self.expansion < 0:
             raise RecipeError("channels is at least 1; body and expansion are not negative")
 
@@ -46,9 +50,7 @@ class ABPN(RecipeNetwork):
     """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W), clipped."""
 
     def __init__(self, config: ABPNConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.factor = config.factor
+        super().__init__(config)
         packed = 3 * config.factor**2
         widths = [3, *[config.channels] * (config.body + 1)]
         if config.image_convolution:
@@ -63,11 +65,6 @@ class ABPN(RecipeNetwork):
         self.relu = nn.ReLU()
         self.anchor = Anchor(config.factor)
         self.depth_to_space = DepthToSpace(config.factor)
-        self.clip = Clip()
-
-    def forward(self, images: Tensor) -> Tensor:
-        clipped: Tensor = self.clip(self.forward_unclipped(images))
-        return clipped
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before the clip, which would stop gradients in training."""

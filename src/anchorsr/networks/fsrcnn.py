@@ -17,28 +17,23 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
-from anchorsr.networks.layers import Clip, Convolution, RecipeNetwork, TransposedConvolution
+from anchorsr.networks.layers import Convolution, LumaConfig, RecipeNetwork, TransposedConvolution
 
 
 @dataclass(frozen=True)
-class FSRCNNConfig:
+class FSRCNNConfig(LumaConfig):
     """The shape. Defaults are the published one, on RGB.
 
     channels: d, width of the features; shrunk: s, width of the mapping; mapping: m, how many
-    3×3 convolutions it has; colors: channels of the pictures.
+    3×3 convolutions it has.
     """
 
-    factor: int = 3
     channels: int = 56
     shrunk: int = 12
     mapping: int = 4
-    colors: int = 3
 
     def __post_init__(self) -> None:
-        if self.factor not in (2, 3, 4):
-            raise RecipeError(f"factor is 2, 3 or 4, not {self.factor}")
-        if self.colors not in (1, 3):
-            raise RecipeError(f"colors is 1 or 3, not {self.colors}")
+        super().__post_init__()
         if self.channels < 1 or self.shrunk < 1 or self.mapping < 0:
             raise RecipeError("channels and shrunk are at least 1; mapping is not negative")
 
@@ -47,9 +42,7 @@ class FSRCNN(RecipeNetwork):
     """(N, colors, H, W) float on [0, 255] to (N, colors, factor · H, factor · W), clipped."""
 
     def __init__(self, config: FSRCNNConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.factor = config.factor
+        super().__init__(config)
         wide, narrow = config.channels, config.shrunk
         self.body = nn.Sequential(
             Convolution(config.colors, wide, 5),
@@ -62,13 +55,7 @@ class FSRCNN(RecipeNetwork):
         self.body.extend([Convolution(narrow, wide, 1), nn.PReLU(wide)])
         self.last = TransposedConvolution(wide, config.colors, 9, config.factor)
         nn.init.normal_(self.last.weight, std=0.001)  # the paper's; other kernels are He's
-        self.clip = Clip()
-
-    def forward(self, images: Tensor) -> Tensor:
-        clipped: Tensor = self.clip(self.forward_unclipped(images))
-        return clipped
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
-        """The output before the clip, which would stop gradients in training."""
         unclipped: Tensor = self.last(self.body(images))
         return unclipped

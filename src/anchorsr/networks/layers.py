@@ -7,11 +7,14 @@ order, so that lowering needs no permutation.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from anchorsr.errors import RecipeError
 
 # Biases are stored divided by this, so that one optimizer step means the same for biases
 # and kernels although pictures are on [0, 255].
@@ -28,10 +31,43 @@ class Trainable(nn.Module):
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What every network's options begin with."""
+
+    factor: int = 3
+
+    def __post_init__(self) -> None:
+        if self.factor not in (2, 3, 4):
+            raise RecipeError(f"factor is 2, 3 or 4, not {self.factor}")
+
+
+@dataclass(frozen=True)
+class LumaConfig(NetworkConfig):
+    """Of a network that was published for luma; colors: 3, or 1 as published."""
+
+    colors: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.colors not in (1, 3):
+            raise RecipeError(f"colors is 1 or 3, not {self.colors}")
+
+
 class RecipeNetwork(Trainable):
     """One that a recipe names; `config` is the dataclass that its options were read into."""
 
     config: Any
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.factor = config.factor
+        self.clip = Clip()
+
+    def forward(self, images: Tensor) -> Tensor:
+        clipped: Tensor = self.clip(self.forward_unclipped(images))
+        return clipped
 
 
 class Conv3x3(nn.Module):
@@ -78,23 +114,42 @@ class Conv3x3(nn.Module):
 
 
 class Convolution(nn.Conv2d):
-    """A size × size convolution of stride 1, zero padded, whose bias is stored in `BIAS_UNIT`.
+    """A size × size convolution of stride 1, zero padded to keep height and width.
 
-    Kernels start as He's (variance kept under ReLU), biases at zero.
+    What is stored is what a network of features on [0, 1] would have. A unit is what its 1.0
+    stands for: 255 in features on the scale of pictures, 1 where a function that is not
+    homogeneous, such as a sigmoid, was published for [0, 1]. Kernels start as He's times `gain`,
+    which is 0.7 where no ReLU comes before, so that features keep their scale; biases at zero.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, *, groups: int = 1, bias: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        groups: int = 1,
+        gain: float = 1.0,
+        input_unit: float = BIAS_UNIT,
+        output_unit: float = BIAS_UNIT,
     ) -> None:
-        super().__init__(inputs, outputs, size, padding=size // 2, groups=groups, bias=bias)
+        super().__init__(inputs, outputs, size, padding=size // 2, groups=groups)
+        self.kernel_unit = output_unit / input_unit
+        self.bias_unit = output_unit
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        with torch.no_grad():
+            self.weight.mul_(gain)
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def running(self) -> tuple[Tensor, Tensor]:
+        """The kernel and the bias that run."""
+        assert self.bias is not None
+        return self.weight * self.kernel_unit, self.bias * self.bias_unit
 
     def forward(self, features: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias * BIAS_UNIT
+        kernel, bias = self.running()
         return functional.conv2d(
-            features, self.weight, bias, padding=self.padding, groups=self.groups
+            features, kernel, bias, padding=self.kernel_size[0] // 2, groups=self.groups
         )
 
 
@@ -112,11 +167,15 @@ class TransposedConvolution(nn.ConvTranspose2d):
         self.cut = cut
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
-    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def running(self) -> tuple[Tensor, Tensor]:
+        """The kernel and the bias that run."""
         assert self.bias is not None
-        bias = self.bias * BIAS_UNIT
+        return self.weight, self.bias * BIAS_UNIT
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        kernel, bias = self.running()
         return functional.conv_transpose2d(
-            features, self.weight, bias, self.stride, self.cut, self.output_padding
+            features, kernel, bias, self.stride, self.cut, self.output_padding
         )
 
 
@@ -157,8 +216,20 @@ class Enlarge(nn.Module):
         return functional.interpolate(images, scale_factor=self.factor, mode=self.mode)
 
 
+class SquareRoot(nn.Module):
+    """The square root, whose gradient at zero is zero instead of infinite."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values.clamp_min(1e-12).sqrt()
+
+
 class Clip(nn.Module):
     """Values limited to the range of a picture, [0, 255]."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.clamp(0.0, 255.0)
+
+
+def sub_pixel_stages(factor: int) -> list[int]:
+    """The blocks of the depth-to-space steps that published networks enlarge by: 4 is 2 twice."""
+    return [2, 2] if factor == 4 else [factor]
