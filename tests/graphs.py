@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 from anchorsr.graph import Graph
 from anchorsr.operators import (
@@ -243,6 +244,18 @@ def with_power_of_two_scales(graph: Graph) -> Graph:
             operator = replace(operator, weight_scales=scales)
         operators.append(operator)
     return replace(graph, tensors=tensors, operators=tuple(operators))
+
+
+def run_litert(data: bytes, images: np.ndarray) -> np.ndarray:
+    """Through the interpreter, resized if the file's size is another."""
+    interpreter = Interpreter(model_content=data, num_threads=2)
+    index = interpreter.get_input_details()[0]["index"]
+    if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
+        interpreter.resize_tensor_input(index, images.shape, strict=True)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(index, images)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 def assert_equal_graphs(left: Graph, right: Graph) -> None:

@@ -51,6 +51,7 @@ LAYERS = [
     "anchorsr.graph",
     "anchorsr.lower",
     "anchorsr.kernels",
+    "anchorsr.fixed_point",
     "anchorsr.integer",
     "anchorsr.quantize",
     "anchorsr.tflite.schema",

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Environment, Options
-from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,20 +24,9 @@ from graphs import (
     integer_graph,
     picture,
     reference_run,
+    run_litert,
     with_power_of_two_scales,
 )
-
-
-def run_litert(data: bytes, images: np.ndarray) -> np.ndarray:
-    """Through the interpreter, resized if the file's size is another."""
-    interpreter = Interpreter(model_content=data, num_threads=2)
-    index = interpreter.get_input_details()[0]["index"]
-    if tuple(interpreter.get_input_details()[0]["shape"]) != images.shape:
-        interpreter.resize_tensor_input(index, images.shape, strict=True)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(index, images)
-    interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 def run_compiled(model: CompiledModel, images: np.ndarray) -> np.ndarray:

@@ -41,10 +41,18 @@ from anchorsr.operators import (
 
 SIGMOID_OUTPUT = Quantization(1 / 256, -128)
 
+# What an input's scale over the output's may be where an operator changes it: at least the first
+# and below the second. Beyond, LiteRT takes other kernels, which round otherwise. A product's is
+# that of both inputs together.
+_SUM_RATIOS = (2.0**-10, 2.0**8)
+_PRODUCT_RATIOS = (2.0**-16, 2.0**8)
+_RESCALE_RATIOS = (2.0**-8, float(np.nextafter(np.float32(2.0**7), np.float32(2.0**8))))
+
 # Numbers go through these as they are.
 _MOVES = (Concat, DepthToSpace, Minimum, Pool2D, ReLU, Resize, Slice, Tile)
 # The runtimes have 8-bit kernels for these over int8; over uint8 they have none or other ones.
 _INT8 = (
+    Add,
     DepthwiseConv2D,
     TransposedConv2D,
     Subtract,
@@ -75,6 +83,9 @@ def check_operator(operator: Operator, sources: Sequence[TensorType], target: Te
     if isinstance(operator, _INT8) and target.dtype == "uint8":
         raise GraphError(f"{kind} works on float32 and int8, not on uint8")
     _check_values(operator, sources[0], target)
+    if target.quantization is not None:
+        scales = [np.float32(each.quantization.scale) for each in sources if each.quantization]
+        _check_scales(operator, scales, np.float32(target.quantization.scale), sources, target)
 
 
 def extent_of(operator: Operator, extents: Sequence[int]) -> int:
@@ -161,10 +172,48 @@ def _check_values(operator: Operator, source: TensorType, target: TensorType) ->
         _check_slopes(operator, target)
     if isinstance(operator, Sigmoid) and target.quantization not in (None, SIGMOID_OUTPUT):
         raise GraphError("Sigmoid's integers have scale 1/256 and zero point -128")
+    if (
+        isinstance(operator, SquareRoot)
+        and source.quantization is not None
+        and source.quantization.zero_point != -128
+    ):
+        raise GraphError("SquareRoot takes integers with zero point -128: none is negative")
     if isinstance(operator, Pool2D) and (operator.size < 1 or operator.size % 2 == 0):
         raise GraphError(f"Pool2D's size is odd, not {operator.size}")
     if isinstance(operator, Resize) and operator.factor < 1:
         raise GraphError(f"Resize enlarges a whole number of times, not {operator.factor}")
+
+
+def _check_scales(
+    operator: Operator,
+    scales: Sequence[np.float32],
+    output: np.float32,
+    sources: Sequence[TensorType],
+    target: TensorType,
+) -> None:
+    kind = type(operator).__name__
+    if isinstance(operator, Add | Subtract):
+        for scale in scales:
+            _check_ratio(kind, scale / output, _SUM_RATIOS)
+    elif isinstance(operator, Multiply):
+        _check_ratio(kind, scales[0] * scales[1] / output, _PRODUCT_RATIOS)
+    elif isinstance(operator, LeakyReLU):
+        _check_ratio(kind, scales[0] / output, _RESCALE_RATIOS)
+        _check_ratio(
+            "LeakyReLU's slope", scales[0] / output * np.float32(operator.slope), _RESCALE_RATIOS
+        )
+    elif isinstance(operator, Requantize) and scales[0] != output:
+        if "uint8" in (sources[0].dtype, target.dtype):
+            raise GraphError(f"Requantize from or to uint8 keeps the scale, {output}")
+        _check_ratio(kind, scales[0] / output, _RESCALE_RATIOS)
+
+
+def _check_ratio(what: str, ratio: np.float32, limits: tuple[float, float]) -> None:
+    if not limits[0] <= ratio < limits[1]:
+        raise GraphError(
+            f"{what} has a scale {ratio:.3g} times the output's, and LiteRT is exact only from"
+            f" {limits[0]:.3g} to {limits[1]:.3g}: choose closer scales"
+        )
 
 
 def _check_slopes(prelu: PReLU, target: TensorType) -> None:

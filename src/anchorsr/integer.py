@@ -7,9 +7,9 @@ float32(input scale * weight scale) / output scale, each operation rounded to fl
 their bytes can be compared with these for equality. Sums are carried in float32 while all
 of them stay below 2^24, where float32 holds every integer, and in float64 otherwise.
 
-Additions and changes of number type are executed only where every scale is the same, because
-only there do all runtimes agree. Float graphs run too, for calibration and comparison; they
-are accurate to float32 rounding, not bit for bit.
+Where other operators change scales they are computed as LiteRT does (`fixed_point`); only where
+every scale is the same do all runtimes agree. Float graphs run too, for calibration and
+comparison; they are accurate to float32 rounding, not bit for bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr import kernels
+from anchorsr import fixed_point, kernels
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
 from anchorsr.operators import (
@@ -75,7 +75,7 @@ def run_graph(
     for index, operator in enumerate(graph.operators):
         types = [graph.tensors[name] for name in operator.inputs]
         sources = [values[name] for name in operator.inputs]
-        value = _execute(operator, sources, types, graph.tensors[operator.output])
+        value = execute(operator, sources, types, graph.tensors[operator.output])
         values[operator.output] = value
         if observe is not None:
             observe(operator.output, value)
@@ -102,18 +102,22 @@ def accumulator_bound(conv: Convolution) -> int:
     return int((255 * weights.sum(axis=axes) + np.abs(conv.bias.astype(np.int64))).max())
 
 
-def _execute(
+def execute(
     operator: Operator, sources: list[Array], types: list[TensorType], target: TensorType
 ) -> Array:
+    """What one operator makes of tensors of these types."""
     moved = _MOVES.get(type(operator))
     if moved is not None:
         return moved(operator, sources, target)
     if target.quantization is None:
         return np.asarray(_FLOAT[type(operator)](operator, *sources), np.float32)
-    executed = _INTEGER.get(type(operator))
-    if executed is None:
-        raise GraphError(f"{type(operator).__name__} is not executed in integers yet")
-    return executed(operator, sources, types, target)
+    if isinstance(operator, Convolution):
+        return _integer_convolve(operator, sources[0], types[0], target)
+    after = _quantization(target)
+    if isinstance(operator, Requantize):
+        return _requantize(sources[0], _quantization(types[0]), after, target)
+    before = [_quantization(tensor) for tensor in types]
+    return _INTEGER[type(operator)](operator, sources, before, after)
 
 
 # Operators that give on the numbers that they take, whatever these mean.
@@ -128,10 +132,7 @@ def _pool(pool: Pool2D, source: Array) -> Array:
     if source.dtype == np.float32:
         total, number = kernels.pool_sum(source, pool.size)
         return np.asarray(total / number)
-    # Halves go away from zero, where zero is the stored one and not the one that is meant.
-    total, number = kernels.pool_sum(source.astype(np.int32), pool.size)
-    mean = np.sign(total) * ((np.abs(total) + number // 2) // number)
-    return np.asarray(mean, source.dtype)
+    return fixed_point.mean_of_window(source, pool.size)
 
 
 def _resize(resize: Resize, source: Array) -> Array:
@@ -139,7 +140,7 @@ def _resize(resize: Resize, source: Array) -> Array:
         return kernels.resize_nearest(source, resize.factor)
     if source.dtype == np.float32:
         return kernels.resize_bilinear(source, resize.factor)
-    raise GraphError("Resize is not executed in integers yet")
+    return fixed_point.resize_bilinear(source, resize.factor)
 
 
 _MOVES: dict[type, Callable[[Any, list[Array], TensorType], Array]] = {
@@ -200,39 +201,37 @@ _FLOAT: dict[type, Callable[..., Array]] = {
 
 # Operators over integers.
 def _integer_convolve(
-    conv: Convolution, sources: list[Array], types: list[TensorType], target: TensorType
+    conv: Convolution, images: Array, source: TensorType, target: TensorType
 ) -> Array:
-    before, after = _quantization(types[0]), _quantization(target)
+    before, after = _quantization(source), _quantization(target)
     kind = np.dtype(np.float32 if accumulator_bound(conv) < _EXACT_FLOAT32 else np.float64)
-    centred = sources[0].astype(kind) - before.zero_point
+    centred = images.astype(kind) - before.zero_point
     products = _sum_of_products(conv, centred, conv.weights.astype(kind))
     total = (products + conv.bias.astype(kind)).astype(np.float32)
-    scaled = np.rint(total * multipliers(conv, types[0], target))
+    scaled = np.rint(total * multipliers(conv, source, target))
     low = after.zero_point if _has_relu(conv) else None
     return _saturate(scaled + np.float32(after.zero_point), target, low)
 
 
-def _integer_add(
-    add: Add, sources: list[Array], types: list[TensorType], target: TensorType
-) -> Array:
-    after = _quantization(target)
-    zero_points = sum(_zero_point_at(tensor, after.scale, "Add") for tensor in types)
-    total = sources[0].astype(np.int32) + sources[1].astype(np.int32)
-    return _saturate(total - zero_points + after.zero_point, target)
-
-
 def _requantize(
-    requantize: Requantize, sources: list[Array], types: list[TensorType], target: TensorType
+    source: Array, before: Quantization, after: Quantization, target: TensorType
 ) -> Array:
-    after = _quantization(target)
-    zero_point = _zero_point_at(types[0], after.scale, "Requantize")
-    return _saturate(sources[0].astype(np.int32) - zero_point + after.zero_point, target)
+    if before.scale != after.scale:
+        return fixed_point.rescale(source, before, after)
+    return _saturate(source.astype(np.int32) - before.zero_point + after.zero_point, target)
 
 
-_INTEGER: dict[type, Callable[[Any, list[Array], list[TensorType], TensorType], Array]] = {
-    Conv2D: _integer_convolve,
-    Add: _integer_add,
-    Requantize: _requantize,
+_INTEGER: dict[type, Callable[[Any, list[Array], list[Quantization], Quantization], Array]] = {
+    Add: lambda op, x, before, after: fixed_point.add(x[0], x[1], before, after),
+    Subtract: lambda op, x, before, after: fixed_point.subtract(x[0], x[1], before, after),
+    Multiply: lambda op, x, before, after: fixed_point.multiply(x[0], x[1], before, after),
+    LeakyReLU: lambda op, x, before, after: fixed_point.rescale(x[0], before[0], after, op.slope),
+    PReLU: lambda op, x, before, after: fixed_point.prelu(
+        x[0], op.slopes, op.slope_scale, before[0], after
+    ),
+    Sigmoid: lambda op, x, before, after: fixed_point.sigmoid(x[0], before[0], after),
+    SquareRoot: lambda op, x, before, after: fixed_point.square_root(x[0], before[0], after),
+    GlobalAveragePool: lambda op, x, before, after: fixed_point.mean(x[0], before[0], after),
 }
 
 
@@ -240,13 +239,6 @@ def _quantization(tensor: TensorType) -> Quantization:
     if tensor.quantization is None:
         raise GraphError("an integer operator reads or makes a float tensor")
     return tensor.quantization
-
-
-def _zero_point_at(tensor: TensorType, scale: float, operator: str) -> int:
-    quantization = _quantization(tensor)
-    if quantization.scale != scale:
-        raise GraphError(f"{operator} is exact only where every scale is the same ({scale})")
-    return quantization.zero_point
 
 
 def _saturate(values: npt.NDArray[Any], target: TensorType, low: int | None = None) -> Array:

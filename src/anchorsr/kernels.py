@@ -86,13 +86,13 @@ def resize_nearest(images: Array, factor: int) -> Array:
 
 def linear_positions(size: int, factor: int) -> tuple[Array, Array, Array]:
     """For each of size · factor outputs: the inputs before and after it, and how far it is from
-    the first to the second, float32; at the ends both are the end itself."""
-    scale = np.float32(1) / np.float32(factor)
-    centres = np.arange(size * factor, dtype=np.float32) + np.float32(0.5)
-    places = centres * scale - np.float32(0.5)
-    first = np.floor(places).astype(np.int64)
-    after = np.clip(first + 1, 0, size - 1)
-    return np.maximum(first, 0), after, places - np.floor(places)
+    the first to the second, in the float32 arithmetic of XNNPACK."""
+    scale = np.float32(size) / np.float32(size * factor)
+    offset = np.float32(0.5) * scale - np.float32(0.5)
+    places = np.arange(size * factor, dtype=np.float32) * scale + offset
+    places = np.clip(places, np.float32(0), np.float32(size - 1))
+    before = places.astype(np.int64)
+    return before, np.minimum(before + 1, size - 1), places - before.astype(np.float32)
 
 
 def resize_bilinear(images: Array, factor: int) -> Array:

@@ -248,7 +248,18 @@ class _Writer:
         self._write_plain(tile, "TILE", self._schema.TileOptionsT(), multiples)
 
     def write_square_root(self, operator: SquareRoot) -> None:
-        self._write_plain(operator, "SQRT", None)
+        target = self._graph.tensors[operator.output]
+        if target.quantization is None:
+            self._write_plain(operator, "SQRT", None)
+            return
+        shape = [1, 1, 1, target.channels]
+        real = self._add_tensor(f"{operator.output}/real", "float32", shape)
+        options = self._schema.DequantizeOptionsT()
+        self._emit("DEQUANTIZE", [self._index[operator.input]], real, options, version=2)
+        root = self._add_tensor(f"{operator.output}/root", "float32", shape)
+        self._emit("SQRT", [real], root, None)
+        made = self._add_activation(operator.output)
+        self._emit("QUANTIZE", [root], made, self._schema.QuantizeOptionsT())
 
     def write_sum(self, add: Add) -> None:
         self._write_plain(add, "ADD", self._schema.AddOptionsT())
