@@ -85,7 +85,8 @@ def test_colour_that_was_stored_premultiplied_leaves_no_fringe(upscaler: Upscale
     clean = upscale_picture(Picture(colour, alpha), upscaler)
     for background in (0, 255):
         seen = np.abs(composited(result, background) - composited(clean, background))
-        assert seen.max() < 2.5  # the rounding itself: half a level of 8 bits, and the network
+        assert seen.max() < 3  # a level of stored rounding, and one of grain in either picture
+        assert (seen > 2).mean() < 1e-3
 
 
 def test_colour_that_is_seen_stays_what_it_is(upscaler: Upscaler) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 import anchorsr
 from anchorsr import cli
 from anchorsr.commands import models, pictures
-from anchorsr.models import model_path
+from anchorsr.models import DEFAULT, model_path
 from anchorsr.tflite import write_tflite
 from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
@@ -216,8 +216,8 @@ def test_export_writes_both_formats(call: Call, tmp_path: Path) -> None:
 def test_models_are_listed(call: Call) -> None:
     result = call("models")
     assert result.code == 0
-    assert "abpn (default)" in result.out
-    assert str(model_path("abpn", 3)) in result.out
+    assert f"{DEFAULT} (default)" in result.out
+    assert str(model_path(DEFAULT, 3)) in result.out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -420,7 +420,7 @@ FAILURES = {
     # Models
     "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
     "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
-    "upscale a.png -f 2": "no model 'abpn' for factor 2; there are: abpn_x3",
+    "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; there are: abpn_x3",
     "upscale a.png -m missing.tflite": "missing.tflite cannot be read",
     "upscale a.png -m empty.tflite/x.tflite": "x.tflite cannot be read",
     "upscale a.png -m text.tflite": "text.tflite: this is not a .tflite file",

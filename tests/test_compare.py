@@ -22,6 +22,7 @@ from anchorsr.errors import ModelError, OutputError, PictureError
 from anchorsr.evaluate import load_method
 from anchorsr.images import Picture, encode_picture, read_picture
 from anchorsr.metrics import psnr
+from anchorsr.models import DEFAULT
 from anchorsr.resize import downscale
 from anchorsr.upscale import Upscaler
 from graphs import picture
@@ -96,7 +97,7 @@ def test_both_sides_are_those_of_the_methods(tmp_path: Path, upscaler: Upscaler)
     source = save(tmp_path / "a.png", rgb)
     result = compare(source, upscaler)
     np.testing.assert_array_equal(result.bicubic.picture.rgb, load_method("bicubic", 3)(rgb))
-    np.testing.assert_array_equal(result.model.picture.rgb, load_method("abpn", 3)(rgb))
+    np.testing.assert_array_equal(result.model.picture.rgb, load_method(DEFAULT, 3)(rgb))
     assert (result.size, result.factor, result.engine) == ((20, 30), 3, "litert")
     assert result.source_bytes == source.stat().st_size
     assert result.model.seconds > 0
@@ -158,7 +159,7 @@ def test_the_page_holds_exactly_the_pixels(tmp_path: Path, upscaler: Upscaler) -
     left, right = text.images()
     np.testing.assert_array_equal(np.asarray(left), result.bicubic.picture.rgb)
     np.testing.assert_array_equal(np.asarray(right), result.model.picture.rgb)
-    for words in ("30 × 20", "90 × 60", "abpn_x3", "litert", f"{result.model.seconds:.3f} s"):
+    for words in ("30 × 20", "90 × 60", f"{DEFAULT}_x3", "litert", f"{result.model.seconds:.3f} s"):
         assert words in text.text
 
 

@@ -218,7 +218,7 @@ print((peak - rgb.nbytes) / 1e6)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
 def test_the_whole_result_is_never_in_memory(tmp_path: Path) -> None:
-    """It has 178 MB; the ordinary way, which holds it more than once, takes more than 500."""
+    """It has 178 MB; the ordinary way, which holds it more than once, takes more than 450."""
     path = tmp_path / "large.png"
     source = str(Path(anchorsr.__file__).parents[1])
     printed = subprocess.check_output(
@@ -227,6 +227,6 @@ def test_the_whole_result_is_never_in_memory(tmp_path: Path) -> None:
         text=True,
         stderr=subprocess.DEVNULL,
     )
-    assert float(printed) < 300
+    assert float(printed) < 350
     with Image.open(path) as image:
         assert image.size == (9000, 6600)

@@ -15,7 +15,7 @@ from anchorsr.engines import LiteRT
 from anchorsr.errors import GraphError, ModelError, OutputError
 from anchorsr.integer import run_graph
 from anchorsr.jobs import Job
-from anchorsr.models import model_path
+from anchorsr.models import DEFAULT, list_models, model_path
 from anchorsr.pipeline import upscale_files
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.tiling import upscale_tiled
@@ -35,8 +35,8 @@ def upscaler() -> Upscaler:
 
 
 def executed(rgb: np.ndarray) -> np.ndarray:
-    """What the integer arithmetic says that the shipped model makes of it."""
-    graph = read_tflite(model_path("abpn", 3).read_bytes())
+    """What the integer arithmetic says that the default model makes of it."""
+    graph = read_tflite(model_path(DEFAULT, 3).read_bytes())
     return run_graph(graph, np.ascontiguousarray(rgb)[None])[0]
 
 
@@ -249,7 +249,7 @@ def test_a_file_of_fixed_size_runs_only_at_that_size(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"model": "esrgan"}, "no model 'esrgan' for factor 3; there are: abpn_x3"),
-        ({"factor": 7}, "no model 'abpn' for factor 7; there are: abpn_x3"),
+        ({"factor": 7}, f"no model '{DEFAULT}' for factor 7; there are: abpn_x3"),
         ({"model": "nowhere.tflite"}, "nowhere.tflite cannot be read"),
     ],
 )
@@ -284,7 +284,7 @@ def test_a_model_that_does_not_take_pictures_is_refused(tmp_path: Path, graph: o
 @pytest.mark.parametrize("length", [0, 3, 8, 5000])
 def test_a_damaged_model_is_named(tmp_path: Path, length: int) -> None:
     path = tmp_path / "mine.tflite"
-    path.write_bytes(model_path("abpn", 3).read_bytes()[:length])
+    path.write_bytes(model_path(DEFAULT, 3).read_bytes()[:length])
     with pytest.raises((ModelError, GraphError), match=r"mine\.tflite"):
         upscale(small(), model=path)
 
@@ -308,12 +308,27 @@ def test_the_scale_of_the_factor_gives_the_bytes_of_the_factor(dog: np.ndarray) 
 
 
 def test_another_scale_is_the_next_product_reduced(dog: np.ndarray) -> None:
+    upscale = functools.partial(upscale_with_any_engine, model="abpn", engine="litert")  # x3 alone
     rgb = dog[:31, :17]
     lanczos = Image.Resampling.LANCZOS
     expected = Image.fromarray(upscale(rgb)).resize((43, 78), lanczos)
     np.testing.assert_array_equal(upscale(rgb, scale=2.5), np.asarray(expected))
     expected = Image.fromarray(upscale(upscale(rgb))).resize((102, 186), lanczos)
     np.testing.assert_array_equal(upscale(rgb, scale=6), np.asarray(expected))
+
+
+@pytest.mark.parametrize("factor", [m.factor for m in list_models() if m.name == DEFAULT])
+def test_the_default_enlarges_by_a_factor_that_it_has_in_one_pass(
+    dog: np.ndarray, factor: int
+) -> None:
+    rgb = dog[:31, :17]
+    whole = run_graph(read_tflite(model_path(DEFAULT, factor).read_bytes()), rgb[None])[0]
+    np.testing.assert_array_equal(upscale(rgb, scale=factor), whole)
+
+
+def test_the_default_enlarges_by_every_factor(dog: np.ndarray) -> None:
+    for factor in (2, 3, 4):  # in one pass or in two
+        assert upscale(dog[:31, :17], scale=factor).shape == (31 * factor, 17 * factor, 3)
 
 
 def test_a_smaller_size_sees_no_network() -> None:
@@ -335,8 +350,8 @@ def test_the_best_factors_at_hand_serve(monkeypatch: pytest.MonkeyPatch, tmp_pat
     module = importlib.import_module("anchorsr.models")
     graphs = {factor: integer_graph(0, factor=factor) for factor in (2, 3)}
     for factor, graph in graphs.items():
-        (tmp_path / f"abpn_x{factor}.tflite").write_bytes(write_tflite(graph))
-        (tmp_path / f"abpn_x{factor}.json").write_text("{}")
+        (tmp_path / f"{DEFAULT}_x{factor}.tflite").write_bytes(write_tflite(graph))
+        (tmp_path / f"{DEFAULT}_x{factor}.json").write_text("{}")
     monkeypatch.setattr(module, "_FOLDER", tmp_path)
     rgb = small(3, 9, 8)
     once = reference_run(graphs[2], rgb[None])

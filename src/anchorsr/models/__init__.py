@@ -17,7 +17,7 @@ from anchorsr.files import publish, reason
 from anchorsr.graph import Graph
 from anchorsr.tflite import read_tflite
 
-DEFAULT = "abpn"
+DEFAULT = "quality"
 DEFAULT_FACTOR = 3
 _FOLDER = Path(__file__).parent
 
