@@ -1,0 +1,349 @@
+"""Whether the model files give a phone's processor the bytes of the integer arithmetic.
+
+    python benchmarks/arm64.py [--model abpn_x3] [--picture docs/dog.jpg] [--folder FOLDER]
+
+LiteRT's ARM64 build runs under QEMU's user emulation, on cores with different instructions for
+8-bit products, and each byte is compared with `anchorsr.integer.run_graph`. The first run downloads
+a small ARM64 system, which takes 180 MB in --folder: Debian's Python through this machine's apt
+sources, without installing anything, and LiteRT, of the version installed here, through pip.
+Exits with 1 on any difference. Needs qemu-user-static, apt-get and dpkg-deb, and no root.
+Times under emulation mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.cache import cache_folder
+from anchorsr.engines import LiteRT
+from anchorsr.errors import AnchorSRError, BenchmarkError
+from anchorsr.files import reason
+from anchorsr.graph import Graph
+from anchorsr.images import read_rgb
+from anchorsr.integer import run_graph
+from anchorsr.models import list_models, model_path, read_model
+from anchorsr.tflite import write_tflite
+from anchorsr.tflite_summary import fixed_size
+from anchorsr.yardsticks import PUBLISHED, published_graph
+
+Picture = npt.NDArray[np.uint8]
+Job = tuple[bytes, Picture]  # a `.tflite` file, and the (1, H, W, 3) that it is given
+
+SIZES = ((96, 128), (37, 53))
+PHOTOGRAPH = Path(__file__).parents[1] / "docs" / "dog.jpg"
+
+# Instructions that sum 8-bit products, as (mask, value) of their encodings.
+INSTRUCTIONS = {
+    "sdot": ((0xFFE0FC00, 0x4E809400), (0xFFC0F400, 0x4F80E000)),
+    "smmla": ((0xFFE0FC00, 0x4E80A400),),
+    "smopa": ((0xFFE0001C, 0xA0800000),),
+}
+
+
+@dataclass(frozen=True)
+class Core:
+    """cpu: what QEMU calls it; part: a number that /proc/cpuinfo may have for it; instruction: the
+    one of INSTRUCTIONS that LiteRT must be seen to use on it, or None, where it must use none;
+    qemu: the first version that is known to compute it right.
+    """
+
+    name: str
+    cpu: str
+    part: str
+    instruction: str | None
+    qemu: tuple[int, int] = (7, 2)
+
+
+# QEMU 7.2 has no core of a phone with smmla, so `max`, all that QEMU knows, stands for one. Its
+# smopa gives wrong sums in 7.2.22 and the right ones in 10.0.13; none between was tried.
+CORES = (
+    Core("cortex-a53", "cortex-a53", "0xd03", None),
+    Core("cortex-a76", "cortex-a76", "0xd0b", "sdot"),
+    Core("i8mm", "max,sme=off", "0xd0b", "smmla"),
+    Core("sme", "max", "0xd0b", "smopa", qemu=(10, 0)),
+)
+
+# LiteRT's kernel library asks /proc/cpuinfo what it runs on, and does not survive an x86 answer.
+CPUINFO = """\
+processor\t: 0
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: {part}
+CPU revision\t: 1
+
+"""
+
+APT = """\
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+APT::Architecture "arm64";
+APT::Architectures "arm64";
+APT::Sandbox::User "root";
+Dir::State "{folder}/state";
+Dir::State::status "{folder}/status";
+Dir::Cache "{folder}/cache";
+"""
+
+# Runs inside, without anchorsr: file N.tflite on N.npy gives N.result.npy.
+INSIDE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+for number in range(int(sys.argv[3])):
+    place = Path(sys.argv[2], str(number))
+    images = np.load(place.with_suffix(".npy"))
+    model = place.with_suffix(".tflite").read_bytes()
+    interpreter = Interpreter(model_content=model, num_threads=1)
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    if tuple(source["shape"]) != images.shape:
+        interpreter.resize_tensor_input(source["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(source["index"], images)
+    interpreter.invoke()
+    np.save(place.with_suffix(".result.npy"), interpreter.get_tensor(target["index"]))
+"""
+
+
+def default_folder() -> Path:
+    return cache_folder() / "arm64"
+
+
+def find_qemu(path: str | None = None) -> tuple[str, tuple[int, int]]:
+    """QEMU's user emulator of ARM64 and its version. Raises BenchmarkError where there is none."""
+    qemu = path or shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if qemu is None:
+        raise BenchmarkError("qemu-aarch64-static is not here: apt-get install qemu-user-static")
+    said = _run([qemu, "--version"], f"{qemu} does not run")
+    found = re.search(r"version (\d+)\.(\d+)", said)
+    if found is None:
+        raise BenchmarkError(f"{qemu} is not QEMU: {said.strip()[:80]!r}")
+    return qemu, (int(found[1]), int(found[2]))
+
+
+def system_in(folder: Path) -> Path:
+    """Where the ARM64 system with this machine's version of LiteRT is, or will be."""
+    return folder / f"litert-{version('ai-edge-litert')}"
+
+
+def prepare(folder: Path, qemu: str) -> Path:
+    """The ARM64 system, downloaded if it is missing; it appears whole or not at all."""
+    system = system_in(folder)
+    if system.is_dir():
+        return system
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
+        made = Path(unfinished, "system")
+        made.mkdir()
+        _unpack_debian(Path(unfinished), made)
+        _install_litert(made)
+        emulate(made, CORES[0], [], qemu)  # keeps compiled modules, too
+        try:
+            made.rename(system)
+        except OSError:
+            if not system.is_dir():  # nobody else was faster
+                raise
+    return system
+
+
+def _unpack_debian(folder: Path, system: Path) -> None:
+    """Python and what it needs, by an apt that knows of no other package and installs none."""
+    for part in ("state/lists/partial", "cache/archives/partial"):
+        (folder / part).mkdir(parents=True)
+    (folder / "status").touch()
+    settings = folder / "apt.conf"
+    settings.write_text(APT.format(folder=folder))
+    apt = ["apt-get", "-c", str(settings), "-qq"]
+    failure = "apt-get gets no ARM64 packages (no network, or sources without arm64?)"
+    _run([*apt, "update"], failure)
+    get = ["install", "-y", "--download-only", "--no-install-recommends"]
+    _run([*apt, *get, "python3", "libstdc++6"], failure)
+    for package in sorted(folder.glob("cache/archives/*.deb")):
+        _run(["dpkg-deb", "-x", str(package), str(system)], f"{package.name} is not unpacked")
+    if not (system / "lib").exists():  # which base-files makes, from Debian 13 on
+        (system / "lib").symlink_to("usr/lib")
+
+
+def _install_litert(system: Path) -> None:
+    python = next(system.glob("usr/lib/python3.*"), None)
+    if python is None:
+        raise BenchmarkError("apt-get downloaded no Python 3")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    command += ["--target", str(system / "site"), "--no-compile", "--only-binary=:all:"]
+    command += ["--implementation", "cp", "--python-version", python.name.removeprefix("python")]
+    for platform in ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 36))):
+        command += ["--platform", f"{platform}_aarch64"]
+    command.append(f"ai-edge-litert=={version('ai-edge-litert')}")
+    _run(command, "pip does not download LiteRT for ARM64")
+
+
+def emulate(
+    system: Path, core: Core, jobs: Sequence[Job], qemu: str
+) -> tuple[list[Picture], set[str]]:
+    """What LiteRT makes of the jobs on the core, and the INSTRUCTIONS that QEMU saw on the way."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        # QEMU looks below the root of -L first, whatever path a program opens.
+        root = folder / "root"
+        (root / "proc").mkdir(parents=True)
+        (root / "proc" / "cpuinfo").write_text(CPUINFO.format(part=core.part))
+        for entry in system.iterdir():
+            (root / entry.name).symlink_to(entry.absolute())
+        for number, (model, images) in enumerate(jobs):
+            (folder / f"{number}.tflite").write_bytes(model)
+            np.save(folder / f"{number}.npy", images)
+        log = folder / "instructions"
+        command = [qemu, "-cpu", core.cpu, "-d", "in_asm", "-D", str(log), "-L", str(root)]
+        command += [str(system / "usr" / "bin" / "python3"), "-I", "-S", "-c", INSIDE]
+        command += [str(system / "site"), temporary, str(len(jobs))]
+        _run(command, f"LiteRT does not run on an emulated {core.name}", environment={})
+        results = [np.load(folder / f"{number}.result.npy") for number in range(len(jobs))]
+        return results, _instructions(log)
+
+
+def _instructions(log: Path) -> set[str]:
+    seen = set()
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        words = {line.split()[1] for line in lines if line.startswith("0x")}
+    for word in words:
+        code = int(word, 16)
+        for name, encodings in INSTRUCTIONS.items():
+            if any(code & mask == value for mask, value in encodings):
+                seen.add(name)
+    return seen
+
+
+def wrong_instructions(core: Core, seen: set[str]) -> list[str]:
+    """Why a run says nothing about the core's instructions, if it does not."""
+    if core.instruction is None:
+        return [f"{core.name} has no {name}, and ran it" for name in sorted(seen)]
+    return [] if core.instruction in seen else [f"{core.name} ran no {core.instruction}"]
+
+
+def difference(made: Picture, expected: Picture) -> str | None:
+    """How two results differ, or None where each byte is the same."""
+    if (made.shape, made.dtype) != (expected.shape, expected.dtype):
+        return f"{made.dtype} {made.shape}, not {expected.dtype} {expected.shape}"
+    levels = np.abs(made.astype(int) - expected)
+    if not levels.any():
+        return None
+    return f"{np.count_nonzero(levels)} of {levels.size} differ, up to {levels.max()}"
+
+
+def load_models(names: Sequence[str]) -> list[tuple[str, bytes, Graph]]:
+    """Name, file and graph of each: shipped ones, paths, and the published network's form."""
+    models = []
+    for name in names:
+        if name == PUBLISHED:
+            graph = published_graph()
+            models.append((name, write_tflite(graph), graph))
+        else:
+            path = model_path(name)
+            models.append((path.stem, *read_model(path)))
+    for name, _, graph in models:
+        if not graph.is_integer:
+            raise BenchmarkError(f"{name} is a float model, whose bytes are nowhere the same")
+    return models
+
+
+def crop(photograph: Picture, height: int, width: int) -> Picture:
+    """(1, height, width, 3) from the middle, mirrored where the photograph is smaller."""
+    rows, columns = photograph.shape[:2]
+    missing = (0, max(0, height - rows)), (0, max(0, width - columns)), (0, 0)
+    padded = np.pad(photograph, missing, "symmetric")
+    top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
+    return padded[None, top : top + height, left : left + width]
+
+
+def _run(command: list[str], failure: str, environment: dict[str, str] | None = None) -> str:
+    """What the command prints. Raises BenchmarkError: the failure, and the command's last words."""
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environment
+        )
+    except OSError as error:
+        raise BenchmarkError(f"{failure}: {command[0]}: {reason(error)}") from error
+    if ended.returncode:
+        lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines()]
+        said = [line for line in lines if line.startswith(("E:", "ERROR:", "qemu:"))] or lines
+        last = next((line for line in reversed(said) if line), f"exit code {ended.returncode}")
+        raise BenchmarkError(f"{failure}: {last}")
+    return ended.stdout
+
+
+def check(options: argparse.Namespace) -> list[str]:
+    """Print the table, and return what is not as it should be."""
+    models = load_models(options.model)
+    photograph = read_rgb(options.picture)
+    qemu, release = find_qemu(options.qemu)
+    system = prepare(options.folder, qemu)
+    titles, jobs, expected = [], [], []
+    for name, data, graph in models:
+        size = fixed_size(data)
+        for height, width in [size] if size else SIZES:
+            images = crop(photograph, height, width)
+            titles.append(f"{name} {height}x{width}")
+            jobs.append((data, images))
+            expected.append(run_graph(graph, images))
+    print(f"LiteRT {version('ai-edge-litert')}, QEMU {release[0]}.{release[1]}")
+    columns = {"here": [LiteRT(data, 1)(images) for data, images in jobs]}
+    faults = []
+    for core in CORES:
+        if release < core.qemu:
+            print(f"{core.name} is left out: it needs QEMU {core.qemu[0]}.{core.qemu[1]}")
+            continue
+        columns[core.name], seen = emulate(system, core, jobs, qemu)
+        print(f"{core.name} sums 8-bit products with {', '.join(sorted(seen)) or 'plain NEON'}")
+        faults += wrong_instructions(core, seen)
+    print(f"{'':22}", *(f"{name:>12}" for name in columns))
+    for row, title in enumerate(titles):
+        found = {name: difference(each[row], expected[row]) for name, each in columns.items()}
+        print(
+            f"{title:22}", *(f"{'differs' if each else 'the same':>12}" for each in found.values())
+        )
+        faults += [f"{title}, {name}: {each}" for name, each in found.items() if each]
+    return faults
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    shipped = [model.path.stem for model in list_models()]
+    parser.add_argument(
+        "--model",
+        action="append",
+        help=f"a shipped model, a .tflite file, or {PUBLISHED!r}; may be given again. All",
+    )
+    parser.add_argument("--picture", type=Path, default=PHOTOGRAPH)
+    parser.add_argument("--folder", type=Path, help="where the ARM64 system is kept")
+    parser.add_argument("--qemu", help="another qemu-aarch64 than the one that is found")
+    options = parser.parse_args(arguments)
+    options.model = options.model or [*shipped, PUBLISHED]
+    try:
+        options.folder = options.folder or default_folder()
+        faults = check(options)
+    except (AnchorSRError, OSError, RuntimeError) as error:
+        faults = [f"arm64.py: {error}"]
+    except KeyboardInterrupt:
+        faults = ["arm64.py: stopped"]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
