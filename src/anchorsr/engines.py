@@ -22,6 +22,7 @@ import numpy.typing as npt
 from anchorsr.errors import ModelError, needs
 from anchorsr.files import reason
 from anchorsr.onnx import write_onnx
+from anchorsr.openvino_graph import depth_to_space, leave_out_depth_to_space
 from anchorsr.tflite import read_tflite
 from anchorsr.tflite_summary import fixed_size
 
@@ -160,7 +161,7 @@ class OpenVINO:
         try:
             request = self._request_for(images.shape)
             outputs = request.infer({0: images}, share_inputs=True, share_outputs=True)
-            return np.array(outputs[0], np.uint8)
+            return depth_to_space(outputs[0])
         except Exception as error:
             raise ModelError(f"OpenVINO cannot run {images.shape}: {_cause(error)}") from error
 
@@ -177,6 +178,7 @@ class OpenVINO:
         model = self._model.clone()
         if shape is not None:
             model.reshape(shape)
+            leave_out_depth_to_space(model)
         return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
 
 
