@@ -23,6 +23,8 @@ UInt8Array = npt.NDArray[np.uint8]
 
 # LR pixels a side, halo included.
 TILE = 512
+# Bytes of memory that a thread of its own is started to touch.
+_WORTH_A_THREAD = 2**25
 
 
 def upscale_tiled(
@@ -68,14 +70,15 @@ def upscale_strips(
 
 
 def _touched(shape: tuple[int, ...], threads: int) -> UInt8Array:
-    """An array whose memory the system has provided, by all threads at once.
+    """An array whose memory the system has provided already, to several threads at once.
 
-    Else it does so page by page as results are copied, in one thread: in a virtual machine that
-    takes as long as the network.
+    Else it provides it page by page as results are copied, in one thread, which in a virtual
+    machine can take as long as the network.
     """
     array = np.empty(shape, np.uint8)
-    with ThreadPoolExecutor(threads) as pool:
-        for part in np.array_split(array.reshape(-1)[:: mmap.PAGESIZE], threads):
+    parts = min(threads, 1 + array.nbytes // _WORTH_A_THREAD)
+    with ThreadPoolExecutor(parts) as pool:
+        for part in np.array_split(array.reshape(-1)[:: mmap.PAGESIZE], parts):
             pool.submit(part.fill, 0)
     return array
 
