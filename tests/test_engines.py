@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsr import engines
+from anchorsr import engines, kernels
 from anchorsr.engines import ENGINES, load_engine
 from anchorsr.errors import MissingDependencyError, ModelError
 from anchorsr.graph import Graph
 from anchorsr.onnx import write_onnx
+from anchorsr.openvino_graph import depth_to_space
 from anchorsr.operators import Conv2D, Operator, Quantization, Requantize, TensorType
 from anchorsr.tflite import write_tflite
 from anchorsr.tflite_summary import fixed_size
+from anchorsr.yardsticks import published_graph
 from graphs import float_graph, integer_graph, picture, reference_run
 
 every_engine = pytest.mark.parametrize("name", ENGINES)
@@ -280,3 +282,37 @@ def test_what_was_imported_before_is_there_afterwards() -> None:
         with engines._without_telemetry(), pytest.raises(ModuleNotFoundError):
             import openvino_telemetry  # noqa: F401
         assert sys.modules.pop("openvino_telemetry", None) is earlier
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+@pytest.mark.parametrize("last", ["depth-to-space", "more after it"])
+def test_openvino_without_its_depth_to_space_gives_the_bytes_it_gives_with_it(
+    factor: int, last: str, tmp_path: Path
+) -> None:
+    import openvino
+
+    graph = integer_graph(factor, factor=factor)
+    if last == "more after it":
+        graph = published_graph(max(factor, 2), channels=8, body=1)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_tflite(graph, size=(17, 22)))
+    images = picture(1, 17, 22)
+    compiled = openvino.Core().compile_model(path, "CPU")
+    np.testing.assert_array_equal(
+        load_engine(path, name="openvino", threads=1)(images), compiled(images)[0]
+    )
+
+
+def test_the_program_of_one_size_leaves_depth_to_space_to_numpy() -> None:
+    """Else the test above compares the same with the same."""
+    engine = load_engine(write_tflite(integer_graph(3), size=(8, 9)), name="openvino", threads=1)
+    assert isinstance(engine, engines.OpenVINO)
+    assert list(engine._every_size.get_output_tensor(0).shape) == [1, 8, 9, 27]
+
+
+def test_depth_to_space_follows_the_arithmetic() -> None:
+    for block in (1, 2, 3, 4):
+        packed = np.arange(2 * 5 * 7 * 3 * block**2).reshape(2, 5, 7, -1).astype(np.uint8)
+        np.testing.assert_array_equal(
+            depth_to_space(packed, block), kernels.depth_to_space(packed, block)
+        )

@@ -74,6 +74,7 @@ LAYERS = [
     "anchorsr.finetune",
     # model files that run
     "anchorsr.accelerators",
+    "anchorsr.openvino_graph",
     "anchorsr.engines",
     "anchorsr.export",
     "anchorsr.challenge",

@@ -55,8 +55,9 @@ _PACKAGES = {
     "openvino": {"openvino": "openvino"},
     "onnxruntime": {"onnxruntime": "onnxruntime", "onnx": "onnx"},
 }
-# Another number when other pictures are tried, or the trials are stored otherwise.
-_FORMAT = 1
+# Another number when an engine becomes faster, other pictures are tried, or the trials are stored
+# otherwise.
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

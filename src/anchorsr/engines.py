@@ -23,6 +23,7 @@ import numpy.typing as npt
 from anchorsr.errors import ModelError, needs
 from anchorsr.files import reason
 from anchorsr.onnx import write_onnx
+from anchorsr.openvino_graph import depth_to_space, leave_out_depth_to_space
 from anchorsr.tflite import read_tflite
 from anchorsr.tflite_summary import fixed_size
 
@@ -174,32 +175,40 @@ class OpenVINO:
                 side.get_length() if side.is_static else -1 for side in taken.partial_shape
             )
             self._fixed = None if -1 in shape else shape
+            self._is_picture_model = (dtype, channels) == (np.uint8, 3)
             self._every_size = self._compile(self._fixed)
         except Exception as error:  # its exceptions share no base class but this one
             raise ModelError(f"OpenVINO does not load this model: {_cause(error)}") from error
         _check_input(taken.element_type.to_dtype(), shape[-1], dtype, channels)
-        self._one_size: Any = None
+        self._one_size: tuple[Any, int] | None = None
         self._shape: tuple[int, ...] = ()
         self._calls = 0
 
     def __call__(self, images: Array) -> Array:
-        return np.array(self._infer(images)[0])
+        output, block = self._infer(images)
+        return depth_to_space(output, block)
 
     def prepare(self, images: Array) -> Callable[[], object]:
         self._infer(images)
-        request = self._request_for(images.shape)
-        return lambda: request.infer(share_outputs=True)  # with the inputs it has
+        request, block = self._program_for(images.shape)
 
-    def _infer(self, images: Array) -> Any:
+        def run() -> object:
+            output = request.infer(share_outputs=True)[0]  # with the inputs it has
+            return output if block == 1 else depth_to_space(output, block)
+
+        return run
+
+    def _infer(self, images: Array) -> tuple[Array, int]:
+        """What the program made, and the block that is still to be moved to space."""
         if self._fixed not in (None, images.shape):
             raise ModelError(f"this model takes only {self._fixed}, not {images.shape}")
         try:
-            request = self._request_for(images.shape)
-            return request.infer({0: images}, share_inputs=True, share_outputs=True)
+            request, block = self._program_for(images.shape)
+            return request.infer({0: images}, share_inputs=True, share_outputs=True)[0], block
         except Exception as error:
             raise ModelError(f"OpenVINO cannot run {images.shape}: {_cause(error)}") from error
 
-    def _request_for(self, shape: tuple[int, ...]) -> Any:
+    def _program_for(self, shape: tuple[int, ...]) -> tuple[Any, int]:
         """The program for every size, or for this one once it has come several times in a row."""
         if shape != self._shape:
             self._shape, self._calls, self._one_size = shape, 0, None
@@ -208,11 +217,13 @@ class OpenVINO:
             self._one_size = self._compile(shape)
         return self._one_size or self._every_size
 
-    def _compile(self, shape: tuple[int, ...] | None) -> Any:
-        model = self._model.clone()
+    def _compile(self, shape: tuple[int, ...] | None) -> tuple[Any, int]:
+        model, block = self._model.clone(), 1
         if shape is not None:
             model.reshape(shape)
-        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+            block = leave_out_depth_to_space(model) if self._is_picture_model else 1
+        program = self._core.compile_model(model, "CPU", self._settings)
+        return program.create_infer_request(), block
 
 
 # A program for one size takes as long to make (35 ms) as a tile of 512 x 512 to run, and is 15 to

@@ -90,10 +90,14 @@ print(time_one_size(*json.loads(sys.argv[1])))
 
 
 def time_one_size(model: str, factor: int, height: int, width: int, threads: int) -> float:
-    """The median of the calls of an `Upscaler` that fit in half a second; of one at least."""
+    """The median of the calls of an `Upscaler` that fit in half a second; of one at least.
+
+    One call before is not counted, at any size: it brings the memory, which a virtual machine may
+    first have to get back from its host.
+    """
     upscaler = Upscaler(model, factor, threads=threads)
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    upscaler(picture[:1080, :1920])  # what only a first call does
+    upscaler(picture)
     seconds: list[float] = []
     while sum(seconds) < _LEAST_SECONDS:
         start = time.perf_counter()

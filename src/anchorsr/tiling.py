@@ -9,7 +9,9 @@ so that they overlap by little more than their halos.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -21,18 +23,30 @@ UInt8Array = npt.NDArray[np.uint8]
 
 # LR pixels a side, halo included.
 TILE = 512
+# Bytes of memory that a thread of its own is started to touch.
+_WORTH_A_THREAD = 2**25
 
 
 def upscale_tiled(
-    engine: Engine, rgb: UInt8Array, *, factor: int, halo: int, tile: int = TILE
+    engine: Engine,
+    rgb: UInt8Array,
+    *,
+    factor: int,
+    halo: int,
+    tile: int = TILE,
+    threads: int = 1,
 ) -> UInt8Array:
     """(H, W, 3) uint8 to (factor · H, factor · W, 3), equal to the engine's own whole output.
 
-    tile: the longest side of what the engine sees, more than 2 · halo.
+    tile: the longest side of what the engine sees, more than 2 · halo. threads: those that the
+    engine has.
     """
     height, width = rgb.shape[:2]
-    output = np.empty((height * factor, width * factor, 3), np.uint8)
     rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
+    if len(rows) == len(columns) == 1:
+        whole: UInt8Array = engine(np.ascontiguousarray(rgb[None]))[0]
+        return whole
+    output = _touched((height * factor, width * factor, 3), threads)
     for row in rows:
         strip = output[row.first * factor : row.end * factor]
         _fill(strip, engine, rgb, row, columns, factor)
@@ -53,6 +67,20 @@ def upscale_strips(
         _fill(strip, engine, rgb, row, columns, factor)
         yield strip
         del strip  # before the next one is made
+
+
+def _touched(shape: tuple[int, ...], threads: int) -> UInt8Array:
+    """An array whose memory the system has provided already, to several threads at once.
+
+    Else it provides it page by page as results are copied, in one thread, which in a virtual
+    machine can take as long as the network.
+    """
+    array = np.empty(shape, np.uint8)
+    parts = min(threads, 1 + array.nbytes // _WORTH_A_THREAD)
+    with ThreadPoolExecutor(parts) as pool:
+        for part in np.array_split(array.reshape(-1)[:: mmap.PAGESIZE], parts):
+            pool.submit(part.fill, 0)
+    return array
 
 
 class _Span(NamedTuple):

@@ -21,6 +21,7 @@ from PIL import Image
 
 from anchorsr.animations import Animation
 from anchorsr.choosing import AUTO, choose_engine
+from anchorsr.engines import default_threads
 from anchorsr.errors import ModelError
 from anchorsr.models import DEFAULT, list_models, model_path, read_model
 from anchorsr.picture import Picture, Pixels, eight_bits
@@ -69,11 +70,18 @@ class Upscaler:
         choice = choose_engine(data, self.graph, name=engine, threads=threads)
         self.engine, self.why = choice.engine.name, choice.why
         self._engine = choice.engine
+        self._threads = threads or default_threads()
         self._lock = threading.Lock()
 
     def __call__(self, rgb: UInt8Array) -> UInt8Array:
         with self._lock:
-            return upscale_tiled(self._engine, rgb, factor=self.factor, halo=self.graph.halo)
+            return upscale_tiled(
+                self._engine,
+                rgb,
+                factor=self.factor,
+                halo=self.graph.halo,
+                threads=self._threads,
+            )
 
     def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
         """What a call returns, in strips of rows from the top, of which only one is in memory."""
