@@ -307,7 +307,7 @@ def test_the_program_of_one_size_leaves_depth_to_space_to_numpy() -> None:
     """Else the test above compares the same with the same."""
     engine = load_engine(write_tflite(integer_graph(3), size=(8, 9)), name="openvino", threads=1)
     assert isinstance(engine, engines.OpenVINO)
-    assert list(engine._every_size.get_output_tensor(0).shape) == [1, 8, 9, 27]
+    assert list(engine._every_size[0].get_output_tensor(0).shape) == [1, 8, 9, 27]
 
 
 def test_depth_to_space_follows_the_arithmetic() -> None:
