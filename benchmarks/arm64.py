@@ -146,6 +146,7 @@ def prepare(folder: Path, qemu: str) -> Path:
     system = system_in(folder)
     if system.is_dir():
         return system
+    print(f"downloading an ARM64 system into {folder}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
         made = Path(unfinished, "system")
@@ -308,7 +309,10 @@ def check(options: argparse.Namespace) -> list[str]:
             print(f"{core.name} is left out: it needs QEMU {core.qemu[0]}.{core.qemu[1]}")
             continue
         columns[core.name], seen = emulate(system, core, jobs, qemu)
-        print(f"{core.name} sums 8-bit products with {', '.join(sorted(seen)) or 'plain NEON'}")
+        print(
+            f"{core.name} sums 8-bit products with {', '.join(sorted(seen)) or 'plain NEON'}",
+            flush=True,
+        )
         faults += wrong_instructions(core, seen)
     print(f"{'':22}", *(f"{name:>12}" for name in columns))
     for row, title in enumerate(titles):
@@ -334,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.model = options.model or [*shipped, PUBLISHED]
     try:
-        options.folder = options.folder or default_folder()
+        options.folder = (options.folder or default_folder()).absolute()  # for apt
         faults = check(options)
     except (AnchorSRError, OSError, RuntimeError) as error:
         faults = [f"arm64.py: {error}"]
