@@ -51,6 +51,23 @@ ACCELERATORS = (
     ),
     Accelerator("VeriSilicon VX", _USUAL, "VeriSilicon/tflite-vx-delegate 10085b37: op_status.md"),
     Accelerator(
+        "MediaTek NeuroPilot",
+        _USUAL - {"DEPTH_TO_SPACE"},
+        "google-ai-edge/LiteRT 15511366: litert/vendors/mediatek/compiler/MediaTek_Neuro_Compiler.md",
+        "through LiteRT's compiled models; the delegate above is older",
+    ),
+    Accelerator(
+        "Qualcomm QNN",
+        _USUAL,
+        "google-ai-edge/LiteRT 08c8bf6e: litert/vendors/qualcomm/compiler/Qualcomm_QNN_Compiler.md",
+    ),
+    Accelerator(
+        "Samsung AI LiteCore",
+        _USUAL - {"DEPTH_TO_SPACE", "QUANTIZE", "DEQUANTIZE"},
+        "google-ai-edge/LiteRT 08d678de: litert/vendors/samsung/compiler/create_model.cc",
+        "fails where it refuses, and does not fall back",
+    ),
+    Accelerator(
         "Edge TPU",
         _USUAL - {"DEPTH_TO_SPACE", "DEQUANTIZE"},
         "developer.axis.com/computer-vision/on-device/system-on-chip/artpec-7/supported-ops",
