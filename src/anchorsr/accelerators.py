@@ -53,7 +53,8 @@ ACCELERATORS = (
     Accelerator(
         "MediaTek NeuroPilot",
         _USUAL - {"DEPTH_TO_SPACE"},
-        "google-ai-edge/LiteRT 15511366: litert/vendors/mediatek/compiler/MediaTek_Neuro_Compiler.md",
+        "google-ai-edge/LiteRT 15511366:"
+        " litert/vendors/mediatek/compiler/MediaTek_Neuro_Compiler.md",
         "through LiteRT's compiled models; the delegate above is older",
     ),
     Accelerator(
