@@ -116,24 +116,19 @@ def test_equal_graphs_give_equal_bytes() -> None:
     assert write_onnx(integer_graph(4)) == write_onnx(integer_graph(4))
 
 
-def conversion(quantization: Quantization) -> Graph:
-    """A network that is nothing but one Requantize of a picture."""
-    tensors = {
-        "images": TensorType(3, "uint8", Quantization(1.0, 0)),
-        "upscaled": TensorType(3, "int8", quantization),
-    }
-    return Graph("plain", tensors, (Requantize("images", "upscaled"),), "images", "upscaled")
-
-
-@pytest.mark.parametrize("quantization", [Quantization(0.5, -128), Quantization(1.0, 0)])
-def test_a_change_of_scale_or_zero_point_is_refused(quantization: Quantization) -> None:
-    with pytest.raises(GraphError, match="Requantize"):
-        write_onnx(conversion(quantization))
-
-
-def test_a_network_without_any_operator_left_is_refused() -> None:
-    with pytest.raises(GraphError, match="passes its input on"):
-        write_onnx(conversion(Quantization(1.0, -128)))
+def test_a_network_that_only_passes_its_input_on_does_that() -> None:
+    picture_type = TensorType(3, "uint8", Quantization(1.0, 0))
+    int8 = TensorType(3, "int8", Quantization(1.0, -128))
+    tensors = {"images": picture_type, "same": int8, "upscaled": picture_type}
+    operators = (Requantize("images", "same"), Requantize("same", "upscaled"))
+    images = picture(5, 13, 11)
+    for graph in (
+        Graph("plain", tensors, operators, "images", "upscaled"),
+        Graph("empty", {"images": picture_type}, (), "images", "images"),
+    ):
+        data = write_onnx(graph)
+        onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+        np.testing.assert_array_equal(run_onnx(data, images), images)
 
 
 def test_an_impossible_size_is_refused() -> None:
