@@ -1,9 +1,10 @@
 """The runtimes that run a model file, behind one call.
 
 An engine takes uint8 RGB (1, H, W, 3) and returns uint8 RGB (1, factor · H, factor · W, 3), of
-any size unless its file is of fixed size; to be measured, it also takes float32 and any number of
-channels. LiteRT is in the base install; OpenVINO comes with `anchorsr[fast]`, ONNX Runtime with
-`anchorsr[onnx]`. Which of them may run a model on a machine is found out in `choosing`.
+any size unless its file is of fixed size; to be measured, it also takes int8 or float32 and any
+number of channels. LiteRT is in the base install; OpenVINO comes with `anchorsr[fast]`, ONNX
+Runtime with `anchorsr[onnx]`. Which of them may run a model on a machine is found out in
+`choosing`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from anchorsr.tflite import read_tflite
 from anchorsr.tflite_summary import fixed_size
 
 Array = npt.NDArray[Any]
-Number = type[np.uint8] | type[np.float32]
+Number = type[np.uint8] | type[np.int8] | type[np.float32]
 
 
 # Their names; the first is in the base install.
@@ -68,7 +69,8 @@ def load_engine(
 
     name: one of ENGINES for a `.tflite`, LiteRT by default. ONNX Runtime gets it as the `.onnx`
     file that `export` would write. An `.onnx` file runs in ONNX Runtime only.
-    dtype, channels: of the model's input, as expected; None for any number of channels.
+    dtype, channels: of the model's input, as expected; None for any number of channels. With int8
+    its output is int8 as well.
     Raises ModelError for a file that is neither, that takes something else than expected or that
     its runtime refuses, GraphError for one
     that has no `.onnx` form, MissingDependencyError where the runtime is not installed.
@@ -218,6 +220,10 @@ class OpenVINO:
 _CALLS_BEFORE_OWN_PROGRAM = 4
 
 
+# What ONNX Runtime calls so. It otherwise writes to stderr, for instance of constants unused.
+_ERRORS = 3
+
+
 class OnnxRuntime:
     """ONNX Runtime on the CPU with its default options; (N, H, W, C) is turned to its layout."""
 
@@ -230,6 +236,7 @@ class OnnxRuntime:
             import onnxruntime
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = _ERRORS
         onnxruntime.disable_telemetry_events()  # Windows only
         try:
             self._session: Any = onnxruntime.InferenceSession(
@@ -238,22 +245,27 @@ class OnnxRuntime:
         except Exception as error:  # its exceptions share no base class but this one
             raise ModelError(f"not a model that can be run: {reason(error)}") from error
         details = self._session.get_inputs()[0]
-        is_uint8 = details.type == "tensor(uint8)"
-        _check_input(np.uint8 if is_uint8 else np.float32, details.shape[1], dtype, channels)
+        # In our files, int8 is stored 128 higher.
+        self._int8 = dtype is np.int8 and details.type == "tensor(uint8)"
+        taken: Number = np.uint8 if details.type == "tensor(uint8)" else np.float32
+        _check_input(np.int8 if self._int8 else taken, details.shape[1], dtype, channels)
         self._input = details.name
         self._output = self._session.get_outputs()[0].name
 
     def __call__(self, images: Array) -> Array:
-        planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        (output,) = self._run(self._session.run, None, {self._input: planes})
-        return np.ascontiguousarray(output.transpose(0, 2, 3, 1))
+        (output,) = self._run(self._session.run, None, {self._input: self._planes(images)})
+        output = np.ascontiguousarray(output.transpose(0, 2, 3, 1))
+        return (output ^ 128).view(np.int8) if self._int8 else output
 
     def prepare(self, images: Array) -> Callable[[], object]:
         binding = self._session.io_binding()
-        planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        self._run(binding.bind_cpu_input, self._input, planes)
+        self._run(binding.bind_cpu_input, self._input, self._planes(images))
         binding.bind_output(self._output)
         return lambda: self._run(self._session.run_with_iobinding, binding)
+
+    def _planes(self, images: Array) -> Array:
+        planes = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return planes.view(np.uint8) ^ 128 if self._int8 else planes
 
     def _run(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -180,6 +180,7 @@ class _Writer:
             case SquareRoot() if integer:
                 self._add_in_floats(operator, "Sqrt")
             case ReLU() if integer:
+                # The scale is stored, unused, so that files stay what they were.
                 self._node("Max", [*inputs, self._meaning(operator.output)[1]], output)
             case Subtract() if integer:
                 self._add_difference(operator, output)
@@ -286,10 +287,10 @@ class _Writer:
         factors = multipliers(conv, *types)[:, None, None]
         one = self._constant(f"{output}/one", np.float32(1))
         centred, total, scaled = (f"{output}/{name}" for name in ("centred", "total", "scaled"))
-        self._node("DequantizeLinear", [source, one, self._meaning(conv.input)[1]], centred)
+        self._node("DequantizeLinear", [source, one, self._zero_point(conv.input)], centred)
         self._node("ConvTranspose", [centred, *stored], total, **attributes)
         self._node("Mul", [total, self._constant(f"{output}/multipliers", factors)], scaled)
-        self._node("QuantizeLinear", [scaled, one, self._meaning(conv.output)[1]], output)
+        self._node("QuantizeLinear", [scaled, one, self._zero_point(conv.output)], output)
 
     def _add_integer(self, kind: str, operator: Operator, **attributes: Any) -> None:
         """One of ONNX Runtime's integer operators, which take every scale and zero point."""
@@ -302,14 +303,14 @@ class _Writer:
         """A sum whose second scale is negative: ONNX Runtime has no integer subtraction."""
         first, second = subtract.inputs
         scale = self._constant(f"{output}/minus", np.float32(-self._quantization[second].scale))
-        negative = [self._stored[second], scale, self._meaning(second)[1]]
+        negative = [self._stored[second], scale, self._zero_point(second)]
         inputs = [*self._with_meaning(first), *negative, *self._meaning(subtract.output)]
         self._node("QLinearAdd", inputs, output, domain=_MICROSOFT_DOMAIN)
 
     def _add_integer_prelu(self, prelu: PReLU, output: str) -> None:
         """The sum of what is above zero and of what is below it times the slopes: one of both is
         zero. That is five times as fast as PRelu between float32 tensors."""
-        source, zero_point = self._stored[prelu.input], self._meaning(prelu.input)[1]
+        source, zero_point = self._stored[prelu.input], self._zero_point(prelu.input)
         below, above, sloped = (f"{output}/{name}" for name in ("below", "above", "sloped"))
         channels = prelu.slopes.size
         weights = [
@@ -375,11 +376,13 @@ class _Writer:
 
     def _meaning(self, name: str) -> list[str]:
         """The names of the constants that hold a tensor's scale and zero point."""
-        quantization, stored = self._quantization[name], self._stored[name]
-        return [
-            self._constant(f"{stored}/scale", np.float32(quantization.scale)),
-            self._constant(f"{stored}/zero_point", np.uint8(quantization.zero_point)),
-        ]
+        scale = np.float32(self._quantization[name].scale)
+        stored_scale = self._constant(f"{self._stored[name]}/scale", scale)
+        return [stored_scale, self._zero_point(name)]
+
+    def _zero_point(self, name: str) -> str:
+        zero_point = np.uint8(self._quantization[name].zero_point)
+        return self._constant(f"{self._stored[name]}/zero_point", zero_point)
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
         from onnx import helper
