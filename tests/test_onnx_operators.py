@@ -1,9 +1,9 @@
 """Each operator as ONNX, in ONNX Runtime with default options: over floats, and over integers.
 
-Floats are held against `run_graph`. Integers are held against what they mean: the same network
-over floats, whose numbers are rounded to the output's integers once. They may be one off, and
-only rarely so: where a number is in the middle between two integers, or where a mean was rounded
-before it was used.
+Both are held against `run_graph`. Where LiteRT rounds in a way of its own, which is that of
+`run_graph`, few integers may be one off; elsewhere none. Integers are also held against what they
+mean, so that no two mistakes hide one another: the same network over floats, whose numbers are
+rounded to the output's integers once.
 """
 
 from __future__ import annotations
@@ -56,16 +56,17 @@ def quantization(scale: float, zero_point: int) -> Quantization:
 
 # A picture that is nowhere darker than DARKEST has the same integers, 30 lower, in the second.
 FIRST, SECOND, DARKEST = quantization(0.05, -20), quantization(0.03, -50), 30
+POSITIVE = quantization(0.03, -128)
 
 
 class Case(NamedTuple):
-    """An operator to be tried, the channels and the numbers that it makes, and how many of its
+    """An operator to be tried, the channels and the numbers that it makes, and what share of its
     integers may be one off. It reads "first" and "second", or their 1×1 "mean" and "level"."""
 
     operator: Operator
     channels: int = CHANNELS
     quantization: Quantization = FIRST
-    share: float = 0.0001
+    share: float = 0.0
 
 
 def convolution(shape: tuple[int, ...], fan_in: int, make: Callable[..., Operator]) -> Operator:
@@ -129,32 +130,32 @@ CASES = {
     "transposed 5x3 by 3": Case(transposed((5, 3), 3), 4, SUM),
     "add": Case(Add(BOTH, "made"), quantization=SUM),
     "add one to itself": Case(Add(("first", "first"), "made"), quantization=SUM),
-    "add a level": Case(Add(WITH_LEVEL, "made"), quantization=SUM, share=0.1),
-    "add to a level": Case(Add(LEVEL_FIRST, "made"), quantization=SUM, share=0.1),
+    "add a level": Case(Add(WITH_LEVEL, "made"), quantization=SUM),
+    "add to a level": Case(Add(LEVEL_FIRST, "made"), quantization=SUM),
     "subtract": Case(Subtract(BOTH, "made"), quantization=SUM),
-    "subtract a level": Case(Subtract(WITH_LEVEL, "made"), quantization=SUM, share=0.1),
-    "subtract from a level": Case(Subtract(LEVEL_FIRST, "made"), quantization=SUM, share=0.1),
+    "subtract a level": Case(Subtract(WITH_LEVEL, "made"), quantization=SUM),
+    "subtract from a level": Case(Subtract(LEVEL_FIRST, "made"), quantization=SUM),
     "multiply": Case(Multiply(BOTH, "made"), quantization=PRODUCT, share=0.01),
-    "multiply by a level": Case(Multiply(WITH_LEVEL, "made"), quantization=PRODUCT, share=0.2),
-    "multiply a level": Case(Multiply(LEVEL_FIRST, "made"), quantization=PRODUCT, share=0.2),
+    "multiply by a level": Case(Multiply(WITH_LEVEL, "made"), quantization=PRODUCT, share=0.01),
+    "multiply a level": Case(Multiply(LEVEL_FIRST, "made"), quantization=PRODUCT, share=0.01),
     "multiply levels": Case(Multiply(("level", "mean"), "made"), quantization=PRODUCT),
-    "another scale": Case(Requantize("first", "made"), quantization=SUM),
+    "another scale": Case(Requantize("first", "made"), quantization=SUM, share=0.01),
     "another zero point": Case(
         Requantize("first", "made"), quantization=replace(FIRST, zero_point=9)
     ),
     "relu": Case(ReLU("first", "made")),
-    "leaky relu": Case(LeakyReLU("first", "made", 0.2), quantization=BENT),
-    "leaky relu of slope 0": Case(LeakyReLU("first", "made", 0.0), quantization=BENT),
-    "prelu": Case(PReLU("first", "made", SLOPES, 1 / 128), quantization=BENT),
+    "leaky relu": Case(LeakyReLU("first", "made", 0.2), quantization=BENT, share=0.06),
+    "leaky relu of slope 0.9": Case(LeakyReLU("first", "made", 0.9), quantization=SUM, share=0.03),
+    "prelu": Case(PReLU("first", "made", SLOPES, 1 / 128), quantization=BENT, share=0.005),
     "sigmoid": Case(Sigmoid("first", "made"), quantization=SIGMOID),
-    "square root": Case(
-        SquareRoot("positive", "made"), quantization=quantization(0.01, -128), share=0.4
-    ),
+    "square root": Case(SquareRoot("positive", "made"), quantization=quantization(0.01, -128)),
     "max pool 3": Case(Pool2D("first", "made", "max", 3)),
     "max pool 5": Case(Pool2D("first", "made", "max", 5)),
-    "average pool 3": Case(Pool2D("first", "made", "average", 3), share=0.01),
+    "average pool 3": Case(Pool2D("first", "made", "average", 3), share=0.03),
     "average pool 5": Case(Pool2D("first", "made", "average", 5), share=0.01),
-    "global pool": Case(GlobalAveragePool("first", "made"), quantization=quantization(0.02, 3)),
+    "global pool": Case(
+        GlobalAveragePool("first", "made"), quantization=quantization(0.02, 3), share=0.1
+    ),
     "concat": Case(Concat(("first", "other", "first"), "made"), 3 * CHANNELS),
     "concat of means": Case(Concat(("mean", "mean"), "made"), 2 * CHANNELS),
     "slice": Case(Slice("first", "made", 1), 3),
@@ -163,9 +164,9 @@ CASES = {
     "depth to space": Case(DepthToSpace("nine", "made", 3), 2),
     "nearest x2": Case(Resize("first", "made", 2, "nearest")),
     "nearest x3": Case(Resize("first", "made", 3, "nearest")),
-    "bilinear x2": Case(Resize("first", "made", 2, "bilinear"), share=0.05),
+    "bilinear x2": Case(Resize("first", "made", 2, "bilinear")),
     "bilinear x3": Case(Resize("first", "made", 3, "bilinear")),
-    "bilinear x4": Case(Resize("first", "made", 4, "bilinear"), share=0.02),
+    "bilinear x4": Case(Resize("first", "made", 4, "bilinear")),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -176,14 +177,16 @@ def integer_network(case: Case) -> Graph:
     int8["both"] = TensorType(2 * CHANNELS, "int8", FIRST)
     int8["nine"] = TensorType(3 * CHANNELS, "int8", FIRST)
     int8["second"] = int8["level"] = TensorType(CHANNELS, "int8", SECOND)
-    int8["rectified"] = int8["positive"] = TensorType(CHANNELS, "int8", FIRST)
+    int8["positive"] = TensorType(CHANNELS, "int8", POSITIVE)
     # The same integers with another meaning, so that no rounding comes in here.
     ones = np.ones((1, 1, CHANNELS), np.int8)
     zeros = np.zeros(CHANNELS, np.int32)
-    ratio = np.full(CHANNELS, np.float32(SECOND.scale / FIRST.scale))
 
-    def rescale(source: str, output: str) -> Operator:
-        return DepthwiseConv2D(source, output, ones, zeros, ratio)
+    def rescale(source: str, output: str, relu: bool = False) -> Operator:
+        after = int8[output].quantization
+        assert after is not None
+        ratio = np.full(CHANNELS, np.float32(after.scale / FIRST.scale))
+        return DepthwiseConv2D(source, output, ones, zeros, ratio, relu)
 
     before: list[Operator] = [
         Requantize("images", "both"),
@@ -192,8 +195,7 @@ def integer_network(case: Case) -> Graph:
         rescale("other", "second"),
         GlobalAveragePool("first", "mean"),
         rescale("mean", "level"),
-        ReLU("first", "rectified"),
-        GlobalAveragePool("rectified", "positive"),
+        rescale("mean", "positive", relu=True),
         Tile("first", "nine", 3),
     ]
     wanted = set(case.operator.inputs)
@@ -276,21 +278,22 @@ def test_floats_are_those_of_the_graph(case: Case) -> None:
 
 
 @every_case
-def test_integers_are_those_that_are_meant(case: Case) -> None:
+def test_integers_are_those_of_the_graph(case: Case) -> None:
     graph = integer_network(case)
     meaning = graph.tensors["upscaled"].quantization
     assert meaning is not None
     free = write_onnx(graph)
     onnx.checker.check_model(onnx.load_from_string(free))
-    different = []
+    off = []
     for size in SIZES:
         images = noise(size)
+        expected = run_graph(graph, images)
         values = run_graph(real(graph), numbers(images, unsigned(FIRST)))
-        expected = np.clip(np.rint(values / meaning.scale) + meaning.zero_point, 0, 255)
+        meant = np.clip(np.rint(values / meaning.scale) + meaning.zero_point, 0, 255)
         for data in (free, write_onnx(graph, size=size)):
             made = run(data, images)
             assert (made.dtype, made.shape) == (np.uint8, expected.shape)
-            distance = np.abs(made - expected)
-            assert distance.max() <= 1
-            different.append((distance > 0).ravel())
-    assert np.concatenate(different).mean() <= case.share
+            assert np.abs(made - meant).max() <= 1
+            off.append(np.abs(made.astype(int) - expected).ravel())
+    assert np.concatenate(off).max() <= 1
+    assert np.concatenate(off).mean() <= case.share
