@@ -241,7 +241,6 @@ class _Writer:
         }
         if groups > 1:
             attributes["group"] = groups
-            attributes["group"] = groups
         made = f"{output}/linear" if self._needs_relu(conv) else output
         stored_weights = self._constant(f"{output}/weights", weights)
         bias = self._constant(f"{output}/bias", conv.bias)
