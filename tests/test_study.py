@@ -13,6 +13,7 @@ from anchorsr.evaluate import evaluate
 from anchorsr.finetune import quantize_run
 from anchorsr.images import Picture, write_picture
 from anchorsr.study import run_at_every_size, run_study
+from anchorsr.tail_study import CALIBRATED, OURS, PUBLISHED, UNSCALED, WRAPPED
 from anchorsr.tflite import write_tflite
 from anchorsr.training import Machine
 
@@ -103,6 +104,16 @@ def test_the_command_writes_what_it_prints(
     assert f"{report['study'][0]['float_psnr']['pictures']:.3f}" in printed
     assert run([*command, "--json", str(target)]) == 1  # it exists
     assert "exists already" in capsys.readouterr().err
+
+
+def test_other_ends_of_the_network_are_scored(recipes: list[Path], tmp_path: Path) -> None:
+    target = tmp_path / "study.json"
+    command = ["study", str(recipes[1]), "--runs", str(tmp_path), "--rounds", "1", "--tails"]
+    assert run([*command, "--engine", "litert", "--json", str(target)]) == 0
+    report = json.loads(target.read_text())
+    scores = {row["method"]: row["psnr_rgb"] for row in report["tails"]["narrow"]}
+    assert scores[OURS] == report["study"][0]["calibrated_psnr"]["pictures"]
+    assert scores.keys() == {OURS, PUBLISHED, CALIBRATED, UNSCALED, WRAPPED}
 
 
 def test_a_wrong_engine_or_recipe_is_one_line(

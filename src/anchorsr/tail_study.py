@@ -19,7 +19,7 @@ Nothing is trained after calibration.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.operators import Clip, Quantization, Requantize
 from anchorsr.quantize import apply_quantization
+from anchorsr.runs import read_run
 from anchorsr.scales import (
     PICTURE,
     Ranges,
@@ -45,14 +46,13 @@ UNSCALED, WRAPPED = "bytes as made", "wrapped"
 _PUBLISHED_SUM = Quantization(1.25, -128)
 
 
-def measure_tails(
-    run: Path, folders: Sequence[Path], *, on_picture: Callable[[str], None] | None = None
-) -> list[Score]:
-    """The score of each tail of a finished run on each test set, by the exact executor.
+def measure_tails(run: Path, *, on_picture: Callable[[str], None] | None = None) -> list[Score]:
+    """The score of each tail of a finished run on each of its validation sets, executed exactly.
 
     The border of the scores is the factor. Raises what `finetune.calibrate_run` and
     `evaluate.evaluate` raise.
     """
+    folders = [Path(name) for name in read_run(run).validation.folders]
     graph, ranges = calibrate_run(run)
     methods = {name: _integer_method(one) for name, one in quantize_tails(graph, ranges).items()}
     methods[WRAPPED] = _wrapped_method(graph)

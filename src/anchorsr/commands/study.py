@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from anchorsr.choosing import installed_engines
-from anchorsr.commands.options import Force, Threads
+from anchorsr.commands.options import Force, Threads, print_scores
 from anchorsr.commands.training import training_machine
 from anchorsr.engines import ENGINES
 from anchorsr.errors import needs
@@ -41,6 +41,12 @@ def study_command(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="A file for all figures as JSON.")
     ] = None,
+    tails: Annotated[
+        bool,
+        typer.Option(
+            "--tails", help="Other ends of the integer networks as well: scales, and no clip."
+        ),
+    ] = False,
     mixed_precision: Annotated[
         bool, typer.Option("--mixed-precision", help="bfloat16 where it is safe.")
     ] = False,
@@ -57,6 +63,8 @@ def study_command(
         anchorsr study recipes/studies/residual_*.toml
 
         anchorsr study recipes/studies/fsrcnn.toml recipes/studies/residual_anchor.toml
+
+        anchorsr study recipes/studies/residual_anchor.toml --tails
     """
     for name in engines or []:
         if name not in ENGINES:
@@ -65,6 +73,7 @@ def study_command(
         check_free(json_file, overwrite=force)
     with needs("PyTorch", "train"):
         from anchorsr.study import run_study
+        from anchorsr.tail_study import measure_tails
     with training_bars("Training") as callbacks:
         rows = run_study(
             recipes,
@@ -78,10 +87,15 @@ def study_command(
         )
     _print_quality(rows)
     _print_latency(rows)
+    ends = {row.run: measure_tails(runs / row.run) for row in rows} if tails else {}
+    for run, scores in ends.items():
+        print(f"The ends of {run}, calibrated only:")
+        print_scores(scores)
     if json_file is not None:
         report = {
             "machine": describe_machine(),
             "study": [dataclasses.asdict(row) for row in rows],
+            "tails": {run: [dataclasses.asdict(one) for one in ends[run]] for run in ends},
         }
         text = json.dumps(report, indent=1, allow_nan=False)
         publish(f"{text}\n".encode(), json_file, overwrite=force)
