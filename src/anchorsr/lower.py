@@ -437,4 +437,4 @@ def _to_nhwc(kernel: torch.Tensor) -> Array:
 
 
 def _to_array(tensor: torch.Tensor) -> Array:
-    return np.array(tensor.detach().float().cpu())
+    return tensor.detach().float().cpu().numpy().copy()
