@@ -228,7 +228,7 @@ MAKERS: dict[str, Callable[[Maker], Graph]] = {
     "slice": _plain(Slice("x", "y", 3), 4),
     "tile": _plain(Tile("x", "y", 3), 3 * CHANNELS),
     "ReLU": _plain(ReLU("x", "y")),
-    "LeakyReLU": _rescaled(LeakyReLU("x", "y", 0.3125)),
+    "LeakyReLU": _rescaled(LeakyReLU("x", "y", 0.3)),
     "PReLU": _prelu,
     "sigmoid": _sigmoid,
     "square root": _square_root,

@@ -159,6 +159,12 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "LeakyReLU's slope has a scale 0.001 times": lambda: chain(
         [int8(4), int8(4)], LeakyReLU("a", "b", 0.001)
     ),
+    "PReLU has a scale 256 times": lambda: chain(
+        [int8(4, 256.0), int8(4)], PReLU("a", "b", np.ones(4, np.int8), 1.0)
+    ),
+    "PReLU's slopes has a scale 1e-10 times": lambda: chain(
+        [int8(4), int8(4)], PReLU("a", "b", np.ones(4, np.int8), float(np.float32(1e-10)))
+    ),
     "Requantize has a scale 0.00195 times": lambda: chain(
         [int8(4, 2.0**-9), int8(4)], Requantize("a", "b")
     ),

@@ -156,6 +156,25 @@ def test_integers_are_those_of_litert_in_every_bit(name: str) -> None:
         np.testing.assert_array_equal(run_litert(data, images), run_graph(graph, images))
 
 
+def large(name: str, seed: int, height: int, width: int) -> None:
+    maker = Maker(seed, integer=True)
+    graph, images = INTEGER_MAKERS[name](maker), maker.images(height, width)
+    images = np.maximum(images, np.int8(60))  # so that sums grow
+    data = write_tflite(graph, size=(height, width))
+    np.testing.assert_array_equal(run_litert(data, images), run_graph(graph, images))
+
+
+def test_a_mean_whose_sum_float32_does_not_hold_is_that_of_litert() -> None:
+    for seed in range(4):
+        large("global pool", seed, 401, 601)
+
+
+@pytest.mark.parametrize("name", ["bilinear x2", "bilinear x3"])
+def test_places_far_from_the_corner_are_those_of_litert(name: str) -> None:
+    large(name, 0, 1, 5000)
+    large(name, 0, 5000, 1)
+
+
 @pytest.mark.parametrize("integer", [False, True], ids=["float", "integer"])
 @pytest.mark.parametrize("name", INTEGER_MAKERS)
 def test_reading_returns_what_was_written(name: str, integer: bool) -> None:

@@ -27,6 +27,7 @@ from graphs import (
     run_litert,
     with_power_of_two_scales,
 )
+from single import FIXED, INTEGER_MAKERS, MAKERS, Maker
 
 
 def run_compiled(model: CompiledModel, images: np.ndarray) -> np.ndarray:
@@ -187,11 +188,13 @@ def unpacked(data: bytes) -> Any:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
 
 
-def changed(change: Any, graph: Graph | None = None) -> bytes:
+def changed(
+    change: Any, graph: Graph | None = None, *, size: tuple[int, int] | None = None
+) -> bytes:
     """A file in which `change(model, subgraph)` was done to the unpacked model."""
     import flatbuffers
 
-    model = unpacked(write_tflite(graph or integer_graph(0)))
+    model = unpacked(write_tflite(graph or integer_graph(0), size=size))
     change(model, model.subgraphs[0])
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -283,6 +286,129 @@ def test_a_file_that_no_graph_can_hold_is_refused_in_one_line(message: str) -> N
     with pytest.raises(GraphError, match=message) as caught:
         read_tflite(changed(FOREIGN[message]))
     assert "\n" not in str(caught.value)
+
+
+def options_of(kind: str, **options: Any) -> Any:
+    """Sets options of the first operator of a kind."""
+
+    def change(model: Any, _: Any) -> None:
+        for name, value in options.items():
+            setattr(of_kind(model, kind).builtinOptions, name, value)
+
+    return change
+
+
+def constant_of(kind: str, place: int, values: list[int]) -> Any:
+    """Changes the int32 numbers of a constant of the first operator of a kind."""
+
+    def change(model: Any, subgraph: Any) -> None:
+        tensor = subgraph.tensors[of_kind(model, kind).inputs[place]]
+        tensor.shape = [len(values)]
+        model.buffers[tensor.buffer].data = np.array(values, np.int32).view(np.uint8)
+
+    return change
+
+
+def quantization_of(kind: str, place: int, **fields: Any) -> Any:
+    def change(model: Any, subgraph: Any) -> None:
+        tensor = subgraph.tensors[of_kind(model, kind).inputs[place]]
+        for name, value in fields.items():
+            setattr(tensor.quantization, name, value)
+
+    return change
+
+
+# By the message: an operator of `single`, and what is changed in its file.
+FOREIGN_OPERATORS = {
+    "DEPTHWISE_CONV_2D has a stride": (
+        "depthwise 3x3",
+        options_of("DEPTHWISE_CONV_2D", strideH=2),
+    ),
+    "DEPTHWISE_CONV_2D makes several channels": (
+        "depthwise 3x3",
+        options_of("DEPTHWISE_CONV_2D", depthMultiplier=2),
+    ),
+    "DEPTHWISE_CONV_2D has weights without one scale": (
+        "depthwise 3x3",
+        quantization_of("DEPTHWISE_CONV_2D", 1, quantizedDimension=0),
+    ),
+    "TRANSPOSE_CONV has VALID": ("transposed 9x9, 3", options_of("TRANSPOSE_CONV", padding=1)),
+    "TRANSPOSE_CONV has VALID padding or two": (
+        "transposed 9x9, 3",
+        options_of("TRANSPOSE_CONV", strideW=2),
+    ),
+    "TRANSPOSE_CONV has a fused": (
+        "transposed 9x9, 3",
+        options_of("TRANSPOSE_CONV", fusedActivationFunction=1),
+    ),
+    r"TRANSPOSE_CONV makes \[15, 14\] from \[5, 7\]": (
+        "transposed 9x9, 3",
+        constant_of("TRANSPOSE_CONV", 0, [1, 15, 14, 5]),
+    ),
+    "SUB has a fused": ("subtract", options_of("SUB", fusedActivationFunction=1)),
+    "MUL has a fused": ("multiply", options_of("MUL", fusedActivationFunction=1)),
+    "SLICE takes something else": ("slice", constant_of("SLICE", 1, [0, 1, 0, 3])),
+    "SLICE .* some channels": ("slice", constant_of("SLICE", 2, [-1, 2, -1, 4])),
+    "TILE repeats something else": ("tile", constant_of("TILE", 1, [1, 3, 1, 1])),
+    "PRELU has slopes without one scale": ("PReLU", quantization_of("PRELU", 1, zeroPoint=[1])),
+    "AVERAGE_POOL_2D has a stride": (
+        "average pool 3",
+        options_of("AVERAGE_POOL_2D", strideW=2),
+    ),
+    "MAX_POOL_2D has a stride, two sizes": (
+        "max pool 3",
+        options_of("MAX_POOL_2D", filterWidth=5),
+    ),
+    "MEAN over something else": ("global pool", constant_of("MEAN", 1, [2, 3])),
+    "MEAN .* not keeping them": ("global pool", options_of("MEAN", keepDims=False)),
+    "RESIZE_BILINEAR with pixel centres": (
+        "bilinear x2",
+        options_of("RESIZE_BILINEAR", halfPixelCenters=False),
+    ),
+    "RESIZE_NEAREST_NEIGHBOR with pixel centres": (
+        "nearest",
+        options_of("RESIZE_NEAREST_NEIGHBOR", alignCorners=True),
+    ),
+    r"RESIZE_NEAREST_NEIGHBOR makes \[15, 28\]": (
+        "nearest",
+        constant_of("RESIZE_NEAREST_NEIGHBOR", 1, [15, 28]),
+    ),
+    "SQRT is not followed by": (
+        "square root",
+        lambda _, subgraph: subgraph.operators.pop(),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", FOREIGN_OPERATORS)
+def test_an_operator_that_no_graph_can_hold_is_refused(message: str) -> None:
+    name, change = FOREIGN_OPERATORS[message]
+    graph = MAKERS[name](Maker(0, integer=True))
+    with pytest.raises(GraphError, match=message) as caught:
+        read_tflite(changed(change, graph, size=(5, 7)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_an_operator_whose_output_size_is_stored_needs_a_size(name: str) -> None:
+    for integer in (False, True):
+        with pytest.raises(GraphError, match=r"write it for one size \(size=\)"):
+            write_tflite(MAKERS[name](Maker(0, integer=integer)))
+
+
+@pytest.mark.parametrize("name", INTEGER_MAKERS)
+def test_integers_stay_integers_and_nothing_is_turned(name: str) -> None:
+    """Only a square root is computed in floats, and that of 1x1 tensors."""
+    model = unpacked(write_tflite(INTEGER_MAKERS[name](Maker(0, integer=True)), size=(5, 7)))
+    kinds = {code: kind for kind, code in vars(schema.BuiltinOperator).items()}
+    operators = {kinds[code.builtinCode] for code in model.operatorCodes}
+    assert not operators & {"TRANSPOSE", "RESHAPE", "CUSTOM"}
+    floats = [
+        tensor.shape.tolist()
+        for tensor in model.subgraphs[0].tensors
+        if tensor.type == schema.TensorType.FLOAT32
+    ]
+    assert floats == ([[1, 1, 1, 8]] * 2 if name == "square root" else [])
 
 
 @pytest.mark.parametrize("missing", ["MAXIMUM", "MINIMUM"])

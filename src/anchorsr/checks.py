@@ -47,6 +47,7 @@ SIGMOID_OUTPUT = Quantization(1 / 256, -128)
 _SUM_RATIOS = (2.0**-10, 2.0**8)
 _PRODUCT_RATIOS = (2.0**-16, 2.0**8)
 _RESCALE_RATIOS = (2.0**-8, float(np.nextafter(np.float32(2.0**7), np.float32(2.0**8))))
+_SLOPE_RATIOS = (2.0**-30, 2.0**8)
 
 # Numbers go through these as they are.
 _MOVES = (Concat, DepthToSpace, Minimum, Pool2D, ReLU, Resize, Slice, Tile)
@@ -202,6 +203,10 @@ def _check_scales(
         _check_ratio(
             "LeakyReLU's slope", scales[0] / output * np.float32(operator.slope), _RESCALE_RATIOS
         )
+    elif isinstance(operator, PReLU):
+        _check_ratio(kind, scales[0] / output, _RESCALE_RATIOS)
+        slope_scale = np.float32(operator.slope_scale or 1)
+        _check_ratio("PReLU's slopes", scales[0] / output * slope_scale, _SLOPE_RATIOS)
     elif isinstance(operator, Requantize) and scales[0] != output:
         if "uint8" in (sources[0].dtype, target.dtype):
             raise GraphError(f"Requantize from or to uint8 keeps the scale, {output}")

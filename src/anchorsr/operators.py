@@ -227,11 +227,14 @@ class Multiply:
 
 @dataclass(frozen=True)
 class LeakyReLU:
-    """Values below zero multiplied by `slope`."""
+    """Values below zero multiplied by `slope`, which is rounded to float32."""
 
     input: str
     output: str
     slope: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slope", float(np.float32(self.slope)))
 
     @property
     def inputs(self) -> tuple[str, ...]:
