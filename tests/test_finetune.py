@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
 from anchorsr.quantize import apply_quantization
 from anchorsr.recipes import Recipe, parse_table
+from anchorsr.release import release
 from anchorsr.scales import choose_quantization, observe_ranges
 from anchorsr.tflite import write_tflite
+from anchorsr.tflite_summary import fixed_size
 from anchorsr.training import Machine, Progress, to_tensor, train
 from graphs import picture
 
@@ -101,6 +104,44 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     train(parse_table(Recipe, table, ""), root / "run", machine=Machine(threads=1))
     return root / "run"
+
+
+NETWORKS = {
+    "feature_space": {"name": "residual_form", "form": "feature_space", "channels": 4, "body": 1},
+    "bilinear": {"name": "residual_form", "form": "bilinear", "channels": 4, "body": 0},
+    "fsrcnn": {"name": "fsrcnn"},
+}
+
+
+def run_of(network: dict[str, Any], finished_run: Path, folder: Path) -> Path:
+    """As `finished_run`, of another network."""
+    table = json.loads((finished_run / "run.json").read_text())["recipe"]
+    table |= {"network": network, "schedule": {"steps": 1}}
+    table["quantization"]["schedule"] = {"steps": 2}
+    train(parse_table(Recipe, table, ""), folder, machine=Machine(threads=1))
+    return folder
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_network_is_quantized_to_a_file_that_is_exact(
+    name: str, finished_run: Path, tmp_path: Path
+) -> None:
+    run = run_of(NETWORKS[name], finished_run, tmp_path / "run")
+    graph = quantize_run(run, machine=Machine(threads=1))
+    images = picture(4, 9, 13)
+    engine = load_engine(write_tflite(graph, size=(9, 13)), threads=1)
+    np.testing.assert_array_equal(engine(images), run_graph(graph, images))
+
+
+def test_a_network_that_needs_a_size_is_released_with_one(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(NETWORKS["bilinear"], finished_run, tmp_path / "run")
+    monkeypatch.setattr("anchorsr.release.FIXED_SIZE", (8, 12))
+    scores = release(run, tmp_path / "model.tflite", machine=Machine(threads=1))
+    assert fixed_size((tmp_path / "model.tflite").read_bytes()) == (8, 12)
+    floating, integer = (score.psnr_rgb for score in scores)
+    assert abs(floating - integer) < 0.5
 
 
 def quantized(run: Path, stop_at: int | None = None) -> bytes:

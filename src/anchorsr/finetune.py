@@ -21,7 +21,7 @@ from anchorsr.lower import lower
 from anchorsr.quantize import apply_quantization
 from anchorsr.runs import load_weights, read_record, read_run
 from anchorsr.scales import Ranges, choose_quantization, observe_ranges
-from anchorsr.tflite import write_tflite
+from anchorsr.tflite import needs_size, write_tflite
 from anchorsr.training import Machine, Progress, fit
 
 INTEGER_FOLDER = "integer"
@@ -49,6 +49,7 @@ def quantize_run(
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
         return calibrated
+    data = write_tflite(calibrated, size=(1, 1) if needs_size(calibrated) else None)
     # Integers need float32 as it is: no mixed precision, and no TF32 in cuDNN.
     torch.backends.cudnn.allow_tf32 = False
     trained, _ = fit(
@@ -58,7 +59,7 @@ def quantize_run(
         ),
         folder / INTEGER_FOLDER,
         machine=dataclasses.replace(machine, mixed_precision=False),
-        origin=hashlib.sha256(write_tflite(calibrated)).hexdigest(),
+        origin=hashlib.sha256(data).hexdigest(),
         on_loading=on_loading,
         on_progress=on_progress,
     )

@@ -101,6 +101,8 @@ def quantize_command(
 
     The integers are calibrated and then trained themselves (the recipe's [quantization]). The
     file appears only after LiteRT gave the same bytes as the integer arithmetic.
+    Networks that end in a transposed convolution or enlarge the picture itself are written for
+    pictures of 360x640, because the format stores such sizes.
 
     Examples:
 

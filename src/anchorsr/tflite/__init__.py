@@ -11,12 +11,13 @@ such a file is refused, never approximated.
 
 from anchorsr.tflite.reader import read_tflite
 from anchorsr.tflite.schema import INPUT_NAME, OUTPUT_NAME, SIGNATURE, schema_module
-from anchorsr.tflite.writer import write_tflite
+from anchorsr.tflite.writer import needs_size, write_tflite
 
 __all__ = [
     "INPUT_NAME",
     "OUTPUT_NAME",
     "SIGNATURE",
+    "needs_size",
     "read_tflite",
     "schema_module",
     "write_tflite",

@@ -86,6 +86,11 @@ def write_tflite(
     return _Writer(graph, size).file(description)
 
 
+def needs_size(graph: Graph) -> bool:
+    """True for a graph that no file of every size can hold: the format stores sizes."""
+    return any(isinstance(op, TransposedConv2D | Resize) for op in graph.operators)
+
+
 def _packed(schema: ModuleType, model: Any) -> bytes:
     flatbuffers = import_module("flatbuffers")
 
