@@ -55,7 +55,7 @@ def measure_tails(
     """
     graph, ranges = calibrate_run(run)
     methods = {name: _integer_method(one) for name, one in quantize_tails(graph, ranges).items()}
-    methods[WRAPPED] = _wrapped_method(graph)
+    methods[WRAPPED] = wrap_around(graph)
     return [
         evaluate_method(method, name, folder, factor=graph.factor, on_picture=on_picture)
         for folder in folders
@@ -87,6 +87,20 @@ def quantize_tails(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
     return {**tails, UNSCALED: _ending_as_made(tails[CALIBRATED])}
 
 
+def wrap_around(graph: Graph) -> Method:
+    """A float graph less its clip, whose values are rounded and taken modulo 256."""
+    last = graph.operators[-1]
+    if isinstance(last, Clip):
+        tensors = {name: kind for name, kind in graph.tensors.items() if name != last.output}
+        graph = Graph(graph.name, tensors, graph.operators[:-1], graph.input, last.input)
+
+    def method(lr: np.ndarray) -> np.ndarray:
+        values = np.rint(run_graph(graph, lr[None].astype(np.float32))[0])
+        return np.asarray(values.astype(np.int64).astype(np.uint8))  # modulo 256
+
+    return method
+
+
 def _tail(graph: Graph) -> set[str]:
     """The output and the tensors that only change place on the way to it, such as the sum."""
     fixed = fixed_quantizations(graph)
@@ -114,16 +128,3 @@ def _ending_as_made(graph: Graph) -> Graph:
 
 def _integer_method(graph: Graph) -> Method:
     return lambda lr: run_graph(graph, lr[None])[0]
-
-
-def _wrapped_method(graph: Graph) -> Method:
-    last = graph.operators[-1]
-    if isinstance(last, Clip):
-        tensors = {name: kind for name, kind in graph.tensors.items() if name != last.output}
-        graph = Graph(graph.name, tensors, graph.operators[:-1], graph.input, last.input)
-
-    def method(lr: np.ndarray) -> np.ndarray:
-        values = np.rint(run_graph(graph, lr[None].astype(np.float32))[0])
-        return np.asarray(values.astype(np.int64).astype(np.uint8))  # modulo 256
-
-    return method
