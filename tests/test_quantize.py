@@ -13,7 +13,8 @@ from anchorsr.errors import DataError, GraphError
 from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
-from anchorsr.networks import ABPN, ABPNConfig
+from anchorsr.metrics import psnr
+from anchorsr.networks import ABPN, ABPNConfig, build_network
 from anchorsr.operators import Add, Conv2D, Quantization
 from anchorsr.quantize import BIAS_LIMIT, apply_quantization, quantize, quantize_weights
 from anchorsr.scales import PICTURE, RESIDUAL, choose_quantization, observe_ranges, tensor_roles
@@ -156,3 +157,19 @@ def test_an_integer_graph_is_not_quantized_again(pictures: list[npt.NDArray[np.u
     chosen = choose_quantization(graph, observe_ranges(graph, pictures, 100))
     with pytest.raises(GraphError, match="quantized already"):
         apply_quantization(apply_quantization(graph, chosen), chosen)
+
+
+@pytest.mark.parametrize("name", ["fsrcnn", "edsr", "carn", "idn", "imdn", "latticenet"])
+def test_published_networks_lose_little(name: str) -> None:
+    """As they start: what they make of a picture before training is of no other use."""
+    torch.manual_seed(0)
+    graph = lower(build_network({"name": name}), name=name)
+    image = smooth_picture(20, 16)
+    expected = np.clip(run_graph(graph, image[None].astype(np.float32)), 0, 255)
+    actual = run_graph(quantize(graph, [image], percentile=100), image[None])
+    assert psnr(expected[0], actual[0], border=0) > 30
+
+
+def smooth_picture(height: int, width: int) -> npt.NDArray[np.uint8]:
+    rows, columns, colors = np.mgrid[0:height, 0:width, 0:3]
+    return np.rint(127 + 80 * np.sin(rows / 3 + colors) * np.cos(columns / 4)).astype(np.uint8)
