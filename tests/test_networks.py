@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anchorsr.errors import GraphError, RecipeError
+from anchorsr.errors import RecipeError
 from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
@@ -64,19 +64,6 @@ def test_parameter_count_is_the_published_one(factor: int, count: int) -> None:
     # Lowering collapses the expanded kernels; the anchor's copies are not counted.
     graph = lower(build_network({"name": "abpn", "factor": factor}), name="abpn")
     assert graph.parameter_count == count
-
-
-@pytest.mark.parametrize("factor", [2, 3, 4])
-@pytest.mark.parametrize(("colors", "weights", "count"), [(1, 12_464, 12_809), (3, 24_336, 24_683)])
-def test_fsrcnn_has_the_published_weights(
-    factor: int, colors: int, weights: int, count: int
-) -> None:
-    network = build_network({"name": "fsrcnn", "factor": factor, "colors": colors})
-    kernels = [weight for weight in network.parameters() if weight.ndim == 4]
-    assert sum(kernel.numel() for kernel in kernels) == weights  # one colour: the paper's
-    assert parameter_count(network) == count
-    images = noise(5, 7, channels=colors)
-    assert network(images).shape == (1, colors, 5 * factor, 7 * factor)
 
 
 def test_published_network_costs_what_the_paper_says() -> None:
@@ -254,75 +241,6 @@ def test_lowering_leaves_the_network_as_it_was() -> None:
     assert network.training
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
-
-
-class Custom(nn.Module):
-    """A network whose forward is given, with one convolution and a few other modules."""
-
-    def __init__(self, forward) -> None:
-        super().__init__()
-        self.convolution = layers.Conv3x3(3, 3, expansion=0)
-        self.relu = nn.ReLU()
-        self.gate = nn.Sigmoid()
-        self.usual = nn.Conv2d(3, 3, 3, padding=1)
-        self.scale = nn.Parameter(torch.ones(()))
-        self.compute = forward
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.compute(self, images)
-
-
-@pytest.mark.parametrize(
-    ("forward", "message"),
-    [
-        (lambda self, x: self.gate(self.convolution(x)), "the module gate is a Sigmoid"),
-        (lambda self, x: self.usual(x), "the module usual is a Conv2d"),
-        (lambda self, x: self.convolution(x) * 2, "the operator mul"),
-        (lambda self, x: x * self.scale, "the operator scale"),
-        (lambda self, x: self.convolution(x).relu(), "the operator relu"),
-        (lambda self, x: torch.sigmoid(x), "the operator sigmoid"),
-        (lambda self, x: torch.cat([x, x], 1), "the operator cat"),
-        (lambda self, x: x + 1.5, r"the operator add \(add\) is lowered for two tensors"),
-        (lambda self, x: 1.5 + x, r"the operator add \(add\) is lowered for two tensors"),
-        (lambda self, x: self.relu(x), "the ReLU relu does not follow a convolution"),
-        (
-            lambda self, x: (lambda made: made + self.relu(made))(self.convolution(x)),
-            "the ReLU relu does not follow a convolution",
-        ),
-        (lambda self, x: (self.convolution(x), x), "returns one tensor"),
-        (lambda self, x: x if x.mean() > 9 else self.convolution(x), "Custom cannot be lowered"),
-    ],
-)
-def test_what_a_graph_cannot_hold_is_named(forward, message: str) -> None:
-    with pytest.raises(GraphError, match=message):
-        lower(Custom(forward), name="custom")
-
-
-def test_network_of_two_inputs_is_refused() -> None:
-    class Two(nn.Module):
-        def forward(self, images: Tensor, other: Tensor) -> Tensor:
-            return images + other
-
-    with pytest.raises(GraphError, match="one tensor, and other is another"):
-        lower(Two(), name="two")
-
-
-@pytest.mark.parametrize(
-    "forward",
-    [
-        lambda self, x: x + x,
-        lambda self, x: x,
-        lambda self, x: self.convolution(x) + x,
-        lambda self, x: self.relu(self.convolution(self.relu(self.convolution(x)))),
-        lambda self, x: self.relu(self.relu(self.convolution(x))),
-    ],
-)
-def test_unusual_networks_are_lowered_too(forward) -> None:
-    torch.manual_seed(0)
-    network = Custom(forward)
-    images = noise(7, 5)
-    made = run_graph(lower(network, name="custom"), to_nhwc(images))
-    np.testing.assert_allclose(made, to_nhwc(network(images)), rtol=0, atol=1e-3)
 
 
 def test_grey_network_is_lowered_with_its_channels() -> None:

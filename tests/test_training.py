@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from anchorsr.errors import CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.images import Picture, write_picture
@@ -254,6 +255,31 @@ def test_a_missing_validation_folder_is_told_at_the_start(pictures: Path, tmp_pa
     with pytest.raises(DataError, match="nowhere"):
         train(wanted, tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run").exists()
+
+
+def test_statistics_of_batch_normalization_are_those_of_training(
+    pictures: Path, tmp_path: Path
+) -> None:
+    wanted = recipe(
+        pictures,
+        network={"name": "srresnet", "channels": 4, "blocks": 1},
+        schedule={"steps": 4},
+        validation={"folders": [str(pictures)], "every": 2},
+    )
+    train(wanted, tmp_path, machine=ONE_THREAD)
+    network = load_weights(tmp_path)
+    seen = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert seen
+    for module in seen:  # validation has added nothing to them
+        assert module.num_batches_tracked == 4
+        assert module.running_mean.any()
+        assert not module.training
+
+
+def test_a_network_for_one_colour_is_refused(pictures: Path, tmp_path: Path) -> None:
+    wanted = recipe(pictures, network={"name": "fsrcnn", "colors": 1})
+    with pytest.raises(RecipeError, match=r"network\.colors is 3 in a recipe"):
+        train(wanted, tmp_path, machine=ONE_THREAD)
 
 
 def test_the_record_holds_the_whole_recipe(pictures: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from anchorsr.checks import check_operator, extent_of
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
 from anchorsr.networks import layers
@@ -86,9 +87,9 @@ class _Tracer(fx.Tracer):
 class _Builder:
     def __init__(self, network: nn.Module, channels: int) -> None:
         self._network = network
-        self._channels = channels
         self._operators: dict[str, Operator] = {}  # by the tensor that each makes
-        self._tensors: dict[str, TensorType] = {}
+        self._tensors = {"images": TensorType(channels, "float32")}
+        self._extents = {"images": 1}
         self._names: dict[fx.Node, str] = {}
         self._parts: dict[fx.Node, list[tuple[int, int]]] = {}  # first channel and how many
         self._output = ""
@@ -101,7 +102,7 @@ class _Builder:
         if node.op == "placeholder":
             if self._names:
                 raise GraphError(f"a network takes one tensor, and {node.name} is another")
-            self._make(node, "images", self._channels)
+            self._names[node] = "images"
         elif node.op == "output":
             result = node.args[0]
             if not isinstance(result, fx.Node) or result in self._parts:
@@ -113,14 +114,18 @@ class _Builder:
             add_function = _FUNCTIONS[node.target]
             add_function(self, node)
         else:
-            raise self._refusal(node, "cannot be lowered")
+            raise self._refusal(node)
 
-    def _refusal(self, node: fx.Node, why: str) -> GraphError:
-        """An error that tells where in the network the operator stands."""
-        target = getattr(node.target, "__name__", str(node.target))
-        modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
-        inside = f" in the module {modules[-1]}" if modules else ""
-        return GraphError(f"the operator {target} ({node.name}){inside} {why}")
+    def _refusal(self, node: fx.Node, why: str = "") -> GraphError:
+        """An error that tells what stands where in the network."""
+        if node.op == "call_module":
+            module = self._network.get_submodule(str(node.target))
+            what = f"the module {node.target} ({type(module).__name__})"
+        else:
+            what = f"the operator {getattr(node.target, '__name__', node.target)} ({node.name})"
+            paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+            what += f" in the module {paths[-1]}" if paths else ""
+        return GraphError(f"{what} cannot be lowered" + (f": {why}" if why else ""))
 
     # Modules
 
@@ -128,7 +133,7 @@ class _Builder:
         source = self._source(node)
         channels = self._tensors[source].channels
         if getattr(module, "inplace", False) and len(node.all_input_nodes[0].users) > 1:
-            raise _unlike(node, module, "whose input is read elsewhere, so it must not be inplace")
+            raise self._refusal(node, "inplace, and its input is read elsewhere")
         made: Operator
         if isinstance(module, nn.ReLU):
             self._add_relu(node)
@@ -174,14 +179,14 @@ class _Builder:
             return SquareRoot(source, node.name)
         if isinstance(module, layers.Clip):
             return Clip(source, node.name, 0.0, 255.0)
-        raise _unlike(node, module, "which cannot be lowered")
+        raise self._refusal(node)
 
     def _add_convolution(self, node: fx.Node, conv: nn.Conv2d) -> None:
         kept = tuple(side // 2 for side in conv.kernel_size)
         if conv.padding not in ("same", kept) or any(side % 2 == 0 for side in conv.kernel_size):
-            raise _unlike(node, conv, "whose kernel is not odd, or not padded by half of it")
+            raise self._refusal(node, "its kernel is not odd, or not padded by half of it")
         if conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
-            raise _unlike(node, conv, "with a stride, dilation or padding other than zeros")
+            raise self._refusal(node, "it has a stride, a dilation, or padding other than zeros")
         kernel, bias = _running(conv)
         source = self._source(node)
         made: Operator
@@ -202,9 +207,7 @@ class _Builder:
             or conv.dilation != (1, 1)
             or conv.groups != 1
         ):
-            raise _unlike(
-                node, conv, "whose output is not stride times as large, or that has groups"
-            )
+            raise self._refusal(node, "its output is not stride times as large, or it has groups")
         kernel, bias = _running(conv)
         weights = _to_array(kernel).transpose(1, 2, 3, 0)  # (in, out, H, W) to (out, H, W, in)
         # The operator cuts the same off on every side; where PyTorch cuts one less at the end,
@@ -215,7 +218,7 @@ class _Builder:
 
     def _add_normalization(self, node: fx.Node, module: nn.BatchNorm2d) -> None:
         if module.running_mean is None or module.running_var is None:
-            raise _unlike(node, module, "without statistics of its own")
+            raise self._refusal(node, "it has no statistics of its own")
         scale = 1 / torch.sqrt(module.running_var + module.eps)
         shift = -module.running_mean * scale
         if module.affine:
@@ -235,11 +238,10 @@ class _Builder:
         else:
             plain &= module.dilation in (1, (1, 1)) and not module.return_indices
         if not plain:
-            raise _unlike(
+            raise self._refusal(
                 node,
-                module,
-                "which is lowered with stride 1, an odd size, half of it as padding, and a mean"
-                " over what is inside the picture",
+                "only stride 1, an odd size, half of it as padding, and a mean over what is inside"
+                " the picture can be",
             )
         return Pool2D(self._source(node), node.name, "average" if average else "max", size)
 
@@ -248,7 +250,7 @@ class _Builder:
     def _arguments(self, node: fx.Node, *names: str) -> list[Any]:
         """What the function is called with, in this order; None where that is not said."""
         if len(node.args) > len(names) or node.kwargs.keys() - set(names):
-            raise self._refusal(node, f"is lowered with {', '.join(names)} only")
+            raise self._refusal(node, f"it is given more than {', '.join(names)}")
         given = dict(zip(names, node.args, strict=False)) | node.kwargs
         return [given.get(name) for name in names]
 
@@ -265,17 +267,17 @@ class _Builder:
         elif kind is Multiply:
             self._multiply(node, right if isinstance(left, fx.Node) else left)
         else:
-            raise self._refusal(node, "is lowered for two tensors only")
+            raise self._refusal(node, "only two tensors can be")
 
     def _add_quotient(self, node: fx.Node) -> None:
         divided, number = self._arguments(node, "input", "other")
         if not isinstance(divided, fx.Node) or not isinstance(number, int | float) or not number:
-            raise self._refusal(node, "is lowered for a tensor and a number only")
+            raise self._refusal(node, "only a tensor by a number can be")
         self._multiply(node, 1 / number)
 
     def _multiply(self, node: fx.Node, number: Any) -> None:
         if not isinstance(number, int | float):
-            raise self._refusal(node, "is lowered for tensors and numbers only")
+            raise self._refusal(node, "only tensors and numbers can be")
         channels = self._tensors[self._source(node)].channels
         scale = np.full(channels, number, np.float32)
         self._scale(node, scale, np.zeros(channels, np.float32))
@@ -283,7 +285,7 @@ class _Builder:
     def _add_square(self, node: fx.Node) -> None:
         _, exponent = self._arguments(node, "input", "exponent")
         if exponent != (None if node.target in (torch.square, "square") else 2):
-            raise self._refusal(node, "is lowered for the exponent 2 only")
+            raise self._refusal(node, "only the exponent 2 can be")
         source = self._source(node)
         made = Multiply((source, source), node.name)
         self._append(node, made, self._tensors[source].channels)
@@ -291,7 +293,7 @@ class _Builder:
     def _add_mean(self, node: fx.Node) -> None:
         _, dim, keepdim = self._arguments(node, "input", "dim", "keepdim")
         if dim not in ((2, 3), [2, 3], (-2, -1), [-2, -1]) or keepdim is not True:
-            raise self._refusal(node, "is lowered over (2, 3) with keepdim=True only")
+            raise self._refusal(node, "only over (2, 3) with keepdim=True can it be")
         source = self._source(node)
         made = GlobalAveragePool(source, node.name)
         self._append(node, made, self._tensors[source].channels)
@@ -299,7 +301,7 @@ class _Builder:
     def _add_concat(self, node: fx.Node) -> None:
         tensors, dim = self._arguments(node, "tensors", "dim")
         if not isinstance(tensors, list | tuple) or dim not in (1, -3):
-            raise self._refusal(node, "is lowered for a list, along dimension 1, only")
+            raise self._refusal(node, "only a list along dimension 1 can be")
         names = tuple(self._name(node, tensor) for tensor in tensors)
         channels = sum(self._tensors[name].channels for name in names)
         self._append(node, Concat(names, node.name), channels)
@@ -309,7 +311,7 @@ class _Builder:
         _, size, dim = self._arguments(node, "input", "size", "dim")
         channels = self._tensors[self._source(node)].channels
         if dim not in (1, -3) or not isinstance(size, int | list | tuple):
-            raise self._refusal(node, "is lowered along dimension 1 only")
+            raise self._refusal(node, "only along dimension 1 can it be")
         if isinstance(size, int):
             if node.target in (torch.chunk, "chunk"):
                 size = -(-channels // size)
@@ -329,10 +331,10 @@ class _Builder:
             whole, wanted, *rest = index if isinstance(index, tuple) else (index, None)
             taken = range(self._tensors[source].channels)
             if not isinstance(wanted, slice) or any(i != slice(None) for i in (whole, *rest)):
-                raise self._refusal(node, "is lowered for ranges of channels only")
+                raise self._refusal(node, "only a range of channels can be")
             taken = taken[wanted]
             if taken.step != 1 or not taken:
-                raise self._refusal(node, "is lowered for ranges of channels only")
+                raise self._refusal(node, "only a range of channels can be")
             start, count = taken.start, len(taken)
         self._append(node, Slice(source, node.name, start), count)
 
@@ -340,7 +342,7 @@ class _Builder:
 
     def _add_relu(self, node: fx.Node) -> None:
         if node.kwargs.get("inplace") and len(node.all_input_nodes[0].users) > 1:
-            raise self._refusal(node, "must not be inplace, as its input is read elsewhere")
+            raise self._refusal(node, "inplace, and its input is read elsewhere")
         before = self._sole_maker(node)
         if isinstance(before, Conv2D | DepthwiseConv2D):
             self._operators[before.output] = dataclasses.replace(before, relu=True)
@@ -372,11 +374,15 @@ class _Builder:
 
     def _append(self, node: fx.Node, operation: Operator, channels: int) -> None:
         self._operators[node.name] = operation
-        self._make(node, node.name, channels)
-
-    def _make(self, node: fx.Node, name: str, channels: int) -> None:
-        self._names[node] = name
-        self._tensors[name] = TensorType(channels, "float32")
+        self._names[node] = node.name
+        try:
+            self._tensors[node.name] = TensorType(channels, "float32")
+            sources = [self._tensors[name] for name in operation.inputs]
+            check_operator(operation, sources, self._tensors[node.name])
+            extents = [self._extents[name] for name in operation.inputs]
+            self._extents[node.name] = extent_of(operation, extents)
+        except GraphError as error:
+            raise self._refusal(node, str(error)) from error
 
     def _source(self, node: fx.Node) -> str:
         """The first tensor that the node reads."""
@@ -384,7 +390,7 @@ class _Builder:
 
     def _name(self, node: fx.Node, tensor: Any) -> str:
         if tensor not in self._names:
-            raise self._refusal(node, "reads what is not one tensor")
+            raise self._refusal(node, "it reads what is not one tensor")
         return self._names[tensor]
 
 
@@ -417,10 +423,6 @@ def _table() -> Mapping[Any, Callable[[_Builder, fx.Node], None]]:
 _FUNCTIONS = _table()
 
 
-def _unlike(node: fx.Node, module: nn.Module, why: str) -> GraphError:
-    return GraphError(f"the module {node.target} is a {type(module).__name__}, {why}")
-
-
 def _running(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[torch.Tensor, Array]:
     """The kernel, and the bias as an array, zeros where there is none."""
     if isinstance(conv, layers.Convolution | layers.TransposedConvolution):
@@ -437,4 +439,4 @@ def _to_nhwc(kernel: torch.Tensor) -> Array:
 
 
 def _to_array(tensor: torch.Tensor) -> Array:
-    return np.array(tensor.detach().float().cpu())
+    return tensor.detach().float().cpu().numpy().copy()
