@@ -105,6 +105,10 @@ LAYERS = [
     "anchorsr.end_to_end",
     "anchorsr.growth",
     "anchorsr.plots",
+    "anchorsr.probe_graphs",
+    "anchorsr.probe",
+    "anchorsr.probe_network",
+    "anchorsr.studies",
     # faces
     "anchorsr",
     "anchorsr.terminal",
@@ -116,6 +120,7 @@ LAYERS = [
     "anchorsr.commands.challenge",
     "anchorsr.commands.training",
     "anchorsr.commands.benchmark",
+    "anchorsr.commands.probe",
     "anchorsr.commands",
     "anchorsr.cli",
     "anchorsr.__main__",

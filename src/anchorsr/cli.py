@@ -13,7 +13,16 @@ from typing import Annotated
 import typer
 
 from anchorsr import __version__
-from anchorsr.commands import benchmark, challenge, compare, models, pictures, training, video
+from anchorsr.commands import (
+    benchmark,
+    challenge,
+    compare,
+    models,
+    pictures,
+    probe,
+    training,
+    video,
+)
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.files import reason
 from anchorsr.terminal import complain, console, give_up_stdout, prepare_streams
@@ -63,6 +72,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command_function in _COMMANDS.items():
     # Without arguments `models` lists them and `benchmark` runs; the others print their help.
     app.command(_name, no_args_is_help=_name not in ("models", "benchmark"))(_command_function)
+
+app.add_typer(probe.probe_app, name="probe")
 
 
 def main() -> None:
@@ -117,5 +128,7 @@ _GOES_ON = "; the same command goes on from the last checkpoint"
 
 
 def _command(arguments: list[str]) -> list[str]:
-    """The name of the command that is called, alone; nothing if there is none."""
+    """The name of the command that is called, alone or below `probe`; nothing if there is none."""
+    if arguments[:1] == ["probe"]:
+        return arguments[: 1 + (arguments[1:2] in (["operators"], ["network"]))]
     return [name for name in arguments[:1] if name in _COMMANDS]
