@@ -109,6 +109,7 @@ LAYERS = [
     "anchorsr.probe",
     "anchorsr.probe_network",
     "anchorsr.studies",
+    "anchorsr.report",
     # faces
     "anchorsr",
     "anchorsr.terminal",

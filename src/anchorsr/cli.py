@@ -68,6 +68,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": models.export_command,
     "challenge": challenge.challenge_command,
     "benchmark": benchmark.benchmark_command,
+    "report": probe.report_command,
 }
 for _name, _command_function in _COMMANDS.items():
     # Without arguments `models` lists them and `benchmark` runs; the others print their help.

@@ -21,6 +21,7 @@ import numpy as np
 from anchorsr.engines import load_engine
 from anchorsr.errors import BenchmarkError, GraphError, ModelError
 from anchorsr.graph import Graph
+from anchorsr.onnx import write_onnx
 from anchorsr.probe_graphs import (
     PICTURE,
     OperatorClass,
@@ -269,8 +270,9 @@ def prepare_call(
     """Runs a graph on an input of that height and width, without copies in and out."""
     source = graph.tensors[graph.input]
     dtype = np.uint8 if source.quantization else np.float32
+    write = write_onnx if engine == "onnxruntime" else write_tflite
     loaded = load_engine(
-        write_tflite(graph, size=size),
+        write(graph, size=size),
         name=engine,
         threads=threads,
         dtype=dtype,

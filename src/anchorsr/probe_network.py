@@ -98,16 +98,6 @@ def median_error(rows: Sequence[Prediction]) -> float | None:
     return float(np.median([abs(ratio - 1) for ratio in ratios])) if ratios else None
 
 
-def network_names() -> list[str]:
-    """What can be named beside files: the shipped models and, with PyTorch, the networks."""
-    shipped = [model.path.stem for model in list_models()]
-    try:
-        from anchorsr.networks import NETWORKS
-    except ModuleNotFoundError:
-        return shipped
-    return [*NETWORKS, *shipped]
-
-
 def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Network:
     """A network of `networks.NETWORKS` with random weights and its own defaults, a shipped model
     or a `.tflite` file.
@@ -117,9 +107,34 @@ def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Net
     """
     shipped = {key for model in list_models() for key in (model.name, model.path.stem)}
     if Path(name).suffix == ".tflite" or name in shipped:
-        graph = read_model(model_path(name))[1]
-    else:
-        graph = _random_network(name)
+        return as_network(name, read_model(model_path(name))[1], precisions)
+    return random_network(name, {"name": name}, precisions)
+
+
+def random_network(
+    name: str, options: Mapping[str, Any], precisions: Sequence[Precision] = PRECISIONS
+) -> Network:
+    """What a recipe's [network] table describes, with random weights; ranges from one picture.
+
+    Raises BenchmarkError for an unknown network, what `networks.build_network`, `lower` and
+    `quantize` raise, and MissingDependencyError without PyTorch.
+    """
+    with needs("PyTorch", "train"):
+        import torch
+
+        from anchorsr.lower import lower
+        from anchorsr.networks import NETWORKS, build_network
+    if options["name"] not in NETWORKS:
+        there = ", ".join([*NETWORKS, *(model.path.stem for model in list_models())])
+        raise BenchmarkError(f"no network {options['name']!r}; there are: {there}")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        graph = lower(build_network(options), name=name)
+    return as_network(name, graph, precisions)
+
+
+def as_network(name: str, graph: Graph, precisions: Sequence[Precision]) -> Network:
+    """A graph in each precision that is wanted, made from the one that it has."""
     graphs: dict[Precision, Graph] = {}
     for precision in precisions:
         if (precision == "int8") == graph.is_integer:
@@ -129,19 +144,6 @@ def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Net
         else:
             graphs[precision] = dequantize(graph)
     return Network(name, graphs)
-
-
-def _random_network(name: str) -> Graph:
-    with needs("torch", "train"):
-        import torch
-
-        from anchorsr.lower import lower
-        from anchorsr.networks import NETWORKS, build_network
-    if name not in NETWORKS:
-        raise BenchmarkError(f"no network {name!r}; there are: {', '.join(network_names())}")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return lower(build_network({"name": name}), name=name)
 
 
 def choose_size(graph: Graph) -> tuple[int, int]:

@@ -37,6 +37,7 @@ from anchorsr.probe_network import (
     load_network,
     measure_networks,
 )
+from anchorsr.report import write_report
 from anchorsr.studies import (
     Grid,
     claim_grid,
@@ -203,6 +204,40 @@ def network_command(
     write_json({"machine": machine, "networks": made}, json_file, force)
     if plot is not None:
         _publish_plot(draw_predictions(rows, machine["processor"]), plot, force)
+
+
+def report_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .md file to write.")],
+    minutes: Annotated[
+        float, typer.Option(min=0.0, max=10_000.0, help="How long to measure, about.")
+    ] = 10.0,
+    residual: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file with the PSNR of the residual forms, for their table."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Measure operators, networks, residual forms and challenge scores, as time allows, and
+    write one page.
+
+    Plots are written beside it. What there was no time for is named on the page.
+
+    Example:
+
+        anchorsr report -o docs/studies.md --minutes 60
+    """
+    found = write_report(
+        output,
+        minutes=minutes,
+        residual=residual,
+        overwrite=force,
+        on_piece=lambda name: remark(f"measuring {name}"),
+    )
+    for line in found.failed:
+        remark(f"failed: {line}")
+    if found.left_out:
+        remark(f"no time for {len(found.left_out)} pieces; the page names them")
+    print(output)
 
 
 def _read(precisions: list[str] | None) -> list[Precision]:
