@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from anchorsr.engines import load_engine
+from anchorsr.engines import Number, load_engine
 from anchorsr.errors import BenchmarkError, GraphError, ModelError
 from anchorsr.graph import Graph
 from anchorsr.onnx import write_onnx
@@ -40,6 +40,7 @@ REFERENCE = "conv3x3"
 # An operator is affordable that takes at most this share of the reference's time.
 AFFORDABLE = 0.5
 _REPEATS = 4
+_NUMBERS: dict[str, Number] = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
 _FACTOR = 3
 
 
@@ -57,15 +58,19 @@ class Residual:
 
 @dataclass(frozen=True)
 class Probe:
-    """A graph to be timed: an operator so many times in a row, or a residual's tail."""
+    """A graph to be timed: an operator so many times in a row, or a residual's tail.
+
+    file_edges: takes and gives what a network's file does, uint8 and not int8.
+    """
 
     of: OperatorClass | Residual
     count: int = 1
+    file_edges: bool = False
 
     def graph(self, precision: Precision) -> Graph:
         if isinstance(self.of, Residual):
             return tail_graph(self.of.form, self.of.channels, precision, factor=_FACTOR)
-        return operator_graph(self.of, precision, count=self.count)
+        return operator_graph(self.of, precision, count=self.count, file_edges=self.file_edges)
 
     @property
     def extent(self) -> int:
@@ -224,14 +229,17 @@ def cost_terms(of: OperatorClass | Residual) -> Terms:
     return combine(parts)
 
 
-def edge_terms(channels: int, extent: int, *, convolves: bool) -> Terms:
+def edge_terms(
+    channels: int, extent: int, *, convolves: bool = False, file_edges: bool = False
+) -> Terms:
     """The edges of a graph: one operator that keeps the shape, less what that operator takes.
 
     convolves: between convolutions, for which an engine may have a layout of its own.
     """
-    kind, size = ("DepthwiseConv2D", 3) if convolves else ("Add", 1)
-    keeps = OperatorClass(kind, channels, channels, extent, size)
-    return combine([({Probe(keeps): 1.0}, 1.0), (cost_terms(keeps), -1.0)])
+    kind = "Conv2D" if convolves else "Add"
+    keeps = OperatorClass(kind, channels, channels, extent)
+    whole = {Probe(keeps, file_edges=file_edges): 1.0}
+    return combine([(whole, 1.0), (cost_terms(keeps), -1.0)])
 
 
 def combine(parts: Iterable[tuple[Terms, float]]) -> Terms:
@@ -269,7 +277,7 @@ def prepare_call(
 ) -> Callable[[], object]:
     """Runs a graph on an input of that height and width, without copies in and out."""
     source = graph.tensors[graph.input]
-    dtype = np.uint8 if source.quantization else np.float32
+    dtype = _NUMBERS[source.dtype]
     write = write_onnx if engine == "onnxruntime" else write_tflite
     loaded = load_engine(
         write(graph, size=size),
@@ -280,7 +288,7 @@ def prepare_call(
     )
     picture = natural_picture(*size)
     repeated = np.tile(picture, (1, 1, -(-source.channels // PICTURE)))
-    images = np.ascontiguousarray(repeated[None, :, :, : source.channels], dtype)
+    images = np.ascontiguousarray(repeated[None, :, :, : source.channels]).astype(dtype)
     return loaded.prepare(images)
 
 

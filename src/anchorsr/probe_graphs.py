@@ -160,9 +160,12 @@ def classify(operator: Operator, graph: Graph) -> OperatorClass | None:
     return OperatorClass(kind, *widths, **common)
 
 
-def operator_graph(operator: OperatorClass, precision: Precision, *, count: int = 1) -> Graph:
+def operator_graph(
+    operator: OperatorClass, precision: Precision, *, count: int = 1, file_edges: bool = False
+) -> Graph:
     """A graph that applies an operator `count` times, each time to what came before.
 
+    file_edges: an integer graph takes and gives uint8, as a network's file does, and not int8.
     An operator over two tensors reads the last two. Raises GraphError for one that cannot be
     applied to its own output, if more than once, and for one that the precision does not have.
     """
@@ -173,7 +176,7 @@ def operator_graph(operator: OperatorClass, precision: Precision, *, count: int 
         quantization = _RECTIFIED
     elif operator.kind == "Sigmoid":
         quantization = _SIGMOID
-    chain = Chain(operator.inputs, precision, quantization)
+    chain = Chain(operator.inputs, precision, quantization, file_edges=file_edges)
     if operator.detail == "gate":
         chain.gate = chain.append(
             lambda source, name: GlobalAveragePool(source, name), operator.inputs
@@ -229,15 +232,22 @@ def tail_graph(form: Tail, channels: int, precision: Precision, *, factor: int =
 class Chain:
     """Collects operators, each of which reads what the one before it made."""
 
-    def __init__(self, channels: int, precision: Precision, quantization: Quantization) -> None:
+    def __init__(
+        self,
+        channels: int,
+        precision: Precision,
+        quantization: Quantization,
+        *,
+        file_edges: bool = False,
+    ) -> None:
         self._integer = precision == "int8"
+        self._file_edges = file_edges and self._integer
         self._generator = np.random.default_rng(0)
-        self._tensors: dict[str, TensorType] = {}
+        self._tensors = {"images": self._edge(channels, quantization)}
         self._operators: list[Operator] = []
         self.gate = ""  # a 1×1 tensor for those that want one
-        self._tensors["images"] = self._edge(channels, quantization)
         self.first = self.last = "images"
-        if self._integer:
+        if self._file_edges:
             self.append(Requantize, channels, quantization)
             self.first = self.last
 
@@ -303,7 +313,7 @@ class Chain:
 
     def graph(self, name: str) -> Graph:
         last = self._tensors[self.last]
-        if self._integer:
+        if self._file_edges:
             assert last.quantization is not None
             made = self._edge(last.channels, last.quantization)
             operators = (*self._operators, Requantize(self.last, "made"))
@@ -311,9 +321,10 @@ class Chain:
         return Graph(name, self._tensors, self._operators, "images", self.last)
 
     def _edge(self, channels: int, quantization: Quantization) -> TensorType:
-        """uint8 that means what int8 of a quantization does, or float32."""
         if not self._integer:
             return TensorType(channels, "float32")
+        if not self._file_edges:
+            return TensorType(channels, "int8", quantization)
         shifted = Quantization(quantization.scale, quantization.zero_point + 128)
         return TensorType(channels, "uint8", shifted)
 

@@ -176,7 +176,8 @@ def network_terms(graph: Graph) -> Terms:
 
 def _edges(graph: Graph) -> Terms:
     """Half of the edges of a graph as large as the input, half of one as the output."""
-    return combine((edge_terms(PICTURE, e, convolves=False), 0.5) for e in (1, graph.factor))
+    edges = [edge_terms(PICTURE, e, file_edges=graph.is_integer) for e in (1, graph.factor)]
+    return combine((terms, 0.5) for terms in edges)
 
 
 def count_network_turns(networks: Sequence[Network], settings: int, rounds: int) -> int:
