@@ -40,6 +40,8 @@ REFERENCE = "conv3x3"
 # An operator is affordable that takes at most this share of the reference's time.
 AFFORDABLE = 0.5
 _REPEATS = 4
+# Enough for threads to fall asleep that spun after the call before, which was of the same engine.
+PAUSE_S = 0.01
 _NUMBERS: dict[str, Number] = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
 _FACTOR = 3
 
@@ -381,7 +383,7 @@ def _measure(
     if failures:
         return next(iter(failures.values()))
     try:
-        times = take_turns(calls, rounds=setting.rounds, on_call=on_call)
+        times = take_turns(calls, rounds=setting.rounds, pause_s=PAUSE_S, on_call=on_call)
     except ModelError as error:
         return str(error)
     return Measured(sum_terms(terms, times), sum_terms({Probe(of): 1.0}, times))

@@ -20,6 +20,7 @@ from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs
 from anchorsr.graph import Graph
 from anchorsr.models import list_models, model_path, read_model
 from anchorsr.probe import (
+    PAUSE_S,
     PRECISIONS,
     Setting,
     Terms,
@@ -36,7 +37,7 @@ from anchorsr.samples import natural_picture
 from anchorsr.timing import Times, take_turns
 
 # A network with random weights gets its ranges from one made picture of this size.
-_CALIBRATION = (48, 64)
+_CALIBRATION = (24, 32)
 # Sizes to choose from, and how many multiplications are few enough for seconds and not minutes.
 _SIZES = ((360, 640), (180, 320), (90, 160), (45, 80), (24, 40))
 _MOST_MACS = 25e9
@@ -226,7 +227,7 @@ def _predict(
         calls[_WHOLE] = prepare_call(
             graph, engine=setting.engine, threads=setting.threads, size=setting.size
         )
-        times = take_turns(calls, rounds=setting.rounds, on_call=on_call)
+        times = take_turns(calls, rounds=setting.rounds, pause_s=PAUSE_S, on_call=on_call)
     except (GraphError, ModelError) as error:
         return Prediction(**common, failure=str(error))
     low, high = times[_WHOLE].quartiles

@@ -200,7 +200,7 @@ def _network_pieces(found: Findings) -> list[Piece]:
 
     with needs("PyTorch", "train"):
         from anchorsr.networks import NETWORKS
-    return [piece(name) for name in NETWORKS]
+    return [piece(name) for name in NETWORKS if name != "residual_form"]  # a study of its own
 
 
 def _residual_pieces(found: Findings) -> list[Piece]:
