@@ -19,6 +19,7 @@ from anchorsr.commands import (
     compare,
     models,
     pictures,
+    probe,
     study,
     training,
     video,
@@ -69,10 +70,13 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": models.export_command,
     "challenge": challenge.challenge_command,
     "benchmark": benchmark.benchmark_command,
+    "report": probe.report_command,
 }
 for _name, _command_function in _COMMANDS.items():
     # Without arguments `models` lists them and `benchmark` runs; the others print their help.
     app.command(_name, no_args_is_help=_name not in ("models", "benchmark"))(_command_function)
+
+app.add_typer(probe.probe_app, name="probe")
 
 
 def main() -> None:
@@ -127,5 +131,7 @@ _GOES_ON = "; the same command goes on from the last checkpoint"
 
 
 def _command(arguments: list[str]) -> list[str]:
-    """The name of the command that is called, alone; nothing if there is none."""
+    """The name of the command that is called, alone or below `probe`; nothing if there is none."""
+    if arguments[:1] == ["probe"]:
+        return arguments[: 1 + (arguments[1:2] in (["operators"], ["network"]))]
     return [name for name in arguments[:1] if name in _COMMANDS]

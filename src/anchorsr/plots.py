@@ -1,4 +1,4 @@
-"""A plot as SVG: points of several series over a logarithmic axis, joined where they belong.
+"""Plots as SVG over a logarithmic axis: points joined where they belong, and rows of points.
 
 Written out by hand, which spares a large dependency for one picture.
 """
@@ -6,7 +6,7 @@ Written out by hand, which spares a large dependency for one picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -37,6 +37,15 @@ _MARKERS = (
     ("#CC79A7", "diamond"),
     ("#E69F00", "circle"),
 )
+# For engines in two precisions each: the precision by the shape.
+_ROW_MARKERS = (
+    ("#0072B2", "circle"),
+    ("#0072B2", "square"),
+    ("#D55E00", "circle"),
+    ("#D55E00", "square"),
+    ("#009E73", "circle"),
+    ("#009E73", "square"),
+)
 
 
 def draw_scatter(
@@ -49,11 +58,7 @@ def draw_scatter(
     series = list(dict.fromkeys(point.series for point in points))
     markers = {name: _MARKERS[index % len(_MARKERS)] for index, name in enumerate(series)}
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
-        f' width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="13">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        _text(_LEFT, 28, title, size=17),
-        _text(_LEFT, 50, subtitle, fill="#555"),
+        *_frame(_HEIGHT, title, subtitle),
         *axes.draw(x_label, y_label),
         *_draw_groups(points, axes),
     ]
@@ -63,10 +68,83 @@ def draw_scatter(
         bar = f'<line x1="{axes.x(point.low):.1f}" x2="{axes.x(point.high):.1f}"'
         parts.append(f'{bar} y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="2"/>')
         parts.append(_marker(x, y, colour, shape))
-    for index, name in enumerate(series):
-        x, y = _WIDTH - _RIGHT + 30, _TOP + 10 + index * 22
-        parts += [_marker(x, y, *markers[name]), _text(x + 14, y + 4, name)]
+    parts += _legend(markers)
     return "\n".join([*parts, "</svg>", ""])
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A marker in the row of that name, with a bar from `low` to `high`."""
+
+    row: str
+    series: str
+    x: float
+    low: float
+    high: float
+
+
+_ROW = 22  # the height of one
+_ROWS_LEFT = 170
+
+
+def draw_rows(
+    marks: Sequence[Mark], *, title: str, subtitle: str, x_label: str, least: float
+) -> str:
+    """One row for each name in the order they come, a marker in it for each series, as SVG.
+
+    least: what is smaller stands at the left edge, which a logarithmic axis must have.
+    Raises ValueError without marks.
+    """
+    if not marks:
+        raise ValueError("a plot needs at least one mark")
+    rows = list(dict.fromkeys(mark.row for mark in marks))
+    series = list(dict.fromkeys(mark.series for mark in marks))
+    markers = {name: _ROW_MARKERS[index % len(_ROW_MARKERS)] for index, name in enumerate(series)}
+    right, bottom = _WIDTH - _RIGHT, _TOP + _ROW * len(rows)
+    high = max(least, *(mark.high for mark in marks)) * 1.25
+    scale = (right - _ROWS_LEFT) / math.log(high / least)
+
+    def place(value: float) -> float:
+        return _ROWS_LEFT + scale * math.log(max(value, least) / least)
+
+    height = max(bottom, _TOP + _ROW * len(series)) + 60
+    parts = _frame(height, title, subtitle)
+    for value in _log_ticks(least, high):
+        x = place(value)
+        parts.append(f'<path d="M{x:.1f} {_TOP}V{bottom}" stroke="#e4e4e4"/>')
+        parts.append(_text(x, bottom + 20, f"{value:g}", anchor="middle"))
+    middles = {name: _TOP + _ROW * (index + 0.5) for index, name in enumerate(rows)}
+    for name, y in middles.items():
+        parts.append(f'<path d="M{_ROWS_LEFT} {y:.1f}H{right}" stroke="#f2f2f2"/>')
+        parts.append(_text(_ROWS_LEFT - 10, y + 4, name, anchor="end"))
+    for mark in marks:
+        colour, shape = markers[mark.series]
+        y = middles[mark.row]
+        bar = f'<line x1="{place(mark.low):.1f}" x2="{place(mark.high):.1f}"'
+        parts.append(f'{bar} y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="2"/>')
+        parts.append(_marker(place(mark.x), y, colour, shape))
+    parts.append(f'<path d="M{_ROWS_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#333"/>')
+    parts.append(_text((_ROWS_LEFT + right) / 2, bottom + 44, x_label, anchor="middle"))
+    parts += _legend(markers)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _frame(height: int, title: str, subtitle: str) -> list[str]:
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}"'
+        f' width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="13">',
+        f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
+        _text(_LEFT, 28, title, size=17),
+        _text(_LEFT, 50, subtitle, fill="#555"),
+    ]
+
+
+def _legend(markers: Mapping[str, tuple[str, str]]) -> list[str]:
+    parts = []
+    for index, (name, marker) in enumerate(markers.items()):
+        x, y = _WIDTH - _RIGHT + 30, _TOP + 10 + index * 22
+        parts += [_marker(x, y, *marker), _text(x + 14, y + 4, name)]
+    return parts
 
 
 class _Axes:

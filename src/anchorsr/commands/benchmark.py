@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,19 +17,28 @@ from anchorsr.benchmark import (
     is_network,
     measure_speed,
 )
-from anchorsr.choosing import installed_engines
-from anchorsr.commands.options import Factor, Force, parse_size
+from anchorsr.commands.options import (
+    STANDARD_OUTPUT,
+    Engines,
+    Factor,
+    Force,
+    JsonFile,
+    ThreadCounts,
+    check_outputs,
+    choose_engines,
+    choose_threads,
+    parse_size,
+    write_json,
+)
 from anchorsr.end_to_end import EndToEnd, count_end_to_end_turns, measure_end_to_end
-from anchorsr.engines import ENGINES, default_threads
 from anchorsr.errors import OutputError
-from anchorsr.files import check_free, publish
+from anchorsr.files import publish
 from anchorsr.growth import Growth, count_growth_turns, measure_growth
 from anchorsr.machine import describe_machine
 from anchorsr.plots import Point, draw_scatter
 from anchorsr.terminal import bar, print_table, remark
 
 _TEST_SET = "BSD100"
-_STANDARD_OUTPUT = "-"
 
 
 def benchmark_command(
@@ -43,31 +51,14 @@ def benchmark_command(
         ),
     ] = None,
     factor: Factor = 3,
-    engines: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--engine",
-            help=f"One of {', '.join(ENGINES)}; all that are installed by default. May be given"
-            " several times.",
-        ),
-    ] = None,
-    threads: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=0,
-            max=1024,
-            help="Processor threads, 0 for all; 1 and all by default. May be given several times.",
-        ),
-    ] = None,
+    engines: Engines = None,
+    threads: ThreadCounts = None,
     size: Annotated[str, typer.Option(help="Height x width of the input.")] = "360x640",
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Turns of every case.")] = 10,
     growth: Annotated[
         bool, typer.Option("--growth", help="Time and memory from 64x64 to 4000x6000 as well.")
     ] = False,
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", help="A file for all figures as JSON; - prints them instead."),
-    ] = None,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None, typer.Option(help="An .svg file to write: quality against time.")
     ] = None,
@@ -95,12 +86,10 @@ def benchmark_command(
         anchorsr benchmark --growth --json speed.json --plot speed.svg
     """
     names = models or default_models(factor)
-    chosen = _check_engines(engines)
-    counts = sorted({count or default_threads() for count in threads or [1, 0]})
+    chosen = choose_engines(engines)
+    counts = choose_threads(threads)
     height_and_width = parse_size(size)
-    printed = json_file == _STANDARD_OUTPUT
-    target = None if json_file is None or printed else Path(json_file)
-    _check_outputs(target, plot, force)
+    check_outputs(json_file, plot, force)
 
     test_set = _TEST_SET if images is None else images.resolve().name
     quality: dict[str, float] = {}
@@ -119,7 +108,7 @@ def benchmark_command(
         grown = measure_growth(networks, threads=counts[-1], **common) if growth else []
 
     machine = describe_machine()
-    if not printed:
+    if json_file != STANDARD_OUTPUT:
         _print_speeds(speeds)
         _print_end_to_end(whole)
         _print_growth(grown)
@@ -129,29 +118,9 @@ def benchmark_command(
         "end_to_end": [dataclasses.asdict(row) for row in whole],
         "growth": [dataclasses.asdict(row) for row in grown],
     }
-    text = json.dumps(report, indent=1, allow_nan=False)
-    if printed:
-        print(text)
-    elif target is not None:
-        publish(f"{text}\n".encode(), target, overwrite=force)
+    write_json(report, json_file, force)
     if plot is not None:
         _write_plot(plot, speeds, quality, test_set, machine["processor"], force)
-
-
-def _check_engines(engines: list[str] | None) -> list[str]:
-    for name in engines or []:
-        if name not in ENGINES:
-            raise typer.BadParameter(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
-    return list(dict.fromkeys(engines or installed_engines()))
-
-
-def _check_outputs(target: Path | None, plot: Path | None, force: bool) -> None:
-    """Minutes of measuring should not end with a name that cannot be written."""
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise OutputError(f"{plot} does not end with .svg, which is what a plot is written as")
-    for path in (target, plot):
-        if path is not None:
-            check_free(path, overwrite=force)
 
 
 def _print_speeds(rows: list[Speed]) -> None:

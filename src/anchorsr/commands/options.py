@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from anchorsr.choosing import AUTO
-from anchorsr.engines import ENGINES
+from anchorsr.choosing import AUTO, installed_engines
+from anchorsr.engines import ENGINES, default_threads
+from anchorsr.errors import OutputError
 from anchorsr.evaluate import Score
+from anchorsr.files import check_free, publish
 from anchorsr.terminal import print_table
 
 Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
@@ -46,6 +50,63 @@ Verbose = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        help=f"One of {', '.join(ENGINES)}; all that are installed by default. May be given"
+        " several times.",
+    ),
+]
+ThreadCounts = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--threads",
+        min=0,
+        max=1024,
+        help="Processor threads, 0 for all; 1 and all by default. May be given several times.",
+    ),
+]
+STANDARD_OUTPUT = "-"
+JsonFile = Annotated[
+    str | None,
+    typer.Option(
+        "--json", help=f"A file for all figures as JSON; {STANDARD_OUTPUT} prints them instead."
+    ),
+]
+
+
+def choose_engines(names: list[str] | None) -> list[str]:
+    """Those that are named, or all that are installed."""
+    for name in names or []:
+        if name not in ENGINES:
+            raise typer.BadParameter(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
+    return list(dict.fromkeys(names or installed_engines()))
+
+
+def choose_threads(counts: list[int] | None) -> list[int]:
+    """Those that are given, 0 meaning all; one and all by default."""
+    return sorted({count or default_threads() for count in counts or [1, 0]})
+
+
+def check_outputs(json_file: str | None, plot: Path | None, force: bool) -> None:
+    """Minutes of measuring should not end with a name that cannot be written."""
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise OutputError(f"{plot} does not end with .svg, which is what a plot is written as")
+    if json_file not in (None, STANDARD_OUTPUT):
+        check_free(Path(str(json_file)), overwrite=force)
+    if plot is not None:
+        check_free(plot, overwrite=force)
+
+
+def write_json(report: Any, json_file: str | None, force: bool) -> None:
+    """Print figures, or write them to a file, or neither, as --json says."""
+    text = json.dumps(report, indent=1, allow_nan=False)
+    if json_file == STANDARD_OUTPUT:
+        print(text)
+    elif json_file is not None:
+        publish(f"{text}\n".encode(), Path(json_file), overwrite=force)
 
 
 def parse_size(text: str) -> tuple[int, int]:

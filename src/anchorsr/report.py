@@ -1,0 +1,316 @@
+"""One page with the studies that fit into a stated time.
+
+A study is cut into pieces that are measured one after another, in turns with those of the other
+studies. A piece begins only if the longest one of its study so far would fit into the time that
+is left; the page names those that did not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from anchorsr.benchmark import find_quality
+from anchorsr.challenge import FIXED, build, measure_time, score
+from anchorsr.choosing import installed_engines
+from anchorsr.engines import default_threads
+from anchorsr.errors import AnchorSRError, DataError, OutputError, needs
+from anchorsr.files import check_free, publish, reason
+from anchorsr.machine import describe_machine
+from anchorsr.models import list_models, model_path, read_model
+from anchorsr.probe import PRECISIONS, Cost, compare_with_paper, measure_operators, prepare_call
+from anchorsr.probe_graphs import Precision
+from anchorsr.probe_network import Prediction, load_network, measure_networks, random_network
+from anchorsr.studies import (
+    Grid,
+    challenge_grid,
+    claim_grid,
+    cost_grids,
+    draw_costs,
+    draw_predictions,
+    failures,
+    prediction_grid,
+    residual_section,
+)
+from anchorsr.timing import take_turns
+
+_FACTOR = 3
+_SIZE = (360, 640)
+_WIDTHS = (28, 32)
+_ROUNDS = 5
+_TEST_SET = "BSD100"  # every shipped card has the figures of this one
+
+
+class Piece(NamedTuple):
+    """What is measured at once: the study it is of, its name, and what measures it."""
+
+    study: str
+    name: str
+    measure: Callable[[], None]
+
+
+@dataclass
+class Findings:
+    """What the pieces found, which of them were left out, and which failed and why."""
+
+    costs: list[Cost] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    speeds: dict[str, dict[str, float]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def write_report(
+    output: Path,
+    *,
+    minutes: float,
+    residual: Path | None = None,
+    overwrite: bool = False,
+    on_piece: Callable[[str], None] | None = None,
+) -> Findings:
+    """Measure what there is time for and write a Markdown page, with its plots beside it.
+
+    residual: a JSON file with the rows that `studies.residual_section` takes.
+    on_piece: told the name of each piece before it is measured.
+    Raises OutputError for a page or plot that may not be written, DataError for a residual file
+    that is none, before anything is measured.
+    """
+    if output.suffix.lower() != ".md":
+        raise OutputError(f"{output} does not end with .md, which is what a report is written as")
+    plots = {name: output.with_name(f"{output.stem}-{name}.svg") for name in _PLOTS}
+    for path in (output, *plots.values()):
+        check_free(path, overwrite=overwrite)
+    rows = [] if residual is None else read_residual(residual)
+    found = Findings()
+    run_pieces(list_pieces(found), found, seconds=60 * minutes, on_piece=on_piece)
+    machine = describe_machine()
+    drawn = {name: _draw(name, found, machine["processor"]) for name in plots}
+    page = _page(
+        found, rows, machine, minutes, {n: path.name for n, path in plots.items() if drawn[n]}
+    )
+    for name, text in drawn.items():
+        if text is not None:
+            publish(text.encode(), plots[name], overwrite=overwrite)
+    publish(page.encode(), output, overwrite=overwrite)
+    return found
+
+
+def read_residual(path: Path) -> list[dict[str, Any]]:
+    """The figures of the residual forms: a list of objects with a `form` and PSNRs by test set.
+
+    Raises DataError for a file that is no such list.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {reason(error)}") from error
+    if not isinstance(rows, list) or not all(_is_residual(row) for row in rows):
+        raise DataError(
+            f'{path} is not a list of {{"form": name, "float": {{test set: PSNR}}, ...}}'
+        )
+    return rows
+
+
+def _is_residual(row: Any) -> bool:
+    if not isinstance(row, dict) or not isinstance(row.get("form"), str):
+        return False
+    tables = [row[kind] for kind in ("float", "ptq", "qat") if kind in row]
+    return all(
+        isinstance(table, dict) and all(isinstance(value, int | float) for value in table.values())
+        for table in tables
+    )
+
+
+def run_pieces(
+    pieces: Sequence[Piece],
+    found: Findings,
+    *,
+    seconds: float,
+    on_piece: Callable[[str], None] | None = None,
+) -> None:
+    """Measure those that fit; the rest, and those that fail, are noted."""
+    end = time.monotonic() + seconds
+    longest: dict[str, float] = {}
+    for study, name, measure in pieces:
+        started = time.monotonic()
+        if started + longest.get(study, 0.0) >= end:
+            found.left_out.append(f"{study}: {name}")
+            continue
+        if on_piece is not None:
+            on_piece(f"{study}: {name}")
+        try:
+            measure()
+        except AnchorSRError as error:
+            found.failed.append(f"{study}: {name}: {error}")
+        longest[study] = max(longest.get(study, 0.0), time.monotonic() - started)
+
+
+def list_pieces(found: Findings) -> list[Piece]:
+    """Every piece of every study, the studies in turns; each adds what it finds to `found`."""
+    studies = (
+        _operator_pieces(found), _network_pieces(found), _residual_pieces(found),
+        _challenge_pieces(found),
+    )  # fmt: skip
+    return [piece for turn in zip_longest(*studies) for piece in turn if piece is not None]
+
+
+def _operator_pieces(found: Findings) -> list[Piece]:
+    """Each width, engine, precision and number of threads; those that matter most come first."""
+
+    def piece(channels: int, threads: int, engine: str, precision: Precision) -> Piece:
+        def measure() -> None:
+            found.costs += measure_operators(
+                channels=[channels],
+                precisions=[precision],
+                engines=[engine],
+                threads=[threads],
+                size=_SIZE,
+                rounds=_ROUNDS,
+            )
+
+        name = f"{channels} channels, {engine}, {precision}, threads: {threads}"
+        return Piece("operators", name, measure)
+
+    return [
+        piece(channels, threads, engine, precision)
+        for channels in _WIDTHS
+        for threads in dict.fromkeys((default_threads(), 1))
+        for precision in reversed(PRECISIONS)
+        for engine in installed_engines()
+    ]
+
+
+def _network_pieces(found: Findings) -> list[Piece]:
+    def piece(name: str) -> Piece:
+        def measure() -> None:
+            found.predictions += measure_networks(
+                [load_network(name)],
+                engines=installed_engines(),
+                threads=[default_threads()],
+                rounds=_ROUNDS,
+            )
+
+        return Piece("networks", name, measure)
+
+    with needs("PyTorch", "train"):
+        from anchorsr.networks import NETWORKS
+    return [piece(name) for name in NETWORKS if name != "residual_form"]  # a study of its own
+
+
+def _residual_pieces(found: Findings) -> list[Piece]:
+    """All forms in one engine, so that they take turns."""
+    with needs("PyTorch", "train"):
+        from anchorsr.networks.residual_forms import Form
+    threads = default_threads()
+
+    def piece(engine: str) -> Piece:
+        def measure() -> None:
+            calls = {}
+            for form in get_args(Form):
+                options = {"name": "residual_form", "form": form}
+                graph = random_network(form, options, ["int8"]).graphs["int8"]
+                calls[form] = prepare_call(graph, engine=engine, threads=threads, size=_SIZE)
+            for form, times in take_turns(calls, rounds=2 * _ROUNDS).items():
+                found.speeds.setdefault(form, {})[engine] = 1000 * times.median
+
+        return Piece("residual forms", f"time in {engine}", measure)
+
+    return [piece(engine) for engine in installed_engines()]
+
+
+def _challenge_pieces(found: Findings) -> list[Piece]:
+    def piece(name: str) -> Piece:
+        def measure() -> None:
+            milliseconds = measure_time(build(read_model(model_path(name))[1])[FIXED])
+            psnr = find_quality([name], factor=_FACTOR, test_set=_TEST_SET)[name]
+            points = score(psnr, milliseconds)
+            found.scores.append({"model": name, "psnr": psnr, "ms": milliseconds, "score": points})
+
+        return Piece("challenge", name, measure)
+
+    return [piece(model.path.stem) for model in list_models() if model.factor == _FACTOR]
+
+
+_PLOTS = ("operators", "networks")
+
+
+def _draw(name: str, found: Findings, processor: str) -> str | None:
+    if name == "operators":
+        return draw_costs(found.costs, processor) if found.costs else None
+    return draw_predictions(found.predictions, processor) if found.predictions else None
+
+
+def _page(
+    found: Findings,
+    residual: Sequence[dict[str, Any]],
+    machine: dict[str, Any],
+    minutes: float,
+    plots: dict[str, str],
+) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    parts = [
+        "# Studies",
+        f"Made by `anchorsr report --minutes {minutes:g}` on {machine['processor']}"
+        f" ({machine['cores']} cores, {machine['system']}; {versions}).",
+    ]
+    sections: list[tuple[str, str, list[Grid], list[str]]] = [
+        (
+            "Operators",
+            _OPERATORS,
+            [*cost_grids(found.costs), *_claims(found.costs)],
+            failures(found.costs),
+        ),
+        (
+            "Networks",
+            _NETWORKS,
+            [prediction_grid(found.predictions)] if found.predictions else [],
+            failures(found.predictions),
+        ),
+        (
+            "Residual forms",
+            _RESIDUAL,
+            [residual_section(residual, found.speeds)] if residual or found.speeds else [],
+            [],
+        ),
+        (
+            "Challenge",
+            "",
+            [challenge_grid(found.scores, _TEST_SET)] if found.scores else [],
+            [],
+        ),
+    ]
+    for title, words, grids, notes in sections:
+        if not grids:
+            continue
+        parts += [f"## {title}", words]
+        if title.lower() in plots:
+            parts.append(f"![{title}]({plots[title.lower()]})")
+        parts += [grid.markdown() for grid in grids]
+        parts += [f"- {note}" for note in notes]
+    for title, lines in (("Left out for lack of time", found.left_out), ("Failed", found.failed)):
+        if lines:
+            parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _claims(costs: Sequence[Cost]) -> list[Grid]:
+    claims = compare_with_paper(costs)
+    return [claim_grid(claims)] if claims else []
+
+
+_OPERATORS = (
+    "Each from graphs of that operator alone, the edges of the graph taken off; a residual is what"
+    " three convolutions and depth-to-space take longer with it than without. `anchorsr probe"
+    " operators` measures the same."
+)
+_NETWORKS = (
+    "The sum of what each operator costs by itself beside what the whole takes, with random"
+    " weights. `anchorsr probe network NAME` lists the operators."
+)
+_RESIDUAL = "The same convolutions with each residual form (`networks.residual_forms`)."
