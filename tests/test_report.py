@@ -11,9 +11,22 @@ import pytest
 
 from anchorsr import cli, report
 from anchorsr.errors import BenchmarkError, DataError, OutputError
-from anchorsr.report import Findings, Piece, list_pieces, read_residual, run_pieces, write_report
+from anchorsr.report import Findings, Piece, list_pieces, read_study, run_pieces, write_report
 
 pytest.importorskip("torch")
+
+STUDIED = {
+    "run": "residual_none",
+    "factor": 3,
+    "parameters": 42_539,
+    "macs_per_pixel": 42_345,
+    "steps": 8000,
+    "float_psnr": {"Set5": 31.2},
+    "calibrated_psnr": {"Set5": 30.1},
+    "trained_psnr": {"Set5": 31.15},
+    "latency_ms": {"litert": 21.0},
+}
+TAIL = {"method": "wrapped", "test_set": "Set5", "psnr_rgb": 28.0}
 
 
 @pytest.fixture(autouse=True)
@@ -52,15 +65,15 @@ def test_pieces_run_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None
 def test_every_study_has_its_pieces_and_they_take_turns() -> None:
     pieces = list_pieces(Findings())
     studies = [piece.study for piece in pieces]
-    assert studies[:4] == ["operators", "networks", "residual forms", "challenge"]
+    assert studies[:4] == ["operators", "networks", "challenge", "operators"]
     assert {"abpn", "imdn"} <= {p.name for p in pieces if p.study == "networks"}
 
 
 def test_a_page_tells_what_was_found_and_what_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    residual = tmp_path / "residual.json"
-    residual.write_text(json.dumps([{"form": "anchor", "float": {"Set5": 31.2}}]))
+    study = tmp_path / "study.json"
+    study.write_text(json.dumps({"study": [STUDIED], "tails": {"residual_none": [TAIL]}}))
     pieces = report.list_pieces
 
     def few(found: Findings) -> list[Piece]:
@@ -69,7 +82,7 @@ def test_a_page_tells_what_was_found_and_what_was_not(
         ]
 
     first = next(piece.name for piece in pieces(Findings()) if piece.study == "operators")
-    wanted = {first, "abpn", "time in litert", "fast_x3"}
+    wanted = {first, "abpn", "fast_x3"}
     monkeypatch.setattr(report, "list_pieces", few)
     real = report.run_pieces
 
@@ -81,13 +94,16 @@ def test_a_page_tells_what_was_found_and_what_was_not(
     monkeypatch.setattr(report, "load_network", _small_network)
     monkeypatch.setattr(report, "measure_time", lambda model: 40.0)
     output = tmp_path / "studies.md"
-    found = write_report(output, minutes=60, residual=residual)
+    found = write_report(output, minutes=60, study=study)
     assert not found.failed
     page = output.read_text()
     for words in (
         "# Studies", "--minutes 60", "## Operators", "| anchor_concat |", "## Networks",
-        "![Operators](studies-operators.svg)", "| median error | int8 |", "## Residual forms",
-        "| anchor | 31.20 |", "## Challenge", "| fast_x3 |", "## Left out for lack of time",
+        "![Operators](studies-operators.svg)", "| median error | int8 |",
+        "## Residual forms and the baseline",
+        "| residual_none | Set5 | 31.200 | 30.100 | 1.100 | 31.150 | 0.050 | 1.93 |",
+        "| residual_none | 42,539 | 42,345 | 21.0 |", "| wrapped | 28.000 |",
+        "## Challenge", "| fast_x3 |", "## Left out for lack of time",
         "- networks: a slow one",
     ):  # fmt: skip
         assert words in page
@@ -118,17 +134,18 @@ def test_no_time_at_all_makes_a_page_that_says_so(
 @pytest.mark.parametrize(
     "text",
     [
-        "not JSON", "{}", "[1]", '[{"float": {}}]', '[{"form": 3}]', '[{"form": "a", "ptq": 3}]',
-        '[{"form": "a", "qat": {"Set5": "high"}}]',
+        "not JSON", "[1]", "{}", '{"study": []}', '{"study": [1], "tails": {}}',
+        '{"study": [{"run": "a", "float_psnr": 3}], "tails": {}}',
+        '{"study": [], "tails": {"a": [{"method": "b"}]}}',
     ],
 )  # fmt: skip
-def test_a_residual_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "residual.json"
+def test_a_study_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.json"
     path.write_text(text)
-    with pytest.raises(DataError, match=r"residual\.json"):
-        read_residual(path)
+    with pytest.raises(DataError, match=r"study\.json"):
+        read_study(path)
     with pytest.raises(DataError, match=r"none\.json"):
-        read_residual(tmp_path / "none.json")
+        read_study(tmp_path / "none.json")
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(

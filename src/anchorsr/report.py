@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from anchorsr.benchmark import find_quality
 from anchorsr.challenge import FIXED, build, measure_time, score
@@ -23,9 +23,9 @@ from anchorsr.errors import AnchorSRError, DataError, OutputError, needs
 from anchorsr.files import check_free, publish, reason
 from anchorsr.machine import describe_machine
 from anchorsr.models import list_models, model_path, read_model
-from anchorsr.probe import PRECISIONS, Cost, compare_with_paper, measure_operators, prepare_call
+from anchorsr.probe import PRECISIONS, Cost, compare_with_paper, measure_operators
 from anchorsr.probe_graphs import Precision
-from anchorsr.probe_network import Prediction, load_network, measure_networks, random_network
+from anchorsr.probe_network import Prediction, load_network, measure_networks
 from anchorsr.studies import (
     Grid,
     challenge_grid,
@@ -35,9 +35,9 @@ from anchorsr.studies import (
     draw_predictions,
     failures,
     prediction_grid,
-    residual_section,
+    study_grids,
+    tail_grids,
 )
-from anchorsr.timing import take_turns
 
 _FACTOR = 3
 _SIZE = (360, 640)
@@ -61,7 +61,6 @@ class Findings:
     costs: list[Cost] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
-    speeds: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
@@ -70,29 +69,29 @@ def write_report(
     output: Path,
     *,
     minutes: float,
-    residual: Path | None = None,
+    study: Path | None = None,
     overwrite: bool = False,
     on_piece: Callable[[str], None] | None = None,
 ) -> Findings:
     """Measure what there is time for and write a Markdown page, with its plots beside it.
 
-    residual: a JSON file with the rows that `studies.residual_section` takes.
+    study: the JSON file of an `anchorsr study`, for its tables.
     on_piece: told the name of each piece before it is measured.
-    Raises OutputError for a page or plot that may not be written, DataError for a residual file
-    that is none, before anything is measured.
+    Raises OutputError for a page or plot that may not be written, DataError for a study that
+    is none, before anything is measured.
     """
     if output.suffix.lower() != ".md":
         raise OutputError(f"{output} does not end with .md, which is what a report is written as")
     plots = {name: output.with_name(f"{output.stem}-{name}.svg") for name in _PLOTS}
     for path in (output, *plots.values()):
         check_free(path, overwrite=overwrite)
-    rows = [] if residual is None else read_residual(residual)
+    studied = None if study is None else read_study(study)
     found = Findings()
     run_pieces(list_pieces(found), found, seconds=60 * minutes, on_piece=on_piece)
     machine = describe_machine()
     drawn = {name: _draw(name, found, machine["processor"]) for name in plots}
     page = _page(
-        found, rows, machine, minutes, {n: path.name for n, path in plots.items() if drawn[n]}
+        found, studied, machine, minutes, {n: path.name for n, path in plots.items() if drawn[n]}
     )
     for name, text in drawn.items():
         if text is not None:
@@ -101,30 +100,19 @@ def write_report(
     return found
 
 
-def read_residual(path: Path) -> list[dict[str, Any]]:
-    """The figures of the residual forms: a list of objects with a `form` and PSNRs by test set.
-
-    Raises DataError for a file that is no such list.
-    """
+def read_study(path: Path) -> dict[str, Any]:
+    """What `anchorsr study --json` wrote. Raises DataError for another file."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {reason(error)}") from error
-    if not isinstance(rows, list) or not all(_is_residual(row) for row in rows):
-        raise DataError(
-            f'{path} is not a list of {{"form": name, "float": {{test set: PSNR}}, ...}}'
-        )
-    return rows
-
-
-def _is_residual(row: Any) -> bool:
-    if not isinstance(row, dict) or not isinstance(row.get("form"), str):
-        return False
-    tables = [row[kind] for kind in ("float", "ptq", "qat") if kind in row]
-    return all(
-        isinstance(table, dict) and all(isinstance(value, int | float) for value in table.values())
-        for table in tables
-    )
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise KeyError("study")
+        study_grids(found["study"])
+        tail_grids(found["tails"])
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not what anchorsr study --json writes") from error
+    return found
 
 
 def run_pieces(
@@ -154,7 +142,7 @@ def run_pieces(
 def list_pieces(found: Findings) -> list[Piece]:
     """Every piece of every study, the studies in turns; each adds what it finds to `found`."""
     studies = (
-        _operator_pieces(found), _network_pieces(found), _residual_pieces(found),
+        _operator_pieces(found), _network_pieces(found),
         _challenge_pieces(found),
     )  # fmt: skip
     return [piece for turn in zip_longest(*studies) for piece in turn if piece is not None]
@@ -203,27 +191,6 @@ def _network_pieces(found: Findings) -> list[Piece]:
     return [piece(name) for name in NETWORKS if name != "residual_form"]  # a study of its own
 
 
-def _residual_pieces(found: Findings) -> list[Piece]:
-    """All forms in one engine, so that they take turns."""
-    with needs("PyTorch", "train"):
-        from anchorsr.networks.residual_forms import Form
-    threads = default_threads()
-
-    def piece(engine: str) -> Piece:
-        def measure() -> None:
-            calls = {}
-            for form in get_args(Form):
-                options = {"name": "residual_form", "form": form}
-                graph = random_network(form, options, ["int8"]).graphs["int8"]
-                calls[form] = prepare_call(graph, engine=engine, threads=threads, size=_SIZE)
-            for form, times in take_turns(calls, rounds=2 * _ROUNDS).items():
-                found.speeds.setdefault(form, {})[engine] = 1000 * times.median
-
-        return Piece("residual forms", f"time in {engine}", measure)
-
-    return [piece(engine) for engine in installed_engines()]
-
-
 def _challenge_pieces(found: Findings) -> list[Piece]:
     def piece(name: str) -> Piece:
         def measure() -> None:
@@ -248,7 +215,7 @@ def _draw(name: str, found: Findings, processor: str) -> str | None:
 
 def _page(
     found: Findings,
-    residual: Sequence[dict[str, Any]],
+    studied: dict[str, Any] | None,
     machine: dict[str, Any],
     minutes: float,
     plots: dict[str, str],
@@ -273,9 +240,9 @@ def _page(
             failures(found.predictions),
         ),
         (
-            "Residual forms",
-            _RESIDUAL,
-            [residual_section(residual, found.speeds)] if residual or found.speeds else [],
+            "Residual forms and the baseline",
+            _STUDY,
+            [*study_grids(studied["study"]), *tail_grids(studied["tails"])] if studied else [],
             [],
         ),
         (
@@ -313,4 +280,7 @@ _NETWORKS = (
     "The sum of what each operator costs by itself beside what the whole takes, with random"
     " weights. `anchorsr probe network NAME` lists the operators."
 )
-_RESIDUAL = "The same convolutions with each residual form (`networks.residual_forms`)."
+_STUDY = (
+    "ABPN's convolutions with each residual form (`networks.residual_forms`), and FSRCNN, trained"
+    " on one budget by `anchorsr study recipes/studies/*.toml --tails`."
+)

@@ -194,48 +194,63 @@ def challenge_grid(rows: Sequence[Mapping[str, Any]], test_set: str) -> Grid:
     )
 
 
-def residual_section(
-    rows: Sequence[Mapping[str, Any]], speeds: Mapping[str, Mapping[str, float]]
-) -> Grid:
-    """What each residual form is worth, before and after quantization, and what it costs.
+def study_grids(rows: Sequence[Mapping[str, Any]]) -> list[Grid]:
+    """What each recipe's network is worth, before and after quantization, and what it costs.
 
-    rows: `form`, and PSNR in dB by test set under `float`, `ptq` (post-training) and `qat`
-    (quantization-aware training), each of which may be missing. speeds: milliseconds of a form
-    by what ran it.
+    rows: `study.Studied` as dictionaries.
     """
-    figures = {row["form"]: row for row in rows}
-    sets = list(dict.fromkeys(name for row in rows for name in row.get("float", {})))
-    kinds = [kind for kind in ("float", "ptq", "qat") if any(kind in row for row in rows)]
-    runners = list(dict.fromkeys(name for one in speeds.values() for name in one))
-    made = []
-    for form in dict.fromkeys([*figures, *speeds]):
-
-        def psnr(kind: str, name: str, row: Mapping[str, Any] = figures.get(form, {})) -> Any:
-            return row.get(kind, {}).get(name)
-
-        losses = [
-            None if None in (psnr("float", name), psnr("ptq", name))
-            else psnr("float", name) - psnr("ptq", name)
-            for name in sets
-        ]  # fmt: skip
-        cells = [_number(psnr(kind, name), 2) for name in sets for kind in kinds]
-        cells += [_number(loss, 3) for loss in losses]
-        cells += [_number(_PAPER_LOSS.get(form), 2)]
-        cells += [_number(speeds.get(form, {}).get(runner), 1) for runner in runners]
-        made.append((form, *cells))
-    return Grid(
-        "Residual forms",
+    quality = []
+    for row in rows:
+        paper = _PAPER_LOSS.get(row["run"].removeprefix("residual_"))
+        for name, value in row["float_psnr"].items():
+            cells = [row["run"], name, _number(value, 3)]
+            for kind in ("calibrated_psnr", "trained_psnr"):
+                made = (row[kind] or {}).get(name)
+                cells += [_number(made, 3), _number(None if made is None else value - made, 3)]
+            quality.append((*cells, _number(paper, 2)))
+    engines = sorted({engine for row in rows for engine in row["latency_ms"]})
+    cost = [
         (
-            "form",
-            *(f"{name} {kind}" for name in sets for kind in kinds),
-            *(f"PTQ loss, {name}" for name in sets),
-            "PTQ loss, paper",
-            *(f"ms, {name}" for name in runners),
+            row["run"],
+            f"{row['parameters']:,}",
+            f"{row['macs_per_pixel']:,}",
+            *(_number(row["latency_ms"].get(engine), 1) for engine in engines),
+        )
+        for row in rows
+    ]
+    return [
+        Grid(
+            "Quality",
+            ("run", "set", "float", "PTQ", "loss", "QAT", "loss", "PTQ loss, paper"),
+            tuple(quality),
+            "PSNR over RGB in dB; PTQ: INT8 after calibration; QAT: after training the integers as"
+            " well. The paper's losses are on DIV2K's validation pictures.",
         ),
-        tuple(made),
-        "PSNR over RGB in dB: float; ptq: INT8 after post-training quantization; qat: after"
-        " quantization-aware training. The paper's losses are on DIV2K's validation pictures.",
-    )
+        Grid(
+            "Cost",
+            ("run", "parameters", "MAC per LR pixel", *(f"ms, {name}" for name in engines)),
+            tuple(cost),
+            "Milliseconds of INT8 at 360x640, all in turns.",
+        ),
+    ]
+
+
+def tail_grids(tails: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Grid]:
+    """What each end of an integer network is worth.
+
+    tails: `evaluate.Score` as dictionaries, by run.
+    """
+    grids = []
+    for run, scores in tails.items():
+        sets = list(dict.fromkeys(row["test_set"] for row in scores))
+        found = {(row["method"], row["test_set"]): row["psnr_rgb"] for row in scores}
+        rows = [
+            (method, *(_number(found.get((method, name)), 3) for name in sets))
+            for method in dict.fromkeys(row["method"] for row in scores)
+        ]
+        words = "PSNR over RGB in dB of INT8 after calibration (`anchorsr.tail_study`)."
+        grids.append(Grid(f"Ends of {run}", ("end", *sets), tuple(rows), words))
+    return grids
 
 
 def _verdict(affordable: bool | None) -> str:

@@ -211,14 +211,12 @@ def report_command(
     minutes: Annotated[
         float, typer.Option(min=0.0, max=10_000.0, help="How long to measure, about.")
     ] = 10.0,
-    residual: Annotated[
-        Path | None,
-        typer.Option(help="A JSON file with the PSNR of the residual forms, for their table."),
+    study: Annotated[
+        Path | None, typer.Option(help="What `study --json` wrote, for its tables.")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Measure operators, networks, residual forms and challenge scores, as time allows, and
-    write one page.
+    """Measure operators, networks and challenge scores, as time allows, and write one page.
 
     Plots are written beside it. What there was no time for is named on the page.
 
@@ -229,7 +227,7 @@ def report_command(
     found = write_report(
         output,
         minutes=minutes,
-        residual=residual,
+        study=study,
         overwrite=force,
         on_piece=lambda name: remark(f"measuring {name}"),
     )
