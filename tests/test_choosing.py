@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ import pytest
 from anchorsr import cache, choosing, cli
 from anchorsr.choosing import Trial, choose_engine, installed_engines
 from anchorsr.engines import _CALLS_BEFORE_OWN_PROGRAM, ENGINES, Engine, load_engine
-from anchorsr.errors import GraphError, MissingDependencyError, ModelError
+from anchorsr.errors import MissingDependencyError, ModelError
 from anchorsr.evaluate import load_method
 from anchorsr.graph import Graph
 from anchorsr.integer import multipliers, run_graph
@@ -264,24 +263,6 @@ def test_openvino_without_vnni_is_refused_beyond_64_only(tmp_path: Path) -> None
     narrow, wide = ended.stdout.splitlines()
     assert narrow == "taken"
     assert "openvino is not exact enough for this model on this machine" in wide
-
-
-def test_a_graph_without_exact_arithmetic_is_compared_with_litert(loads: dict[str, Any]) -> None:
-    tensors = dict(GRAPH.tensors)
-    tensors["residual"] = dataclasses.replace(
-        tensors["residual"], quantization=Quantization(0.5, 0)
-    )
-    graph = Graph("uneven", tensors, GRAPH.operators, GRAPH.input, GRAPH.output)
-    with pytest.raises(GraphError):
-        run_graph(graph, picture(0, 4, 4))
-    data = write_tflite(graph)
-    assert choose_engine(data, graph, name="litert", threads=1).engine.name == "litert"
-    double = Double("openvino", load_engine(data, threads=1))
-    loads["openvino"] = double
-    assert choose_engine(data, graph, name="openvino").engine is double
-    loads["onnxruntime"] = Double("onnxruntime", lambda images: double(images) // 2)
-    with pytest.raises(ModelError, match="onnxruntime is not exact enough"):
-        choose_engine(data, graph, name="onnxruntime")
 
 
 # The fastest

@@ -33,7 +33,7 @@ from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 
 COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
-COMMANDS += ["data", "train", "quantize", "export", "challenge", "benchmark"]
+COMMANDS += ["data", "train", "quantize", "study", "export", "challenge", "benchmark", "report"]
 
 
 class Result(NamedTuple):

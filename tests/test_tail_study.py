@@ -108,10 +108,11 @@ def test_a_run_is_scored_with_each_tail(tmp_path: Path) -> None:
         "data": {"folders": [str(folder)], "patch": 12, "batch": 1},
         "schedule": {"steps": 1},
         "quantization": {"calibration": 2},
+        "validation": {"folders": [str(folder)]},
     }
     run = tmp_path / "run"
     train(parse_table(Recipe, table, ""), run, machine=Machine(threads=1))
-    scores = {score.method: score for score in measure_tails(run, [folder])}
+    scores = {score.method: score for score in measure_tails(run)}
     assert list(scores)[:3] == ["scale 1", "scale 1.25", "calibrated"]
     assert list(scores)[3:] == ["bytes as made", "wrapped"]
     best = scores["scale 1"].psnr_rgb

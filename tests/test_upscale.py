@@ -291,7 +291,7 @@ def test_a_damaged_model_is_named(tmp_path: Path, length: int) -> None:
 
 def test_a_runtime_that_fails_is_a_model_error() -> None:
     engine = LiteRT(write_tflite(integer_graph(0)), 1)
-    with pytest.raises(ModelError, match="LiteRT cannot run"):
+    with pytest.raises(ModelError, match="LiteRT cannot take"):
         engine(np.zeros((1, 5, 5, 4), np.uint8))
     images = picture(0, 5, 5)
     expected = reference_run(integer_graph(0), images)

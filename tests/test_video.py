@@ -786,11 +786,12 @@ def test_a_second_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
     class Slow(Repeat):
         def __call__(self, rgb: np.ndarray) -> np.ndarray:
-            time.sleep(0.2)
+            time.sleep(0.5)
             return super().__call__(rgb)
 
     def stop(progress: Progress) -> None:
-        threading.Timer(0.05, signal.raise_signal, (signal.SIGINT,)).start()
+        waiting = threading.main_thread().ident
+        threading.Timer(0.05, signal.pthread_kill, (waiting, signal.SIGINT)).start()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
