@@ -23,6 +23,7 @@ from anchorsr.operators import Add, Conv2D, Multiply, Requantize
 from anchorsr.plots import Mark, draw_rows
 from anchorsr.probe import (
     AFFORDABLE,
+    CALL,
     PRECISIONS,
     REFERENCE,
     Cost,
@@ -36,6 +37,7 @@ from anchorsr.probe import (
     cost_terms,
     count_turns,
     edge_terms,
+    file_terms,
     measure_operators,
     prepare_call,
     sum_terms,
@@ -210,7 +212,8 @@ def clocked(terms: Terms, seconds: Mapping[str, float], edges: float) -> dict[An
     def total(one: Probe) -> float:
         if isinstance(one.of, Residual):
             return edges + seconds[one.of.form]
-        return edges + one.count * seconds[one.of.kind]
+        works = one.count if one.extent else 0
+        return edges + works * seconds[one.of.kind]
 
     return {one: Times((total(one),) * 3) for one in terms}
 
@@ -245,9 +248,10 @@ def test_a_residual_is_what_the_tail_takes_longer() -> None:
 
 
 def test_edges_are_what_is_left_without_the_operator() -> None:
-    for terms in (edge_terms(8, 1), edge_terms(8, 3, convolves=True)):
+    for terms in (edge_terms(8, 1), edge_terms(3, 3), file_terms(3), CALL):
         assert sum_terms(terms, clocked(terms, SECONDS, 0.5)).median == pytest.approx(500.0)
-    assert Probe(OperatorClass("Add", 3, 3), file_edges=True) in edge_terms(3, 1, file_edges=True)
+    for extent in (1, 3):
+        assert file_terms(3)[Probe(OperatorClass("Add", 3, 3, extent), file_edges=True)] == 0.5
 
 
 def test_sums_add_up_and_spreads_as_of_independent_numbers() -> None:

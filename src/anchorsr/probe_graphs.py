@@ -55,6 +55,8 @@ _RESIDUAL = Quantization(1.0, 0)
 _RECTIFIED = Quantization(1.0, -128)
 _SIGMOID = Quantization(1 / 256, -128)
 
+_ALONE = ("ReLU", "LeakyReLU", "PReLU", "Sigmoid", "Clip", "Minimum", "Concat", "Tile", "Slice")
+
 # The residual forms that `tail_graph` makes.
 Tail = Literal[
     "none",
@@ -98,9 +100,10 @@ class OperatorClass:
 
     @property
     def repeats(self) -> bool:
-        """Whether its output can be its input, and a second time is not left out by a runtime."""
+        """Whether its output can be its input and each time takes as long: runtimes join what
+        treats every number by itself, so that ten of those in a row take as long as one."""
         keeps = (self.inputs, self.extent) == (self.outputs, self.output_extent)
-        return keeps and self.kind not in ("ReLU", "Clip", "Minimum", "Concat", "Tile", "Slice")
+        return keeps and self.kind not in _ALONE
 
     @property
     def convolves(self) -> bool:
