@@ -134,8 +134,8 @@ _PAPER = {
     "conv1x1": False,
     "resize_nearest": False,
     "resize_bilinear": False,
-    "nearest": False,
-    "bilinear": False,
+    "isrl_nearest": False,
+    "isrl_bilinear": False,
     "anchor_concat": True,
 }
 
@@ -159,8 +159,20 @@ _CLAIMS = (
     ("conv1x1", REFERENCE, "1x1 and 3x3 convolutions take nearly as long", 0.8, 1.25),
     ("relu", "leaky_relu", "ReLU is faster than LeakyReLU", -math.inf, 1.0),
     ("anchor_concat", "add", "the anchor takes 3 times an addition", 2.0, 4.5),
-    ("nearest", "anchor_concat", "nearest enlargement takes about 4 times the anchor", 2.7, 6.0),
-    ("bilinear", "nearest", "bilinear enlargement takes longer than nearest", 1.0, math.inf),
+    (
+        "isrl_nearest",
+        "anchor_concat",
+        "nearest enlargement takes about 4 times the anchor",
+        2.7,
+        6.0,
+    ),
+    (
+        "isrl_bilinear",
+        "isrl_nearest",
+        "bilinear enlargement takes longer than nearest",
+        1.0,
+        math.inf,
+    ),
 )
 
 
