@@ -23,6 +23,7 @@ from anchorsr.operators import Add, Conv2D, Multiply, Requantize
 from anchorsr.plots import Mark, draw_rows
 from anchorsr.probe import (
     AFFORDABLE,
+    CALL,
     PRECISIONS,
     REFERENCE,
     Cost,
@@ -36,6 +37,7 @@ from anchorsr.probe import (
     cost_terms,
     count_turns,
     edge_terms,
+    file_terms,
     measure_operators,
     prepare_call,
     sum_terms,
@@ -138,9 +140,9 @@ def test_tails_differ_by_their_residual_alone(precision: Precision) -> None:
     plain = Counter(type(op).__name__ for op in tail_graph("none", 8, precision).operators)
     assert plain == {"Conv2D": 3, "DepthToSpace": 1}
     expected: Mapping[Tail, dict[str, int]] = {
-        "feature_space": {"Add": 1},
-        "nearest": {"Resize": 1, "Add": 1},
-        "bilinear": {"Resize": 1, "Add": 1},
+        "fsrl": {"Add": 1},
+        "isrl_nearest": {"Resize": 1, "Add": 1},
+        "isrl_bilinear": {"Resize": 1, "Add": 1},
         "anchor_concat": {"Concat": 1, "Add": 1},
         "anchor_tile": {"Tile": 1, "Add": 1},
         "anchor_conv": {"Conv2D": 1, "Add": 1},
@@ -152,7 +154,7 @@ def test_tails_differ_by_their_residual_alone(precision: Precision) -> None:
         assert Counter(type(op).__name__ for op in graph.operators) - plain == more
         assert graph.factor == 3
         large = [op for op in graph.operators if graph.extents[op.output] == 3]
-        assert any(isinstance(op, Add) for op in large) == (form in ("nearest", "bilinear"))
+        assert any(isinstance(op, Add) for op in large) == form.startswith("isrl")
 
 
 def test_three_anchors_compute_the_same() -> None:
@@ -189,7 +191,7 @@ def test_classes_tell_extents_and_gates_apart_and_leave_out_what_is_1x1() -> Non
         None,
         OperatorClass("Multiply", 8, 8, detail="gate"),
     ]
-    tail = tail_graph("nearest", 8, "float32")
+    tail = tail_graph("isrl_nearest", 8, "float32")
     assert classify(tail.operators[-1], tail) == OperatorClass("Add", 3, 3, extent=3)
 
 
@@ -210,7 +212,8 @@ def clocked(terms: Terms, seconds: Mapping[str, float], edges: float) -> dict[An
     def total(one: Probe) -> float:
         if isinstance(one.of, Residual):
             return edges + seconds[one.of.form]
-        return edges + one.count * seconds[one.of.kind]
+        works = one.count if one.extent else 0
+        return edges + works * seconds[one.of.kind]
 
     return {one: Times((total(one),) * 3) for one in terms}
 
@@ -239,15 +242,16 @@ def test_a_cost_is_without_the_edges(one: OperatorClass, expected: float) -> Non
 
 
 def test_a_residual_is_what_the_tail_takes_longer() -> None:
-    terms = cost_terms(Residual("nearest", 8))
-    times = clocked(terms, {"nearest": 0.030, "none": 0.025}, 0.1)
+    terms = cost_terms(Residual("isrl_nearest", 8))
+    times = clocked(terms, {"isrl_nearest": 0.030, "none": 0.025}, 0.1)
     assert sum_terms(terms, times).median == pytest.approx(5.0)
 
 
 def test_edges_are_what_is_left_without_the_operator() -> None:
-    for terms in (edge_terms(8, 1), edge_terms(8, 3, convolves=True)):
+    for terms in (edge_terms(8, 1), edge_terms(3, 3), file_terms(3), CALL):
         assert sum_terms(terms, clocked(terms, SECONDS, 0.5)).median == pytest.approx(500.0)
-    assert Probe(OperatorClass("Add", 3, 3), file_edges=True) in edge_terms(3, 1, file_edges=True)
+    for extent in (1, 3):
+        assert file_terms(3)[Probe(OperatorClass("Add", 3, 3, extent), file_edges=True)] == 0.5
 
 
 def test_sums_add_up_and_spreads_as_of_independent_numbers() -> None:
@@ -353,8 +357,8 @@ def test_without_the_reference_there_is_no_verdict(monkeypatch: pytest.MonkeyPat
 
 def test_statements_of_the_paper_are_held_against_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = fake_costs(
-        monkeypatch, conv3x3=10.0, conv1x1=9.0, add=2.0, anchor_concat=6.0, nearest=6.0,
-        bilinear=5.0, relu=1.0, leaky_relu=0.0,
+        monkeypatch, conv3x3=10.0, conv1x1=9.0, add=2.0, anchor_concat=6.0, isrl_nearest=6.0,
+        isrl_bilinear=5.0, relu=1.0, leaky_relu=0.0,
     )  # fmt: skip
     claims = {claim.statement.split()[0]: claim for claim in compare_with_paper(rows)}
     # ReLU over LeakyReLU would divide by zero.

@@ -1,12 +1,17 @@
 """What each operator costs, and whether a network for this machine can afford it.
 
-One graph is never timed alone. Where an operator's output can be its input, a graph that
-applies it four times is held against one that applies it once: all that happens at the edges of
-a graph, copies and changes of number type and of layout, is the same in both. Elsewhere the
-edges are what is left of such a pair when the operator is taken off: half of that of a graph
-with the input's shape, half of one with the output's. A residual is what a graph takes longer
-than the same without it. All graphs of one difference take turns; a cost is the median, over the
-rounds, of that round's difference, and may come out below zero where it drowns in the spread.
+From the time of a graph that holds an operator alone, that of the empty graph is taken off:
+
+- Where the operator's output can be its input, what stands for the empty graph is the one that
+  applies it once, and against that one that applies it four times is held. What an engine does
+  at the edges of a graph, changes of layout above all, is the same in both.
+- The edges of another convolution are found by such pairs as well, of 1×1 convolutions: half of
+  those with the input's shape, half of those with the output's.
+- Other operators have no edges but what a call takes whatever it does: a graph over one pixel.
+
+A residual is what a graph takes longer than the same without it. All graphs of one difference
+take turns; a cost is the difference of their medians, and may come out below zero where it drowns
+in their spread.
 """
 
 from __future__ import annotations
@@ -81,6 +86,8 @@ class Probe:
 
 # A cost as a sum of times, each with what it is multiplied by.
 Terms = Mapping[Probe, float]
+# What every call takes: a graph over one pixel.
+CALL: Terms = {Probe(OperatorClass("Add", PICTURE, PICTURE, extent=0)): 1.0}
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,8 @@ _PAPER = {
     "conv1x1": False,
     "resize_nearest": False,
     "resize_bilinear": False,
-    "nearest": False,
-    "bilinear": False,
+    "isrl_nearest": False,
+    "isrl_bilinear": False,
     "anchor_concat": True,
 }
 
@@ -152,8 +159,20 @@ _CLAIMS = (
     ("conv1x1", REFERENCE, "1x1 and 3x3 convolutions take nearly as long", 0.8, 1.25),
     ("relu", "leaky_relu", "ReLU is faster than LeakyReLU", -math.inf, 1.0),
     ("anchor_concat", "add", "the anchor takes 3 times an addition", 2.0, 4.5),
-    ("nearest", "anchor_concat", "nearest enlargement takes about 4 times the anchor", 2.7, 6.0),
-    ("bilinear", "nearest", "bilinear enlargement takes longer than nearest", 1.0, math.inf),
+    (
+        "isrl_nearest",
+        "anchor_concat",
+        "nearest enlargement takes about 4 times the anchor",
+        2.7,
+        6.0,
+    ),
+    (
+        "isrl_bilinear",
+        "isrl_nearest",
+        "bilinear enlargement takes longer than nearest",
+        1.0,
+        math.inf,
+    ),
 )
 
 
@@ -224,24 +243,27 @@ def cost_terms(of: OperatorClass | Residual) -> Terms:
         return {Probe(of): 1.0, Probe(Residual("none", of.channels)): -1.0}
     if of.repeats:
         return {Probe(of, _REPEATS): 1 / (_REPEATS - 1), Probe(of): -1 / (_REPEATS - 1)}
-    parts: list[tuple[Terms, float]] = [({Probe(of): 1.0}, 1.0)]
-    parts.append((edge_terms(of.inputs, of.extent, convolves=of.convolves), -0.5))
-    if of.output_extent:
-        parts.append((edge_terms(of.outputs, of.output_extent, convolves=of.convolves), -0.5))
+    alone = {Probe(of): 1.0}
+    if not of.convolves:
+        return combine([(alone, 1.0), (CALL, -1.0)])
+    edges = [edge_terms(of.inputs, of.extent), edge_terms(of.outputs, of.output_extent)]
+    return combine([(alone, 1.0), *((terms, -0.5) for terms in edges)])
+
+
+def edge_terms(channels: int, extent: int) -> Terms:
+    """The edges of a graph of convolutions: one that keeps the shape, less what that takes."""
+    keeps = OperatorClass("Conv2D", channels, channels, extent)
+    return combine([({Probe(keeps): 1.0}, 1.0), (cost_terms(keeps), -1.0)])
+
+
+def file_terms(factor: int) -> Terms:
+    """What it takes that a picture enters and leaves in integers as uint8, and is worked on in
+    int8: half of that of a graph as large as the input, half of one as large as the output."""
+    parts: list[tuple[Terms, float]] = []
+    for extent in (1, factor):
+        keeps = OperatorClass("Add", PICTURE, PICTURE, extent)
+        parts += [({Probe(keeps, file_edges=True): 1.0}, 0.5), (cost_terms(keeps), -0.5)]
     return combine(parts)
-
-
-def edge_terms(
-    channels: int, extent: int, *, convolves: bool = False, file_edges: bool = False
-) -> Terms:
-    """The edges of a graph: one operator that keeps the shape, less what that operator takes.
-
-    convolves: between convolutions, for which an engine may have a layout of its own.
-    """
-    kind = "Conv2D" if convolves else "Add"
-    keeps = OperatorClass(kind, channels, channels, extent)
-    whole = {Probe(keeps, file_edges=file_edges): 1.0}
-    return combine([(whole, 1.0), (cost_terms(keeps), -1.0)])
 
 
 def combine(parts: Iterable[tuple[Terms, float]]) -> Terms:
@@ -322,7 +344,7 @@ def prepare_probes(
     for probe in probes:
         try:
             graph = probe.graph(setting.precision)
-            size = height * probe.extent, width * probe.extent
+            size = max(1, height * probe.extent), max(1, width * probe.extent)
             call = prepare_call(graph, engine=setting.engine, threads=setting.threads, size=size)
             call()  # some refuse only now
             calls[probe] = call

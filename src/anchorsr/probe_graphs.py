@@ -55,12 +55,14 @@ _RESIDUAL = Quantization(1.0, 0)
 _RECTIFIED = Quantization(1.0, -128)
 _SIGMOID = Quantization(1 / 256, -128)
 
+_ALONE = ("ReLU", "LeakyReLU", "PReLU", "Sigmoid", "Clip", "Minimum", "Concat", "Tile", "Slice")
+
 # The residual forms that `tail_graph` makes.
 Tail = Literal[
     "none",
-    "feature_space",
-    "nearest",
-    "bilinear",
+    "fsrl",
+    "isrl_nearest",
+    "isrl_bilinear",
     "anchor_concat",
     "anchor_tile",
     "anchor_conv",
@@ -98,9 +100,10 @@ class OperatorClass:
 
     @property
     def repeats(self) -> bool:
-        """Whether its output can be its input, and a second time is not left out by a runtime."""
+        """Whether its output can be its input and each time takes as long: runtimes join what
+        treats every number by itself, so that ten of those in a row take as long as one."""
         keeps = (self.inputs, self.extent) == (self.outputs, self.output_extent)
-        return keeps and self.kind not in ("ReLU", "Clip", "Minimum", "Concat", "Tile", "Slice")
+        return keeps and self.kind not in _ALONE
 
     @property
     def convolves(self) -> bool:
@@ -192,23 +195,23 @@ def operator_graph(
 def tail_graph(form: Tail, channels: int, precision: Precision, *, factor: int = 3) -> Graph:
     """Three 3×3 convolutions and depth-to-space, with a residual in one of its forms.
 
-    none              nothing is added
-    feature_space     the first convolution's output is added before the last one (FSRL)
-    nearest, bilinear the picture is enlarged and added at full size (ISRL)
-    anchor_*          the picture is added to every block of pixels before depth-to-space
-                      (ABRL): put side by side by Concat, by Tile or by a 1×1 convolution, or
-                      folded into the last convolution, which reads features and picture
+    none      nothing is added
+    fsrl      the first convolution's output is added before the last one (feature space)
+    isrl_*    the picture is enlarged and added at full size (image space)
+    anchor_*  the picture is added to every block of pixels before depth-to-space: put side by
+              side by Concat, by Tile or by a 1×1 convolution, or folded into the last
+              convolution, which reads features and picture
     """
     packed = PICTURE * factor**2
     chain = Chain(PICTURE, precision, _RECTIFIED)
     picture = chain.last
     first = chain.convolve(channels, relu=True)
     second = chain.convolve(channels, relu=True)
-    if form == "feature_space":
+    if form == "fsrl":
         chain.append(lambda _, name: Add((first, second), name), channels)
     elif form == "anchor_folded":
         chain.append(lambda _, name: Concat((second, picture), name), channels + PICTURE)
-    in_space = form in ("nearest", "bilinear")
+    in_space = form in ("isrl_nearest", "isrl_bilinear")
     added = in_space or form in ("anchor_concat", "anchor_tile", "anchor_conv")
     residual = chain.convolve(packed, quantization=_RESIDUAL if added else _RECTIFIED)
     if added and not in_space:
@@ -222,7 +225,7 @@ def tail_graph(form: Tail, channels: int, precision: Precision, *, factor: int =
     chain.append(lambda source, name: DepthToSpace(source, name, factor), PICTURE)
     if in_space:
         large = chain.last
-        mode: Literal["nearest", "bilinear"] = "nearest" if form == "nearest" else "bilinear"
+        mode: Literal["nearest", "bilinear"] = "nearest" if form == "isrl_nearest" else "bilinear"
         chain.last = picture
         enlarged = chain.append(
             lambda source, name: Resize(source, name, factor, mode), PICTURE, _RECTIFIED

@@ -20,18 +20,19 @@ from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs
 from anchorsr.graph import Graph
 from anchorsr.models import list_models, model_path, read_model
 from anchorsr.probe import (
+    CALL,
     PAUSE_S,
     PRECISIONS,
     Setting,
     Terms,
     combine,
     cost_terms,
-    edge_terms,
+    file_terms,
     prepare_call,
     prepare_probes,
     sum_terms,
 )
-from anchorsr.probe_graphs import PICTURE, OperatorClass, Precision, classify
+from anchorsr.probe_graphs import OperatorClass, Precision, classify
 from anchorsr.quantize import dequantize, quantize
 from anchorsr.samples import natural_picture
 from anchorsr.timing import Times, take_turns
@@ -176,9 +177,7 @@ def network_terms(graph: Graph) -> Terms:
 
 
 def _edges(graph: Graph) -> Terms:
-    """Half of the edges of a graph as large as the input, half of one as the output."""
-    edges = [edge_terms(PICTURE, e, file_edges=graph.is_integer) for e in (1, graph.factor)]
-    return combine((terms, 0.5) for terms in edges)
+    return file_terms(graph.factor) if graph.is_integer else CALL
 
 
 def count_network_turns(networks: Sequence[Network], settings: int, rounds: int) -> int:

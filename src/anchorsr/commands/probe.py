@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from anchorsr.commands.options import (
     parse_size,
     write_json,
 )
+from anchorsr.engines import default_threads
 from anchorsr.errors import OutputError
 from anchorsr.files import publish
 from anchorsr.machine import describe_machine
@@ -102,7 +104,8 @@ def operators_command(
     Each comes from graphs of that operator alone, the edges of the graph taken off; a residual
     is what the same three convolutions take longer with it. Affordable is what takes at most
     half as long as a 3x3 convolution of the same width. All operators in all engines take about
-    half an hour; a few take seconds.
+    half an hour; a few take seconds. Operators of image space (concat_nine, resize_*) work on a
+    picture of 3 channels whatever the width, depth_to_space on as many as fit into it.
 
     Examples:
 
@@ -114,6 +117,7 @@ def operators_command(
     chosen, counts, numbers = choose_engines(engines), choose_threads(threads), _read(precisions)
     height_and_width = parse_size(size)
     check_outputs(json_file, plot, force)
+    _warn_if_busy()
     names = operators or []
     settings = len(numbers) * len(chosen) * len(counts)
     probed = [one for width in widths for one in choose(names, width).values()]
@@ -183,6 +187,7 @@ def network_command(
     chosen, counts, numbers = choose_engines(engines), choose_threads(threads), _read(precisions)
     height_and_width = None if size is None else parse_size(size)
     check_outputs(json_file, plot, force)
+    _warn_if_busy()
     networks = [load_network(name, numbers) for name in dict.fromkeys(names)]
     turns = count_network_turns(networks, len(chosen) * len(counts), rounds)
     with bar("Measuring", turns, hidden=False) as advance:
@@ -224,6 +229,7 @@ def report_command(
 
         anchorsr report -o docs/studies.md --minutes 60
     """
+    _warn_if_busy()
     found = write_report(
         output,
         minutes=minutes,
@@ -236,6 +242,18 @@ def report_command(
     if found.left_out:
         remark(f"no time for {len(found.left_out)} pieces; the page names them")
     print(output)
+
+
+def _warn_if_busy() -> None:
+    """A call is interrupted for others on a busy machine only if it takes longer than a few
+    milliseconds, which makes what is long look longer than it is beside what is short."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > _BUSY * default_threads():
+        remark(f"this machine is busy (load {load:.1f}): long times come out too long")
+
+
+# The share of the processors that others may use unnoticed.
+_BUSY = 0.5
 
 
 def _read(precisions: list[str] | None) -> list[Precision]:
