@@ -60,7 +60,7 @@ from anchorsr.probe_network import (
     median_error,
     network_terms,
 )
-from anchorsr.studies import cost_grids, draw_costs, draw_predictions, residual_section
+from anchorsr.studies import cost_grids, draw_costs, draw_predictions
 from anchorsr.tflite import write_tflite
 from anchorsr.timing import Times
 
@@ -512,22 +512,6 @@ def test_marks_stand_in_their_rows_at_their_values() -> None:
     assert len(circles) == 2  # one for each series is the legend's
     with pytest.raises(ValueError, match="at least one mark"):
         draw_rows([], title="", subtitle="", x_label="", least=0.01)
-
-
-def test_residual_forms_in_a_table() -> None:
-    rows = [
-        {"form": "none", "float": {"Set5": 31.0}, "ptq": {"Set5": 29.5}, "qat": {"Set5": 30.5}},
-        {"form": "anchor", "float": {"Set5": 31.25}},
-    ]
-    grid = residual_section(rows, {"anchor": {"litert": 12.34}, "nearest": {"litert": 40.0}})
-    table = {row[0]: dict(zip(grid.head, row, strict=True)) for row in grid.rows}
-    assert list(table) == ["none", "anchor", "nearest"]
-    assert table["none"] == {
-        "form": "none", "Set5 float": "31.00", "Set5 ptq": "29.50", "Set5 qat": "30.50",
-        "PTQ loss, Set5": "1.500", "PTQ loss, paper": "1.93", "ms, litert": "-",
-    }  # fmt: skip
-    assert table["anchor"]["PTQ loss, Set5"] == "-"
-    assert table["nearest"]["ms, litert"] == "40.0"
 
 
 # The command line

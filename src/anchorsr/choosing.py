@@ -122,7 +122,8 @@ def choose_engine(
     engine = load_engine(data, name=name, threads=count)
     if name not in trials:
         pictures = _pictures(data)
-        trials[name] = _try(engine, pictures, _expected(pictures, data, graph))
+        expected = [run_graph(graph, images) for images in pictures]
+        trials[name] = _try(engine, pictures, expected)
         _remember(key, trials)
     if trials[name].refusal:
         raise ModelError(
