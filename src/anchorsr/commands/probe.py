@@ -225,9 +225,11 @@ def report_command(
 
     Plots are written beside it. What there was no time for is named on the page.
 
-    Example:
+    Examples:
 
-        anchorsr report -o docs/studies.md --minutes 60
+        anchorsr report -o studies.md --minutes 60
+
+        anchorsr report -o studies.md --study study.json
     """
     _warn_if_busy()
     found = write_report(
