@@ -16,6 +16,7 @@ import pytest
 
 from anchorsr import cli, probe, probe_network
 from anchorsr.choosing import installed_engines
+from anchorsr.engines import load_engine
 from anchorsr.errors import BenchmarkError, GraphError, ModelError
 from anchorsr.graph import Graph
 from anchorsr.models import model_path, read_model
@@ -23,24 +24,15 @@ from anchorsr.operators import Add, Conv2D, Multiply, Requantize
 from anchorsr.plots import Mark, draw_rows
 from anchorsr.probe import (
     AFFORDABLE,
-    CALL,
     PRECISIONS,
     REFERENCE,
     Cost,
-    Probe,
-    Residual,
-    Terms,
     catalogue,
     choose,
-    combine,
     compare_with_paper,
-    cost_terms,
     count_turns,
-    edge_terms,
-    file_terms,
     measure_operators,
     prepare_call,
-    sum_terms,
 )
 from anchorsr.probe_graphs import (
     OperatorClass,
@@ -60,7 +52,19 @@ from anchorsr.probe_network import (
     median_error,
     network_terms,
 )
-from anchorsr.studies import cost_grids, draw_costs, draw_predictions
+from anchorsr.probe_terms import (
+    CALL,
+    Probe,
+    Residual,
+    Span,
+    Terms,
+    combine,
+    cost_terms,
+    edge_terms,
+    file_terms,
+    sum_terms,
+)
+from anchorsr.studies import cost_grids, draw_costs, draw_predictions, study_grids, tail_grids
 from anchorsr.tflite import write_tflite
 from anchorsr.timing import Times
 
@@ -162,7 +166,7 @@ def test_three_anchors_compute_the_same() -> None:
     outputs = []
     for form in ("anchor_concat", "anchor_tile", "anchor_conv"):
         data = write_tflite(tail_graph(form, 8, "int8"), size=SIZE)
-        engine = probe.load_engine(data, threads=1, dtype=np.int8)
+        engine = load_engine(data, threads=1, dtype=np.int8)
         outputs.append(engine(picture))
     for other in outputs[1:]:
         np.testing.assert_array_equal(outputs[0], other)
@@ -320,7 +324,7 @@ def fake_costs(monkeypatch: pytest.MonkeyPatch, **milliseconds: float | str) -> 
         took = milliseconds[name]
         if isinstance(took, str):
             return took
-        return probe.Measured(probe.Span(took, 0.1), probe.Span(took + 1, 0.1))
+        return probe.Measured(Span(took, 0.1), Span(took + 1, 0.1))
 
     monkeypatch.setattr(probe, "_measure", measure)
     names = list(milliseconds)
@@ -512,6 +516,32 @@ def test_marks_stand_in_their_rows_at_their_values() -> None:
     assert len(circles) == 2  # one for each series is the legend's
     with pytest.raises(ValueError, match="at least one mark"):
         draw_rows([], title="", subtitle="", x_label="", least=0.01)
+
+
+def test_a_study_and_its_tails_in_tables() -> None:
+    common = {"parameters": 42_539, "macs_per_pixel": 42_345}
+    rows = [
+        {
+            "run": "residual_none", **common, "float_psnr": {"Set5": 31.0},
+            "calibrated_psnr": {"Set5": 29.5}, "trained_psnr": None, "latency_ms": {"litert": 20.0},
+        },
+        {
+            "run": "fsrcnn", **common, "float_psnr": {"Set5": 30.0}, "calibrated_psnr": None,
+            "trained_psnr": {"Set5": 29.75}, "latency_ms": {"openvino": 9.04},
+        },
+    ]  # fmt: skip
+    quality, cost = study_grids(rows)
+    assert quality.rows == (
+        ("residual_none", "Set5", "31.000", "29.500", "1.500", "-", "-", "1.93"),
+        ("fsrcnn", "Set5", "30.000", "-", "-", "29.750", "0.250", "-"),
+    )
+    assert cost.rows == (
+        ("residual_none", "42,539", "42,345", "20.0", "-"),
+        ("fsrcnn", "42,539", "42,345", "-", "9.0"),
+    )
+    score = {"method": "wrapped", "test_set": "Set5", "psnr_rgb": 28.0}
+    (grid,) = tail_grids({"residual_none": [score]})
+    assert (grid.head, grid.rows) == (("end", "Set5"), (("wrapped", "28.000"),))
 
 
 # The command line

@@ -108,6 +108,7 @@ LAYERS = [
     "anchorsr.study",
     "anchorsr.plots",
     "anchorsr.probe_graphs",
+    "anchorsr.probe_terms",
     "anchorsr.probe",
     "anchorsr.probe_network",
     "anchorsr.studies",

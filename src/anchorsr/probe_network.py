@@ -19,20 +19,9 @@ import numpy as np
 from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs
 from anchorsr.graph import Graph
 from anchorsr.models import list_models, model_path, read_model
-from anchorsr.probe import (
-    CALL,
-    PAUSE_S,
-    PRECISIONS,
-    Setting,
-    Terms,
-    combine,
-    cost_terms,
-    file_terms,
-    prepare_call,
-    prepare_probes,
-    sum_terms,
-)
+from anchorsr.probe import PAUSE_S, PRECISIONS, Setting, prepare_call, prepare_probes
 from anchorsr.probe_graphs import OperatorClass, Precision, classify
+from anchorsr.probe_terms import CALL, Terms, combine, cost_terms, file_terms, sum_terms
 from anchorsr.quantize import dequantize, quantize
 from anchorsr.samples import natural_picture
 from anchorsr.timing import Times, take_turns
