@@ -752,7 +752,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Children get Ctrl-C, also when these tests run where a shell has it ignored."""
+    """Ctrl-C interrupts, also when these tests run where a shell has it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -780,7 +780,7 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None
     assert 0 < len(decoded(part)) < 3000
 
 
-def test_a_second_interrupt_leaves_nothing(tmp_path: Path) -> None:
+def test_a_second_interrupt_leaves_nothing(tmp_path: Path, interruptible: None) -> None:
     source = make_video(tmp_path / "in.mp4", moving(100))
     notes: list[str] = []
 
