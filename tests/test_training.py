@@ -327,9 +327,13 @@ def train_with_two(
     """Train on two processes, of which one is killed in step 8 if it is named."""
     (run.parent / "recipe.json").write_text(json.dumps(recipe.as_table()))
     (run.parent / "script.py").write_text(SCRIPT)
+    # Processes that gloo aborts, as it does once in a hundred launches on a machine that is busy
+    # (exit code -6), are started again and go on from the checkpoint.
+    restarts = "0" if victim else "1"
     # The launcher resolves this machine's name unless it is told to stay local.
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+        + ["--max-restarts", restarts]
         + ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
         + [str(run.parent / name) for name in ("script.py", "recipe.json", run.name)]
         + [victim],
