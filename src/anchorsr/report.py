@@ -180,7 +180,7 @@ def _network_pieces(found: Findings) -> list[Piece]:
             found.predictions += measure_networks(
                 [load_network(name)],
                 engines=installed_engines(),
-                threads=[default_threads()],
+                threads=[1],  # with more, short operators measured alone wait for them
                 rounds=_ROUNDS,
             )
 

@@ -184,7 +184,11 @@ def network_command(
 
         anchorsr probe network edsr imdn --engine openvino --size 90x160 --json networks.json
     """
-    chosen, counts, numbers = choose_engines(engines), choose_threads(threads), _read(precisions)
+    chosen, counts, numbers = (
+        choose_engines(engines),
+        choose_threads(threads or [1]),
+        _read(precisions),
+    )
     height_and_width = None if size is None else parse_size(size)
     check_outputs(json_file, plot, force)
     _warn_if_busy()
