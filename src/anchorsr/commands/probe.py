@@ -178,17 +178,17 @@ def network_command(
 ) -> None:
     """List a network's operators, predict its time from what each costs, and measure the whole.
 
+    With one thread unless --threads says otherwise: with more, a short operator that is measured
+    alone waits for the others, which within a network are awake.
+
     Examples:
 
         anchorsr probe network abpn
 
         anchorsr probe network edsr imdn --engine openvino --size 90x160 --json networks.json
     """
-    chosen, counts, numbers = (
-        choose_engines(engines),
-        choose_threads(threads or [1]),
-        _read(precisions),
-    )
+    chosen, numbers = choose_engines(engines), _read(precisions)
+    counts = choose_threads(threads or [1])
     height_and_width = None if size is None else parse_size(size)
     check_outputs(json_file, plot, force)
     _warn_if_busy()
