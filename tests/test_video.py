@@ -26,7 +26,7 @@ import anchorsr
 from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, VideoError
 from anchorsr.reuse import Rectangle
 from anchorsr.upscale import Upscaler
-from anchorsr.video import Progress, VideoResult, target, upscale_video
+from anchorsr.video import Progress, VideoResult, pipeline, target, upscale_video
 from anchorsr.video.colour import Colours, FromRgb, planes
 from videos import FFPROBE, decoded, make_video, moving, packets, probe, probed_packets
 
@@ -780,20 +780,28 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None
     assert 0 < len(decoded(part)) < 3000
 
 
-def test_a_second_interrupt_leaves_nothing(tmp_path: Path, interruptible: None) -> None:
+def test_a_second_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the frames that were begun are waited for."""
     source = make_video(tmp_path / "in.mp4", moving(100))
     notes: list[str] = []
+    waits: list[object] = []
+    wait = pipeline._wait
 
     class Slow(Repeat):
         def __call__(self, rgb: np.ndarray) -> np.ndarray:
-            time.sleep(0.5)
+            time.sleep(0.2)
             return super().__call__(rgb)
 
+    def interrupted(ends: list[threading.Event]) -> None:
+        waits.append(ends)
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        wait(ends)
+
     def stop(progress: Progress) -> None:
-        waiting = threading.main_thread().ident
-        threading.Timer(0.05, signal.pthread_kill, (waiting, signal.SIGINT)).start()
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(pipeline, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         upscale_video(source, tmp_path / "out.mp4", upscaler=Slow(), on_progress=stop,
                       on_note=notes.append)  # fmt: skip
