@@ -22,6 +22,7 @@ from anchorsr.scales import (
     KEEPS_NUMBERS,
     PICTURE,
     RESIDUAL,
+    _away_from_ties,
     choose_quantization,
     observe_ranges,
     tensor_roles,
@@ -147,3 +148,14 @@ def test_a_clip_to_other_limits_is_refused() -> None:
     chosen = choose_quantization(graph, observe_ranges(graph, PICTURES, 100))
     with pytest.raises(Exception, match="only the clip of a picture"):
         apply_quantization(graph, chosen)
+
+
+def test_no_root_lies_halfway_between_two_integers() -> None:
+    """At the first scale LiteRT was once off by one, as its root was in the last bit."""
+    before = Quantization(535.1635131835938, -128)
+    tie = Quantization(1.4486761093139648, -128)
+    after = _away_from_ties(before, tie)
+    assert tie.scale < after.scale < 1.01 * tie.scale
+    assert _away_from_ties(before, after) == after
+    roots = np.sqrt(np.arange(256) * before.scale) / after.scale
+    assert np.abs(roots % 1 - 0.5).min() > 1e-5

@@ -41,6 +41,7 @@ from anchorsr.operators import (
     Resize,
     Sigmoid,
     Slice,
+    SquareRoot,
     Subtract,
     Tile,
 )
@@ -52,6 +53,9 @@ RESIDUAL = Quantization(1.0, 0)
 KEEPS_NUMBERS = (
     Clip | Concat | DepthToSpace | Minimum | Pool2D | ReLU | Requantize | Resize | Slice | Tile
 )
+
+# How far from the middle between two integers a root stays.
+_FROM_TIE = 1e-4
 
 # What an input's scale (a product's: both) over the output's may be, twice as strict as
 # XNNPACK's kernels are: beyond their limits LiteRT takes others, with another arithmetic.
@@ -114,7 +118,23 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, Quantization]
     scales = {name: (high[name] - low[name] or 255) / 255 for name in low}  # of zeros: any
     _keep_within_limits(graph, first, scales, fixed)
     chosen = {name: quantization_of(scales[name], low[name]) for name in scales}
-    return {op.output: fixed.get(op.output) or chosen[first[op.output]] for op in graph.operators}
+    result: dict[str, Quantization] = {}
+    for operator in graph.operators:
+        name = first[operator.output]
+        if isinstance(operator, SquareRoot) and operator.output not in fixed:
+            chosen[name] = _away_from_ties(result[operator.input], chosen[name])
+        result[operator.output] = fixed.get(operator.output) or chosen[name]
+    return result
+
+
+def _away_from_ties(before: Quantization, after: Quantization) -> Quantization:
+    """A scale, slightly larger if need be, at which no root lies halfway between two integers:
+    the last bit of LiteRT's roots, which is not always right, would decide there."""
+    roots = np.sqrt(np.arange(256) * before.scale)
+    scale = after.scale
+    while np.abs(roots / scale % 1 - 0.5).min() < _FROM_TIE:
+        scale = float(np.float32(scale * 1.0005))
+    return Quantization(scale, after.zero_point)
 
 
 def fixed_quantizations(graph: Graph) -> dict[str, Quantization]:
