@@ -158,11 +158,11 @@ def test_float_file_computes_what_the_network_computes(name: str) -> None:
 def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
     network, graph = built(name)
     images = picture(9, 11)
-    # Rounded, so that the scales are the same on every machine: a global mean that lies halfway
+    # Rounded, so that the scales are the same on every machine: a result that lies halfway
     # between two integers to the last bit of float32 may go the other way in LiteRT, and attention
     # with random weights makes many levels of that one (docs/experiments.md).
     ranges = observe_ranges(graph, [images[0]], 99.999)
-    rounded = {name: (float(f"{a:.3g}"), float(f"{b:.3g}")) for name, (a, b) in ranges.items()}
+    rounded = {name: (float(f"{a:.4g}"), float(f"{b:.4g}")) for name, (a, b) in ranges.items()}
     integer = apply_quantization(graph, choose_quantization(graph, rounded))
     assert integer.is_integer
     data = write_tflite(integer, size=(9, 11))
