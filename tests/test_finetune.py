@@ -137,7 +137,7 @@ def test_a_network_that_needs_a_size_is_released_with_one(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_of(NETWORKS["bilinear"], finished_run, tmp_path / "run")
-    monkeypatch.setattr("anchorsr.release.FIXED_SIZE", (8, 12))
+    monkeypatch.setattr("anchorsr.release.SIZE", (8, 12))
     scores = release(run, tmp_path / "model.tflite", machine=Machine(threads=1))
     assert fixed_size((tmp_path / "model.tflite").read_bytes()) == (8, 12)
     floating, integer = (score.psnr_rgb for score in scores)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from anchorsr.cli import run
-from anchorsr.evaluate import evaluate
+from anchorsr.evaluate import evaluate, run_at_every_size
 from anchorsr.finetune import quantize_run
 from anchorsr.images import Picture, write_picture
-from anchorsr.study import run_at_every_size, run_study
+from anchorsr.study import run_study
 from anchorsr.tail_study import CALIBRATED, OURS, PUBLISHED, UNSCALED, WRAPPED
 from anchorsr.tflite import write_tflite
 from anchorsr.training import Machine

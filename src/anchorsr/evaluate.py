@@ -8,6 +8,7 @@ pictures' figures.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.datasets import load_test_pairs
-from anchorsr.engines import ENGINES, load_engine
+from anchorsr.engines import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
+from anchorsr.graph import Graph
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models import list_models
 from anchorsr.opencv import load_dnn_superres
+from anchorsr.tflite import write_tflite
 from anchorsr.upscale import ready_upscaler
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -110,6 +113,16 @@ def load_method(
         onnx = load_engine(path, threads=threads)
         return lambda lr: onnx(lr[None])[0]
     return ready_upscaler(name, factor, threads=threads, engine=engine)
+
+
+def run_at_every_size(graph: Graph) -> Method:
+    """The graph in LiteRT with a file for each size, as some operators need one."""
+
+    @functools.lru_cache(maxsize=8)
+    def engine(height: int, width: int) -> Engine:
+        return load_engine(write_tflite(graph, size=(height, width)))
+
+    return lambda lr: engine(*lr.shape[:2])(lr[None])[0]
 
 
 def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float, float]:

@@ -55,7 +55,19 @@ class TensorType:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2D:
+class OneInput:
+    """What operators that read one tensor have in common."""
+
+    input: str
+    output: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2D(OneInput):
     """Convolution with stride 1, zero padded to keep height and width, bias added, then
     optionally ReLU.
 
@@ -64,17 +76,11 @@ class Conv2D:
     channels fall into so many equal parts in their order, and each part sees only its own.
     """
 
-    input: str
-    output: str
     weights: Array
     bias: Array
     weight_scales: Array | None = None
     relu: bool = False
     groups: int = 1
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
     @property
     def copies_channels(self) -> bool:
@@ -95,46 +101,27 @@ class Add:
 
 
 @dataclass(frozen=True)
-class DepthToSpace:
+class DepthToSpace(OneInput):
     """(N, H, W, block² * C) to (N, block * H, block * W, C).
 
     Channel (dy * block + dx) * C + c goes to row dy, column dx, channel c (TensorFlow's
     order; ONNX calls it DCR). Input and output have the same number type and quantization.
     """
 
-    input: str
-    output: str
     block: int
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class Requantize:
+class Requantize(OneInput):
     """The same real values with another number type or quantization (TFLite: QUANTIZE)."""
 
-    input: str
-    output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(OneInput):
     """Values limited to [low, high]; float graphs only (integers clip by saturation)."""
 
-    input: str
-    output: str
     low: float
     high: float
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
 
 @dataclass(frozen=True)
@@ -146,67 +133,42 @@ class Concat:
 
 
 @dataclass(frozen=True)
-class Minimum:
+class Minimum(OneInput):
     """Integers above `bound` replaced by it; integer graphs only. The type stays the same."""
 
-    input: str
-    output: str
     bound: int
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
 
 @dataclass(frozen=True)
-class ReLU:
+class ReLU(OneInput):
     """Values below zero replaced by it, as an operator of its own. The type stays the same."""
-
-    input: str
-    output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
 
 @dataclass(frozen=True, eq=False)
-class DepthwiseConv2D:
+class DepthwiseConv2D(OneInput):
     """Convolution of each channel with a kernel of its own, padded and finished as Conv2D's.
 
     weights: (height, width, channels), float32 or int8. bias, weight_scales: (channels,).
     """
 
-    input: str
-    output: str
     weights: Array
     bias: Array
     weight_scales: Array | None = None
     relu: bool = False
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True, eq=False)
-class TransposedConv2D:
+class TransposedConv2D(OneInput):
     """Each input pixel spread over height × width output pixels, `stride` apart, summed.
 
     The output is `stride` times as high and wide; of the kernel's overhang, kernel - stride,
     half is cut off on each side, so that is even. weights: (out, height, width, in).
     """
 
-    input: str
-    output: str
     weights: Array
     bias: Array
     stride: int
     weight_scales: Array | None = None
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
 
 @dataclass(frozen=True)
@@ -226,126 +188,69 @@ class Multiply:
 
 
 @dataclass(frozen=True)
-class LeakyReLU:
+class LeakyReLU(OneInput):
     """Values below zero multiplied by `slope`, which is rounded to float32."""
 
-    input: str
-    output: str
     slope: float
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slope", float(np.float32(self.slope)))
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True, eq=False)
-class PReLU:
+class PReLU(OneInput):
     """Values below zero multiplied by a slope of their channel's own.
 
     slopes: (channels,) float32, or int8 at scale `slope_scale` and zero point 0.
     """
 
-    input: str
-    output: str
     slopes: Array
     slope_scale: float | None = None
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(OneInput):
     """1 / (1 + exp(-x)); an integer output has scale 1/256 and stands for 0 to 255/256."""
 
-    input: str
-    output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class SquareRoot:
+class SquareRoot(OneInput):
     """The square root of values that are not negative. Only 1×1 tensors, as attention has."""
 
-    input: str
-    output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class Pool2D:
+class Pool2D(OneInput):
     """Mean or maximum of the size × size pixels around each, of those inside the picture."""
 
-    input: str
-    output: str
     kind: Literal["average", "max"]
     size: int
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class GlobalAveragePool:
+class GlobalAveragePool(OneInput):
     """The mean of every channel over the whole picture: (N, 1, 1, C)."""
 
-    input: str
-    output: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class Resize:
+class Resize(OneInput):
     """`factor` times as high and wide, pixel centres at halves (PyTorch's align_corners=False)."""
 
-    input: str
-    output: str
     factor: int
     mode: Literal["nearest", "bilinear"]
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
-
 
 @dataclass(frozen=True)
-class Slice:
+class Slice(OneInput):
     """As many channels as the output has, from number `start` on. The type stays the same."""
 
-    input: str
-    output: str
     start: int
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
 
 @dataclass(frozen=True)
-class Tile:
+class Tile(OneInput):
     """All channels repeated `count` times, as a whole. The type stays the same."""
 
-    input: str
-    output: str
     count: int
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
 
 
 Operator = (

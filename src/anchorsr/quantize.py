@@ -22,6 +22,7 @@ from anchorsr.operators import (
     Clip,
     DepthwiseConv2D,
     Minimum,
+    OneInput,
     Operator,
     PReLU,
     Quantization,
@@ -150,7 +151,8 @@ def quantize_weights(
     scales, one an output channel (axis 0).
 
     A scale follows from the channel's largest weight, unless its bias would then exceed
-    `BIAS_LIMIT`. `finetune.IntegerNetwork` computes the same in torch, operation by operation.
+    `BIAS_LIMIT`. `integer_network.IntegerNetwork` computes the same in torch, operation by
+    operation.
     """
     scale = np.float32(input_scale)
     largest = np.abs(weights).max(axis=(1, 2, 3))
@@ -168,8 +170,8 @@ def _same(tensors: Mapping[str, TensorType], one: str, other: str) -> bool:
 
 def _reading(operator: Operator, sources: tuple[str, ...]) -> Operator:
     """The operator with other inputs."""
-    several = any(field.name == "inputs" for field in dataclasses.fields(operator))
-    changes: dict[str, Any] = {"inputs": sources} if several else {"input": sources[0]}
+    single = isinstance(operator, OneInput)
+    changes: dict[str, Any] = {"input": sources[0]} if single else {"inputs": sources}
     return dataclasses.replace(operator, **changes)
 
 

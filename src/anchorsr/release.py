@@ -6,22 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from anchorsr.engines import load_engine
+from anchorsr.challenge import SIZE
 from anchorsr.errors import OutputError
-from anchorsr.evaluate import Method, Score, evaluate_method, load_method
+from anchorsr.evaluate import Score, evaluate_method, load_method, run_at_every_size
 from anchorsr.export import export
 from anchorsr.files import check_free
 from anchorsr.finetune import quantize_run, read_records
-from anchorsr.graph import Graph
 from anchorsr.models import write_card
-from anchorsr.tflite import needs_size, write_tflite
+from anchorsr.tflite import needs_size
 from anchorsr.training import Machine, Progress
-
-# Height and width of the files that Mobile AI times, of networks that need one.
-FIXED_SIZE = (360, 640)
 
 
 def check_release(output: Path, *, overwrite: bool) -> None:
@@ -46,7 +39,8 @@ def release(
 
     Returns, for each validation folder of the run's recipe, the score of the float weights
     (method `float`) and of the file in LiteRT (`int8`). train: see `finetune.quantize_run`.
-    Where no file can be for every size it is for `FIXED_SIZE`; scores need one for each picture.
+    Where no file can be for every size it is for `challenge.SIZE`; scores need one for each
+    picture.
     Raises what that, `export` and `check_release` raise.
     """
     check_release(output, overwrite=overwrite)
@@ -54,9 +48,9 @@ def release(
         run, train=train, machine=machine, on_loading=on_loading, on_progress=on_progress
     )
     graph = dataclasses.replace(graph, name=output.stem)  # one architecture, several models
-    size = FIXED_SIZE if needs_size(graph) else None
+    size = SIZE if needs_size(graph) else None
     export(graph, output, size=size, overwrite=overwrite)
-    method = _method_of_every_size(graph) if size else load_method(output, graph.factor)
+    method = run_at_every_size(graph) if size else load_method(output, graph.factor)
     records = read_records(run, trained=train)
     methods = {"float": load_method(run, graph.factor), "int8": method}
     scores = [
@@ -73,14 +67,6 @@ def release(
         overwrite=overwrite,
     )
     return scores
-
-
-def _method_of_every_size(graph: Graph) -> Method:
-    def method(lr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        engine = load_engine(write_tflite(graph, size=(lr.shape[0], lr.shape[1])))
-        return np.asarray(engine(lr[None])[0])
-
-    return method
 
 
 def _card(output: Path) -> Path:

@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from anchorsr.engines import load_engine
 from anchorsr.errors import GraphError
-from anchorsr.evaluate import Method, evaluate_method
+from anchorsr.evaluate import Method, evaluate_method, run_at_every_size
 from anchorsr.finetune import quantize_run
 from anchorsr.graph import Graph
 from anchorsr.recipes import Recipe, read_recipe
@@ -104,20 +101,6 @@ def run_study(
 def graph_psnr(graph: Graph, recipe: Recipe) -> dict[str, float]:
     """PSNR over RGB of an integer graph in LiteRT, on each validation set of the recipe."""
     return _psnr(run_at_every_size(graph), graph.factor, recipe)
-
-
-def run_at_every_size(graph: Graph) -> Method:
-    """The graph in LiteRT with a file for each size, as some operators need one."""
-
-    @functools.lru_cache(maxsize=8)
-    def engine(height: int, width: int) -> Any:
-        return load_engine(write_tflite(graph, size=(height, width)))
-
-    def method(lr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        larger: npt.NDArray[np.uint8] = engine(*lr.shape[:2])(lr[None])[0]
-        return larger
-
-    return method
 
 
 def measure_graphs(

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from anchorsr.choosing import installed_engines
-from anchorsr.commands.options import Force, Threads, print_scores
+from anchorsr.commands.options import (
+    STANDARD_OUTPUT,
+    Force,
+    JsonFile,
+    Threads,
+    check_outputs,
+    choose_engines,
+    print_scores,
+    write_json,
+)
 from anchorsr.commands.training import training_machine
 from anchorsr.engines import ENGINES
 from anchorsr.errors import needs
-from anchorsr.files import check_free, publish
 from anchorsr.machine import describe_machine
 from anchorsr.terminal import print_table, remark, training_bars
 
@@ -38,9 +44,7 @@ def study_command(
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Turns of the timing.")] = 10,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="A file for all figures as JSON.")
-    ] = None,
+    json_file: JsonFile = None,
     tails: Annotated[
         bool,
         typer.Option(
@@ -66,11 +70,8 @@ def study_command(
 
         anchorsr study recipes/studies/residual_anchor.toml --tails
     """
-    for name in engines or []:
-        if name not in ENGINES:
-            raise typer.BadParameter(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
-    if json_file is not None:
-        check_free(json_file, overwrite=force)
+    chosen = choose_engines(engines)
+    check_outputs(json_file, None, force)
     with needs("PyTorch", "train"):
         from anchorsr.study import run_study
         from anchorsr.tail_study import measure_tails
@@ -78,26 +79,25 @@ def study_command(
         rows = run_study(
             recipes,
             runs,
-            engines=list(dict.fromkeys(engines or installed_engines())),
+            engines=chosen,
             rounds=rounds,
             machine=training_machine("cpu", threads, mixed_precision),
             on_recipe=remark,
             **callbacks,
         )
-    _print_quality(rows)
-    _print_latency(rows)
     ends = {row.run: measure_tails(runs / row.run) for row in rows} if tails else {}
-    for run, scores in ends.items():
-        print(f"The ends of {run}, calibrated only:")
-        print_scores(scores)
-    if json_file is not None:
-        report = {
-            "machine": describe_machine(),
-            "study": [dataclasses.asdict(row) for row in rows],
-            "tails": {run: [dataclasses.asdict(one) for one in ends[run]] for run in ends},
-        }
-        text = json.dumps(report, indent=1, allow_nan=False)
-        publish(f"{text}\n".encode(), json_file, overwrite=force)
+    if json_file != STANDARD_OUTPUT:
+        _print_quality(rows)
+        _print_latency(rows)
+        for run, scores in ends.items():
+            print(f"The ends of {run}, calibrated only:")
+            print_scores(scores)
+    report = {
+        "machine": describe_machine(),
+        "study": [dataclasses.asdict(row) for row in rows],
+        "tails": {run: [dataclasses.asdict(one) for one in ends[run]] for run in ends},
+    }
+    write_json(report, json_file, force)
 
 
 def _print_quality(rows: list[Studied]) -> None:
