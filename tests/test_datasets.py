@@ -244,6 +244,19 @@ def test_pictures_are_drawn_in_proportion_to_their_patches() -> None:
     assert drawn[0] > 0
 
 
+def test_the_candidate_with_the_most_detail_is_taken() -> None:
+    """Half of the picture is flat: of four places one is hardly ever flat altogether."""
+    hr = noise(60, 240)
+    hr[:, 120:] = 128
+    pair = Pair("half", downscale(hr, 3), hr)
+
+    def mean_spread(candidates: int) -> float:
+        sampler = PatchSampler([pair], patch=8, seed=0, candidates=candidates)
+        return float(np.mean([patch.std() for patch in sampler.batch(0, range(200))[1]]))
+
+    assert mean_spread(4) > 1.3 * mean_spread(1)
+
+
 def test_channels_are_permuted_alike_on_both_sides_and_only_if_asked() -> None:
     lr = np.broadcast_to(np.array([10, 20, 30], np.uint8), (9, 9, 3))
     pair = Pair("flat", lr, repeated(lr, 3))

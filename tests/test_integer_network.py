@@ -106,6 +106,13 @@ def test_tensors_of_one_scale_learn_it_together() -> None:
     assert one == other != network._chosen["narrow"]
 
 
+def test_a_sum_of_features_at_one_scale_is_a_sum_of_integers() -> None:
+    network = trainable(GRAPHS["feature_space"])
+    assert set(network.log_scales) & {"first", "second", "skipped"} == {"first"}
+    (add,) = [op for op in GRAPHS["feature_space"].operators if isinstance(op, Add)]
+    assert network._adds_exactly(add)
+
+
 def test_slopes_are_trained() -> None:
     network = trainable(GRAPHS["fsrcnn"])
     before = {name: slopes.detach().clone() for name, slopes in network.slopes.items()}

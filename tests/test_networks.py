@@ -193,10 +193,12 @@ def test_lowered_graph_computes_what_the_network_computes(
     channels=st.integers(1, 9),
     body=st.integers(0, 3),
     image_convolution=st.booleans(),
+    skip=st.booleans(),
     expansion=st.integers(0, 5),
     seed=st.integers(0, 1000),
 )
 def test_every_shape_is_lowered(seed: int, **options: int) -> None:
+    options["skip"] = bool(options["skip"] and options["body"])
     network = build(seed, **options)
     images = noise(6, 5, seed)
     graph = lower(network, name="abpn")
@@ -262,6 +264,7 @@ def test_grey_network_is_lowered_with_its_channels() -> None:
         ({"name": "abpn", "channels": 0}, "channels is at least 1"),
         ({"name": "abpn", "channels": 28.0}, "network.channels is int, not 28.0"),
         ({"name": "abpn", "body": -1}, "body and expansion are not negative"),
+        ({"name": "abpn", "skip": True, "body": 0}, "around at least one body convolution"),
         ({"name": "abpn", "expansion": -1}, "body and expansion are not negative"),
         ({"name": "abpn", "expansion": True}, "network.expansion is int, not True"),
         ({"name": "abpn", "image_convolution": 1}, "network.image_convolution is bool, not 1"),

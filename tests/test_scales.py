@@ -75,6 +75,20 @@ def test_a_narrow_tensor_that_others_read_too_keeps_its_own_scale() -> None:
     assert chosen["a"] == chosen["b"]
 
 
+def test_summands_share_a_scale_with_their_sum_unless_one_is_far_smaller() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "a", 4, relu=True)
+    chain.convolve("a", "b", 4, relu=True)
+    chain.add(Add(("a", "b"), "skipped"))
+    graph = anchored("skipped", chain)
+    chosen = scales(graph, a=(0, 40), b=(0, 90), skipped=(0, 102))
+    assert chosen["a"] == chosen["b"] == chosen["skipped"]
+    assert chosen["a"].scale == np.float32(102 / 255)
+    chosen = scales(graph, a=(0, 4), b=(0, 90), skipped=(0, 102))
+    assert chosen["a"].scale == np.float32(4 / 255)
+    assert chosen["b"] == chosen["skipped"] != chosen["a"]
+
+
 def test_a_picture_beside_features_does_not_force_its_scale_upon_them() -> None:
     chain = FloatChain()
     chain.convolve("images", "features", 5)

@@ -103,17 +103,25 @@ class PatchSampler:
 
     Pictures are drawn with a probability proportional to the number of patches they hold; a
     patch is flipped in both directions and transposed at random, and its colour channels are
-    permuted when `channel_shuffle` is set. Because no state is kept, a resumed run and one
+    permuted when `channel_shuffle` is set. Of `candidates` drawn in this way the one with the
+    most detail is taken: flat patches teach little. Because no state is kept, a resumed run and one
     that is split over processes draw exactly what a single uninterrupted run would.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], *, patch: int, seed: int, channel_shuffle: bool = False
+        self,
+        pairs: Sequence[Pair],
+        *,
+        patch: int,
+        seed: int,
+        channel_shuffle: bool = False,
+        candidates: int = 1,
     ) -> None:
         self._pairs = pairs
         self._patch = patch
         self._seed = seed
         self._channel_shuffle = channel_shuffle
+        self._candidates = candidates
         self._factor = pairs[0].hr.shape[0] // pairs[0].lr.shape[0]
         places = [(p.lr.shape[0] - patch + 1) * (p.lr.shape[1] - patch + 1) for p in pairs]
         self._ends = np.cumsum(places)
@@ -123,8 +131,14 @@ class PatchSampler:
 
         (N, patch, patch, 3) and (N, factor · patch, factor · patch, 3), uint8.
         """
-        drawn = [self._draw(np.random.default_rng((self._seed, step, p))) for p in places]
+        drawn = [self._choose(np.random.default_rng((self._seed, step, p))) for p in places]
         return np.stack([lr for lr, _ in drawn]), np.stack([hr for _, hr in drawn])
+
+    def _choose(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
+        if self._candidates == 1:
+            return self._draw(generator)
+        drawn = [self._draw(generator) for _ in range(self._candidates)]
+        return max(drawn, key=lambda pair: _detail(pair[1], self._factor))
 
     def _draw(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
         place = int(generator.integers(self._ends[-1]))
@@ -144,6 +158,15 @@ class PatchSampler:
             return image if channels is None else image[..., channels]
 
         return augment(lr), augment(hr)
+
+
+def _detail(hr: UInt8Array, factor: int) -> float:
+    """How much the blocks that LR pixels become differ within: across both diagonals, summed."""
+    corners = hr.astype(np.int16)
+    last = factor - 1
+    falling = corners[::factor, ::factor] - corners[last::factor, last::factor]
+    rising = corners[::factor, last::factor] - corners[last::factor, ::factor]
+    return float(np.abs(falling).sum() + np.abs(rising).sum())
 
 
 def _cut(image: UInt8Array, top: int, left: int, size: int) -> UInt8Array:

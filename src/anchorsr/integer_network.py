@@ -169,8 +169,9 @@ class IntegerNetwork(Trainable):
         return _substitute(real, exact - self._chosen[name].zero_point)
 
     def _adds_exactly(self, add: Add) -> bool:
+        fixed, first = self._fixed, self._first
         names = (*add.inputs, add.output)
-        return len({self._fixed[n].scale if n in self._fixed else n for n in names}) == 1
+        return len({fixed[name].scale if name in fixed else first[name] for name in names}) == 1
 
     def _saturate(self, name: str, values: Tensor) -> Tensor:
         zero_point = self._chosen[name].zero_point

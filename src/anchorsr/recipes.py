@@ -24,17 +24,22 @@ Table = TypeVar("Table")
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """Where pairs come from and how patches are cut. `patch` is in LR pixels."""
+    """Where pairs come from and how patches are cut.
+
+    patch: LR pixels a side; candidates: each patch is the one with the most detail of so many.
+    """
 
     folders: tuple[str, ...]
     patch: int = 64
     batch: int = 16
     channel_shuffle: bool = False
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         _require(bool(self.folders), "folders names at least one folder")
         _require(self.patch >= 8, "patch is at least 8")
         _require(self.batch >= 1, "batch is at least 1")
+        _require(self.candidates >= 1, "candidates is at least 1")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 - Pictures (the input, what only copies it, the output) have scale 1 and zero point -128, so
   that int8 saturation is the clip to 0..255. A residual that is added to a picture has scale 1
   and zero point 0, so that the addition is exact. A sigmoid's output has scale 1/256.
-- Tensors between which an operator only moves numbers share one scale.
+- Tensors between which an operator only moves numbers share one scale. So do the summands and
+  the sum of features, unless one of them is far smaller: then the addition is exact.
 - All others take their range from calibration pictures. Zero is always in it, so after ReLU
   the zero point is -128, and saturation is the ReLU.
 """
@@ -54,6 +55,10 @@ KEEPS_NUMBERS = (
     Clip | Concat | DepthToSpace | Minimum | Pool2D | ReLU | Requantize | Resize | Slice | Tile
 )
 
+# How much narrower than the result an input may be that others read too, and still share its
+# scale with it: those others then see it as coarsely.
+_NARROW = {Concat: 1 / 2, Add: 1 / 8}
+
 # How far from the middle between two integers a root stays.
 _FROM_TIE = 1e-4
 
@@ -103,10 +108,8 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, Quantization]
     def shared(operator: Operator, name: str) -> bool:
         if name in fixed or operator.output in fixed:
             return fixed.get(name) == fixed.get(operator.output)
-        # Several readers of a tensor would all see it as coarsely as a concatenation with
-        # larger numbers needs it: one more operator for that one spares the others.
-        narrow = _width(ranges, name) < _width(ranges, operator.output) / 2
-        return not (isinstance(operator, Concat) and readers[name] > 1 and narrow)
+        least = _NARROW.get(type(operator), 0) * _width(ranges, operator.output)
+        return readers[name] == 1 or _width(ranges, name) >= least
 
     first = share(graph, shared)
     made = [operator.output for operator in graph.operators if operator.output not in fixed]
@@ -153,12 +156,13 @@ def fixed_quantizations(graph: Graph) -> dict[str, Quantization]:
 def share(graph: Graph, shared: Callable[[Operator, str], bool]) -> dict[str, str]:
     """For each tensor, the first of those that have one scale with it.
 
-    An operator that keeps numbers joins its output to each input for which `shared` is true.
+    A sum, or an operator that keeps numbers, joins its output to each input for which `shared`
+    is true.
     """
     first = {graph.input: graph.input}
     for operator in graph.operators:
         first[operator.output] = operator.output
-        if not isinstance(operator, KEEPS_NUMBERS):
+        if not isinstance(operator, KEEPS_NUMBERS | Add):
             continue
         for name in operator.inputs:
             if shared(operator, name):

@@ -134,6 +134,7 @@ def fit(
                 patch=recipe.data.patch,
                 seed=recipe.seed,
                 channel_shuffle=recipe.data.channel_shuffle,
+                candidates=recipe.data.candidates,
             )
             with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
@@ -334,10 +335,10 @@ class _Run(Generic[Network]):
         kind = torch.device(device).type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
             output = self.network.forward_unclipped(to_tensor(lr, device))
-        error = output.float() - to_tensor(hr, device)
-        loss = error.abs().mean() if self.recipe.loss == "l1" else error.square().mean()
+        target = torch.from_numpy(hr).to(device).permute(0, 3, 1, 2)
+        loss = self._loss(output.float(), target)
         self.optimizer.zero_grad()
-        (loss / 255).backward()
+        (loss / 255).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         mean_loss = loss.detach().reshape(1)
         stopping = torch.full_like(mean_loss, float(bool(requests)))
@@ -355,6 +356,12 @@ class _Run(Generic[Network]):
         self.step += 1
         self._average()
         return value
+
+    def _loss(self, output: Tensor, target: Tensor) -> Tensor:
+        if self.recipe.loss == "l1":
+            absolute: Tensor = _MeanAbsolute.apply(output, target)  # type: ignore[no-untyped-call]
+            return absolute
+        return (output - target).square().mean()
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
@@ -393,6 +400,26 @@ class _Run(Generic[Network]):
             ]
             result[Path(name).name] = round(sum(values) / len(values), 4)
         return result
+
+
+class _MeanAbsolute(torch.autograd.Function):
+    """The mean absolute error; its gradient is a sign, linear within a thousandth of a level.
+
+    PyTorch's own `abs` and `mean` take three times as long, a third of a small network's step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, target: Tensor) -> Tensor:
+        error = output - target
+        ctx.save_for_backward(error)
+        mean: Tensor = torch.linalg.vector_norm(error, 1) / error.numel()
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (error,) = ctx.saved_tensors
+        slope: Tensor = gradient * (1e3 / error.numel())
+        return error.clamp(-1e-3, 1e-3).mul_(slope), None
 
 
 def _make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> Any:

@@ -4,7 +4,8 @@ Published at ×3: a 3×3 convolution 3→28 and four 28→28, one 28→27, each 
 in image space; the anchor (every input pixel nine times) is added, depth-to-space(3), clip.
 42,539 parameters, 42,345 multiplications per input pixel (9.76 G at 360×640),
 receptive field 15×15. Channels, depth and the image-space convolution are options,
-because narrower and wider relatives are of use too.
+because narrower and wider relatives are of use too. So is a skip around the body, the paper's
+feature-space residual beside the anchor: it learns much faster (docs/experiments.md).
 
 What is left out: the paper's other residual forms, which are studies and not this network.
 """
@@ -32,18 +33,22 @@ class ABPNConfig(NetworkConfig):
 
     channels: width of the body; body: convolutions of that width after the first;
     image_convolution: the last convolution is followed by ReLU and one more in image space;
+    skip: the first convolution's output is added to that of the body's last;
     expansion: filters of the over-parametrized kernels while training (0: plain kernels).
     """
 
     channels: int = 28
     body: int = 4
     image_convolution: bool = True
+    skip: bool = False
     expansion: int = 128
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.channels < 1 or self.body < 0 or self.expansion < 0:
             raise RecipeError("channels is at least 1; body and expansion are not negative")
+        if self.skip and not self.body:
+            raise RecipeError("a skip is around at least one body convolution")
 
 
 class ABPN(RecipeNetwork):
@@ -68,9 +73,16 @@ class ABPN(RecipeNetwork):
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before the clip, which would stop gradients in training."""
-        features = images
-        for convolution in self.body:
-            features = self.relu(convolution(features))
-        packed = self.last(features) + self.anchor(images)
+        packed = self.residual(images, skip=self.config.skip) + self.anchor(images)
         unpacked: Tensor = self.depth_to_space(packed)
         return unpacked
+
+    def residual(self, images: Tensor, *, skip: bool) -> Tensor:
+        """What the convolutions make, (N, 3 · factor², H, W), with or without the skip."""
+        first = features = self.relu(self.body[0](images))
+        for index, convolution in enumerate(self.body[1:], 1):
+            features = self.relu(convolution(features))
+            if skip and index == self.config.body:
+                features = features + first
+        packed: Tensor = self.last(features)
+        return packed

@@ -198,10 +198,12 @@ class DepthToSpace(nn.Module):
         self.block = block
 
     def forward(self, packed: Tensor) -> Tensor:
-        count, channels, height, width = packed.shape
+        # Whole pixels are moved: quick where channels come last in memory, as in training.
+        count, _, height, width = packed.shape
         block = self.block
-        split = packed.view(count, block, block, channels // block**2, height, width)
-        return split.permute(0, 3, 4, 1, 5, 2).reshape(count, -1, height * block, width * block)
+        blocks = packed.permute(0, 2, 3, 1).reshape(count, height, width, block, -1)
+        pixels = blocks.transpose(2, 3).reshape(count, height * block, width * block, -1)
+        return pixels.permute(0, 3, 1, 2)
 
 
 class Enlarge(nn.Module):

@@ -46,12 +46,7 @@ class ResidualForm(ABPN):
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         form = self.config.form
-        first = features = self.relu(self.body[0](images))
-        for index, convolution in enumerate(self.body[1:], 1):
-            features = self.relu(convolution(features))
-            if form == "feature_space" and index == self.config.body:
-                features = first + features
-        packed = self.last(features)
+        packed = self.residual(images, skip=form == "feature_space")
         if form == "anchor":
             packed = packed + self.anchor(images)
         unpacked: Tensor = self.depth_to_space(packed)
