@@ -55,7 +55,12 @@ def quantize_run(
     trained, _ = fit(
         IntegerNetwork(graph, chosen),
         dataclasses.replace(
-            recipe, schedule=settings.schedule, optimizer=settings.optimizer, loss=settings.loss
+            recipe,
+            # Patches as they come: chosen for their detail, flat ones would keep a wrong level.
+            data=dataclasses.replace(recipe.data, candidates=1),
+            schedule=settings.schedule,
+            optimizer=settings.optimizer,
+            loss=settings.loss,
         ),
         folder / INTEGER_FOLDER,
         machine=dataclasses.replace(machine, mixed_precision=False),

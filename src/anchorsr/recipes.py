@@ -26,7 +26,8 @@ Table = TypeVar("Table")
 class DataRecipe:
     """Where pairs come from and how patches are cut.
 
-    patch: LR pixels a side; candidates: each patch is the one with the most detail of so many.
+    patch: LR pixels a side; candidates: each patch is the one with the most detail of so many
+    (the integers are trained on patches as they come).
     """
 
     folders: tuple[str, ...]
