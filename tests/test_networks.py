@@ -15,6 +15,7 @@ from anchorsr.lower import lower
 from anchorsr.metrics import psnr
 from anchorsr.networks import ABPN, ABPNConfig, build_network, layers
 from anchorsr.operators import Add, Clip, Conv2D, DepthToSpace, TensorType
+from anchorsr.quantize import WEIGHT_LIMIT
 
 SIZES = [(1, 1), (1, 7), (5, 1), (13, 17), (31, 24)]
 
@@ -132,6 +133,36 @@ def test_fresh_expanded_kernel_is_the_plain_one() -> None:
         "filters",
         "mixing",
     }
+
+
+def test_rounding_noise_is_half_a_step_of_seven_bits_and_only_in_training() -> None:
+    torch.manual_seed(0)
+    layer = layers.Conv3x3(3, 8, expansion=4, rounding_noise=True)
+    pixel = torch.zeros(1, 3, 3, 3)
+    pixel[0, 1, 1, 1] = 1.0  # the output is the filters of channel 1, mirrored
+    exact = layer.eval()(pixel)
+    drawn = torch.cat([layer.train()(pixel) for _ in range(200)])
+    steps = layer.kernel().abs().amax(dim=(1, 2, 3)) / WEIGHT_LIMIT
+    off = ((drawn - exact) / steps[:, None, None]).detach()
+    assert off.abs().max() <= 0.5001
+    assert off.std().item() == pytest.approx(12**-0.5, rel=0.02)
+    assert torch.equal(layer.eval()(pixel), exact)
+
+
+def test_rounding_noise_pulls_at_the_largest_weight_of_a_filter() -> None:
+    torch.manual_seed(0)
+    layer = layers.Conv3x3(3, 8, expansion=0, rounding_noise=True)
+    features = noise(12, 12) - 127.5
+    gradient = torch.zeros_like(layer.weight)
+    for _ in range(300):
+        layer.zero_grad()
+        loss = (layer.train()(features) - layer.eval()(features).detach()).square().mean()
+        loss.backward()
+        assert layer.weight.grad is not None
+        gradient += layer.weight.grad
+    largest = layer.weight.abs().flatten(1).argmax(1, keepdim=True)
+    pulls = (gradient * layer.weight.sign()).flatten(1).gather(1, largest)
+    assert pulls.mean() > 0  # down: the steps are parts of it
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4])

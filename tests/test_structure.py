@@ -53,6 +53,7 @@ LAYERS = [
     "anchorsr.networks",
     "anchorsr.runs",
     "anchorsr.processes",
+    "anchorsr.losses",
     "anchorsr.training",
     # the waist, and what reads it
     "anchorsr.operators",
@@ -146,6 +147,7 @@ TORCH = {
     "anchorsr.networks.latticenet",
     "anchorsr.runs",
     "anchorsr.processes",
+    "anchorsr.losses",
     "anchorsr.training",
     "anchorsr.lower",
     "anchorsr.integer_network",

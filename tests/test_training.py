@@ -20,9 +20,11 @@ from torch import nn
 
 from anchorsr.errors import CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.images import Picture, write_picture
+from anchorsr.losses import MeanAbsolute, to_luma
+from anchorsr.metrics import luma
 from anchorsr.recipes import Recipe, ScheduleRecipe, parse_table
 from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_weights, read_run
-from anchorsr.training import Machine, Progress, _MeanAbsolute, learning_rate, train
+from anchorsr.training import Machine, Progress, learning_rate, train
 
 ONE_THREAD = Machine(threads=1)
 
@@ -74,7 +76,11 @@ class StopAfter:
 def test_a_resumed_run_equals_the_uninterrupted_one(
     pictures: Path, tmp_path: Path, optimizer: str
 ) -> None:
-    wanted = recipe(pictures, optimizer={"name": optimizer, "learning_rate": 3e-3})
+    wanted = recipe(
+        pictures,
+        network={"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "rounding_noise": True},
+        optimizer={"name": optimizer, "learning_rate": 3e-3},
+    )
     train(wanted, tmp_path / "whole", machine=ONE_THREAD)
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "torn", machine=ONE_THREAD, on_progress=StopAfter(12))
@@ -113,13 +119,35 @@ def test_the_quick_absolute_error_is_pytorchs() -> None:
     generator = torch.Generator().manual_seed(0)
     output = (torch.rand(2, 3, 50, 60, generator=generator) * 255).requires_grad_()
     target = torch.randint(0, 256, output.shape, generator=generator, dtype=torch.uint8)
-    quick = _MeanAbsolute.apply(output, target)
+    quick = MeanAbsolute.apply(output - target)
     (gradient,) = torch.autograd.grad(3 * quick, output)
     plain = (output - target).abs().mean()
     (expected,) = torch.autograd.grad(3 * plain, output)
     assert quick.item() == pytest.approx(plain.item(), rel=1e-5)
     beyond = (output - target).abs() > 1e-3
     torch.testing.assert_close(gradient[beyond], expected[beyond])
+
+
+def test_luma_is_the_metrics_but_for_its_range() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    mine = to_luma(torch.from_numpy(rgb).permute(2, 0, 1)[None].float())[0]
+    np.testing.assert_allclose(mine, (luma(rgb) - 16) * 255 / 219, atol=0.01)
+
+
+def test_a_part_of_the_loss_is_of_luma(pictures: Path, tmp_path: Path) -> None:
+    def first_loss(part: float) -> float:
+        wanted = recipe(
+            pictures,
+            luma=part,
+            schedule={"steps": 1},
+            validation={"folders": [str(pictures)], "every": 1},
+        )
+        train(wanted, tmp_path / str(part), machine=ONE_THREAD)
+        return float(read_history(tmp_path / str(part))[0]["loss"])
+
+    colours, quarter, luma_alone = (first_loss(part) for part in (0.0, 0.25, 1.0))
+    assert luma_alone < 0.98 * colours
+    assert quarter == pytest.approx(0.75 * colours + 0.25 * luma_alone, abs=2e-4)
 
 
 def test_training_learns(pictures: Path, tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ class Recipe:
     """Everything that decides what a run computes; how fast it runs is decided elsewhere.
 
     `ema_decay` is that of the exponential moving average of the weights, which are what is
-    validated and written (0: off). `initial_weights` is a run folder whose convolutions are
+    validated and written (0: off). `luma` is the part of the loss that is of BT.601 luma, the rest
+    being of the three colours. `initial_weights` is a run folder whose convolutions are
     taken over where name and widths agree.
     """
 
@@ -129,11 +130,13 @@ class Recipe:
     quantization: QuantizationRecipe = field(default_factory=QuantizationRecipe)
     validation: ValidationRecipe = field(default_factory=ValidationRecipe)
     loss: Literal["l1", "l2"] = "l1"
+    luma: float = 0.0
     ema_decay: float = 0.999
     seed: int = 0
     initial_weights: str = ""
 
     def __post_init__(self) -> None:
+        _require(0 <= self.luma <= 1, "luma is in [0, 1]")
         _require(0 <= self.ema_decay < 1, "ema_decay is in [0, 1)")
         _require(0 <= self.seed < 2**63, "seed is in [0, 2^63)")
 

@@ -13,6 +13,7 @@ What is left out: the paper's other residual forms, which are studies and not th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ class ABPNConfig(NetworkConfig):
     channels: width of the body; body: convolutions of that width after the first;
     image_convolution: the last convolution is followed by ReLU and one more in image space;
     skip: the first convolution's output is added to that of the body's last;
-    expansion: filters of the over-parametrized kernels while training (0: plain kernels).
+    expansion: filters of the over-parametrized kernels while training (0: plain kernels);
+    rounding_noise: weights bear being rounded to integers better (`layers.Conv3x3`).
     """
 
     channels: int = 28
@@ -42,6 +44,7 @@ class ABPNConfig(NetworkConfig):
     image_convolution: bool = True
     skip: bool = False
     expansion: int = 128
+    rounding_noise: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,13 +63,15 @@ class ABPN(RecipeNetwork):
         widths = [3, *[config.channels] * (config.body + 1)]
         if config.image_convolution:
             widths.append(packed)
+        convolution = partial(
+            Conv3x3, expansion=config.expansion, rounding_noise=config.rounding_noise
+        )
         self.body = nn.ModuleList(
-            Conv3x3(inputs, outputs, expansion=config.expansion)
-            for inputs, outputs in pairwise(widths)
+            convolution(inputs, outputs) for inputs, outputs in pairwise(widths)
         )
         # The residual starts small (a tenth, a guess that was not tuned): an untrained network
         # is close to nearest-neighbour interpolation.
-        self.last = Conv3x3(widths[-1], packed, expansion=config.expansion, gain=0.1)
+        self.last = convolution(widths[-1], packed, gain=0.1)
         self.relu = nn.ReLU()
         self.anchor = Anchor(config.factor)
         self.depth_to_space = DepthToSpace(config.factor)

@@ -20,6 +20,9 @@ from anchorsr.errors import RecipeError
 # and kernels although pictures are on [0, 255].
 BIAS_UNIT = 255.0
 
+# What the largest weight of a filter becomes in integers (`quantize.WEIGHT_LIMIT`).
+_LARGEST_INTEGER = 64
+
 
 class Trainable(nn.Module):
     """What can be trained: (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W)."""
@@ -77,10 +80,23 @@ class Conv3x3(nn.Module):
     them: the linear block of SESR (arXiv 2103.09404) and ECBSR (ACM MM 2021), composed in
     the kernel and not in the activations, so that training costs hardly more than a plain
     convolution. expansion=0 trains the plain kernel.
+
+    rounding_noise: while training, each weight is off by up to half a step of the integers that
+    it will be rounded to. What is learned then bears rounding, and because the steps are parts of
+    a filter's largest weight, that weight is kept small.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, expansion: int, gain: float = 1.0) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        expansion: int,
+        gain: float = 1.0,
+        rounding_noise: bool = False,
+    ) -> None:
         super().__init__()
+        self.rounding_noise = rounding_noise
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # PyTorch's own default
@@ -110,7 +126,11 @@ class Conv3x3(nn.Module):
             self.mixing.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
-        return functional.conv2d(features, self.kernel(), self.bias * BIAS_UNIT, padding=1)
+        kernel = self.kernel()
+        if self.rounding_noise and self.training:
+            steps = kernel.abs().amax(dim=(1, 2, 3), keepdim=True) / _LARGEST_INTEGER
+            kernel = kernel + steps * (torch.rand_like(kernel) - 0.5)
+        return functional.conv2d(features, kernel, self.bias * BIAS_UNIT, padding=1)
 
 
 class Convolution(nn.Conv2d):
