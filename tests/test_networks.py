@@ -165,6 +165,27 @@ def test_rounding_noise_pulls_at_the_largest_weight_of_a_filter() -> None:
     assert pulls.mean() > 0  # down: the steps are parts of it
 
 
+def test_activation_noise_is_half_a_step_of_eight_bits_and_only_in_training() -> None:
+    layer = layers.ActivationNoise()
+    features = torch.rand(6, 4, 30, 30) * 51.0
+    features[2, 1, 3, 4] = 51.0
+    off = (layer.train()(features) - features) * 5  # in steps of 51 / 255
+    assert off.abs().max() <= 0.5001
+    assert off.std().item() == pytest.approx(12**-0.5, rel=0.05)
+    assert torch.equal(layer.eval()(features), features)
+
+
+def test_noise_of_training_is_not_lowered() -> None:
+    noisy = build(channels=6, body=2, skip=True, rounding_noise=True, activation_noise=True)
+    quiet = build(channels=6, body=2, skip=True)
+    images = to_nhwc(noise(9, 11))
+    assert np.array_equal(
+        run_graph(lower(noisy.train(), name="x"), images),
+        run_graph(lower(quiet, name="x"), images),
+    )
+    assert not torch.equal(noisy(noise(9, 11)), noisy(noise(9, 11)))
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 4])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_depth_to_space_has_the_order_of_its_documentation(block: int, channels: int) -> None:

@@ -76,9 +76,10 @@ class StopAfter:
 def test_a_resumed_run_equals_the_uninterrupted_one(
     pictures: Path, tmp_path: Path, optimizer: str
 ) -> None:
+    noise = {"rounding_noise": True, "activation_noise": True}
     wanted = recipe(
         pictures,
-        network={"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "rounding_noise": True},
+        network={"name": "abpn", "channels": 6, "body": 1, "expansion": 8, **noise},
         optimizer={"name": optimizer, "learning_rate": 3e-3},
     )
     train(wanted, tmp_path / "whole", machine=ONE_THREAD)

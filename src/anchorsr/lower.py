@@ -57,7 +57,11 @@ _LEAVES = (
     layers.Enlarge,
     layers.SquareRoot,
     layers.Clip,
+    layers.ActivationNoise,
 )
+
+# Modules that do nothing once a network is trained.
+_NOTHING = (nn.Identity, layers.ActivationNoise)
 
 
 def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
@@ -71,6 +75,8 @@ def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
     except fx.proxy.TraceError as error:
         raise GraphError(f"{type(network).__name__} cannot be lowered: {error}") from error
     for node in reversed(list(traced.nodes)):
+        if node.op == "call_module" and isinstance(network.get_submodule(node.target), _NOTHING):
+            node.replace_all_uses_with(node.args[0])
         if not node.users and node.op not in ("placeholder", "output"):
             traced.erase_node(node)
     builder = _Builder(network, channels)

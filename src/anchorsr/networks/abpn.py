@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
 from anchorsr.networks.layers import (
+    ActivationNoise,
     Anchor,
     Conv3x3,
     DepthToSpace,
@@ -36,7 +37,8 @@ class ABPNConfig(NetworkConfig):
     image_convolution: the last convolution is followed by ReLU and one more in image space;
     skip: the first convolution's output is added to that of the body's last;
     expansion: filters of the over-parametrized kernels while training (0: plain kernels);
-    rounding_noise: weights bear being rounded to integers better (`layers.Conv3x3`).
+    rounding_noise: weights bear being rounded to integers better (`layers.Conv3x3`);
+    activation_noise: so do activations (`layers.ActivationNoise`).
     """
 
     channels: int = 28
@@ -45,6 +47,7 @@ class ABPNConfig(NetworkConfig):
     skip: bool = False
     expansion: int = 128
     rounding_noise: bool = False
+    activation_noise: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +76,7 @@ class ABPN(RecipeNetwork):
         # is close to nearest-neighbour interpolation.
         self.last = convolution(widths[-1], packed, gain=0.1)
         self.relu = nn.ReLU()
+        self.noise = ActivationNoise() if config.activation_noise else nn.Identity()
         self.anchor = Anchor(config.factor)
         self.depth_to_space = DepthToSpace(config.factor)
 
@@ -84,10 +88,11 @@ class ABPN(RecipeNetwork):
 
     def residual(self, images: Tensor, *, skip: bool) -> Tensor:
         """What the convolutions make, (N, 3 · factor², H, W), with or without the skip."""
-        first = features = self.relu(self.body[0](images))
+        first = features = self.noise(self.relu(self.body[0](images)))
         for index, convolution in enumerate(self.body[1:], 1):
             features = self.relu(convolution(features))
             if skip and index == self.config.body:
                 features = features + first
+            features = self.noise(features)
         packed: Tensor = self.last(features)
         return packed

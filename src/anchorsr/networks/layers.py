@@ -133,6 +133,19 @@ class Conv3x3(nn.Module):
         return functional.conv2d(features, kernel, self.bias * BIAS_UNIT, padding=1)
 
 
+class ActivationNoise(nn.Module):
+    """While training, noise like that of rounding to 255 steps of the batch's largest value.
+
+    So ranges are kept as narrow as integers want them. One batch has one pattern of noise.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            return features
+        steps = features.amax() / 255
+        return features + steps * (torch.rand_like(features[:1]) - 0.5)
+
+
 class Convolution(nn.Conv2d):
     """A size × size convolution of stride 1, zero padded to keep height and width.
 
