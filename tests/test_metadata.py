@@ -417,14 +417,14 @@ def test_heic_is_turned_once(tmp_path: Path, suffix: str) -> None:
 # Colours
 
 
-@pytest.mark.parametrize(("model", "grain"), [("abpn", 0), ("quality", 2)])
+@pytest.mark.parametrize(("model", "grain"), [("abpn", 0), ("quality", 1)])
 @pytest.mark.parametrize("suffix", [*KEEPING, ".gif"])
 def test_colours_of_a_picture_with_a_profile_stay(
     tmp_path: Path, suffix: str, model: str, grain: int
 ) -> None:
     """Flat areas of a larger picture are within a level of a plain resize, under one profile.
 
-    Those of `quality` in the mean: its own grain is up to two levels (test_models.py).
+    `quality` leaves dots of one level there, of which lossy formats make up to two more.
     """
     colours = np.array([[[200, 30, 60], [20, 180, 90]], [[128, 128, 128], [250, 240, 10]]])
     rgb = colours.repeat(24, axis=0).repeat(24, axis=1).astype(np.uint8)
@@ -438,7 +438,7 @@ def test_colours_of_a_picture_with_a_profile_stay(
         for column in range(2):
             place = np.s_[72 * row + 30 : 72 * row + 42, 72 * column + 30 : 72 * column + 42]
             off = again.rgb[place].astype(int) - colours[row, column]
-            assert np.abs(off).max() <= max(limit, grain)
+            assert np.abs(off).max() <= (limit if limit == 1 else limit + 2 * grain)
             assert np.abs(off.mean(axis=(0, 1))).max() <= max(limit - 1, 1)
 
 
