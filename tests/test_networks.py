@@ -175,15 +175,46 @@ def test_activation_noise_is_half_a_step_of_eight_bits_and_only_in_training() ->
     assert torch.equal(layer.eval()(features), features)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_activation_noise_pulls_at_both_ends_of_the_range(channels_last: bool) -> None:
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    features = torch.randn(4, 3, 5, 6, dtype=torch.float64).to(memory_format=order)
+    features.requires_grad_()
+    weights = torch.randn_like(features)
+    torch.manual_seed(3)
+    (layers.ActivationNoise()(features) * weights).sum().backward()
+    torch.manual_seed(3)
+    pattern = torch.rand_like(features[:1]) - 0.5
+    noisy = features + pattern * (features.amax() - features.amin()) / 255
+    (wanted,) = torch.autograd.grad((noisy * weights).sum(), features)
+    torch.testing.assert_close(features.grad, wanted)
+
+
 def test_noise_of_training_is_not_lowered() -> None:
-    noisy = build(channels=6, body=2, skip=True, rounding_noise=True, activation_noise=True)
-    quiet = build(channels=6, body=2, skip=True)
+    shape = {"channels": 6, "body": 2, "skip": True, "tail_rank": 4}
+    noisy = build(**shape, rounding_noise=True, activation_noise=True)
+    quiet = build(**shape)
     images = to_nhwc(noise(9, 11))
     assert np.array_equal(
         run_graph(lower(noisy.train(), name="x"), images),
         run_graph(lower(quiet, name="x"), images),
     )
     assert not torch.equal(noisy(noise(9, 11)), noisy(noise(9, 11)))
+
+
+def test_low_rank_convolution_comes_as_near_as_its_rank_allows() -> None:
+    trained = build(body=0, image_convolution=False, expansion=4).last
+    features = noise(6, 7, channels=28) - 127
+    wanted = trained(features)
+    errors = []
+    for rank in (5, 20, 27):
+        network = build(body=0, image_convolution=False, tail_rank=rank, rounding_noise=True)
+        network.last.take_over(trained)
+        errors.append((network.eval().last(features) - wanted).square().mean().item())
+        assert lower(network, name="x").macs_per_pixel == 756 + 28 * 9 * rank + rank * 27
+    assert errors[0] > 2 * errors[1] > 1e6 * errors[2]
+    torch.manual_seed(0)
+    assert not torch.equal(network.train().last(features), network.last(features))
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4])

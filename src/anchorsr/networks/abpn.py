@@ -24,6 +24,7 @@ from anchorsr.networks.layers import (
     Anchor,
     Conv3x3,
     DepthToSpace,
+    LowRankConv3x3,
     NetworkConfig,
     RecipeNetwork,
 )
@@ -36,6 +37,7 @@ class ABPNConfig(NetworkConfig):
     channels: width of the body; body: convolutions of that width after the first;
     image_convolution: the last convolution is followed by ReLU and one more in image space;
     skip: the first convolution's output is added to that of the body's last;
+    tail_rank: the last convolution is 3×3 to that many channels and 1×1 (0: one 3×3);
     expansion: filters of the over-parametrized kernels while training (0: plain kernels);
     rounding_noise: weights bear being rounded to integers better (`layers.Conv3x3`);
     activation_noise: so do activations (`layers.ActivationNoise`).
@@ -45,14 +47,17 @@ class ABPNConfig(NetworkConfig):
     body: int = 4
     image_convolution: bool = True
     skip: bool = False
+    tail_rank: int = 0
     expansion: int = 128
     rounding_noise: bool = False
     activation_noise: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels < 1 or self.body < 0 or self.expansion < 0:
-            raise RecipeError("channels is at least 1; body and expansion are not negative")
+        if self.channels < 1 or min(self.body, self.tail_rank, self.expansion) < 0:
+            raise RecipeError(
+                "channels is at least 1; body, tail_rank and expansion are not negative"
+            )
         if self.skip and not self.body:
             raise RecipeError("a skip is around at least one body convolution")
 
@@ -74,7 +79,19 @@ class ABPN(RecipeNetwork):
         )
         # The residual starts small (a tenth, a guess that was not tuned): an untrained network
         # is close to nearest-neighbour interpolation.
-        self.last = convolution(widths[-1], packed, gain=0.1)
+        self.last: nn.Module
+        if config.tail_rank:
+            self.last = LowRankConv3x3(
+                widths[-1],
+                packed,
+                config.tail_rank,
+                expansion=config.expansion,
+                gain=0.1,
+                rounding_noise=config.rounding_noise,
+                activation_noise=config.activation_noise,
+            )
+        else:
+            self.last = convolution(widths[-1], packed, gain=0.1)
         self.relu = nn.ReLU()
         self.noise = ActivationNoise() if config.activation_noise else nn.Identity()
         self.anchor = Anchor(config.factor)

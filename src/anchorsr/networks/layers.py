@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -96,6 +97,7 @@ class Conv3x3(nn.Module):
         rounding_noise: bool = False,
     ) -> None:
         super().__init__()
+        self.widths = (inputs, outputs)
         self.rounding_noise = rounding_noise
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -117,24 +119,78 @@ class Conv3x3(nn.Module):
             return self.weight
         return self.weight + (self.mixing @ self.filters.flatten(1)).view_as(self.weight)
 
-    @torch.no_grad()
     def take_over(self, trained: Conv3x3) -> None:
         """Compute what `trained`, of the same widths, computes; this one's filters stay."""
-        self.weight.copy_(trained.kernel())
-        self.bias.copy_(trained.bias)
+        self.compute(trained.kernel(), trained.bias)
+
+    def pass_through(self) -> None:
+        """Compute the identity; for as many outputs as inputs."""
+        self.compute(nn.init.dirac_(torch.empty_like(self.weight)), torch.zeros_like(self.bias))
+
+    @torch.no_grad()
+    def compute(self, kernel: Tensor, bias: Tensor) -> None:
+        """Compute what a plain kernel (out, in, 3, 3) and a bias in `BIAS_UNIT` compute."""
+        self.weight.copy_(kernel)
+        self.bias.copy_(bias)
         if self.mixing is not None:
             self.mixing.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
         kernel = self.kernel()
         if self.rounding_noise and self.training:
-            steps = kernel.abs().amax(dim=(1, 2, 3), keepdim=True) / _LARGEST_INTEGER
-            kernel = kernel + steps * (torch.rand_like(kernel) - 0.5)
+            kernel = _as_if_rounded(kernel)
         return functional.conv2d(features, kernel, self.bias * BIAS_UNIT, padding=1)
 
 
+def _as_if_rounded(kernel: Tensor) -> Tensor:
+    """Each weight off by up to half a step of its filter's integers."""
+    steps = kernel.abs().amax(dim=(1, 2, 3), keepdim=True) / _LARGEST_INTEGER
+    return kernel + steps * (torch.rand_like(kernel) - 0.5)
+
+
+class LowRankConv3x3(nn.Module):
+    """A 3×3 convolution to `rank` channels and a 1×1 convolution of those: cheaper than one 3×3.
+
+    expansion: of the 3×3 kernel; rounding_noise: of both kernels, as in `Conv3x3`;
+    activation_noise: the channels between have `ActivationNoise`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        rank: int,
+        *,
+        expansion: int,
+        gain: float = 1.0,
+        rounding_noise: bool = False,
+        activation_noise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.widths = (inputs, outputs)
+        self.filters = Conv3x3(inputs, rank, expansion=expansion, rounding_noise=rounding_noise)
+        self.noise = ActivationNoise() if activation_noise else nn.Identity()
+        self.mixing = Convolution(rank, outputs, 1, gain=0.7 * gain, rounding_noise=rounding_noise)
+
+    @torch.no_grad()
+    def take_over(self, trained: Conv3x3) -> None:
+        """Compute what comes nearest, in squares of weights, to what `trained` computes."""
+        left, values, right = torch.linalg.svd(trained.kernel().flatten(1), full_matrices=False)
+        rank, inputs = self.filters.weight.shape[:2]
+        roots = values[:rank].sqrt()
+        filters = (roots[:, None] * right[:rank]).view(rank, inputs, 3, 3)
+        self.filters.compute(filters, torch.zeros(rank))
+        self.mixing.weight.copy_((left[:, :rank] * roots)[:, :, None, None])
+        assert self.mixing.bias is not None
+        self.mixing.bias.copy_(trained.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        mixed: Tensor = self.mixing(self.noise(self.filters(features)))
+        return mixed
+
+
 class ActivationNoise(nn.Module):
-    """While training, noise like that of rounding to 255 steps of the batch's largest value.
+    """While training, noise like that of rounding to 255 steps of the batch's range.
 
     So ranges are kept as narrow as integers want them. One batch has one pattern of noise.
     """
@@ -142,8 +198,41 @@ class ActivationNoise(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
             return features
-        steps = features.amax() / 255
-        return features + steps * (torch.rand_like(features[:1]) - 0.5)
+        pattern = torch.rand_like(features[:1]) - 0.5
+        noisy: Tensor = _Noise.apply(features, pattern)  # type: ignore[no-untyped-call]
+        return noisy
+
+
+class _Noise(torch.autograd.Function):
+    """features + pattern · (largest - smallest feature) / 255, for a pattern (1, C, H, W).
+
+    The gradient of the range goes to one largest and one smallest feature. PyTorch's own `amax`
+    and `amin` spread it over all that are equal, at the cost of two convolutions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, pattern: Tensor) -> Tensor:
+        images = _rows(features)
+        largest, smallest = images.amax(1), images.amin(1)
+        ctx.save_for_backward(images, largest, smallest, pattern)
+        return features + pattern * ((largest.max() - smallest.min()) / 255)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        images, largest, smallest, pattern = ctx.saved_tensors
+        slope = (_rows(gradient) @ _rows(pattern)[0]).sum() / 255
+        changed = gradient.clone()
+        rows = changed.permute(0, 2, 3, 1)  # a view, whatever the order in memory
+        for image, sign in ((int(largest.argmax()), 1), (int(smallest.argmin()), -1)):
+            place = images[image].argmax() if sign == 1 else images[image].argmin()
+            y, x, channel = np.unravel_index(int(place), rows.shape[1:])
+            rows[image, y, x, channel] += sign * slope
+        return changed, None
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Each image's features in a row; a view where channels come last in memory."""
+    return features.permute(0, 2, 3, 1).reshape(len(features), -1)
 
 
 class Convolution(nn.Conv2d):
@@ -153,6 +242,7 @@ class Convolution(nn.Conv2d):
     stands for: 255 in features on the scale of pictures, 1 where a function that is not
     homogeneous, such as a sigmoid, was published for [0, 1]. Kernels start as He's times `gain`,
     which is 0.7 where no ReLU comes before, so that features keep their scale; biases at zero.
+    rounding_noise: as in `Conv3x3`.
     """
 
     def __init__(
@@ -165,8 +255,10 @@ class Convolution(nn.Conv2d):
         gain: float = 1.0,
         input_unit: float = BIAS_UNIT,
         output_unit: float = BIAS_UNIT,
+        rounding_noise: bool = False,
     ) -> None:
         super().__init__(inputs, outputs, size, padding=size // 2, groups=groups)
+        self.rounding_noise = rounding_noise
         self.kernel_unit = output_unit / input_unit
         self.bias_unit = output_unit
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
@@ -181,6 +273,8 @@ class Convolution(nn.Conv2d):
 
     def forward(self, features: Tensor) -> Tensor:
         kernel, bias = self.running()
+        if self.rounding_noise and self.training:
+            kernel = _as_if_rounded(kernel)
         return functional.conv2d(
             features, kernel, bias, padding=self.kernel_size[0] // 2, groups=self.groups
         )
