@@ -271,6 +271,10 @@ def test_a_deeper_network_starts_as_the_one_that_it_grew_from() -> None:
         large = build_network({**options, "body": 3, "tail_rank": tail_rank}).eval()
         load_matching_weights(large, small)
         torch.testing.assert_close(large(images), small(images), atol=near, rtol=0)
+        for again_rank in (0, tail_rank):
+            again = build_network({**options, "body": 4, "tail_rank": again_rank}).eval()
+            load_matching_weights(again, large)
+            torch.testing.assert_close(again(images), large(images), atol=1e-3, rtol=0)
     stranger = build_network({**options, "channels": 7, "body": 1, "factor": 2})
     with pytest.raises(CheckpointError, match="no convolution of that network fits"):
         load_matching_weights(stranger, small)

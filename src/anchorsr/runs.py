@@ -76,11 +76,14 @@ def load_matching_weights(network: nn.Module, trained: nn.Module) -> None:
     """
     sources = dict(trained.named_modules())
     found = False
+    whole = "."  # a name of no module; then that of the last one of low rank, done with its parts
     for name, module in network.named_modules():
         source = sources.get(name)
-        if not isinstance(module, Conv3x3 | LowRankConv3x3):
+        if not isinstance(module, Conv3x3 | LowRankConv3x3) or name.startswith(whole):
             continue
-        if isinstance(source, Conv3x3) and source.widths == module.widths:
+        if isinstance(module, LowRankConv3x3):
+            whole = f"{name}."
+        if isinstance(source, Conv3x3 | LowRankConv3x3) and source.widths == module.widths:
             module.take_over(source)
             found = True
         elif source is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:

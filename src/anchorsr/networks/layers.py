@@ -119,9 +119,13 @@ class Conv3x3(nn.Module):
             return self.weight
         return self.weight + (self.mixing @ self.filters.flatten(1)).view_as(self.weight)
 
-    def take_over(self, trained: Conv3x3) -> None:
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """The kernel that runs and the bias in `BIAS_UNIT`."""
+        return self.kernel(), self.bias
+
+    def take_over(self, trained: Conv3x3 | LowRankConv3x3) -> None:
         """Compute what `trained`, of the same widths, computes; this one's filters stay."""
-        self.compute(trained.kernel(), trained.bias)
+        self.compute(*trained.plain())
 
     def pass_through(self) -> None:
         """Compute the identity; for as many outputs as inputs."""
@@ -172,17 +176,26 @@ class LowRankConv3x3(nn.Module):
         self.noise = ActivationNoise() if activation_noise else nn.Identity()
         self.mixing = Convolution(rank, outputs, 1, gain=0.7 * gain, rounding_noise=rounding_noise)
 
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """The one 3×3 kernel that computes the same, and the bias in `BIAS_UNIT`."""
+        filters, offsets = self.filters.plain()
+        mixing = self.mixing.weight[:, :, 0, 0]
+        assert self.mixing.bias is not None
+        kernel = (mixing @ filters.flatten(1)).view(-1, *filters.shape[1:])
+        return kernel, mixing @ offsets + self.mixing.bias
+
     @torch.no_grad()
-    def take_over(self, trained: Conv3x3) -> None:
+    def take_over(self, trained: Conv3x3 | LowRankConv3x3) -> None:
         """Compute what comes nearest, in squares of weights, to what `trained` computes."""
-        left, values, right = torch.linalg.svd(trained.kernel().flatten(1), full_matrices=False)
+        kernel, bias = trained.plain()
+        left, values, right = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
         rank, inputs = self.filters.weight.shape[:2]
         roots = values[:rank].sqrt()
         filters = (roots[:, None] * right[:rank]).view(rank, inputs, 3, 3)
         self.filters.compute(filters, torch.zeros(rank))
         self.mixing.weight.copy_((left[:, :rank] * roots)[:, :, None, None])
         assert self.mixing.bias is not None
-        self.mixing.bias.copy_(trained.bias)
+        self.mixing.bias.copy_(bias)
 
     def forward(self, features: Tensor) -> Tensor:
         mixed: Tensor = self.mixing(self.noise(self.filters(features)))
