@@ -72,9 +72,11 @@ def test_the_card_says_what_the_file_is(model: Model) -> None:
     assert card["model"] == model.path.stem == f"{model.name}_x{model.factor}"
     assert card["factor"] == model.factor == graph.factor
     # The anchor's 1×1 copies are nothing that was trained.
-    convolutions = [op for op in graph.operators if isinstance(op, Conv2D)]
-    weights = [conv.weights for conv in convolutions if conv.weights.shape[1] == 3]
-    biases = [conv.bias for conv in convolutions if conv.weights.shape[1] == 3]
+    made_of = [op for op in graph.operators if isinstance(op, Conv2D)]
+    convolutions = [conv for conv in made_of if conv.weights.shape[1:] != (1, 1, 3)]
+    assert len(convolutions) == len(made_of) - 1
+    weights = [conv.weights for conv in convolutions]
+    biases = [conv.bias for conv in convolutions]
     assert card["parameters"] == sum(array.size for array in weights + biases)
     assert card["macs_per_lr_pixel"] == sum(array.size for array in weights)
     kernels = [array.shape[1] for array in weights if array.shape[1] > 1]
