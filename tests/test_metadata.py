@@ -424,7 +424,8 @@ def test_colours_of_a_picture_with_a_profile_stay(
 ) -> None:
     """Flat areas of a larger picture are within a level of a plain resize, under one profile.
 
-    `quality` leaves dots of one level there, of which JPEG makes up to four more.
+    `quality` leaves dots of one level there, of which JPEG makes up to four more, and AVIF a mean
+    that is a tenth of a level further off.
     """
     colours = np.array([[[200, 30, 60], [20, 180, 90]], [[128, 128, 128], [250, 240, 10]]])
     rgb = colours.repeat(24, axis=0).repeat(24, axis=1).astype(np.uint8)
@@ -439,7 +440,8 @@ def test_colours_of_a_picture_with_a_profile_stay(
             place = np.s_[72 * row + 30 : 72 * row + 42, 72 * column + 30 : 72 * column + 42]
             off = again.rgb[place].astype(int) - colours[row, column]
             assert np.abs(off).max() <= (limit + 2 * grain if suffix == ".jpg" else limit)
-            assert np.abs(off.mean(axis=(0, 1))).max() <= max(limit - 1, 1)
+            mean_limit = 2 + grain / 5 if limit == 3 else 1
+            assert np.abs(off.mean(axis=(0, 1))).max() <= mean_limit
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
