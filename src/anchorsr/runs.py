@@ -76,13 +76,11 @@ def load_matching_weights(network: nn.Module, trained: nn.Module) -> None:
     """
     sources = dict(trained.named_modules())
     found = False
-    whole = "."  # a name of no module; then that of the last one of low rank, done with its parts
     for name, module in network.named_modules():
         source = sources.get(name)
-        if not isinstance(module, Conv3x3 | LowRankConv3x3) or name.startswith(whole):
+        parent = network.get_submodule(name.rpartition(".")[0])
+        if not isinstance(module, Conv3x3 | LowRankConv3x3) or isinstance(parent, LowRankConv3x3):
             continue
-        if isinstance(module, LowRankConv3x3):
-            whole = f"{name}."
         if isinstance(source, Conv3x3 | LowRankConv3x3) and source.widths == module.widths:
             module.take_over(source)
             found = True

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -205,7 +204,7 @@ class LowRankConv3x3(nn.Module):
 class ActivationNoise(nn.Module):
     """While training, noise like that of rounding to 255 steps of the batch's range.
 
-    So ranges are kept as narrow as integers want them. One batch has one pattern of noise.
+    So wide ranges cost something, as they do in integers. One batch has one pattern of noise.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -233,14 +232,15 @@ class _Noise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         images, largest, smallest, pattern = ctx.saved_tensors
-        slope = (_rows(gradient) @ _rows(pattern)[0]).sum() / 255
-        changed = gradient.clone()
-        rows = changed.permute(0, 2, 3, 1)  # a view, whatever the order in memory
-        for image, sign in ((int(largest.argmax()), 1), (int(smallest.argmin()), -1)):
-            place = images[image].argmax() if sign == 1 else images[image].argmin()
-            y, x, channel = np.unravel_index(int(place), rows.shape[1:])
-            rows[image, y, x, channel] += sign * slope
-        return changed, None
+        rows = _rows(gradient)
+        slope = (rows @ _rows(pattern)[0]).sum() / 255
+        changed = rows.clone()
+        image = largest.argmax()
+        changed[image, images[image].argmax()] += slope
+        image = smallest.argmin()
+        changed[image, images[image].argmin()] -= slope
+        count, channels, height, width = gradient.shape
+        return changed.view(count, height, width, channels).permute(0, 3, 1, 2), None
 
 
 def _rows(features: Tensor) -> Tensor:
