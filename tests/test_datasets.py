@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from anchorsr.datasets import Pair, PatchSampler, load_test_pairs, load_training_pairs
 from anchorsr.errors import DataError, PictureError
 from anchorsr.images import Picture, write_picture
-from anchorsr.resize import downscale
+from anchorsr.resize import downscale, resize
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -186,7 +186,7 @@ def test_sides_of_a_patch_stay_aligned(factor: int, channel_shuffle: bool) -> No
         map_of_itself(8, 8, 3, factor),
     ]
     sampler = PatchSampler(pairs, patch=8, seed=0, channel_shuffle=channel_shuffle)
-    lr, hr = sampler.batch(0, range(100))
+    lr, hr, _ = sampler.batch(0, range(100))
     assert lr.shape == (100, 8, 8, 3)
     assert hr.shape == (100, 8 * factor, 8 * factor, 3)
     assert lr.dtype == hr.dtype == np.uint8
@@ -195,7 +195,7 @@ def test_sides_of_a_patch_stay_aligned(factor: int, channel_shuffle: bool) -> No
 
 def test_sides_cut_from_a_reduced_picture_belong_together(dog: np.ndarray) -> None:
     pair = Pair("dog", downscale(dog, 3), dog)
-    lr, hr = PatchSampler([pair], patch=16, seed=3).batch(0, range(16))
+    lr, hr, _ = PatchSampler([pair], patch=16, seed=3).batch(0, range(16))
     for low, high in zip(lr, hr, strict=True):
         # The patch does not know its surroundings, and a flip moves ties by one level.
         difference = downscale(high, 3)[2:-2, 2:-2].astype(int) - low[2:-2, 2:-2]
@@ -204,7 +204,7 @@ def test_sides_cut_from_a_reduced_picture_belong_together(dog: np.ndarray) -> No
 
 def test_patch_holds_consecutive_rows_and_columns_of_one_picture() -> None:
     sampler = PatchSampler([map_of_itself(20, 30, 7)], patch=8, seed=0)
-    lr, _ = sampler.batch(0, range(64))
+    lr, _, _ = sampler.batch(0, range(64))
     for patch in lr.astype(int):
         assert (patch[..., 2] == 7).all()
         for channel in (0, 1):
@@ -216,7 +216,7 @@ def test_patch_holds_consecutive_rows_and_columns_of_one_picture() -> None:
 
 
 def test_every_orientation_occurs_equally_often() -> None:
-    lr, _ = PatchSampler([map_of_itself(20, 20)], patch=8, seed=0).batch(0, range(800))
+    lr, _, _ = PatchSampler([map_of_itself(20, 20)], patch=8, seed=0).batch(0, range(800))
     signed = lr.astype(int)
     down = signed[:, 1, 0, :2] - signed[:, 0, 0, :2]
     right = signed[:, 0, 1, :2] - signed[:, 0, 0, :2]
@@ -227,7 +227,7 @@ def test_every_orientation_occurs_equally_often() -> None:
 
 def test_every_position_occurs_up_to_the_last_row_and_column() -> None:
     sampler = PatchSampler([map_of_itself(10, 11)], patch=8, seed=0)
-    lr, _ = sampler.batch(0, range(400))
+    lr, _, _ = sampler.batch(0, range(400))
     corners = Counter(map(tuple, lr[..., :2].min(axis=(1, 2)).tolist()))
     assert set(corners) == {(top, left) for top in range(3) for left in range(4)}
     assert min(corners.values()) > 10  # 33 expected
@@ -235,7 +235,7 @@ def test_every_position_occurs_up_to_the_last_row_and_column() -> None:
 
 def test_pictures_are_drawn_in_proportion_to_their_patches() -> None:
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(37, 17, 2)]
-    lr, _ = PatchSampler(pairs, patch=8, seed=0).batch(0, range(2000))
+    lr, _, _ = PatchSampler(pairs, patch=8, seed=0).batch(0, range(2000))
     drawn = Counter(lr[:, 0, 0, 2].tolist())
     places = [1, 10 * 10, 30 * 10]
     for number, count in enumerate(places):
@@ -257,12 +257,37 @@ def test_the_candidate_with_the_most_detail_is_taken() -> None:
     assert mean_spread(4) > 1.3 * mean_spread(1)
 
 
+def test_bicubic_error_is_that_of_the_whole_picture_enlarged(dog: np.ndarray) -> None:
+    pair = Pair("dog", downscale(dog, 3), dog)
+    difference = resize(pair.lr, *dog.shape[:2]).astype(float) - dog
+    assert pair.bicubic_error == pytest.approx(np.square(difference).mean(), rel=0.01)
+    flat = np.full((24, 24, 3), 77, np.uint8)
+    assert Pair("flat", downscale(flat, 3), flat).bicubic_error == 0
+
+
+def test_patches_of_pictures_that_bicubic_enlarges_badly_weigh_less(dog: np.ndarray) -> None:
+    """A patch's weight is its picture's, and bicubic's own loss stays what it is."""
+    hard, flat = noise(60, 60), np.full((90, 60, 3), 128, np.uint8)
+    pairs = [Pair("", downscale(hr, 3), hr) for hr in (hard, dog, flat)]
+    plain = PatchSampler(pairs, patch=8, seed=0).batch(0, range(300))
+    relative = PatchSampler(pairs, patch=8, seed=0, relative=True).batch(0, range(300))
+    np.testing.assert_array_equal(plain.lr, relative.lr)
+    assert plain.weights.tolist() == [1.0] * 300
+    is_flat = relative.hr.std(axis=(1, 2, 3)) == 0
+    light, middle, heavy = sorted(set(relative.weights.tolist()))
+    assert set(relative.weights[is_flat].tolist()) == {heavy}
+    errors = np.array([pair.bicubic_error for pair in pairs]) + 20
+    np.testing.assert_allclose(np.array([light, middle, heavy]) * errors / errors[2], heavy)
+    places = [(pair.lr.shape[0] - 7) * (pair.lr.shape[1] - 7) for pair in pairs]
+    assert heavy * errors[2] == pytest.approx(np.average(errors, weights=places), rel=1e-5)
+
+
 def test_channels_are_permuted_alike_on_both_sides_and_only_if_asked() -> None:
     lr = np.broadcast_to(np.array([10, 20, 30], np.uint8), (9, 9, 3))
     pair = Pair("flat", lr, repeated(lr, 3))
-    plain, _ = PatchSampler([pair], patch=8, seed=0).batch(0, range(50))
+    plain, _, _ = PatchSampler([pair], patch=8, seed=0).batch(0, range(50))
     assert (plain == [10, 20, 30]).all()
-    low, high = PatchSampler([pair], patch=8, seed=0, channel_shuffle=True).batch(0, range(200))
+    low, high, _ = PatchSampler([pair], patch=8, seed=0, channel_shuffle=True).batch(0, range(200))
     assert (low == low[:, :1, :1]).all()
     assert (high == low[:, :1, :1]).all()
     orders = Counter(map(tuple, low[:, 0, 0].tolist()))
@@ -292,7 +317,7 @@ def test_shares_of_a_batch_together_are_the_batch(seed: int, step: int, ends: li
 def test_batch_depends_on_nothing_but_seed_step_and_place() -> None:
     pairs = [Pair("noise", noise(40, 40), noise(120, 120))]
     sampler = PatchSampler(pairs, patch=8, seed=5)
-    expected, _ = sampler.batch(7, range(4))
+    expected, _, _ = sampler.batch(7, range(4))
     sampler.batch(3, range(9))
     np.random.default_rng(0).random(10)
     np.testing.assert_array_equal(sampler.batch(7, range(4))[0], expected)
@@ -310,7 +335,7 @@ def test_batch_depends_on_nothing_but_seed_step_and_place() -> None:
 
 def test_pictures_are_not_changed_through_patches() -> None:
     pair = map_of_itself(8, 8)
-    lr, hr = PatchSampler([pair], patch=8, seed=0).batch(0, range(2))
+    lr, hr, _ = PatchSampler([pair], patch=8, seed=0).batch(0, range(2))
     lr[:] = 255
     hr[:] = 255
     np.testing.assert_array_equal(pair.lr, map_of_itself(8, 8).lr)

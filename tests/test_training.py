@@ -18,14 +18,15 @@ import pytest
 import torch
 from torch import nn
 
+from anchorsr.datasets import PatchSampler, load_training_pairs
 from anchorsr.errors import CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.images import Picture, write_picture
-from anchorsr.losses import MeanAbsolute, to_luma
+from anchorsr.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.metrics import luma
 from anchorsr.networks import build_network
 from anchorsr.recipes import Recipe, ScheduleRecipe, parse_table
 from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_matching_weights, load_weights, read_run
-from anchorsr.training import Machine, Progress, learning_rate, train
+from anchorsr.training import Machine, Progress, learning_rate, to_tensor, train
 
 ONE_THREAD = Machine(threads=1)
 
@@ -128,6 +129,42 @@ def test_the_quick_absolute_error_is_pytorchs() -> None:
     assert quick.item() == pytest.approx(plain.item(), rel=1e-5)
     beyond = (output - target).abs() > 1e-3
     torch.testing.assert_close(gradient[beyond], expected[beyond])
+
+
+def test_the_relative_loss_weighs_the_squares_of_each_patch() -> None:
+    error = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    squares = error.square().mean(dim=(1, 2, 3))
+    relative = measure_loss(error, "relative_l2", weights, luma=0)
+    torch.testing.assert_close(relative, (squares * weights).mean())
+    torch.testing.assert_close(measure_loss(error, "l2", weights, luma=0), squares.mean())
+    in_luma = to_luma(error).square().mean(dim=(1, 2))
+    torch.testing.assert_close(
+        measure_loss(error, "relative_l2", weights, luma=1), (in_luma * weights).mean()
+    )
+
+
+def test_the_relative_loss_of_a_run_is_that_of_its_patches(pictures: Path, tmp_path: Path) -> None:
+    """A run's first loss, against the untrained network on the patches of its first step."""
+    wanted = recipe(
+        pictures,
+        loss="relative_l2",
+        schedule={"steps": 1},
+        validation={"folders": [str(pictures)], "every": 1},
+    )
+    train(wanted, tmp_path, machine=ONE_THREAD)
+    (report,) = json.loads((tmp_path / RECORD).read_text())["history"]
+    torch.manual_seed(wanted.seed)
+    network = build_network(wanted.network)
+    data = wanted.data
+    pairs = load_training_pairs([pictures], network.factor, patch=data.patch)
+    sampler = PatchSampler(pairs, patch=data.patch, seed=wanted.seed, relative=True)
+    lr, hr, weights = sampler.batch(0, range(data.batch))
+    assert weights.std() > 0
+    with torch.no_grad():
+        output = network.forward_unclipped(to_tensor(lr, "cpu"))
+    squares = (output - to_tensor(hr, "cpu")).square().mean(dim=(1, 2, 3)).numpy()
+    assert report["loss"] == pytest.approx(np.mean(squares * weights), rel=1e-3)
 
 
 def test_luma_is_the_metrics_but_for_its_range() -> None:

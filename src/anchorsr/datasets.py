@@ -11,16 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from anchorsr.errors import DataError
 from anchorsr.images import find_pictures, read_rgb
 from anchorsr.resize import crop_to_multiple, downscale
 
 UInt8Array = npt.NDArray[np.uint8]
+
+# Squared grey levels (35 dB), added to each: pictures without detail would weigh a thousandfold.
+_ERROR_OF_ALL = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +36,22 @@ class Pair:
     name: str
     lr: UInt8Array
     hr: UInt8Array
+
+    @cached_property
+    def bicubic_error(self) -> float:
+        """The mean squared error of bicubic enlargement, in squared grey levels."""
+        height, width = self.hr.shape[:2]
+        enlarged = Image.fromarray(self.lr).resize((width, height), Image.Resampling.BICUBIC)
+        return float(np.square(np.asarray(enlarged, np.float32) - self.hr).mean())
+
+
+class Patches(NamedTuple):
+    """`lr` (N, patch, patch, 3) and `hr` (N, factor · patch, factor · patch, 3), uint8 RGB;
+    `weights` (N,) float32, what the loss of each patch is multiplied by."""
+
+    lr: UInt8Array
+    hr: UInt8Array
+    weights: npt.NDArray[np.float32]
 
 
 def load_training_pairs(
@@ -104,8 +126,10 @@ class PatchSampler:
     Pictures are drawn with a probability proportional to the number of patches they hold; a
     patch is flipped in both directions and transposed at random, and its colour channels are
     permuted when `channel_shuffle` is set. Of `candidates` drawn in this way the one with the
-    most detail is taken: flat patches teach little. Because no state is kept, a resumed run and one
-    that is split over processes draw exactly what a single uninterrupted run would.
+    most detail is taken: flat patches teach little. With `relative` a patch weighs the less the
+    more bicubic errs on its whole picture, and all patches together what they would without.
+    Because no state is kept, a resumed run and one that is split over processes draw exactly what
+    a single uninterrupted run would.
     """
 
     def __init__(
@@ -116,6 +140,7 @@ class PatchSampler:
         seed: int,
         channel_shuffle: bool = False,
         candidates: int = 1,
+        relative: bool = False,
     ) -> None:
         self._pairs = pairs
         self._patch = patch
@@ -125,22 +150,22 @@ class PatchSampler:
         self._factor = pairs[0].hr.shape[0] // pairs[0].lr.shape[0]
         places = [(p.lr.shape[0] - patch + 1) * (p.lr.shape[1] - patch + 1) for p in pairs]
         self._ends = np.cumsum(places)
+        self._weights = _weigh(pairs, places) if relative else np.ones(len(pairs), np.float32)
 
-    def batch(self, step: int, places: range) -> tuple[UInt8Array, UInt8Array]:
-        """The patches number `places` of the batch of this step.
-
-        (N, patch, patch, 3) and (N, factor · patch, factor · patch, 3), uint8.
-        """
+    def batch(self, step: int, places: range) -> Patches:
+        """The patches number `places` of the batch of this step."""
         drawn = [self._choose(np.random.default_rng((self._seed, step, p))) for p in places]
-        return np.stack([lr for lr, _ in drawn]), np.stack([hr for _, hr in drawn])
+        lr, hr, pictures = zip(*drawn, strict=True)
+        return Patches(np.stack(lr), np.stack(hr), self._weights[list(pictures)])
 
-    def _choose(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
+    def _choose(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array, int]:
         if self._candidates == 1:
             return self._draw(generator)
         drawn = [self._draw(generator) for _ in range(self._candidates)]
-        return max(drawn, key=lambda pair: _detail(pair[1], self._factor))
+        return max(drawn, key=lambda patch: _detail(patch[1], self._factor))
 
-    def _draw(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
+    def _draw(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array, int]:
+        """A patch's two sides, and the number of its picture."""
         place = int(generator.integers(self._ends[-1]))
         index = int(np.searchsorted(self._ends, place, side="right"))
         pair = self._pairs[index]
@@ -157,7 +182,13 @@ class PatchSampler:
             image = image.transpose(1, 0, 2) if transpose else image
             return image if channels is None else image[..., channels]
 
-        return augment(lr), augment(hr)
+        return augment(lr), augment(hr), index
+
+
+def _weigh(pairs: Sequence[Pair], places: Sequence[int]) -> npt.NDArray[np.float32]:
+    """(pictures,) weights; where they multiply bicubic's squared error, its mean is kept."""
+    errors = np.array([pair.bicubic_error + _ERROR_OF_ALL for pair in pairs])
+    return np.asarray(np.average(errors, weights=places) / errors, np.float32)
 
 
 def _detail(hr: UInt8Array, factor: int) -> float:

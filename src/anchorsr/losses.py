@@ -1,18 +1,28 @@
-"""What training makes small: the mean error over all colours and pixels, absolute or squared."""
+"""What training makes small: the mean error over all colours and pixels, absolute or squared.
+
+The PSNR of a set is the mean of a logarithm of each picture's squared error, so an error counts
+in proportion to its square within a picture, but less the larger those of its picture are.
+`relative_l2` follows that: squares, divided by what bicubic enlargement of the picture leaves.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from anchorsr.recipes import Loss
 
-def measure_loss(error: Tensor, kind: Literal["l1", "l2"], *, luma: float) -> Tensor:
-    """The mean of (N, 3, H, W) differences in grey levels (l1) or their squares (l2).
 
-    luma: the part of the loss that is of the differences in luma.
+def measure_loss(error: Tensor, kind: Loss, weights: Tensor, *, luma: float) -> Tensor:
+    """The mean of (N, 3, H, W) differences in grey levels (l1) or their squares (others).
+
+    weights: (N,), which relative_l2 multiplies the squares by; luma: the part of the loss that is
+    of the differences in luma.
     """
+    if kind == "relative_l2":
+        error = error * weights.sqrt()[:, None, None, None]
     loss = _mean(error, kind)
     if luma:
         loss = torch.lerp(loss, _mean(to_luma(error), kind), luma)
@@ -26,7 +36,7 @@ def to_luma(images: Tensor) -> Tensor:
     return luma
 
 
-def _mean(error: Tensor, kind: Literal["l1", "l2"]) -> Tensor:
+def _mean(error: Tensor, kind: Loss) -> Tensor:
     if kind == "l1":
         absolute: Tensor = MeanAbsolute.apply(error)  # type: ignore[no-untyped-call]
         return absolute

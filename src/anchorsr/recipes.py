@@ -15,11 +15,12 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from anchorsr.errors import RecipeError
 
 Table = TypeVar("Table")
+Loss: TypeAlias = Literal["l1", "l2", "relative_l2"]  # `losses` tells what they are
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class QuantizationRecipe:
     optimizer: OptimizerRecipe = field(
         default_factory=lambda: OptimizerRecipe(learning_rate=1e-4, gradient_clip=0.5)
     )
-    loss: Literal["l1", "l2"] = "l1"
+    loss: Loss = "l1"
     calibration: int = 32
     percentile: float = 99.999
 
@@ -129,7 +130,7 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     quantization: QuantizationRecipe = field(default_factory=QuantizationRecipe)
     validation: ValidationRecipe = field(default_factory=ValidationRecipe)
-    loss: Literal["l1", "l2"] = "l1"
+    loss: Loss = "l1"
     luma: float = 0.0
     ema_decay: float = 0.999
     seed: int = 0

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from anchorsr.datasets import Pair, PatchSampler, load_test_pairs, load_training_pairs
+from anchorsr.datasets import Pair, Patches, PatchSampler, load_test_pairs, load_training_pairs
 from anchorsr.errors import CheckpointError, RecipeError, TrainingError, needs
 from anchorsr.files import check_folder, make_folder, publish
 from anchorsr.losses import measure_loss
@@ -136,6 +136,7 @@ def fit(
                 seed=recipe.seed,
                 channel_shuffle=recipe.data.channel_shuffle,
                 candidates=recipe.data.candidates,
+                relative=recipe.loss == "relative_l2",
             )
             with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
@@ -266,9 +267,9 @@ class _Run(Generic[Network]):
         with ThreadPoolExecutor(1) as executor:  # cuts the next batch while this one is used
             upcoming = executor.submit(sampler.batch, self.step, places)
             while self.step < steps:
-                lr, hr = upcoming.result()
+                patches = upcoming.result()
                 upcoming = executor.submit(sampler.batch, self.step + 1, places)
-                losses.append(self._take_step(lr, hr, requests))
+                losses.append(self._take_step(patches, requests))
                 validating = self.step % self.recipe.validation.every == 0 or self.step == steps
                 now = time.monotonic()
                 if validating or now - reported > 5 or self.stopping:
@@ -325,9 +326,7 @@ class _Run(Generic[Network]):
             "history": self.history,
         }
 
-    def _take_step(
-        self, lr: npt.NDArray[np.uint8], hr: npt.NDArray[np.uint8], requests: list[int]
-    ) -> float:
+    def _take_step(self, patches: Patches, requests: list[int]) -> float:
         """One step; returns the batch's loss, in grey levels or their squares.
 
         A stop that was asked of one process is passed on to all, so that none waits for another.
@@ -338,9 +337,11 @@ class _Run(Generic[Network]):
         seeds = np.random.SeedSequence((self.recipe.seed, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self.network.forward_unclipped(to_tensor(lr, device))
-        target = torch.from_numpy(hr).to(device).permute(0, 3, 1, 2)
-        loss = measure_loss(output.float() - target, self.recipe.loss, luma=self.recipe.luma)
+            output = self.network.forward_unclipped(to_tensor(patches.lr, device))
+        target = torch.from_numpy(patches.hr).to(device).permute(0, 3, 1, 2)
+        weights = torch.from_numpy(patches.weights).to(device)
+        error = output.float() - target
+        loss = measure_loss(error, self.recipe.loss, weights, luma=self.recipe.luma)
         self.optimizer.zero_grad()
         (loss / 255).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
