@@ -244,6 +244,20 @@ def test_pictures_are_drawn_in_proportion_to_their_patches() -> None:
     assert drawn[0] > 0
 
 
+def test_pictures_are_drawn_equally_often_if_asked() -> None:
+    """Every place of a picture too: the largest has 130 patches, half of them above row 5."""
+    pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(17, 20, 2)]
+    sampler = PatchSampler(pairs, patch=8, seed=0, equal_pictures=True)
+    lr, hr, weights = sampler.batch(0, range(1500))
+    np.testing.assert_array_equal(repeated(lr, 3), hr)
+    assert weights.tolist() == [1.0] * 1500
+    numbers = lr[:, 0, 0, 2]
+    assert all(420 < count < 580 for count in Counter(numbers.tolist()).values())  # 500 ± 4 sigma
+    corners = lr[numbers == 2][..., :2].min(axis=(1, 2))
+    assert {tuple(corner) for corner in corners.tolist()} >= {(0, 0), (9, 12)}
+    assert np.mean(corners[:, 0] < 5) == pytest.approx(0.5, abs=0.1)
+
+
 def test_the_candidate_with_the_most_detail_is_taken() -> None:
     """Half of the picture is flat: of four places one is hardly ever flat altogether."""
     hr = noise(60, 240)
@@ -280,6 +294,9 @@ def test_patches_of_pictures_that_bicubic_enlarges_badly_weigh_less(dog: np.ndar
     np.testing.assert_allclose(np.array([light, middle, heavy]) * errors / errors[2], heavy)
     places = [(pair.lr.shape[0] - 7) * (pair.lr.shape[1] - 7) for pair in pairs]
     assert heavy * errors[2] == pytest.approx(np.average(errors, weights=places), rel=1e-5)
+    equal = PatchSampler(pairs, patch=8, seed=0, equal_pictures=True, relative=True)
+    heaviest = equal.batch(0, range(300)).weights.max()
+    assert heaviest * errors[2] == pytest.approx(np.mean(errors), rel=1e-5)
 
 
 def test_channels_are_permuted_alike_on_both_sides_and_only_if_asked() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -123,13 +123,14 @@ def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
 class PatchSampler:
     """Random aligned patches, each a pure function of (seed, step, place in the batch).
 
-    Pictures are drawn with a probability proportional to the number of patches they hold; a
-    patch is flipped in both directions and transposed at random, and its colour channels are
-    permuted when `channel_shuffle` is set. Of `candidates` drawn in this way the one with the
-    most detail is taken: flat patches teach little. With `relative` a patch weighs the less the
-    more bicubic errs on its whole picture, and all patches together what they would without.
-    Because no state is kept, a resumed run and one that is split over processes draw exactly what
-    a single uninterrupted run would.
+    Pictures are drawn with a probability proportional to the number of patches they hold, or all
+    equally often (`equal_pictures`), as a test set's mean counts them; a patch is flipped in both
+    directions and transposed at random, and its colour channels are permuted when
+    `channel_shuffle` is set. Of `candidates` drawn in this way the one with the most detail is
+    taken: flat patches teach little. With `relative` a patch weighs the less the more bicubic errs
+    on its whole picture, and all patches together what they would without. Because no state is
+    kept, a resumed run and one that is split over processes draw exactly what a single
+    uninterrupted run would.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class PatchSampler:
         seed: int,
         channel_shuffle: bool = False,
         candidates: int = 1,
+        equal_pictures: bool = False,
         relative: bool = False,
     ) -> None:
         self._pairs = pairs
@@ -148,9 +150,13 @@ class PatchSampler:
         self._channel_shuffle = channel_shuffle
         self._candidates = candidates
         self._factor = pairs[0].hr.shape[0] // pairs[0].lr.shape[0]
+        self._equal_pictures = equal_pictures
         places = [(p.lr.shape[0] - patch + 1) * (p.lr.shape[1] - patch + 1) for p in pairs]
+        self._places = np.array(places)
         self._ends = np.cumsum(places)
-        self._weights = _weigh(pairs, places) if relative else np.ones(len(pairs), np.float32)
+        self._weights = np.ones(len(pairs), np.float32)
+        if relative:
+            self._weights = _weigh(pairs, np.ones(len(pairs)) if equal_pictures else self._places)
 
     def batch(self, step: int, places: range) -> Patches:
         """The patches number `places` of the batch of this step."""
@@ -166,10 +172,14 @@ class PatchSampler:
 
     def _draw(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array, int]:
         """A patch's two sides, and the number of its picture."""
-        place = int(generator.integers(self._ends[-1]))
-        index = int(np.searchsorted(self._ends, place, side="right"))
+        if self._equal_pictures:
+            index = int(generator.integers(len(self._pairs)))
+            offset = int(generator.integers(self._places[index]))
+        else:
+            place = int(generator.integers(self._ends[-1]))
+            index = int(np.searchsorted(self._ends, place, side="right"))
+            offset = place - int(self._ends[index] - self._places[index])
         pair = self._pairs[index]
-        offset = place - (int(self._ends[index - 1]) if index else 0)
         top, left = divmod(offset, pair.lr.shape[1] - self._patch + 1)
         lr = _cut(pair.lr, top, left, self._patch)
         hr = _cut(pair.hr, top * self._factor, left * self._factor, self._patch * self._factor)
@@ -185,10 +195,13 @@ class PatchSampler:
         return augment(lr), augment(hr), index
 
 
-def _weigh(pairs: Sequence[Pair], places: Sequence[int]) -> npt.NDArray[np.float32]:
-    """(pictures,) weights; where they multiply bicubic's squared error, its mean is kept."""
+def _weigh(pairs: Sequence[Pair], shares: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """(pictures,) weights of pictures that are drawn in proportion to their shares.
+
+    Where they multiply bicubic's squared error, its mean is kept.
+    """
     errors = np.array([pair.bicubic_error + _ERROR_OF_ALL for pair in pairs])
-    return np.asarray(np.average(errors, weights=places) / errors, np.float32)
+    return np.asarray(np.average(errors, weights=shares) / errors, np.float32)
 
 
 def _detail(hr: UInt8Array, factor: int) -> float:

@@ -28,7 +28,8 @@ class DataRecipe:
     """Where pairs come from and how patches are cut.
 
     patch: LR pixels a side; candidates: each patch is the one with the most detail of so many
-    (the integers are trained on patches as they come).
+    (the integers are trained on patches as they come); equal_pictures: pictures are drawn equally
+    often, not in proportion to their size.
     """
 
     folders: tuple[str, ...]
@@ -36,6 +37,7 @@ class DataRecipe:
     batch: int = 16
     channel_shuffle: bool = False
     candidates: int = 1
+    equal_pictures: bool = False
 
     def __post_init__(self) -> None:
         _require(bool(self.folders), "folders names at least one folder")

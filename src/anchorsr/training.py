@@ -136,6 +136,7 @@ def fit(
                 seed=recipe.seed,
                 channel_shuffle=recipe.data.channel_shuffle,
                 candidates=recipe.data.candidates,
+                equal_pictures=recipe.data.equal_pictures,
                 relative=recipe.loss == "relative_l2",
             )
             with stop_requests() as requests:
