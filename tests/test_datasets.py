@@ -14,7 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchorsr.datasets import Pair, PatchSampler, load_test_pairs, load_training_pairs
+from anchorsr.datasets import (
+    Pair,
+    PatchSampler,
+    draw_pairs,
+    load_test_pairs,
+    load_training_pairs,
+)
 from anchorsr.errors import DataError, PictureError
 from anchorsr.images import Picture, write_picture
 from anchorsr.resize import downscale, resize
@@ -297,6 +303,20 @@ def test_patches_of_pictures_that_bicubic_enlarges_badly_weigh_less(dog: np.ndar
     equal = PatchSampler(pairs, patch=8, seed=0, equal_pictures=True, relative=True)
     heaviest = equal.batch(0, range(300)).weights.max()
     assert heaviest * errors[2] == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_pairs_are_drawn_from_those_that_are_large_enough(tmp_path: Path) -> None:
+    for seed, size in enumerate([30, 30, 20, 30]):
+        write(tmp_path / f"{seed}.png", noise(size, size, seed))
+    loaded = {pair.name: pair for pair in load_training_pairs([tmp_path], 3, patch=10)}
+    assert set(loaded) == {"0", "1", "3"}
+    drawn = list(draw_pairs([tmp_path], 3, patch=10, seed=1, count=9))
+    assert {pair.name for pair in drawn} == set(loaded)
+    for pair in drawn:
+        np.testing.assert_array_equal(pair.lr, loaded[pair.name].lr)
+    firsts = [next(draw_pairs([tmp_path], 3, patch=10, seed=s, count=1)).name for s in range(20)]
+    assert len(set(firsts)) > 1
+    assert len(list(draw_pairs([tmp_path], 3, patch=10, seed=1, count=2))) == 2
 
 
 def test_channels_are_permuted_alike_on_both_sides_and_only_if_asked() -> None:

@@ -25,7 +25,7 @@ from anchorsr.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.metrics import luma
 from anchorsr.networks import build_network
 from anchorsr.recipes import Recipe, ScheduleRecipe, parse_table
-from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_matching_weights, load_weights, read_run
+from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_weights, read_run
 from anchorsr.training import Machine, Progress, learning_rate, to_tensor, train
 
 ONE_THREAD = Machine(threads=1)
@@ -298,23 +298,6 @@ def test_a_run_can_start_from_another_runs_weights(pictures: Path, tmp_path: Pat
     old, new = load_weights(tmp_path / "x3").body[0], load_weights(tmp_path / "x2").body[0]
     torch.testing.assert_close(old.kernel(), new.kernel(), atol=1e-6, rtol=0)
     assert after["last.weight"].shape[0] == 12
-
-
-def test_a_deeper_network_starts_as_the_one_that_it_grew_from() -> None:
-    options = {"name": "abpn", "channels": 6, "skip": True, "image_convolution": False}
-    small = build_network({**options, "body": 1}).eval()
-    images = torch.rand(1, 3, 9, 8) * 255
-    for tail_rank, near in ((0, 1e-3), (27, 1e-3), (12, 20.0)):
-        large = build_network({**options, "body": 3, "tail_rank": tail_rank}).eval()
-        load_matching_weights(large, small)
-        torch.testing.assert_close(large(images), small(images), atol=near, rtol=0)
-        for again_rank in (0, tail_rank):
-            again = build_network({**options, "body": 4, "tail_rank": again_rank}).eval()
-            load_matching_weights(again, large)
-            torch.testing.assert_close(again(images), large(images), atol=1e-3, rtol=0)
-    stranger = build_network({**options, "channels": 7, "body": 1, "factor": 2})
-    with pytest.raises(CheckpointError, match="no convolution of that network fits"):
-        load_matching_weights(stranger, small)
 
 
 def test_weights_that_are_not_finite_are_never_saved(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +97,16 @@ def load_pair(path: Path, factor: int, *, patch: int) -> Pair | None:
     if min(hr.shape[:2]) < patch * factor:
         return None
     return Pair(path.stem, downscale(hr, factor), hr)
+
+
+def draw_pairs(
+    folders: Sequence[Path], factor: int, *, patch: int, seed: int, count: int
+) -> Iterator[Pair]:
+    """Up to `count` of the pictures that `load_training_pairs` would load, drawn at random."""
+    paths = find_training_pictures(folders)
+    order = np.random.default_rng(seed).permutation(len(paths))
+    drawn = (load_pair(paths[i], factor, patch=patch) for i in order)
+    return islice((pair for pair in drawn if pair is not None), count)
 
 
 def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:

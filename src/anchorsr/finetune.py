@@ -7,14 +7,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from anchorsr.datasets import find_training_pictures, load_pair
+from anchorsr.datasets import draw_pairs
 from anchorsr.graph import Graph
 from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
@@ -79,11 +77,14 @@ def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
     network = load_weights(folder)
     graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
     settings = recipe.quantization
-    paths = find_training_pictures([Path(name) for name in recipe.data.folders])
-    order = np.random.default_rng(recipe.seed).permutation(len(paths))
-    drawn = (load_pair(paths[i], network.factor, patch=recipe.data.patch) for i in order)
-    pictures = islice((pair.lr for pair in drawn if pair is not None), settings.calibration)
-    return graph, observe_ranges(graph, pictures, settings.percentile)
+    drawn = draw_pairs(
+        [Path(name) for name in recipe.data.folders],
+        network.factor,
+        patch=recipe.data.patch,
+        seed=recipe.seed,
+        count=settings.calibration,
+    )
+    return graph, observe_ranges(graph, (pair.lr for pair in drawn), settings.percentile)
 
 
 def read_records(folder: Path, *, trained: bool) -> dict[str, Any]:

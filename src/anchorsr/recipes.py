@@ -122,8 +122,8 @@ class Recipe:
 
     `ema_decay` is that of the exponential moving average of the weights, which are what is
     validated and written (0: off). `luma` is the part of the loss that is of BT.601 luma, the rest
-    being of the three colours. `initial_weights` is a run folder whose convolutions are
-    taken over where name and widths agree.
+    being of the three colours. `initial_weights` is a run folder, or a `.tflite` with its
+    card, whose convolutions are taken over where name and widths agree.
     """
 
     network: Mapping[str, Any]

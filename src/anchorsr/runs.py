@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from anchorsr.errors import CheckpointError, RecipeError
 from anchorsr.files import publish, reason
 from anchorsr.networks import RecipeNetwork, build_network
-from anchorsr.networks.layers import Conv3x3, LowRankConv3x3
 from anchorsr.recipes import Recipe, parse_table
 
 CHECKPOINT, WEIGHTS, RECORD = "checkpoint.pt", "weights.pt", "run.json"
@@ -65,29 +63,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} is damaged: it holds no table")
     return record
-
-
-def load_matching_weights(network: nn.Module, trained: nn.Module) -> None:
-    """Take over each 3×3 convolution of the same name and shape, in its collapsed form.
-
-    What `network` has beyond `trained` changes as little as it can: a convolution more of equal
-    widths passes on what it is given, as in Net2DeeperNet (arXiv 1511.05641), and one of low rank
-    comes as near as its rank allows. Raises CheckpointError when nothing is taken over.
-    """
-    sources = dict(trained.named_modules())
-    found = False
-    for name, module in network.named_modules():
-        source = sources.get(name)
-        parent = network.get_submodule(name.rpartition(".")[0])
-        if not isinstance(module, Conv3x3 | LowRankConv3x3) or isinstance(parent, LowRankConv3x3):
-            continue
-        if isinstance(source, Conv3x3 | LowRankConv3x3) and source.widths == module.widths:
-            module.take_over(source)
-            found = True
-        elif source is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
-            module.pass_through()
-    if not found:
-        raise CheckpointError("initial_weights: no convolution of that network fits this one")
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from anchorsr.datasets import Pair, Patches, PatchSampler, load_test_pairs, load_training_pairs
 from anchorsr.errors import CheckpointError, RecipeError, TrainingError, needs
 from anchorsr.files import check_folder, make_folder, publish
+from anchorsr.initial import start_from_trained
 from anchorsr.losses import measure_loss
 from anchorsr.metrics import psnr
 from anchorsr.networks import build_network
@@ -37,8 +38,6 @@ from anchorsr.runs import (
     CHECKPOINT,
     RECORD,
     WEIGHTS,
-    load_matching_weights,
-    load_weights,
     read_content,
     write_content,
 )
@@ -90,7 +89,7 @@ def train(
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)
     if recipe.initial_weights:
-        load_matching_weights(network, load_weights(Path(recipe.initial_weights)))
+        start_from_trained(network, recipe)
     _, record = fit(
         network, recipe, folder, machine=machine, on_loading=on_loading, on_progress=on_progress
     )

@@ -86,6 +86,8 @@ class Conv3x3(nn.Module):
     a filter's largest weight, that weight is kept small.
     """
 
+    kernel_unit, bias_unit = 1.0, BIAS_UNIT
+
     def __init__(
         self,
         inputs: int,
@@ -142,7 +144,7 @@ class Conv3x3(nn.Module):
         kernel = self.kernel()
         if self.rounding_noise and self.training:
             kernel = _as_if_rounded(kernel)
-        return functional.conv2d(features, kernel, self.bias * BIAS_UNIT, padding=1)
+        return functional.conv2d(features, kernel, self.bias * self.bias_unit, padding=1)
 
 
 def _as_if_rounded(kernel: Tensor) -> Tensor:
@@ -192,9 +194,7 @@ class LowRankConv3x3(nn.Module):
         roots = values[:rank].sqrt()
         filters = (roots[:, None] * right[:rank]).view(rank, inputs, 3, 3)
         self.filters.compute(filters, torch.zeros(rank))
-        self.mixing.weight.copy_((left[:, :rank] * roots)[:, :, None, None])
-        assert self.mixing.bias is not None
-        self.mixing.bias.copy_(bias)
+        self.mixing.compute((left[:, :rank] * roots)[:, :, None, None], bias)
 
     def forward(self, features: Tensor) -> Tensor:
         mixed: Tensor = self.mixing(self.noise(self.filters(features)))
@@ -283,6 +283,13 @@ class Convolution(nn.Conv2d):
         """The kernel and the bias that run."""
         assert self.bias is not None
         return self.weight * self.kernel_unit, self.bias * self.bias_unit
+
+    @torch.no_grad()
+    def compute(self, kernel: Tensor, bias: Tensor) -> None:
+        """Compute what a kernel in `kernel_unit` and a bias in `bias_unit` compute."""
+        assert self.bias is not None
+        self.weight.copy_(kernel)
+        self.bias.copy_(bias)
 
     def forward(self, features: Tensor) -> Tensor:
         kernel, bias = self.running()

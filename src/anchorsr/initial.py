@@ -1,0 +1,181 @@
+"""What a run starts from: the weights of another run or of a model file, and no dead channels.
+
+A network that grows from a smaller one computes the same as that at first (Net2DeeperNet,
+arXiv 1511.05641). Channels that training has left without effect begin anew, as in ReDo
+(arXiv 2302.12902): they cost as much as the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from anchorsr.datasets import draw_pairs
+from anchorsr.errors import CheckpointError, ModelError
+from anchorsr.files import reason
+from anchorsr.graph import Graph
+from anchorsr.models import read_model
+from anchorsr.networks import RecipeNetwork, build_network
+from anchorsr.networks.abpn import ABPN
+from anchorsr.networks.layers import Conv3x3, Convolution, LowRankConv3x3
+from anchorsr.operators import Conv2D
+from anchorsr.quantize import dequantize
+from anchorsr.recipes import Recipe
+from anchorsr.runs import load_weights
+
+# A channel's effect is its RMS activation times the norm of the weights that read it. Below this
+# part of its layer's mean it is dormant; a guess between ReDo's 0 and 0.1.
+_DORMANT = 0.02
+# Training pictures that tell which channels are dormant.
+_PICTURES = 16
+# How large a revived channel is that cannot be kept from changing what is computed.
+_HINT = 0.05
+
+
+def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
+    """Give a new network what it can have of the recipe's `initial_weights`.
+
+    Raises what `load_initial` and `load_matching_weights` raise, and DataError.
+    """
+    load_matching_weights(network, load_initial(Path(recipe.initial_weights)))
+    if isinstance(network, ABPN):
+        pairs = draw_pairs(
+            [Path(name) for name in recipe.data.folders],
+            network.factor,
+            patch=recipe.data.patch,
+            seed=recipe.seed,
+            count=_PICTURES,
+        )
+        revive(network, (pair.lr for pair in pairs))
+
+
+def load_initial(source: Path) -> RecipeNetwork:
+    """The network of a run's folder, a weights file, or a `.tflite` with its card beside it.
+
+    Of a `.tflite` the integers become the real numbers that they stand for. Raises
+    CheckpointError or ModelError when it is missing, damaged, or of layers that cannot be read
+    back from a graph.
+    """
+    if source.suffix != ".tflite":
+        return load_weights(source)
+    _, graph = read_model(source)
+    try:
+        card = json.loads(source.with_suffix(".json").read_text())
+        network = build_network(card["runs"]["float"]["recipe"]["network"])
+    except OSError as error:
+        raise ModelError(f"{source} has no card beside it: {reason(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the card of {source} does not name its network") from error
+    _read_back(network, dequantize(graph), source)
+    return network.eval()
+
+
+def load_matching_weights(network: nn.Module, trained: nn.Module) -> None:
+    """Take over each 3×3 convolution of the same name and shape, in its collapsed form.
+
+    What `network` has beyond `trained` changes as little as it can: a convolution more of equal
+    widths passes on what it is given, and one of low rank comes as near as its rank allows.
+    Raises CheckpointError when nothing is taken over.
+    """
+    sources = dict(trained.named_modules())
+    found = False
+    for name, module in network.named_modules():
+        source = sources.get(name)
+        parent = network.get_submodule(name.rpartition(".")[0])
+        if not isinstance(module, Conv3x3 | LowRankConv3x3) or isinstance(parent, LowRankConv3x3):
+            continue
+        if isinstance(source, Conv3x3 | LowRankConv3x3) and source.widths == module.widths:
+            module.take_over(source)
+            found = True
+        elif source is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
+            module.pass_through()
+    if not found:
+        raise CheckpointError("initial_weights: no convolution of that network fits this one")
+
+
+@torch.no_grad()
+def revive(network: ABPN, pictures: Iterator[npt.NDArray[np.uint8]]) -> int:
+    """Give the dormant channels of each convolution new weights; returns how many there were.
+
+    pictures: LR (H, W, 3) uint8, on which activations are measured. Each dormant channel gets
+    random weights, as large as those of its layer in the mean and active on half of the pixels.
+    What reads it starts from zero, so that the network computes what it did; but for channels
+    under a skip, which share their readers and start small instead.
+    """
+    training = network.training
+    network.eval()  # without noise
+    images = [torch.from_numpy(lr[None]).permute(0, 3, 1, 2).float() for lr in pictures]
+    convolutions = [*network.body, network.last]
+    inputs = _inputs_of(convolutions, network, images)
+    revived = 0
+    for index, convolution in enumerate(network.body):
+        reader = convolutions[index + 1]
+        reader = reader.filters if isinstance(reader, LowRankConv3x3) else reader
+        assert isinstance(convolution, Conv3x3)
+        assert isinstance(reader, Conv3x3)
+        squares = [convolution(features).relu().square() for features in inputs[convolution]]
+        effect = _mean(squares).sqrt() * reader.kernel().square().sum(dim=(0, 2, 3)).sqrt()
+        dormant = effect <= _DORMANT * effect.mean()
+        if not dormant.any() or dormant.all():
+            continue
+        kernel, bias = (tensor.clone() for tensor in convolution.plain())
+        fresh = torch.randn_like(kernel[dormant])
+        size = kernel[~dormant].flatten(1).norm(dim=1).mean()
+        shared = network.config.skip and index in (0, network.config.body)
+        fresh *= size * (_HINT if shared else 1) / fresh.flatten(1).norm(dim=1)[:, None, None, None]
+        kernel[dormant], bias[dormant] = fresh, 0
+        convolution.compute(kernel, bias)
+        before = _mean([convolution(features) for features in inputs[convolution]])
+        offset = before / convolution.bias_unit
+        convolution.bias.sub_(torch.where(dormant, offset, 0))
+        if not shared:
+            kernel, bias = (tensor.clone() for tensor in reader.plain())
+            kernel[:, dormant] = 0
+            reader.compute(kernel, bias)
+        revived += int(dormant.sum())
+    network.train(training)
+    return revived
+
+
+def _read_back(network: RecipeNetwork, graph: Graph, source: Path) -> None:
+    """Give each convolution the weights of the operator that lowering named after it."""
+    convolutions = {op.output: op for op in graph.operators if isinstance(op, Conv2D)}
+    for name, module in network.named_modules():
+        holds_weights = next(module.parameters(recurse=False), None) is not None
+        if not holds_weights:
+            continue
+        conv = convolutions.get(name.replace(".", "_"))
+        if not isinstance(module, Conv3x3 | Convolution) or conv is None:
+            raise ModelError(
+                f"{source}: weights of {name} cannot be read back from the file; start from the"
+                " folder of its run"
+            )
+        kernel = torch.from_numpy(conv.weights.transpose(0, 3, 1, 2).copy())
+        module.compute(kernel / module.kernel_unit, torch.from_numpy(conv.bias) / module.bias_unit)
+
+
+def _inputs_of(
+    convolutions: list[nn.Module], network: ABPN, images: list[Tensor]
+) -> dict[nn.Module, list[Tensor]]:
+    inputs: dict[nn.Module, list[Tensor]] = {module: [] for module in convolutions}
+
+    def note(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs[module].append(arguments[0])
+
+    hooks = [module.register_forward_pre_hook(note) for module in convolutions]
+    for image in images:
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    return inputs
+
+
+def _mean(features: list[Tensor]) -> Tensor:
+    """(C,) means over the pixels of several (1, C, H, W)."""
+    return torch.cat([one.flatten(2) for one in features], dim=2).mean(dim=(0, 2))

@@ -1,0 +1,141 @@
+"""What a run starts from: another run, a model file, a smaller network; dead channels revived."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anchorsr.errors import CheckpointError, ModelError
+from anchorsr.initial import load_initial, load_matching_weights, revive
+from anchorsr.integer import run_graph
+from anchorsr.lower import lower
+from anchorsr.models import list_models, read_model
+from anchorsr.networks import ABPN, ABPNConfig, RecipeNetwork, build_network
+from anchorsr.quantize import quantize
+from anchorsr.tflite import needs_size, write_tflite
+from anchorsr.training import upscale_float
+
+SHIPPED = [model.path for model in list_models()]
+
+
+def write_model(network: RecipeNetwork, name: str, folder: Path, photograph: np.ndarray) -> Path:
+    """The network as integers, and of its card what `load_initial` reads."""
+    path = folder / "model.tflite"
+    graph = quantize(lower(network, name=name), [photograph])
+    path.write_bytes(write_tflite(graph, size=photograph.shape[:2] if needs_size(graph) else None))
+    options = {"name": name, "factor": network.factor}
+    card = {"runs": {"float": {"recipe": {"network": options}}}}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
+    path: Path, dog: np.ndarray
+) -> None:
+    network = load_initial(path)
+    _, graph = read_model(path)
+    integers = run_graph(graph, dog[None])[0].astype(int)
+    difference = np.abs(upscale_float(network, dog).astype(int) - integers)
+    assert difference.mean() < 0.5  # rounding of activations
+    assert difference.max() < 24
+
+
+def test_what_cannot_be_read_back_is_named(tmp_path: Path, dog: np.ndarray) -> None:
+    shutil.copy(SHIPPED[0], tmp_path / "bare.tflite")
+    with pytest.raises(ModelError, match="has no card beside it"):
+        load_initial(tmp_path / "bare.tflite")
+    (tmp_path / "bare.json").write_text('{"runs": {}}')
+    with pytest.raises(ModelError, match="does not name its network"):
+        load_initial(tmp_path / "bare.tflite")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_initial(tmp_path / "missing.tflite")
+    network = build_network({"name": "fsrcnn", "factor": 2}).eval()
+    with pytest.raises(ModelError, match=r"weights of .* cannot be read back"):
+        load_initial(write_model(network, "fsrcnn", tmp_path, dog[:32, :32]))
+
+
+def test_another_network_of_convolutions_is_read_back(tmp_path: Path, dog: np.ndarray) -> None:
+    torch.manual_seed(0)
+    network = build_network({"name": "edsr", "factor": 2}).eval()
+    found = load_initial(write_model(network, "edsr", tmp_path, dog[:32, :32]))
+    weights = dict(network.named_parameters())
+    for name, weight in found.named_parameters():
+        torch.testing.assert_close(weight, weights[name], atol=0.02, rtol=0)
+
+
+def test_a_deeper_network_starts_as_the_one_that_it_grew_from() -> None:
+    options = {"name": "abpn", "channels": 6, "skip": True, "image_convolution": False}
+    small = build_network({**options, "body": 1}).eval()
+    images = torch.rand(1, 3, 9, 8) * 255
+    for tail_rank, near in ((0, 1e-3), (27, 1e-3), (12, 20.0)):
+        large = build_network({**options, "body": 3, "tail_rank": tail_rank}).eval()
+        load_matching_weights(large, small)
+        torch.testing.assert_close(large(images), small(images), atol=near, rtol=0)
+        for again_rank in (0, tail_rank):
+            again = build_network({**options, "body": 4, "tail_rank": again_rank}).eval()
+            load_matching_weights(again, large)
+            torch.testing.assert_close(again(images), large(images), atol=1e-3, rtol=0)
+    stranger = build_network({**options, "channels": 7, "body": 1, "factor": 2})
+    with pytest.raises(CheckpointError, match="no convolution of that network fits"):
+        load_matching_weights(stranger, small)
+
+
+def lively(**options: object) -> ABPN:
+    """A network whose channels all have an effect."""
+    torch.manual_seed(0)
+    defaults = {"channels": 8, "body": 3, "image_convolution": False, "expansion": 4}
+    network = ABPN(ABPNConfig(**{**defaults, **options}))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for convolution in network.body:
+            convolution.weight.abs_()
+    return network
+
+
+def kill(network: ABPN, layer: int, channel: int) -> None:
+    with torch.no_grad():
+        network.body[layer].weight[channel] = 0
+        network.body[layer].bias[channel] = -1
+
+
+@pytest.mark.parametrize("image_convolution", [False, True])
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("tail_rank", [0, 5])
+def test_dormant_channels_begin_anew_and_change_next_to_nothing(
+    dog: np.ndarray, image_convolution: bool, skip: bool, tail_rank: int
+) -> None:
+    options = {"image_convolution": image_convolution, "skip": skip, "tail_rank": tail_rank}
+    network = lively(**options)
+    assert revive(network, iter([dog])) == 0
+    dead = [(0, 1), (2, 0), (2, 7), (3, 3)]
+    for layer, channel in dead:
+        kill(network, layer, channel)
+    before, state = upscale_float(network.eval(), dog), copy.deepcopy(network.state_dict())
+    assert revive(network.train(), iter([dog, dog[:50]])) == len(dead)
+    assert network.training
+    after = upscale_float(network.eval(), dog)
+    difference = np.abs(after.astype(int) - before)
+    if skip:
+        assert 0 < difference.mean() < 1
+    else:
+        np.testing.assert_array_equal(after, before)
+    for layer, convolution in enumerate(network.body):
+        old = state[f"body.{layer}.weight"]
+        fresh = [c for c in range(len(old)) if not torch.equal(old[c], convolution.weight[c])]
+        read = [c for c in fresh if (layer, c) in dead]
+        assert read == [channel for at, channel in dead if at == layer]
+
+
+def test_a_layer_without_any_effect_is_left_as_it_is(dog: np.ndarray) -> None:
+    network = lively()
+    for channel in range(8):
+        kill(network, 1, channel)
+    state = copy.deepcopy(network.state_dict())
+    revive(network, iter([dog]))
+    torch.testing.assert_close(network.body[1].weight, state["body.1.weight"])
