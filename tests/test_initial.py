@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 import torch
 
 from anchorsr.errors import CheckpointError, ModelError
-from anchorsr.initial import load_initial, load_matching_weights, revive
+from anchorsr.images import Picture, write_picture
+from anchorsr.initial import load_initial, load_matching_weights, revive, start_from_trained
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.models import list_models, read_model
 from anchorsr.networks import ABPN, ABPNConfig, RecipeNetwork, build_network
 from anchorsr.quantize import quantize
+from anchorsr.recipes import Recipe, parse_table
 from anchorsr.tflite import needs_size, write_tflite
 from anchorsr.training import upscale_float
 
@@ -45,6 +48,25 @@ def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
     difference = np.abs(upscale_float(network, dog).astype(int) - integers)
     assert difference.mean() < 0.5  # rounding of activations
     assert difference.max() < 24
+
+
+def test_a_new_network_starts_as_the_model_file_that_its_recipe_names(
+    tmp_path: Path, dog: np.ndarray
+) -> None:
+    """But for channels that have no effect on these pictures, which begin anew."""
+    write_picture(tmp_path / "dog.png", Picture(dog))
+    path = next(path for path in SHIPPED if path.stem == "quality_x3")
+    trained = load_initial(path)
+    table = {
+        "network": {"name": "abpn", **dataclasses.asdict(trained.config)},
+        "data": {"folders": [str(tmp_path)], "patch": 16},
+        "schedule": {"steps": 1},
+        "initial_weights": str(path),
+    }
+    network = build_network(table["network"])
+    start_from_trained(network, parse_table(Recipe, table, ""))
+    difference = upscale_float(network.eval(), dog).astype(int) - upscale_float(trained, dog)
+    assert np.abs(difference).mean() < 0.5
 
 
 def test_what_cannot_be_read_back_is_named(tmp_path: Path, dog: np.ndarray) -> None:
