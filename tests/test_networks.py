@@ -175,6 +175,32 @@ def test_activation_noise_is_half_a_step_of_eight_bits_and_only_in_training() ->
     assert torch.equal(layer.eval()(features), features)
 
 
+def test_noise_of_what_shares_a_scale_is_that_of_the_wider_range() -> None:
+    layer = layers.ActivationNoise().train()
+    features = torch.rand(6, 4, 30, 30, requires_grad=True)
+    layer.share_scale_with(features.detach() * 51)
+    off = (layer(features) - features).detach() * 5
+    assert off.std().item() == pytest.approx(12**-0.5, rel=0.05)
+    layer(features).sum().backward()  # nothing pulls at a range that is not their own
+    assert features.grad is not None
+    assert torch.equal(features.grad, torch.ones_like(features))
+    layer.share_scale_with(features.detach() / 2)
+    off = (layer(features) - features).detach() * 255
+    assert off.std().item() == pytest.approx(12**-0.5, rel=0.05)
+
+
+def test_the_first_convolution_has_the_noise_of_the_sum_that_it_is_part_of() -> None:
+    shape = {"channels": 4, "body": 2, "image_convolution": False, "skip": True}
+    network = build(**shape, activation_noise=True).train()
+    sums: list[torch.Tensor] = []
+    network.body[-1].register_forward_hook(lambda _, __, made: sums.append(made.relu()))
+    firsts: list[torch.Tensor] = []
+    network.first_noise.register_forward_hook(lambda _, __, made: firsts.append(made))
+    network(torch.rand(2, 3, 9, 9) * 255)
+    total = sums[0] + firsts[0]
+    assert network.first_noise.least.item() == pytest.approx((total.max() - total.min()).item())
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_activation_noise_pulls_at_both_ends_of_the_range(channels_last: bool) -> None:
     order = torch.channels_last if channels_last else torch.contiguous_format

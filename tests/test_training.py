@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from anchorsr.images import Picture, write_picture
 from anchorsr.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.metrics import luma
 from anchorsr.networks import build_network
-from anchorsr.recipes import Recipe, ScheduleRecipe, parse_table
+from anchorsr.recipes import Loss, Recipe, ScheduleRecipe, parse_table
 from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_weights, read_run
 from anchorsr.training import Machine, Progress, learning_rate, to_tensor, train
 
@@ -81,7 +82,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     noise = {"rounding_noise": True, "activation_noise": True}
     wanted = recipe(
         pictures,
-        network={"name": "abpn", "channels": 6, "body": 1, "expansion": 8, **noise},
+        network={"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "skip": True, **noise},
         optimizer={"name": optimizer, "learning_rate": 3e-3},
     )
     train(wanted, tmp_path / "whole", machine=ONE_THREAD)
@@ -132,16 +133,29 @@ def test_the_quick_absolute_error_is_pytorchs() -> None:
 
 
 def test_the_relative_loss_weighs_the_squares_of_each_patch() -> None:
-    error = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    error = torch.randn(3, 3, 1, 1).expand(3, 3, 8, 8)
     weights = torch.tensor([0.5, 1.0, 4.0])
     squares = error.square().mean(dim=(1, 2, 3))
-    relative = measure_loss(error, "relative_l2", weights, luma=0)
-    torch.testing.assert_close(relative, (squares * weights).mean())
-    torch.testing.assert_close(measure_loss(error, "l2", weights, luma=0), squares.mean())
     in_luma = to_luma(error).square().mean(dim=(1, 2))
-    torch.testing.assert_close(
-        measure_loss(error, "relative_l2", weights, luma=1), (in_luma * weights).mean()
-    )
+    measure = partial(measure_loss, error, weights=weights, factor=2)
+    torch.testing.assert_close(measure("relative_l2", luma=0), (squares * weights).mean())
+    torch.testing.assert_close(measure("relative_l2", luma=1), (in_luma * weights).mean())
+    torch.testing.assert_close(measure("l2", luma=0), squares.mean())
+    torch.testing.assert_close(measure("l1", luma=0), error.abs().mean())
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "relative_l2"])
+@pytest.mark.parametrize("luma", [0, 0.5])
+def test_the_edge_of_a_patch_counts_a_twentieth(kind: Loss, luma: float) -> None:
+    def loss(row: int, column: int) -> float:
+        error = torch.zeros(1, 3, 12, 18)
+        error[0, :, row, column] = 7
+        return measure_loss(error, kind, torch.ones(1), factor=3, luma=luma).item()
+
+    inner = loss(3, 3)
+    assert loss(8, 14) == pytest.approx(inner)
+    for row, column in [(2, 5), (5, 2), (9, 5), (5, 15), (0, 0), (11, 17)]:
+        assert loss(row, column) == pytest.approx(0.05 * inner)
 
 
 def test_the_relative_loss_of_a_run_is_that_of_its_patches(pictures: Path, tmp_path: Path) -> None:
@@ -163,8 +177,12 @@ def test_the_relative_loss_of_a_run_is_that_of_its_patches(pictures: Path, tmp_p
     assert weights.std() > 0
     with torch.no_grad():
         output = network.forward_unclipped(to_tensor(lr, "cpu"))
-    squares = (output - to_tensor(hr, "cpu")).square().mean(dim=(1, 2, 3)).numpy()
-    assert report["loss"] == pytest.approx(np.mean(squares * weights), rel=1e-3)
+    shares = np.full(hr.shape[1:3], 0.05)
+    inside = slice(network.factor, -network.factor)
+    shares[inside, inside] = 1
+    squares = (output - to_tensor(hr, "cpu")).square().mean(dim=1).numpy()
+    expected = np.average((squares * weights[:, None, None]).mean(axis=0), weights=shares)
+    assert report["loss"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_luma_is_the_metrics_but_for_its_range() -> None:

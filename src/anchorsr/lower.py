@@ -65,15 +65,19 @@ _NOTHING = (nn.Identity, layers.ActivationNoise)
 
 
 def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
-    """The float graph of a network that takes (N, channels, H, W) on [0, 255].
+    """The float graph of a network that takes (N, channels, H, W) on [0, 255], as it evaluates.
 
     Raises GraphError, naming operator and module, for one that a graph cannot hold.
     """
     tracer = _Tracer()
+    training = network.training
+    network.eval()
     try:
         traced = tracer.trace(network)
     except fx.proxy.TraceError as error:
         raise GraphError(f"{type(network).__name__} cannot be lowered: {error}") from error
+    finally:
+        network.train(training)
     for node in reversed(list(traced.nodes)):
         if node.op == "call_module" and isinstance(network.get_submodule(node.target), _NOTHING):
             node.replace_all_uses_with(node.args[0])

@@ -88,7 +88,7 @@ def train(
     # With every default written out, a run does not depend on what they become later.
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)
-    if recipe.initial_weights:
+    if recipe.initial_weights and not (folder / CHECKPOINT).exists():
         start_from_trained(network, recipe)
     _, record = fit(
         network, recipe, folder, machine=machine, on_loading=on_loading, on_progress=on_progress
@@ -341,7 +341,9 @@ class _Run(Generic[Network]):
         target = torch.from_numpy(patches.hr).to(device).permute(0, 3, 1, 2)
         weights = torch.from_numpy(patches.weights).to(device)
         error = output.float() - target
-        loss = measure_loss(error, self.recipe.loss, weights, luma=self.recipe.luma)
+        loss = measure_loss(
+            error, self.recipe.loss, weights, factor=self.network.factor, luma=self.recipe.luma
+        )
         self.optimizer.zero_grad()
         (loss / 255).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]

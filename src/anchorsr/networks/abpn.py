@@ -93,7 +93,8 @@ class ABPN(RecipeNetwork):
         else:
             self.last = convolution(widths[-1], packed, gain=0.1)
         self.relu = nn.ReLU()
-        self.noise = ActivationNoise() if config.activation_noise else nn.Identity()
+        noise = ActivationNoise if config.activation_noise else nn.Identity
+        self.noise, self.first_noise = noise(), noise()
         self.anchor = Anchor(config.factor)
         self.depth_to_space = DepthToSpace(config.factor)
 
@@ -105,11 +106,13 @@ class ABPN(RecipeNetwork):
 
     def residual(self, images: Tensor, *, skip: bool) -> Tensor:
         """What the convolutions make, (N, 3 · factor², H, W), with or without the skip."""
-        first = features = self.noise(self.relu(self.body[0](images)))
+        first = features = self.first_noise(self.relu(self.body[0](images)))
         for index, convolution in enumerate(self.body[1:], 1):
             features = self.relu(convolution(features))
             if skip and index == self.config.body:
                 features = features + first
+                if self.training and isinstance(self.first_noise, ActivationNoise):
+                    self.first_noise.share_scale_with(features)
             features = self.noise(features)
         packed: Tensor = self.last(features)
         return packed

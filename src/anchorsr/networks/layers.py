@@ -207,30 +207,49 @@ class ActivationNoise(nn.Module):
     So wide ranges cost something, as they do in integers. One batch has one pattern of noise.
     """
 
+    least: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("least", torch.zeros(()))
+
+    def share_scale_with(self, features: Tensor) -> None:
+        """From the next batch on, let the range be no narrower than that of these features.
+
+        In integers both have one scale, as summands have with their sum (`scales`).
+        """
+        rows = _rows(features.detach())
+        self.least.copy_(rows.amax() - rows.amin())
+
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
             return features
         pattern = torch.rand_like(features[:1]) - 0.5
-        noisy: Tensor = _Noise.apply(features, pattern)  # type: ignore[no-untyped-call]
+        noisy: Tensor = _Noise.apply(features, pattern, self.least)  # type: ignore[no-untyped-call]
         return noisy
 
 
 class _Noise(torch.autograd.Function):
-    """features + pattern · (largest - smallest feature) / 255, for a pattern (1, C, H, W).
+    """features + pattern · range / 255, for a pattern (1, C, H, W).
 
-    The gradient of the range goes to one largest and one smallest feature. PyTorch's own `amax`
-    and `amin` spread it over all that are equal, at the cost of two convolutions.
+    The range is that of the features, largest - smallest, but not below `least`. Its gradient
+    goes to one largest and one smallest feature. PyTorch's own `amax` and `amin` spread it over
+    all that are equal, at the cost of two convolutions.
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, pattern: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, pattern: Tensor, least: Tensor) -> Tensor:
         images = _rows(features)
         largest, smallest = images.amax(1), images.amin(1)
+        own = largest.max() - smallest.min()
         ctx.save_for_backward(images, largest, smallest, pattern)
-        return features + pattern * ((largest.max() - smallest.min()) / 255)
+        ctx.narrow = bool(own < least)
+        return features + pattern * (own.maximum(least) / 255)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.narrow:
+            return gradient, None, None
         images, largest, smallest, pattern = ctx.saved_tensors
         rows = _rows(gradient)
         slope = (rows @ _rows(pattern)[0]).sum() / 255
@@ -240,7 +259,7 @@ class _Noise(torch.autograd.Function):
         image = smallest.argmin()
         changed[image, images[image].argmin()] -= slope
         count, channels, height, width = gradient.shape
-        return changed.view(count, height, width, channels).permute(0, 3, 1, 2), None
+        return changed.view(count, height, width, channels).permute(0, 3, 1, 2), None, None
 
 
 def _rows(features: Tensor) -> Tensor:
