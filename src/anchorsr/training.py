@@ -103,12 +103,14 @@ def fit(
     *,
     machine: Machine = Machine(),
     origin: str = "",
+    teacher: Trainable | None = None,
     on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Network, dict[str, Any]]:
     """Train any network on a recipe's pictures, in `folder`; the averaged network and the record.
 
     origin: a digest of what the network was made from, where the recipe does not tell it all.
+    teacher: what the network is trained to compute, instead of the HR pictures.
     An interrupt or a termination signal writes a checkpoint after the next step, together in
     all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's
     checkpoint belongs to another recipe or network, OutputError when the folder cannot be
@@ -116,7 +118,7 @@ def fit(
     """
     check_folder(folder)
     with join_processes(machine.device) as processes:
-        run = _Run(network, recipe, folder, machine, processes, origin)
+        run = _Run(network, recipe, folder, machine, processes, origin, teacher)
         run.load()
         for name in recipe.validation.folders:  # a wrong name is told now, not hours later
             next(load_test_pairs(Path(name), network.factor))
@@ -181,6 +183,7 @@ class _Run(Generic[Network]):
         machine: Machine,
         processes: Processes,
         origin: str,
+        teacher: Trainable | None,
     ) -> None:
         if recipe.data.batch % processes.count:
             raise RecipeError(
@@ -195,8 +198,8 @@ class _Run(Generic[Network]):
         self.processes = processes
         self.origin = origin
         self.data: dict[str, int] = {}
-        # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
-        self.network = network.to(machine.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = _placed(network, machine.device)
+        self.teacher = None if teacher is None else _placed(teacher, machine.device).eval()
         self.averaged: Network = copy.deepcopy(self.network).eval()
         self.parameters = list(self.network.parameters())
         self.optimizer = _make_optimizer(recipe.optimizer, self.parameters)
@@ -338,9 +341,8 @@ class _Run(Generic[Network]):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
             output = self.network.forward_unclipped(to_tensor(patches.lr, device))
-        target = torch.from_numpy(patches.hr).to(device).permute(0, 3, 1, 2)
         weights = torch.from_numpy(patches.weights).to(device)
-        error = output.float() - target
+        error = output.float() - self._target(patches)
         loss = measure_loss(
             error, self.recipe.loss, weights, factor=self.network.factor, luma=self.recipe.luma
         )
@@ -363,6 +365,12 @@ class _Run(Generic[Network]):
         self.step += 1
         self._average()
         return value
+
+    @torch.no_grad()
+    def _target(self, patches: Patches) -> Tensor:
+        if self.teacher is not None:
+            return self.teacher.forward_unclipped(to_tensor(patches.lr, self.machine.device))
+        return torch.from_numpy(patches.hr).to(self.machine.device).permute(0, 3, 1, 2)
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
@@ -401,6 +409,12 @@ class _Run(Generic[Network]):
             ]
             result[Path(name).name] = round(sum(values) / len(values), 4)
         return result
+
+
+def _placed(network: Network, device: str) -> Network:
+    # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
+    placed: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
 
 
 def _make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> Any:
