@@ -69,11 +69,9 @@ def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
 
     Raises GraphError, naming operator and module, for one that a graph cannot hold.
     """
-    tracer = _Tracer()
     training = network.training
-    network.eval()
     try:
-        traced = tracer.trace(network)
+        traced = _Tracer().trace(network.eval())
     except fx.proxy.TraceError as error:
         raise GraphError(f"{type(network).__name__} cannot be lowered: {error}") from error
     finally:
