@@ -15,12 +15,13 @@ import torch
 
 from anchorsr.engines import load_engine
 from anchorsr.errors import CheckpointError
-from anchorsr.finetune import quantize_run, read_records
+from anchorsr.finetune import calibrate_run, quantize_run, read_records
 from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
 from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
 from anchorsr.networks import ABPN, ABPNConfig
+from anchorsr.operators import Conv2D
 from anchorsr.quantize import apply_quantization
 from anchorsr.recipes import Recipe, parse_table
 from anchorsr.release import release
@@ -201,3 +202,19 @@ def test_scales_are_learned() -> None:
     before = {name: value.item() for name, value in network.log_scales.items()}
     train_a_little(network, 5)
     assert all(network.log_scales[name].item() != value for name, value in before.items())
+
+
+def test_a_recipe_may_have_channels_equalized_before_calibration(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    table = json.loads((finished_run / "run.json").read_text())["recipe"]
+    plain, _ = calibrate_run(finished_run)
+    table["quantization"]["equalize"] = True
+    train(parse_table(Recipe, table, ""), tmp_path, machine=Machine(threads=1))
+    equal, _ = calibrate_run(tmp_path)
+    first, changed = plain.operators[0], equal.operators[0]
+    assert isinstance(first, Conv2D) and isinstance(changed, Conv2D)
+    assert (abs(changed.bias) >= abs(first.bias)).all() and (changed.bias != first.bias).any()
+    images = picture(4, 12, 9).astype(np.float32)
+    np.testing.assert_allclose(run_graph(equal, images), run_graph(plain, images), atol=1e-3)
+    assert quantize_run(tmp_path, machine=Machine(threads=1)).is_integer

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from anchorsr.datasets import draw_pairs
+from anchorsr.equalize import equalize
 from anchorsr.graph import Graph
 from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
@@ -88,7 +89,10 @@ def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
         seed=recipe.seed,
         count=settings.calibration,
     )
-    return graph, observe_ranges(graph, (pair.lr for pair in drawn), settings.percentile)
+    pictures = [pair.lr for pair in drawn]
+    if settings.equalize:
+        graph = equalize(graph, pictures)
+    return graph, observe_ranges(graph, pictures, settings.percentile)
 
 
 def read_records(folder: Path, *, trained: bool) -> dict[str, Any]:

@@ -99,8 +99,8 @@ class ValidationRecipe:
 class QuantizationRecipe:
     """How a trained network becomes integers: calibration, then training of the integers.
 
-    Ranges come from `calibration` training pictures. Without a schedule nothing is trained
-    after that.
+    Ranges come from `calibration` training pictures; equalize: channels are made more alike before
+    (`equalize`). Without a schedule nothing is trained after that.
     """
 
     schedule: ScheduleRecipe | None = None
@@ -110,6 +110,7 @@ class QuantizationRecipe:
     loss: Loss = "l1"
     calibration: int = 32
     percentile: float = 99.999
+    equalize: bool = False
 
     def __post_init__(self) -> None:
         _require(self.calibration >= 1, "calibration is at least 1")

@@ -339,10 +339,16 @@ class _Run(Generic[Network]):
         # What is random in a step depends on nothing but the seed and its number, as patches do.
         seeds = np.random.SeedSequence((self.recipe.seed, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
+        images = to_tensor(patches.lr, device)
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self.network.forward_unclipped(to_tensor(patches.lr, device))
+            output = self.network.forward_unclipped(images)
+        if self.teacher is None:
+            target = to_tensor(patches.hr, device)
+        else:
+            with torch.no_grad():
+                target = self.teacher.forward_unclipped(images)
         weights = torch.from_numpy(patches.weights).to(device)
-        error = output.float() - self._target(patches)
+        error = output.float() - target
         loss = measure_loss(
             error, self.recipe.loss, weights, factor=self.network.factor, luma=self.recipe.luma
         )
@@ -365,12 +371,6 @@ class _Run(Generic[Network]):
         self.step += 1
         self._average()
         return value
-
-    @torch.no_grad()
-    def _target(self, patches: Patches) -> Tensor:
-        if self.teacher is not None:
-            return self.teacher.forward_unclipped(to_tensor(patches.lr, self.machine.device))
-        return torch.from_numpy(patches.hr).to(self.machine.device).permute(0, 3, 1, 2)
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(

@@ -1,0 +1,76 @@
+"""Cross-layer equalization (arXiv 1906.04721): channels of one tensor made more alike.
+
+An integer tensor has one scale, which the channel of the largest values decides; one of a tenth
+of them has a tenth of the levels. Between convolutions, through ReLU and sums, a channel may be
+made larger where it is written and smaller by as much where it is read: the network stays the
+same, and no file is larger or slower for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.graph import Graph
+from anchorsr.integer import run_graph
+from anchorsr.operators import Add, Array, Conv2D, Operator, ReLU
+from anchorsr.scales import share, tensor_roles
+
+
+def equalize(graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]]) -> Graph:
+    """The float graph with each channel of features nearer to the largest of its tensor.
+
+    A channel is enlarged by the root of what it lacks: in full, weights of one filter would differ
+    so much that the small ones of them round to nothing. Channels are measured on LR pictures,
+    (H, W, 3) uint8, and those that are never active stay as they are.
+    """
+    largest: dict[str, Array] = {}
+
+    def observe(name: str, values: Array) -> None:
+        found = np.abs(values).max(axis=(0, 1, 2))
+        largest[name] = np.maximum(largest.get(name, 0), found)
+
+    for picture in pictures:
+        run_graph(graph, picture[None].astype(np.float32), observe=observe)
+    factors: dict[str, Array] = {}
+    for members in _scalable(graph):
+        found = np.max([largest[name] for name in members], axis=0)
+        found[found == 0] = found.max()
+        factors.update(dict.fromkeys(members, np.sqrt(found.max() / found)))
+    operators = [_scaled(operator, factors) for operator in graph.operators]
+    return dataclasses.replace(graph, operators=operators)
+
+
+def _scalable(graph: Graph) -> list[list[str]]:
+    """Sets of tensors whose channels may be scaled together: written by convolutions, and read
+    by convolutions or sums only."""
+    first = share(graph, lambda operator, name: isinstance(operator, Add | ReLU))
+    roles = tensor_roles(graph)
+    kept = {first[name] for name, role in roles.items() if role != "features"}
+    for operator in graph.operators:
+        if isinstance(operator, Add | ReLU):
+            continue
+        if not isinstance(operator, Conv2D) or operator.groups > 1 or operator.copies_channels:
+            kept |= {first[name] for name in (*operator.inputs, operator.output)}
+    members: dict[str, list[str]] = {}
+    for name, one in first.items():
+        if one not in kept:
+            members.setdefault(one, []).append(name)
+    return list(members.values())
+
+
+def _scaled(operator: Operator, factors: dict[str, Array]) -> Operator:
+    if not isinstance(operator, Conv2D):
+        return operator
+    written, read = factors.get(operator.output), factors.get(operator.input)
+    weights, bias = operator.weights, operator.bias
+    if written is not None:
+        weights, bias = weights * written[:, None, None, None], bias * written
+    if read is not None:
+        weights = weights / read
+    return dataclasses.replace(
+        operator, weights=weights.astype(np.float32), bias=bias.astype(np.float32)
+    )
