@@ -175,13 +175,16 @@ def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
     assert set(read_records(torn, trained=False)) == {"float"}
 
 
-def test_the_integers_learn_from_the_float_network(finished_run: Path, tmp_path: Path) -> None:
-    """Not from the pictures, which are noise and as far from it as can be."""
+def test_half_of_what_the_integers_learn_is_the_float_network(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    """The other half are the pictures: noise, and as far from it as can be."""
     shutil.copytree(finished_run, tmp_path / "run")
     quantized(tmp_path / "run")
     records = read_records(tmp_path / "run", trained=True)
-    assert records["float"]["history"][-1]["loss"] > 20
-    assert records["integer"]["history"][-1]["loss"] < 2
+    loss, of_integers = (records[of]["history"][-1]["loss"] for of in ("float", "integer"))
+    assert loss > 20
+    assert of_integers == pytest.approx(loss / 2, rel=0.1)
 
 
 def test_integers_of_weights_that_have_changed_since_are_refused(

@@ -60,6 +60,7 @@ LAYERS = [
     "anchorsr.fixed_point",
     "anchorsr.integer",
     "anchorsr.scales",
+    "anchorsr.equalize",
     "anchorsr.quantize",
     "anchorsr.tflite.schema",
     "anchorsr.tflite.writer",

@@ -1,8 +1,9 @@
 """Quantization-aware training: the integer graph itself is trained (`integer_network`), so that
 what was trained is what is written.
 
-It is trained to compute what the float network computes. Against pictures, what no network of the
-size can know of them is most of the error and of its gradient; rounding is half a percent of it.
+Its targets lie halfway between the pictures and what the float network makes of them. Of pictures
+alone, what no network of the size can know is most of the error and of its gradient, and rounding
+half a percent of it; of the float network alone, integers learn nothing that it does not know.
 """
 
 from __future__ import annotations

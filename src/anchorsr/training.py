@@ -110,7 +110,7 @@ def fit(
     """Train any network on a recipe's pictures, in `folder`; the averaged network and the record.
 
     origin: a digest of what the network was made from, where the recipe does not tell it all.
-    teacher: what the network is trained to compute, instead of the HR pictures.
+    teacher: a network; the targets then lie halfway between what it makes and the HR pictures.
     An interrupt or a termination signal writes a checkpoint after the next step, together in
     all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's
     checkpoint belongs to another recipe or network, OutputError when the folder cannot be
@@ -342,11 +342,10 @@ class _Run(Generic[Network]):
         images = to_tensor(patches.lr, device)
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
             output = self.network.forward_unclipped(images)
-        if self.teacher is None:
-            target = to_tensor(patches.hr, device)
-        else:
+        target = to_tensor(patches.hr, device)
+        if self.teacher is not None:
             with torch.no_grad():
-                target = self.teacher.forward_unclipped(images)
+                target = torch.lerp(target, self.teacher.forward_unclipped(images), 0.5)
         weights = torch.from_numpy(patches.weights).to(device)
         error = output.float() - target
         loss = measure_loss(
