@@ -38,8 +38,8 @@ def equalize(graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]]) -> Graph:
     factors: dict[str, Array] = {}
     for members in _scalable(graph):
         found = np.max([largest[name] for name in members], axis=0)
-        found[found == 0] = found.max()
-        factors.update(dict.fromkeys(members, np.sqrt(found.max() / found)))
+        most = found.max() or np.float32(1)
+        factors.update(dict.fromkeys(members, np.sqrt(most / np.where(found > 0, found, most))))
     operators = [_scaled(operator, factors) for operator in graph.operators]
     return dataclasses.replace(graph, operators=operators)
 
