@@ -288,7 +288,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     def poisoned(images: Any, device: str) -> torch.Tensor:
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float()
         poisoned.calls += 1  # type: ignore[attr-defined]
-        return tensor * float("nan") if poisoned.calls > 20 else tensor  # type: ignore[attr-defined]
+        return tensor * float("nan") if poisoned.calls > 40 else tensor  # type: ignore[attr-defined]
 
     poisoned.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(training, "to_tensor", poisoned)
