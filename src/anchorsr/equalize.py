@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorsr.graph import Graph
-from anchorsr.integer import run_graph
 from anchorsr.operators import Add, Array, Conv2D, Operator, ReLU
-from anchorsr.scales import share, tensor_roles
+from anchorsr.scales import observe_tensors, share, tensor_roles
+
+_UNCHANGED = np.ones(1, np.float32)
 
 
 def equalize(graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]]) -> Graph:
@@ -25,7 +26,8 @@ def equalize(graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]]) -> Graph:
 
     A channel is enlarged by the root of what it lacks: in full, weights of one filter would differ
     so much that the small ones of them round to nothing. Channels are measured on LR pictures,
-    (H, W, 3) uint8, and those that are never active stay as they are.
+    (H, W, 3) uint8, and those that are never active stay as they are. Raises DataError without
+    pictures.
     """
     largest: dict[str, Array] = {}
 
@@ -33,8 +35,7 @@ def equalize(graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]]) -> Graph:
         found = np.abs(values).max(axis=(0, 1, 2))
         largest[name] = np.maximum(largest.get(name, 0), found)
 
-    for picture in pictures:
-        run_graph(graph, picture[None].astype(np.float32), observe=observe)
+    observe_tensors(graph, pictures, observe)
     factors: dict[str, Array] = {}
     for members in _scalable(graph):
         found = np.max([largest[name] for name in members], axis=0)
@@ -65,12 +66,7 @@ def _scalable(graph: Graph) -> list[list[str]]:
 def _scaled(operator: Operator, factors: dict[str, Array]) -> Operator:
     if not isinstance(operator, Conv2D):
         return operator
-    written, read = factors.get(operator.output), factors.get(operator.input)
-    weights, bias = operator.weights, operator.bias
-    if written is not None:
-        weights, bias = weights * written[:, None, None, None], bias * written
-    if read is not None:
-        weights = weights / read
-    return dataclasses.replace(
-        operator, weights=weights.astype(np.float32), bias=bias.astype(np.float32)
-    )
+    written = factors.get(operator.output, _UNCHANGED)
+    read = factors.get(operator.input, _UNCHANGED)
+    weights = operator.weights * written[:, None, None, None] / read
+    return dataclasses.replace(operator, weights=weights, bias=operator.bias * written)

@@ -92,12 +92,24 @@ def observe_ranges(
         widest = seen.get(name, (np.inf, -np.inf))
         seen[name] = (min(widest[0], float(low)), max(widest[1], float(high)))
 
+    observe_tensors(graph, pictures, observe)
+    return seen
+
+
+def observe_tensors(
+    graph: Graph,
+    pictures: Iterable[npt.NDArray[np.uint8]],
+    observe: Callable[[str, Array], None],
+) -> None:
+    """Call `observe` with the name and value of each tensor that is made of each LR picture.
+
+    Pictures are (H, W, 3) uint8. Raises DataError without any.
+    """
     count = 0
     for count, picture in enumerate(pictures, 1):  # noqa: B007 (only the count is wanted)
         run_graph(graph, picture[None].astype(np.float32), observe=observe)
     if not count:
         raise DataError("calibration needs at least one picture")
-    return seen
 
 
 def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, Quantization]:
