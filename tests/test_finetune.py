@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -151,7 +150,7 @@ def quantized(run: Path, stop_at: int | None = None) -> bytes:
     def stop(progress: Progress) -> None:
         if stop_at is not None and progress.step >= stop_at and not sent:
             sent.append(progress.step)  # a second signal would stop at once
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     return write_tflite(quantize_run(run, machine=Machine(threads=1), on_progress=stop))
 
