@@ -61,6 +61,7 @@ LAYERS = [
     "anchorsr.integer",
     "anchorsr.scales",
     "anchorsr.equalize",
+    "anchorsr.ties",
     "anchorsr.quantize",
     "anchorsr.tflite.schema",
     "anchorsr.tflite.writer",

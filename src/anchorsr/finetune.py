@@ -25,6 +25,7 @@ from anchorsr.quantize import apply_quantization
 from anchorsr.runs import load_weights, read_record, read_run
 from anchorsr.scales import Ranges, choose_quantization, observe_ranges
 from anchorsr.tflite import needs_size, write_tflite
+from anchorsr.ties import keep_from_ties
 from anchorsr.training import Machine, Progress, fit
 
 INTEGER_FOLDER = "integer"
@@ -51,7 +52,7 @@ def quantize_run(
     chosen = choose_quantization(graph, ranges)
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
-        return calibrated
+        return keep_from_ties(calibrated)
     data = write_tflite(calibrated, size=(1, 1) if needs_size(calibrated) else None)
     # Integers need float32 as it is: no mixed precision, and no TF32 in cuDNN.
     torch.backends.cudnn.allow_tf32 = False
@@ -74,7 +75,7 @@ def quantize_run(
         on_loading=on_loading,
         on_progress=on_progress,
     )
-    return trained.to_graph()
+    return keep_from_ties(trained.to_graph())
 
 
 def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:

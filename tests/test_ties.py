@@ -1,0 +1,76 @@
+"""Scales move away from results that the last bits of a float would decide."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from anchorsr.graph import Graph
+from anchorsr.integer import multipliers
+from anchorsr.operators import Conv2D
+from anchorsr.quantize import quantize
+from anchorsr.ties import keep_from_ties, near_ties
+from graphs import float_graph, picture
+
+UNLUCKY = 13 / 1438  # 719 times that is 6.5
+
+
+def unlucky_graph() -> Graph:
+    """An integer graph whose first convolution has that multiplier in every channel."""
+    graph = quantize(float_graph(0), [picture(0, 24, 20)[0]])
+    operators = list(graph.operators)
+    place = next(n for n, operator in enumerate(operators) if isinstance(operator, Conv2D))
+    conv = operators[place]
+    assert isinstance(conv, Conv2D)
+    assert conv.weight_scales is not None
+    factors = multipliers(conv, graph.tensors[conv.input], graph.tensors[conv.output])
+    scales = np.asarray(conv.weight_scales * (UNLUCKY / factors.astype(np.float64)), np.float32)
+    operators[place] = dataclasses.replace(conv, weight_scales=scales)
+    return dataclasses.replace(graph, operators=operators)
+
+
+def convolutions(graph: Graph) -> list[Conv2D]:
+    return [operator for operator in graph.operators if isinstance(operator, Conv2D)]
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "least", "most"),
+    [(UNLUCKY, 1 / 1500, 1 / 1200), (0.25, 0.25, 0.25), (1.0, 0, 0), (300.0, 0, 0)],
+)
+def test_near_ties_are_counted(multiplier: float, least: float, most: float) -> None:
+    assert least <= near_ties(multiplier) <= most
+
+
+def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
+    before = unlucky_graph()
+    after = keep_from_ties(before)
+    first, *_ = convolutions(after)
+    types = after.tensors[first.input], after.tensors[first.output]
+    assert max(near_ties(each) for each in multipliers(first, *types)) < near_ties(UNLUCKY) / 10
+    for one, other in zip(convolutions(before), convolutions(after), strict=True):
+        assert one.weight_scales is not None
+        assert other.weight_scales is not None
+        ratio = other.weight_scales / one.weight_scales
+        assert ratio.min() >= 1
+        assert ratio.max() <= 1.00005
+        assert np.array_equal(one.weights, other.weights)
+        assert np.array_equal(one.bias, other.bias)
+
+
+def test_another_order_of_operations_then_rounds_alike() -> None:
+    """As engines have it: the bias after the multiplication, both in float32."""
+
+    def share(graph: Graph) -> float:
+        conv = convolutions(graph)[0]
+        assert conv.weight_scales is not None
+        factors = multipliers(conv, graph.tensors[conv.input], graph.tensors[conv.output])
+        sums = np.arange(1, 2**14, dtype=np.float32)[:, None]
+        bias = conv.bias.astype(np.float32)
+        other = (sums - bias) * factors + bias * factors
+        return float((np.rint(sums * factors) != np.rint(other)).mean())
+
+    before = unlucky_graph()
+    assert share(before) > 1e-4
+    assert share(keep_from_ties(before)) < share(before) / 5
