@@ -33,7 +33,8 @@ from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
 
 COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
-COMMANDS += ["data", "train", "quantize", "study", "export", "challenge", "benchmark", "report"]
+COMMANDS += ["train", "quantize", "study", "export", "challenge", "benchmark", "report"]
+IN_GROUPS = ["data div2k", "data drawn", "probe operators", "probe network"]
 
 
 class Result(NamedTuple):
@@ -220,13 +221,13 @@ def test_models_are_listed(call: Call) -> None:
     assert str(model_path(DEFAULT, 3)) in result.out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + IN_GROUPS)
 def test_the_help_of_every_command_has_an_example(
     call: Call, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     for flag in ("--help", "-h"):
-        result = call(command, flag)
+        result = call(*command.split(), flag)
         assert (result.code, result.err) == (0, "")
         examples = result.out.partition("Examples:")[2]
         assert f"anchorsr {command}" in examples
@@ -235,8 +236,10 @@ def test_the_help_of_every_command_has_an_example(
 def test_the_help_names_every_command(call: Call) -> None:
     result = call("--help")
     assert result.code == 0
-    for command in COMMANDS:
+    groups = {command.split()[0] for command in IN_GROUPS}
+    for command in [*COMMANDS, *groups]:
         assert command in result.out
+    assert {group.name for group in cli.app.registered_groups} == groups
     assert {command.name for command in cli.app.registered_commands} == set(COMMANDS)
 
 

@@ -36,6 +36,7 @@ LAYERS = [
     "anchorsr.metrics",
     "anchorsr.datasets",
     "anchorsr.downloads",
+    "anchorsr.drawn",
     # training in floating point
     "anchorsr.recipes",
     "anchorsr.networks.layers",
@@ -126,6 +127,7 @@ LAYERS = [
     "anchorsr.commands.video",
     "anchorsr.commands.models",
     "anchorsr.commands.challenge",
+    "anchorsr.commands.data",
     "anchorsr.commands.training",
     "anchorsr.commands.study",
     "anchorsr.commands.benchmark",

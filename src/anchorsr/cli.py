@@ -17,6 +17,7 @@ from anchorsr.commands import (
     benchmark,
     challenge,
     compare,
+    data,
     models,
     pictures,
     probe,
@@ -63,7 +64,6 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare.compare_command,
     "models": models.models_command,
     "evaluate": models.evaluate_command,
-    "data": training.data_command,
     "train": training.train_command,
     "quantize": training.quantize_command,
     "study": study.study_command,
@@ -76,6 +76,7 @@ for _name, _command_function in _COMMANDS.items():
     # Without arguments `models` lists them and `benchmark` runs; the others print their help.
     app.command(_name, no_args_is_help=_name not in ("models", "benchmark"))(_command_function)
 
+app.add_typer(data.data_app, name="data")
 app.add_typer(probe.probe_app, name="probe")
 
 
@@ -127,11 +128,13 @@ def run(arguments: list[str]) -> int:
 
 # What Typer makes of Ctrl-C: 128 and the number of the signal, as shells count.
 _INTERRUPTED = 130
+_GROUPS = {"data": ("div2k", "drawn"), "probe": ("operators", "network")}
 _GOES_ON = "; the same command goes on from the last checkpoint"
 
 
 def _command(arguments: list[str]) -> list[str]:
-    """The name of the command that is called, alone or below `probe`; nothing if there is none."""
-    if arguments[:1] == ["probe"]:
-        return arguments[: 1 + (arguments[1:2] in (["operators"], ["network"]))]
-    return [name for name in arguments[:1] if name in _COMMANDS]
+    """The name of the command that is called, with its group's; nothing if there is none."""
+    name, below = (*arguments[:2], "", "")[:2]
+    if name in _GROUPS:
+        return [name, below] if below in _GROUPS[name] else [name]
+    return [name] if name in _COMMANDS else []

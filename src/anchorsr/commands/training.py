@@ -1,48 +1,17 @@
-"""How a model is made: get pictures, train, quantize."""
+"""How a model is made: train, quantize."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from anchorsr.commands.options import Force, Threads, print_scores
-from anchorsr.downloads import ADDRESS, DIV2K, download
 from anchorsr.errors import needs
 from anchorsr.files import reason
-from anchorsr.terminal import byte_bar, remark, training_bars
-
-
-def data_command(
-    name: Annotated[Literal["div2k"], typer.Argument(help="The set of pictures.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to unpack it in.")
-    ] = Path("data"),
-    only: Annotated[
-        Literal["train", "valid"] | None,
-        typer.Option(help="One part: 3.5 GB for training, 0.4 GB for validation."),
-    ] = None,
-    address: Annotated[
-        str, typer.Option(help="Where the archives are; a mirror, if the official one fails.")
-    ] = ADDRESS,
-) -> None:
-    """Download DIV2K, which is for research only, from its official address.
-
-    A download that was cut off goes on where it stopped. What came is verified by its SHA-256.
-
-    Examples:
-
-        anchorsr data div2k
-
-        anchorsr data div2k --only valid -o ~/sets
-    """
-    for part, archive in DIV2K.items():
-        if only in (None, part):
-            with byte_bar(archive.folder) as on_progress:
-                folder = download(archive, output, address=address, on_progress=on_progress)
-            print(folder)
+from anchorsr.terminal import remark, training_bars
 
 
 def train_command(

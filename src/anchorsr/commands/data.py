@@ -1,0 +1,71 @@
+"""Pictures to train on: published ones and drawn ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from anchorsr.commands.options import Force
+from anchorsr.downloads import ADDRESS, DIV2K, download
+from anchorsr.drawn import write_drawn
+from anchorsr.terminal import bar, byte_bar
+
+data_app = typer.Typer(help="Get or draw pictures to train on.", no_args_is_help=True)
+
+_FOLDER = Path("data")
+
+
+@data_app.command("div2k")
+def div2k_command(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to unpack it in.")
+    ] = _FOLDER,
+    only: Annotated[
+        Literal["train", "valid"] | None,
+        typer.Option(help="One part: 3.5 GB for training, 0.4 GB for validation."),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="Where the archives are; a mirror, if the official one fails.")
+    ] = ADDRESS,
+) -> None:
+    """Download DIV2K, which is for research only, from its official address.
+
+    A download that was cut off goes on where it stopped. What came is verified by its SHA-256.
+
+    Examples:
+
+        anchorsr data div2k
+
+        anchorsr data div2k --only valid -o ~/sets
+    """
+    for part, archive in DIV2K.items():
+        if only in (None, part):
+            with byte_bar(archive.folder) as on_progress:
+                folder = download(archive, output, address=address, on_progress=on_progress)
+            print(folder)
+
+
+@data_app.command("drawn")
+def drawn_command(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
+    ] = _FOLDER / "drawn",
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
+    force: Force = False,
+) -> None:
+    """Draw pictures of letters, lines and areas, 480x480.
+
+    Trained on beside photographs, they make screens and print sharper.
+
+    Examples:
+
+        anchorsr data drawn
+
+        anchorsr data drawn -o drawn-to-test --count 10 --seed 1
+    """
+    with bar("Drawing", count, hidden=False) as on_picture:
+        write_drawn(output, count, seed=seed, overwrite=force, on_picture=on_picture)
+    print(output)
