@@ -15,6 +15,7 @@ import torch
 from anchorsr.engines import load_engine
 from anchorsr.errors import CheckpointError
 from anchorsr.finetune import calibrate_run, quantize_run, read_records
+from anchorsr.graph import Graph
 from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
 from anchorsr.integer_network import IntegerNetwork
@@ -27,6 +28,7 @@ from anchorsr.release import release
 from anchorsr.scales import choose_quantization, observe_ranges
 from anchorsr.tflite import write_tflite
 from anchorsr.tflite_summary import fixed_size
+from anchorsr.ties import keep_from_ties
 from anchorsr.training import Machine, Progress, to_tensor, train
 from graphs import picture
 
@@ -70,6 +72,28 @@ def test_training_forward_equals_executor_and_file_after_training(
     executed = run_graph(graph, images)
     np.testing.assert_array_equal(trained, executed)
     np.testing.assert_array_equal(load_engine(write_tflite(graph))(images), executed)
+
+
+def convolutions(graph: Graph) -> list[Conv2D]:
+    return [operator for operator in graph.operators if isinstance(operator, Conv2D)]
+
+
+def test_the_network_is_moved_from_ties_as_its_graph_would_be() -> None:
+    network = integer_network()
+    train_a_little(network, 5)
+    trained = network.to_graph()
+    network.keep_from_ties()
+    moved, wanted = network.to_graph(), keep_from_ties(trained)
+    three = zip(convolutions(trained), convolutions(wanted), convolutions(moved), strict=True)
+    for before, same, after in three:
+        np.testing.assert_allclose(after.weight_scales, same.weight_scales, rtol=3e-7)
+        np.testing.assert_array_equal(after.weights, before.weights)
+        if not before.copies_channels:
+            assert np.mean(before.weight_scales != after.weight_scales) > 0.5
+    images = picture(2, 19, 13)
+    with torch.no_grad():
+        forward = network(to_tensor(images, "cpu")).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(forward, run_graph(moved, images))
 
 
 def test_before_training_it_is_the_calibrated_graph() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anchorsr.graph import Graph
-from anchorsr.integer import multipliers
+from anchorsr.integer import multipliers, run_graph
 from anchorsr.operators import Conv2D
 from anchorsr.quantize import quantize
 from anchorsr.ties import keep_from_ties, near_ties
@@ -37,7 +37,13 @@ def convolutions(graph: Graph) -> list[Conv2D]:
 
 @pytest.mark.parametrize(
     ("multiplier", "least", "most"),
-    [(UNLUCKY, 1 / 1500, 1 / 1200), (0.25, 0.25, 0.25), (1.0, 0, 0), (300.0, 0, 0)],
+    [
+        (UNLUCKY, 1 / 1500, 1 / 1200),
+        (0.25, 0.25, 0.25),
+        (1.0, 0, 0),
+        (300.0, 0, 0),
+        (0.0, 0, 0),
+    ],
 )
 def test_near_ties_are_counted(multiplier: float, least: float, most: float) -> None:
     assert least <= near_ties(multiplier) <= most
@@ -49,6 +55,9 @@ def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
     first, *_ = convolutions(after)
     types = after.tensors[first.input], after.tensors[first.output]
     assert max(near_ties(each) for each in multipliers(first, *types)) < near_ties(UNLUCKY) / 10
+    (anchor,) = (conv for conv in convolutions(before) if conv.copies_channels)
+    (kept,) = (conv for conv in convolutions(after) if conv.copies_channels)
+    assert np.array_equal(anchor.weight_scales, kept.weight_scales)
     for one, other in zip(convolutions(before), convolutions(after), strict=True):
         assert one.weight_scales is not None
         assert other.weight_scales is not None
@@ -57,6 +66,14 @@ def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
         assert ratio.max() <= 1.00005
         assert np.array_equal(one.weights, other.weights)
         assert np.array_equal(one.bias, other.bias)
+
+
+def test_a_picture_hardly_changes() -> None:
+    before, images = unlucky_graph(), picture(1, 96, 96)
+    expected = run_graph(before, images).astype(int)
+    difference = np.abs(run_graph(keep_from_ties(before), images) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
 
 
 def test_another_order_of_operations_then_rounds_alike() -> None:

@@ -76,8 +76,9 @@ for _name, _command_function in _COMMANDS.items():
     # Without arguments `models` lists them and `benchmark` runs; the others print their help.
     app.command(_name, no_args_is_help=_name not in ("models", "benchmark"))(_command_function)
 
-app.add_typer(data.data_app, name="data")
-app.add_typer(probe.probe_app, name="probe")
+_GROUPS = {"data": data.data_app, "probe": probe.probe_app}
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name)
 
 
 def main() -> None:
@@ -128,7 +129,6 @@ def run(arguments: list[str]) -> int:
 
 # What Typer makes of Ctrl-C: 128 and the number of the signal, as shells count.
 _INTERRUPTED = 130
-_GROUPS = {"data": ("div2k", "drawn"), "probe": ("operators", "network")}
 _GOES_ON = "; the same command goes on from the last checkpoint"
 
 
@@ -136,5 +136,6 @@ def _command(arguments: list[str]) -> list[str]:
     """The name of the command that is called, with its group's; nothing if there is none."""
     name, below = (*arguments[:2], "", "")[:2]
     if name in _GROUPS:
-        return [name, below] if below in _GROUPS[name] else [name]
+        known = [command.name for command in _GROUPS[name].registered_commands]
+        return [name, below] if below in known else [name]
     return [name] if name in _COMMANDS else []

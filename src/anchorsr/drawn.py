@@ -1,8 +1,7 @@
 """Drawn pictures for training: letters, lines and areas of one colour, as on screens and in print.
 
-Photographs have little of that, and networks that were trained on them alone leave ripples beside
-letters. Everything is drawn three times as large and reduced, so that edges are what a picture's
-edges are.
+Photographs have little of that; what it is worth to train on both is in docs/experiments.md.
+Everything is drawn three times as large and reduced, so that edges are what a picture's edges are.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from anchorsr.files import make_folder, publish
+from anchorsr.files import check_free, make_folder, publish
 
 SIDE = 480
 _OVERSAMPLING = 3
@@ -27,9 +26,9 @@ _FILTERS = (
     Image.Resampling.BICUBIC,
     Image.Resampling.LANCZOS,
 )
-_HEIGHTS = (9, 11, 13, 16, 20, 26, 34, 48, 70)  # of letters, in pixels of the result
+_FONT_SIZES = (9, 11, 13, 16, 20, 26, 34, 48, 70)  # in pixels of the result
 _SIGNS = list(2 * string.ascii_lowercase + string.ascii_uppercase + string.digits + ".,:-()%&?")
-_CONTRAST = 150  # of 765: what a text and its ground differ by at least
+_CONTRAST = 150  # of 765: what a text and its ground, where it has one, differ by
 
 Color = tuple[int, int, int]
 
@@ -47,16 +46,19 @@ def write_drawn(
     Raises OutputError for a file that exists, unless `overwrite`, or cannot be written.
     """
     make_folder(folder)
-    for index in range(count):
+    paths = [folder / f"{index:03}.png" for index in range(count)]
+    for path in paths:
+        check_free(path, overwrite=overwrite)
+    for index, path in enumerate(paths):
         stored = io.BytesIO()
         draw_picture(seed, index).save(stored, "PNG")
-        publish(stored.getvalue(), folder / f"{index:03}.png", overwrite=overwrite)
+        publish(stored.getvalue(), path, overwrite=overwrite)
         if on_picture is not None:
             on_picture()
 
 
 def draw_picture(seed: int, index: int) -> Image.Image:
-    """An RGB picture, 480×480, that depends on the numbers and on Pillow's version alone."""
+    """An RGB picture, 480×480: the same for the same numbers and versions of Pillow and NumPy."""
     random = np.random.default_rng((seed, index))
     picture = Image.new("RGB", (_LARGE, _LARGE), _color(random))
     if random.random() < 0.3:
@@ -69,7 +71,7 @@ def draw_picture(seed: int, index: int) -> Image.Image:
 
 
 def _color(random: np.random.Generator) -> Color:
-    """White and black as often as any colour, and pale colours as often as full ones."""
+    """White for three in ten, black for two, else a colour, grey, pale or full."""
     choice = random.random()
     if choice < 0.5:
         return (255, 255, 255) if choice < 0.3 else (0, 0, 0)
@@ -140,7 +142,7 @@ def _stripes(random: np.random.Generator) -> Image.Image:
 
 def _add_text(random: np.random.Generator, picture: Image.Image) -> None:
     """Some lines of letters; upright or slanted, thin or bold, on a ground of their own or not."""
-    height = int(random.choice(_HEIGHTS) * _OVERSAMPLING * random.uniform(0.9, 1.1))
+    height = int(random.choice(_FONT_SIZES) * _OVERSAMPLING * random.uniform(0.9, 1.1))
     lines = [
         " ".join(
             "".join(random.choice(_SIGNS, random.integers(1, 9)))

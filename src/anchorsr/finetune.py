@@ -75,7 +75,8 @@ def quantize_run(
         on_loading=on_loading,
         on_progress=on_progress,
     )
-    return keep_from_ties(trained.to_graph())
+    trained.keep_from_ties()
+    return trained.to_graph()
 
 
 def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:

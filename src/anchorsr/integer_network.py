@@ -63,6 +63,7 @@ from anchorsr.scales import (
     fixed_quantizations,
     share,
 )
+from anchorsr.ties import keep_from_ties
 
 
 class IntegerNetwork(Trainable):
@@ -131,6 +132,18 @@ class IntegerNetwork(Trainable):
     def to_graph(self) -> Graph:
         """The integer graph with the present weights and scales."""
         return apply_quantization(self._present_source(), self._present_choice())
+
+    @torch.no_grad()
+    def keep_from_ties(self) -> None:
+        """Make filters and biases up to 5e-5 larger, so that scales become those of `ties`."""
+        graph = self.to_graph()
+        for before, after in zip(graph.operators, keep_from_ties(graph).operators, strict=True):
+            if isinstance(after, Convolution) and after.output in self.weights:
+                assert isinstance(before, Convolution)
+                assert before.weight_scales is not None and after.weight_scales is not None
+                ratio = torch.from_numpy(after.weight_scales / before.weight_scales)
+                for each in (self.weights[after.output], self.biases[after.output]):
+                    each.mul_(ratio.to(each).view(-1, *[1] * (each.dim() - 1)))
 
     def _convolve(self, conv: Convolution, features: Tensor) -> Tensor:
         name = conv.output

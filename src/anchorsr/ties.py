@@ -2,8 +2,8 @@
 
 The result is rint(sum · multiplier) in float32. An engine that multiplies and adds in another
 order is off by the last bits of that, and rounds otherwise where it lies near enough to a tie: one
-sum of 10,000 in the mean, one of 500 where the multiplier is near a fraction of small, even
-denominator. A change of the scale in its fifth digit moves all ties and no picture.
+sum of 10,000 in the mean, one of q where the multiplier is near a fraction p/q of even q. A scale
+that differs in the fifth digit has other ties, and results that differ by 0.012 at most.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from anchorsr.operators import Conv2D, Operator
 
 # What results of up to some hundreds are off by in float32, after two or three roundings.
 _NEAR = 6e-5
-_STEP = 2e-6  # of a scale; moves a result of 60 by twice that
+_STEP = 2e-6  # of a scale; moves a result of 60 by 2 · _NEAR, out of the middle
 _CANDIDATES = 24  # at the last of them a result of 255 is larger by 0.012
-_MOST_SUMS = 2**14  # small results are the most frequent
+_MOST_SUMS = 2**14
 
 
 def keep_from_ties(graph: Graph) -> Graph:
     """The integer graph with the weight scale of each output channel, or one up to 5e-5 larger.
 
     It is the first of those with the smallest share of near ties; integers stay as they are.
+    Raises GraphError for a float graph.
     """
     operators: list[Operator] = []
     for operator in graph.operators:
-        copies = isinstance(operator, Conv2D) and operator.copies_channels  # exactly, as it is
+        # With another scale an anchor would be no copy.
+        copies = isinstance(operator, Conv2D) and operator.copies_channels
         if isinstance(operator, Convolution) and not copies:
             source, target = graph.tensors[operator.input], graph.tensors[operator.output]
             candidates = [_with_larger_scales(operator, step) for step in range(_CANDIDATES)]
             shares = [
-                [near_ties(factor) for factor in multipliers(candidate, source, target)]
+                [near_ties(float(each)) for each in multipliers(candidate, source, target)]
                 for candidate in candidates
             ]
             scales = np.array([candidate.weight_scales for candidate in candidates])
@@ -47,10 +49,11 @@ def keep_from_ties(graph: Graph) -> Graph:
 
 
 def near_ties(multiplier: float) -> float:
-    """The share of the sums whose results, up to 255, lie near the middle of two integers."""
-    count = int(min(255 / multiplier, _MOST_SUMS))
-    results = np.arange(1, count + 1) * float(multiplier)
-    return float((np.abs(results % 1 - 0.5) < _NEAR).sum()) / max(count, 1)
+    """The share of the first sums, whose results are up to 255, that lie near the middle."""
+    count = int(255 / max(multiplier, 255 / _MOST_SUMS))
+    results = np.arange(1, count + 1) * multiplier
+    from_integer = np.abs(results - np.rint(results))
+    return np.count_nonzero(from_integer > 0.5 - _NEAR) / max(count, 1)
 
 
 def _with_larger_scales(conv: Convolution, step: int) -> Convolution:
