@@ -30,7 +30,6 @@ from anchorsr.operators import (
     TensorType,
 )
 from anchorsr.scales import KEEPS_NUMBERS, PICTURE, choose_quantization, observe_ranges
-from anchorsr.ties import keep_from_ties
 
 WEIGHT_LIMIT = 64
 # A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.
@@ -52,8 +51,7 @@ def quantize(
     Raises DataError without pictures, GraphError for a graph that is not a float graph.
     """
     ranges = observe_ranges(graph, pictures, percentile)
-    chosen = choose_quantization(graph, ranges)
-    return keep_from_ties(apply_quantization(graph, chosen, weight_limit=weight_limit))
+    return apply_quantization(graph, choose_quantization(graph, ranges), weight_limit=weight_limit)
 
 
 def apply_quantization(

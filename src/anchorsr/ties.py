@@ -20,7 +20,7 @@ from anchorsr.operators import Conv2D, Operator
 _NEAR = 6e-5
 _STEP = 2e-6  # of a scale; moves a result of 60 by 2 · _NEAR, out of the middle
 _CANDIDATES = 24  # at the last of them a result of 255 is larger by 0.012
-_MOST_SUMS = 2**14
+_MOST_SUMS = 2**17  # a channel whose multiplier is below 0.002 is searched in part
 
 
 def keep_from_ties(graph: Graph) -> Graph:
