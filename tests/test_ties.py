@@ -11,7 +11,7 @@ from anchorsr.graph import Graph
 from anchorsr.integer import multipliers, run_graph
 from anchorsr.operators import Conv2D
 from anchorsr.quantize import quantize
-from anchorsr.ties import keep_from_ties, near_ties
+from anchorsr.ties import cost_of_ties, keep_from_ties
 from graphs import float_graph, picture
 
 UNLUCKY = 13 / 1438  # 719 times that is 6.5
@@ -35,18 +35,18 @@ def convolutions(graph: Graph) -> list[Conv2D]:
     return [operator for operator in graph.operators if isinstance(operator, Conv2D)]
 
 
-@pytest.mark.parametrize(
-    ("multiplier", "least", "most"),
-    [
-        (UNLUCKY, 1 / 1500, 1 / 1200),
-        (0.25, 0.25, 0.25),
-        (1.0, 0, 0),
-        (300.0, 0, 0),
-        (0.0, 0, 0),
-    ],
-)
-def test_near_ties_are_counted(multiplier: float, least: float, most: float) -> None:
-    assert least <= near_ties(multiplier) <= most
+@pytest.mark.parametrize("multiplier", [1.0, 300.0, 0.0])
+def test_integers_are_no_ties(multiplier: float) -> None:
+    assert cost_of_ties(multiplier) == 0
+
+
+def test_each_tie_counts_by_its_result() -> None:
+    """Exact ones in full; one that is half the window away a quarter."""
+    assert cost_of_ties(0.5) == pytest.approx(sum(1 / (n + 0.5) for n in range(255)))
+    assert cost_of_ties(200.5) == pytest.approx(1 / 200.5)
+    assert cost_of_ties(200.5 + 3e-5) == pytest.approx(1 / 4 / 200.5, rel=1e-4)
+    assert cost_of_ties(200.5 + 7e-5) == 0
+    assert cost_of_ties(UNLUCKY) > 1 / 6.5
 
 
 def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
@@ -54,7 +54,7 @@ def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
     after = keep_from_ties(before)
     first, *_ = convolutions(after)
     types = after.tensors[first.input], after.tensors[first.output]
-    assert max(near_ties(each) for each in multipliers(first, *types)) < near_ties(UNLUCKY) / 10
+    assert max(cost_of_ties(float(each)) for each in multipliers(first, *types)) < 0.01
     (anchor,) = (conv for conv in convolutions(before) if conv.copies_channels)
     (kept,) = (conv for conv in convolutions(after) if conv.copies_channels)
     assert np.array_equal(anchor.weight_scales, kept.weight_scales)

@@ -1,4 +1,4 @@
-"""Weight scales with which few results of a convolution lie halfway between two integers.
+"""Weight scales with which no result of a convolution lies halfway between two integers.
 
 The result is rint(sum · multiplier) in float32. An engine that multiplies and adds in another
 order is off by the last bits of that, and rounds otherwise where it lies near enough to a tie: one
@@ -26,7 +26,7 @@ _MOST_SUMS = 2**17  # a channel whose multiplier is below 0.002 is searched in p
 def keep_from_ties(graph: Graph) -> Graph:
     """The integer graph with the weight scale of each output channel, or one up to 5e-5 larger.
 
-    It is the first of those with the smallest share of near ties; integers stay as they are.
+    It is the first of those where ties cost least; integers stay as they are.
     Raises GraphError for a float graph.
     """
     operators: list[Operator] = []
@@ -36,24 +36,29 @@ def keep_from_ties(graph: Graph) -> Graph:
         if isinstance(operator, Convolution) and not copies:
             source, target = graph.tensors[operator.input], graph.tensors[operator.output]
             candidates = [_with_larger_scales(operator, step) for step in range(_CANDIDATES)]
-            shares = [
-                [near_ties(float(each)) for each in multipliers(candidate, source, target)]
+            costs = [
+                [cost_of_ties(float(each)) for each in multipliers(candidate, source, target)]
                 for candidate in candidates
             ]
             scales = np.array([candidate.weight_scales for candidate in candidates])
-            best = np.argmin(shares, axis=0)
+            best = np.argmin(costs, axis=0)
             chosen = np.take_along_axis(scales, best[None], axis=0)[0]
             operator = dataclasses.replace(operator, weight_scales=chosen)
         operators.append(operator)
     return dataclasses.replace(graph, operators=operators)
 
 
-def near_ties(multiplier: float) -> float:
-    """The share of the first sums, whose results are up to 255, that lie near the middle."""
+def cost_of_ties(multiplier: float) -> float:
+    """How near the results of sums, up to 255, come to the middle between two integers.
+
+    Each that is nearer than `_NEAR` counts with the square of what it lacks, in parts of that,
+    over the result: small results are the most frequent.
+    """
     count = int(255 / max(multiplier, 255 / _MOST_SUMS))
     results = np.arange(1, count + 1) * multiplier
-    from_integer = np.abs(results - np.rint(results))
-    return np.count_nonzero(from_integer > 0.5 - _NEAR) / max(count, 1)
+    from_middle = 0.5 - np.abs(results - np.rint(results))
+    near = from_middle < _NEAR
+    return float(((1 - from_middle[near] / _NEAR) ** 2 / results[near]).sum())
 
 
 def _with_larger_scales(conv: Convolution, step: int) -> Convolution:
