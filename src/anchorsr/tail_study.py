@@ -40,6 +40,7 @@ from anchorsr.scales import (
     quantization_of,
     share,
 )
+from anchorsr.ties import keep_from_ties
 
 OURS, PUBLISHED, CALIBRATED = "scale 1", "scale 1.25", "calibrated"
 UNSCALED, WRAPPED = "bytes as made", "wrapped"
@@ -77,7 +78,9 @@ def quantize_tails(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
     if wanted == PICTURE:
         raise GraphError(f"{graph.name} calibrates to scale 1: there is nothing to compare")
     tails = {
-        name: apply_quantization(graph, {**chosen, **dict.fromkeys(tail, quantization)})
+        name: keep_from_ties(
+            apply_quantization(graph, {**chosen, **dict.fromkeys(tail, quantization)})
+        )
         for name, quantization in (
             (OURS, chosen[graph.output]),
             (PUBLISHED, _PUBLISHED_SUM),
