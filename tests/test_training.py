@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from anchorsr.networks import build_network
 from anchorsr.recipes import Loss, Recipe, ScheduleRecipe, parse_table
 from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_weights, read_run
 from anchorsr.training import Machine, Progress, learning_rate, to_tensor, train
+from interrupts import interrupt
 
 ONE_THREAD = Machine(threads=1)
 
@@ -58,17 +58,6 @@ def recipe(pictures: Path, **changes: Any) -> Recipe:
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:
     return dict(load_weights(run).state_dict())
-
-
-def interrupt() -> None:
-    """Do what Python does in an interrupt, without the signal.
-
-    The libraries of other tests can leave this process a stack for signals that is not there any
-    more: the kernel then ends it without a word. A signal comes in a process of its own, below.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    assert callable(handler)
-    handler(signal.SIGINT, None)
 
 
 class StopAfter:
