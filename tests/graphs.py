@@ -141,6 +141,10 @@ def float_graph(seed: int, *, factor: int = 3, channels: int = 8, colors: int = 
     return Graph(f"float{seed}", tensors, operators, "images", "upscaled")
 
 
+def convolutions(graph: Graph) -> list[Conv2D]:
+    return [operator for operator in graph.operators if isinstance(operator, Conv2D)]
+
+
 def anchor_weights(colors: int, factor: int) -> np.ndarray:
     """Zeros and ones that repeat every pixel factor² times: (out, 1, 1, colors)."""
     return np.tile(np.eye(colors), (factor**2, 1)).reshape(-1, 1, 1, colors)

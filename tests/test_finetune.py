@@ -14,7 +14,6 @@ import torch
 from anchorsr.engines import load_engine
 from anchorsr.errors import CheckpointError
 from anchorsr.finetune import calibrate_run, quantize_run, read_records
-from anchorsr.graph import Graph
 from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
 from anchorsr.integer_network import IntegerNetwork
@@ -29,7 +28,7 @@ from anchorsr.tflite import write_tflite
 from anchorsr.tflite_summary import fixed_size
 from anchorsr.ties import keep_from_ties
 from anchorsr.training import Machine, Progress, to_tensor, train
-from graphs import picture
+from graphs import convolutions, picture
 from interrupts import interrupt
 
 
@@ -72,10 +71,6 @@ def test_training_forward_equals_executor_and_file_after_training(
     executed = run_graph(graph, images)
     np.testing.assert_array_equal(trained, executed)
     np.testing.assert_array_equal(load_engine(write_tflite(graph))(images), executed)
-
-
-def convolutions(graph: Graph) -> list[Conv2D]:
-    return [operator for operator in graph.operators if isinstance(operator, Conv2D)]
 
 
 def test_the_network_is_moved_from_ties_as_its_graph_would_be() -> None:

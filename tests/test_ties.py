@@ -12,7 +12,7 @@ from anchorsr.integer import multipliers, run_graph
 from anchorsr.operators import Conv2D
 from anchorsr.quantize import quantize
 from anchorsr.ties import cost_of_ties, keep_from_ties
-from graphs import float_graph, picture
+from graphs import convolutions, float_graph, picture
 
 UNLUCKY = 13 / 1438  # 719 times that is 6.5
 
@@ -29,10 +29,6 @@ def unlucky_graph() -> Graph:
     scales = np.asarray(conv.weight_scales * (UNLUCKY / factors.astype(np.float64)), np.float32)
     operators[place] = dataclasses.replace(conv, weight_scales=scales)
     return dataclasses.replace(graph, operators=operators)
-
-
-def convolutions(graph: Graph) -> list[Conv2D]:
-    return [operator for operator in graph.operators if isinstance(operator, Conv2D)]
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 300.0, 0.0])

@@ -7,7 +7,6 @@ Everything is drawn three times as large and reduced, so that edges are what a p
 from __future__ import annotations
 
 import colorsys
-import io
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from anchorsr.files import check_free, make_folder, publish
+from anchorsr.files import check_free, make_folder
+from anchorsr.images import Picture, write_picture
 
 SIDE = 480
 _OVERSAMPLING = 3
@@ -50,9 +50,8 @@ def write_drawn(
     for path in paths:
         check_free(path, overwrite=overwrite)
     for index, path in enumerate(paths):
-        stored = io.BytesIO()
-        draw_picture(seed, index).save(stored, "PNG")
-        publish(stored.getvalue(), path, overwrite=overwrite)
+        picture = Picture(np.asarray(draw_picture(seed, index)))
+        write_picture(path, picture, overwrite=overwrite)
         if on_picture is not None:
             on_picture()
 
