@@ -98,15 +98,31 @@ def test_a_deeper_network_starts_as_the_one_that_it_grew_from() -> None:
     images = torch.rand(1, 3, 9, 8) * 255
     for tail_rank, near in ((0, 1e-3), (27, 1e-3), (12, 20.0)):
         large = build_network({**options, "body": 3, "tail_rank": tail_rank}).eval()
-        load_matching_weights(large, small)
+        load_matching_weights(large, [small])
         torch.testing.assert_close(large(images), small(images), atol=near, rtol=0)
         for again_rank in (0, tail_rank):
             again = build_network({**options, "body": 4, "tail_rank": again_rank}).eval()
-            load_matching_weights(again, large)
+            load_matching_weights(again, [large])
             torch.testing.assert_close(again(images), large(images), atol=1e-3, rtol=0)
     stranger = build_network({**options, "channels": 7, "body": 1, "factor": 2})
     with pytest.raises(CheckpointError, match="no convolution of that network fits"):
-        load_matching_weights(stranger, small)
+        load_matching_weights(stranger, [small])
+
+
+def test_of_several_networks_the_mean_is_taken() -> None:
+    """A name that stands twice counts twice."""
+    options = {"name": "abpn", "channels": 6, "body": 1, "skip": True, "image_convolution": False}
+    torch.manual_seed(1)
+    for tail_rank in (0, 27):
+        one, other, mean = (build_network({**options, "tail_rank": tail_rank}) for _ in range(3))
+        load_matching_weights(mean, [one, one, other])
+        for name in ("body.0", "body.1", "last"):
+            kernels = [net.get_submodule(name).plain() for net in (one, other, mean)]
+            for first, second, found in zip(*kernels, strict=True):
+                torch.testing.assert_close(found, (2 * first + second) / 3, atol=1e-6, rtol=1e-4)
+    small = build_network({**options, "body": 2})
+    with pytest.raises(CheckpointError, match="different shapes have no mean"):
+        load_matching_weights(mean, [one, small])
 
 
 def lively(**options: object) -> ABPN:

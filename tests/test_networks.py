@@ -235,7 +235,7 @@ def test_low_rank_convolution_comes_as_near_as_its_rank_allows() -> None:
     errors = []
     for rank in (5, 20, 27):
         network = build(body=0, image_convolution=False, tail_rank=rank, rounding_noise=True)
-        network.last.take_over(trained)
+        network.last.compute(*trained.plain())
         errors.append((network.eval().last(features) - wanted).square().mean().item())
         assert lower(network, name="x").macs_per_pixel == 756 + 28 * 9 * rank + rank * 27
     assert errors[0] > 2 * errors[1] > 1e6 * errors[2]

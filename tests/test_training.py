@@ -303,7 +303,7 @@ def test_a_run_can_start_from_another_runs_weights(pictures: Path, tmp_path: Pat
     follow = recipe(
         pictures,
         network=network,
-        initial_weights=str(tmp_path / "x3"),
+        initial_weights=(str(tmp_path / "x3"),),
         schedule={"steps": 1, "decay": "none"},
     )
     follow = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""What a run starts from: the weights of another run or of a model file, and no dead channels.
+"""What a run starts from: the weights of runs or model files, and no dead channels.
 
 A network that grows from a smaller one computes the same as that at first (Net2DeeperNet,
 arXiv 1511.05641). Channels that training has left without effect begin anew, as in ReDo
@@ -8,7 +8,7 @@ arXiv 1511.05641). Channels that training has left without effect begin anew, as
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
 
     Raises what `load_initial` and `load_matching_weights` raise, and DataError.
     """
-    load_matching_weights(network, load_initial(Path(recipe.initial_weights)))
+    load_matching_weights(network, [load_initial(Path(name)) for name in recipe.initial_weights])
     if isinstance(network, ABPN):
         pairs = draw_pairs(
             [Path(name) for name in recipe.data.folders],
@@ -76,24 +76,26 @@ def load_initial(source: Path) -> RecipeNetwork:
     return network.eval()
 
 
-def load_matching_weights(network: nn.Module, trained: nn.Module) -> None:
+def load_matching_weights(network: nn.Module, trained: Sequence[nn.Module]) -> None:
     """Take over each 3×3 convolution of the same name and shape, in its collapsed form.
 
+    trained: one network or more; of several the mean is taken (model soups, arXiv 2203.05482),
+    which wants runs that went on from the same one.
     What `network` has beyond `trained` changes as little as it can: a convolution more of equal
     widths passes on what it is given, and one of low rank comes as near as its rank allows.
-    Raises CheckpointError when nothing is taken over.
+    Raises CheckpointError when nothing is taken over, or the networks are not of one shape.
     """
-    sources = dict(trained.named_modules())
+    sources = [dict(_convolutions(one)) for one in trained]
+    shapes = [{name: module.widths for name, module in one.items()} for one in sources]
+    if any(shape != shapes[0] for shape in shapes):
+        raise CheckpointError("initial_weights: networks of different shapes have no mean")
     found = False
-    for name, module in network.named_modules():
-        source = sources.get(name)
-        parent = network.get_submodule(name.rpartition(".")[0])
-        if not isinstance(module, Conv3x3 | LowRankConv3x3) or isinstance(parent, LowRankConv3x3):
-            continue
-        if isinstance(source, Conv3x3 | LowRankConv3x3) and source.widths == module.widths:
-            module.take_over(source)
+    for name, module in _convolutions(network):
+        if shapes[0].get(name) == module.widths:
+            kernels, biases = zip(*(one[name].plain() for one in sources), strict=True)
+            module.compute(torch.stack(kernels).mean(0), torch.stack(biases).mean(0))
             found = True
-        elif source is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
+        elif name not in shapes[0] and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
             module.pass_through()
     if not found:
         raise CheckpointError("initial_weights: no convolution of that network fits this one")
@@ -158,6 +160,14 @@ def _read_back(network: RecipeNetwork, graph: Graph, source: Path) -> None:
             )
         kernel = torch.from_numpy(conv.weights.transpose(0, 3, 1, 2).copy())
         module.compute(kernel / module.kernel_unit, torch.from_numpy(conv.bias) / module.bias_unit)
+
+
+def _convolutions(network: nn.Module) -> Iterator[tuple[str, Conv3x3 | LowRankConv3x3]]:
+    """The 3×3 convolutions by name; of one of low rank not its parts."""
+    for name, module in network.named_modules():
+        parent = network.get_submodule(name.rpartition(".")[0])
+        if isinstance(module, Conv3x3 | LowRankConv3x3) and not isinstance(parent, LowRankConv3x3):
+            yield name, module
 
 
 def _inputs_of(

@@ -1,7 +1,7 @@
 """A training recipe: a TOML file, read into frozen dataclasses that refuse unknown keys.
 
 Relative folders in a recipe are relative to the folder that the command runs in, as they
-are in every other path the user gives.
+are in every other path the user gives. A list of one name may be given as the name.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class Recipe:
 
     `ema_decay` is that of the exponential moving average of the weights, which are what is
     validated and written (0: off). `luma` is the part of the loss that is of BT.601 luma, the rest
-    being of the three colours. `initial_weights` is a run folder, or a `.tflite` with its
-    card, whose convolutions are taken over where name and widths agree.
+    being of the three colours. `initial_weights` names a run folder, or a `.tflite` with its
+    card, whose convolutions are taken over where name and widths agree; of several, their mean.
     """
 
     network: Mapping[str, Any]
@@ -137,7 +137,7 @@ class Recipe:
     luma: float = 0.0
     ema_decay: float = 0.999
     seed: int = 0
-    initial_weights: str = ""
+    initial_weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(0 <= self.luma <= 1, "luma is in [0, 1]")
@@ -217,6 +217,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) and items == (str, ...):  # one name alone
+        value = (value,) if value else ()
     if not isinstance(value, list | tuple):
         raise RecipeError(f"{where} is a list, not {value!r}")
     if items[-1] is not Ellipsis and len(items) != len(value):

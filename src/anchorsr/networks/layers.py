@@ -124,10 +124,6 @@ class Conv3x3(nn.Module):
         """The kernel that runs and the bias in `BIAS_UNIT`."""
         return self.kernel(), self.bias
 
-    def take_over(self, trained: Conv3x3 | LowRankConv3x3) -> None:
-        """Compute what `trained`, of the same widths, computes; this one's filters stay."""
-        self.compute(*trained.plain())
-
     def pass_through(self) -> None:
         """Compute the identity; for as many outputs as inputs."""
         self.compute(nn.init.dirac_(torch.empty_like(self.weight)), torch.zeros_like(self.bias))
@@ -186,9 +182,8 @@ class LowRankConv3x3(nn.Module):
         return kernel, mixing @ offsets + self.mixing.bias
 
     @torch.no_grad()
-    def take_over(self, trained: Conv3x3 | LowRankConv3x3) -> None:
-        """Compute what comes nearest, in squares of weights, to what `trained` computes."""
-        kernel, bias = trained.plain()
+    def compute(self, kernel: Tensor, bias: Tensor) -> None:
+        """Compute what comes nearest, in squares of weights, to what these compute in `Conv3x3`."""
         left, values, right = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
         rank, inputs = self.filters.weight.shape[:2]
         roots = values[:rank].sqrt()
