@@ -284,20 +284,42 @@ def test_what_was_imported_before_is_there_afterwards() -> None:
         assert sys.modules.pop("openvino_telemetry", None) is earlier
 
 
+SIGNAL_AFTER_ENGINES = """
+import signal, sys
+from threading import Thread
+from anchorsr.engines import load_engine
+
+model = open(sys.argv[1], "rb").read()
+engines = [load_engine(model, name="openvino", threads=1) for _ in range(3)]
+del engines[0]
+thread = Thread(target=engines.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("here"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_signal_still_comes_when_openvinos_engines_have_gone_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_tflite(integer_graph(3)))
+    command = [sys.executable, "-c", SIGNAL_AFTER_ENGINES, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "here\n", "")
+
+
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 @pytest.mark.parametrize("last", ["depth-to-space", "more after it"])
 def test_openvino_without_its_depth_to_space_gives_the_bytes_it_gives_with_it(
     factor: int, last: str, tmp_path: Path
 ) -> None:
-    import openvino
-
     graph = integer_graph(factor, factor=factor)
     if last == "more after it":
         graph = published_graph(max(factor, 2), channels=8, body=1)
     path = tmp_path / "model.tflite"
     path.write_bytes(write_tflite(graph, size=(17, 22)))
     images = picture(1, 17, 22)
-    compiled = openvino.Core().compile_model(path, "CPU")
+    compiled = engines._openvino_core().compile_model(path, "CPU")
     np.testing.assert_array_equal(
         load_engine(path, name="openvino", threads=1)(images), compiled(images)[0]
     )

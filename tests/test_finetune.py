@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from anchorsr.tflite_summary import fixed_size
 from anchorsr.ties import keep_from_ties
 from anchorsr.training import Machine, Progress, to_tensor, train
 from graphs import convolutions, picture
-from interrupts import interrupt
 
 
 def integer_network(factor: int = 3, channels: int = 8) -> IntegerNetwork:
@@ -169,7 +169,7 @@ def quantized(run: Path, stop_at: int | None = None) -> bytes:
     def stop(progress: Progress) -> None:
         if stop_at is not None and progress.step >= stop_at and not sent:
             sent.append(progress.step)  # a second signal would stop at once
-            interrupt()
+            signal.raise_signal(signal.SIGINT)
 
     return write_tflite(quantize_run(run, machine=Machine(threads=1), on_progress=stop))
 

@@ -14,7 +14,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -150,9 +152,7 @@ class OpenVINO:
     def __init__(
         self, model: bytes, threads: int, dtype: Number = np.uint8, channels: int | None = 3
     ) -> None:
-        with _importing("openvino", "fast"), _without_telemetry():
-            import openvino
-        self._core: Any = openvino.Core()
+        self._core = _openvino_core()
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -296,6 +296,28 @@ def _importing(package: str, extra: str) -> Iterator[None]:
             raise ModelError(
                 f"{package} is installed but does not load: {reason(error)}"
             ) from error
+
+
+_lock = Lock()
+
+
+@cache
+def _made_once(kind: Callable[[], Any]) -> Any:
+    return kind()
+
+
+def _openvino_core() -> Any:
+    """One, kept to the end of the process.
+
+    A core gives the thread that makes it a stack for signals and takes that away when it goes
+    (https://github.com/openvinotoolkit/openvino/pull/11894). One that goes in another thread, or
+    not in the reverse order, leaves a stack that is not there any more, and the next signal, such
+    as that of Ctrl-C, ends the process without a word.
+    """
+    with _importing("openvino", "fast"), _without_telemetry():
+        import openvino
+    with _lock:
+        return _made_once(openvino.Core)
 
 
 @contextmanager
