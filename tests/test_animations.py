@@ -237,7 +237,7 @@ def test_a_format_of_still_pictures_is_refused_before_any_frame(
     with pytest.raises(OutputError, match="exists already"):
         write_image(tmp_path / "a.gif", animation)
     with pytest.raises(OutputError, match="16383 a side"):
-        check_image(tmp_path / "a.webp", animation, 18_000, 18_000)
+        check_image(tmp_path / "a.webp", 18_000, 18_000, animated=True)
     assert (tmp_path / "a.gif").read_text() == "precious"
 
 

@@ -267,11 +267,24 @@ def test_json_of_upscale(call: Call, tmp_path: Path) -> None:
     assert json.loads(result.out) == [{**names, "status": "planned", **sizes}]
 
 
+def test_what_is_named_as_a_result_is_left_out_and_told(call: Call, tmp_path: Path) -> None:
+    for name in ("a.png", "a_640x480.png"):
+        write_png(tmp_path / name)
+    result = call("upscale", ".")
+    words = "skipped: named as the result of an earlier run"
+    assert result == (0, "a_x3.png\n", f"note: 1 {words}\n")
+    assert call("upscale", ".").err.splitlines() == [
+        "note: 1 skipped: there already",
+        f"note: 2 {words}",
+    ]
+
+
 def test_json_of_models(call: Call) -> None:
     listed = json.loads(call("models", "--json").out)
     assert Path(listed[0]["path"]).is_file()
     card = json.loads(call("models", "abpn_x3").out)
     assert card["sha256"] in [entry["sha256"] for entry in listed]
+    assert json.loads(call("models", listed[0]["path"]).out)["sha256"] == listed[0]["sha256"]
 
 
 def test_json_of_evaluate_is_strict(call: Call, tmp_path: Path) -> None:
@@ -423,6 +436,8 @@ FAILURES = {
     # Models
     "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
     "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
+    "models good.tflite": "good.tflite has no card beside it",
+    "models taken.tflite": "the card of taken.tflite is damaged",
     "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; there are: abpn_x3",
     "upscale a.png -m missing.tflite": "missing.tflite cannot be read",
     "upscale a.png -m empty.tflite/x.tflite": "x.tflite cannot be read",
@@ -464,6 +479,16 @@ FAILURES = {
     "export float.tflite -o out.onnx": "float graph: quantize it first",
     "export good.tflite -o good.tflite --force --size 36x64": "is the model itself",
 }
+
+
+def test_links_that_go_round_in_circles_are_a_file_that_exists(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "loop.tflite").symlink_to("loop.tflite")
+    result = call("export", "abpn", "-o", "loop.tflite")
+    assert result.code == 1
+    assert (
+        result.err
+        == "error: loop.tflite exists already; choose another name or allow overwriting\n"
+    )
 
 
 @pytest.mark.parametrize("line", FAILURES)
@@ -726,18 +751,24 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_leaves_whole_pictures_only(tmp_path: Path, interruptible: None) -> None:
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ([], "the same command goes on with the others"),
+        (["--force"], "without --force the same command makes those that are missing"),
+    ],
+)
+def test_ctrl_c_leaves_whole_pictures_only(
+    tmp_path: Path, interruptible: None, options: list[str], advice: str
+) -> None:
     for number in range(300):
         write_png(tmp_path / "in" / f"{number:03}.png", height=60, width=60)
-    process = start("upscale", "in", "-o", "out", folder=tmp_path)
+    process = start("upscale", "in", "-o", "out", *options, folder=tmp_path)
     assert process.stdout.readline() == f"{Path('out/000.png')}\n"
     process.send_signal(signal.SIGINT)
     result = finish(process)
     assert result.code == 130
-    said = re.fullmatch(
-        r"stopped: (\d+) of 300 pictures are done; the same command goes on with the others\n",
-        result.err,
-    )
+    said = re.fullmatch(rf"stopped: (\d+) of 300 pictures are done; {advice}\n", result.err)
     made = sorted((tmp_path / "out").iterdir())
     assert said is not None, result.err
     assert 1 <= int(said[1]) <= len(made) < 300

@@ -20,7 +20,7 @@ from anchorsr import cli
 from anchorsr.compare import Comparison, Side, bicubic, compare, page, page_path
 from anchorsr.errors import ModelError, OutputError, PictureError
 from anchorsr.evaluate import load_method
-from anchorsr.images import Picture, encode_picture, read_picture
+from anchorsr.images import Picture, encode_picture, read_picture, write_picture
 from anchorsr.metrics import psnr
 from anchorsr.models import DEFAULT
 from anchorsr.resize import downscale
@@ -137,6 +137,23 @@ def test_grey_stays_grey(tmp_path: Path, upscaler: Upscaler) -> None:
         assert (side.picture.rgb == side.picture.rgb[:, :, :1]).all()
 
 
+def test_sixteen_bits_are_compared_in_eight(tmp_path: Path, upscaler: Upscaler) -> None:
+    """That is what a page shows; 257 times 8 bits are the same in 16."""
+    rgb, alpha, larger = small(), small(channels=1)[:, :, 0], small(60, 90)
+    for name, many in (("8", np.uint8(1)), ("16", np.uint16(257))):
+        write_picture(tmp_path / f"{name}.png", Picture(rgb * many, alpha * many))
+        write_picture(tmp_path / f"{name}_larger.png", Picture(larger * many))
+    one, other = (
+        compare(tmp_path / f"{name}.png", upscaler, original=tmp_path / f"{name}_larger.png")
+        for name in ("8", "16")
+    )
+    for first, second in ((one.bicubic, other.bicubic), (one.model, other.model)):
+        np.testing.assert_array_equal(first.picture.rgb, second.picture.rgb)
+        np.testing.assert_array_equal(first.picture.alpha, second.picture.alpha)
+        assert first.psnr == second.psnr
+    assert len(Page(page(other)).images()) == 3
+
+
 def test_psnr_is_against_the_original(tmp_path: Path, upscaler: Upscaler, dog: np.ndarray) -> None:
     cut = dog[:120, :99]
     original = save(tmp_path / "large.png", dog[:122, :100])  # a rest is cut off
@@ -189,19 +206,26 @@ def test_a_name_that_is_no_text_does_not_matter() -> None:
     assert "?.png" in written.encode().decode()
 
 
-def test_the_colour_profile_goes_along_and_exif_does_not() -> None:
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+def test_the_colour_profile_goes_along_and_where_a_photo_was_taken_does_not(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from PIL import ImageCms
 
+    if kind == "JPEG":
+        monkeypatch.setattr("anchorsr.compare._MOST_BYTES", 100)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     result = made_up(small())
     exif = Image.Exif()
     exif[0x010E] = "where I live"
-    told = Picture(result.bicubic.picture.rgb, icc_profile=profile, exif=exif.tobytes())
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>where I live</x:xmpmeta>"
+    rgb = result.bicubic.picture.rgb
+    told = Picture(rgb, icc_profile=profile, exif=exif.tobytes(), xmp=xmp)
     side = Side("bicubic", told, 1, 1.0, None)
-    written = page(Comparison("a", (6, 10), 1, 3, "litert", ".png", side, result.model))
-    shown = Page(written).images()[0]
-    assert shown.info["icc_profile"] == profile
-    assert "exif" not in shown.info
+    written = Page(page(Comparison("a", (6, 10), 1, 3, "litert", ".png", side, result.model)))
+    shown = written.images()[0]
+    assert (shown.format, shown.info["icc_profile"]) == (kind, profile)
+    assert not {"exif", "xmp"} & shown.info.keys()
 
 
 def test_what_is_too_large_is_cut_and_lossy(

@@ -234,8 +234,20 @@ def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: 
         write_png(tmp_path / "deep" / name, small())
     for label in ("x3", "w7"):
         jobs = plan([tmp_path], None, label=label, overwrite=True)
-        assert [job.source.name for job in jobs] == sorted(["a.png", *others])
+        assert len(jobs) == 10
+        left = [job.source.name for job in jobs if not job.left_out]
+        assert left == sorted(["a.png", *others])
+        assert [job for job in jobs if job.left_out and job.target != job.source] == []
     assert len(plan([tmp_path], tmp_path / "out", label="x3")) == 10
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names")
+def test_a_name_of_two_lines_has_a_result_of_an_earlier_run_too(tmp_path: Path) -> None:
+    for name in ("two\nlines.png", "two\nlines_x3.png"):
+        write_png(tmp_path / name, small())
+    one, other = plan([tmp_path], None, label="x3")
+    assert (one.left_out, one.target) == ("", other.source)
+    assert other.left_out
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -375,6 +387,39 @@ def test_sizes_are_told_and_a_preview_tells_the_same(tmp_path: Path) -> None:
             other.skipped,
         )
         assert (one.error is None) == (other.error is None)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+def test_a_preview_turns_a_picture_as_it_will_be_turned(
+    tmp_path: Path, suffix: str, enlarger: Enlarger
+) -> None:
+    (tmp_path / "in").mkdir()
+    for orientation in (1, 3, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(small()).save(tmp_path / "in" / f"{orientation}{suffix}", exif=exif)
+    said_elsewhere = b"<x:xmpmeta xmlns:x='adobe:ns:meta/' tiff:Orientation='6'></x:xmpmeta>"
+    if suffix not in (".tif", ".avif"):
+        source = tmp_path / "in" / f"xmp{suffix}"
+        Image.fromarray(small()).save(source, xmp=said_elsewhere)
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    expected = list(preview(jobs, enlarger))
+    for one, other in zip(expected, upscale_files(jobs, enlarger), strict=True):
+        assert (one.size, one.target_size) == (other.size, other.target_size)
+        assert other.error is None
+        assert read_picture(other.job.target).size == one.target_size
+
+
+def test_a_preview_refuses_what_the_headers_tell(tmp_path: Path, enlarger: Enlarger) -> None:
+    frames = [Image.fromarray(small(seed)) for seed in range(2)]
+    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
+    Image.new("1", (20_000, 5_001)).save(tmp_path / "huge.png")
+    moves = plan([tmp_path / "moves.gif"], tmp_path / "still.jpg", label="x3")
+    huge = plan([tmp_path / "huge.png"], None, label="x3")
+    for jobs, words in ((moves, "would be an animation"), (huge, "more than the limit of 1000")):
+        for results in (preview(jobs, enlarger), upscale_files(jobs, enlarger)):
+            (done,) = results
+            assert words in str(done.error)
 
 
 def test_too_many_pixels_are_a_problem_of_the_file(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"data": {"folders": []}}, "data.folders names at least one folder"),
         ({"data": {"folders": ["a"], "patch": 7}}, "data.patch is at least 8"),
         ({"data": {"folders": ["a"], "batch": 0}}, "data.batch is at least 1"),
-        ({"schedule": {"steps": 0}}, "schedule.steps is at least 1"),
+        ({"schedule": {"steps": -1}}, "schedule.steps is not negative"),
         ({"schedule": {"steps": 5, "warmup": 5}}, "schedule.warmup is below steps"),
         ({"schedule": {"steps": 5, "warmup": -1}}, "schedule.warmup is below steps"),
         ({"schedule": {"steps": 5, "decay": "halving"}}, "schedule.halve_every is given with"),
@@ -283,7 +283,7 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"ema_decay": -0.1}, "ema_decay is in [0, 1)"),
         ({"seed": -1}, "seed is in [0, 2^63)"),
         # The same kinds of table in another place: the name is that place's.
-        ({"quantization": {"schedule": {"steps": 0}}}, "quantization.schedule.steps is at least 1"),
+        ({"quantization": {"schedule": {"steps": -1}}}, "quantization.schedule.steps is not neg"),
         (
             {"quantization": {"optimizer": {"learning_rate": -1}}},
             "quantization.optimizer.learning_rate is positive",

@@ -316,6 +316,24 @@ def test_a_run_can_start_from_another_runs_weights(pictures: Path, tmp_path: Pat
     assert after["last.weight"].shape[0] == 12
 
 
+def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
+    pictures: Path, tmp_path: Path
+) -> None:
+    schedule = {"steps": 12, "decay": "none"}
+    train(recipe(pictures, schedule=schedule), tmp_path / "one", machine=ONE_THREAD)
+    train(recipe(pictures, schedule=schedule, seed=2), tmp_path / "two", machine=ONE_THREAD)
+    runs = [str(tmp_path / "one"), str(tmp_path / "two")]
+    mean = recipe(pictures, initial_weights=runs, schedule={"steps": 0})
+    for _ in range(2):  # again: it is finished
+        record = train(mean, tmp_path / "mean", machine=ONE_THREAD)
+    assert (record["step"], record["recipe"]["initial_weights"]) == (0, runs)
+    networks = [load_weights(tmp_path / name) for name in ("one", "two", "mean")]
+    for name in ("body.0", "body.1", "last"):
+        one, two, found = (network.get_submodule(name).kernel() for network in networks)
+        torch.testing.assert_close(found, (one + two) / 2)
+    assert not torch.equal(networks[0].last.kernel(), networks[1].last.kernel())
+
+
 def test_weights_that_are_not_finite_are_never_saved(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

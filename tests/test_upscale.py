@@ -17,6 +17,7 @@ from anchorsr.integer import run_graph
 from anchorsr.jobs import Job
 from anchorsr.models import DEFAULT, list_models, model_path
 from anchorsr.pipeline import upscale_files
+from anchorsr.sizes import TargetSize
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.tiling import upscale_tiled
 from anchorsr.upscale import Enlarger, Upscaler
@@ -105,8 +106,10 @@ def test_the_given_array_is_neither_changed_nor_shared() -> None:
     array[:4, :, 3] = 0
     before = array.copy()
     array.flags.writeable = False
-    larger = upscale(array)
-    larger[:] = 7
+    for view in (array, array[:, :, :3], array[:, :, 0]):
+        for scale in (None, 1, 2.5):
+            larger = upscale(view, scale=scale)
+            larger[:] = 7
     np.testing.assert_array_equal(array, before)
 
 
@@ -331,6 +334,14 @@ def test_the_default_enlarges_by_every_factor(dog: np.ndarray) -> None:
         assert upscale(dog[:31, :17], scale=factor).shape == (31 * factor, 17 * factor, 3)
 
 
+def test_one_pass_is_known_before_its_network_was_needed() -> None:
+    """So that the first large picture is written in strips too."""
+    only = Enlarger(wanted=TargetSize(scale=4), threads=1).only_pass(9, 8)
+    assert only is not None
+    assert only.factor == 4
+    assert Enlarger(wanted=TargetSize(scale=2.5), threads=1).only_pass(9, 8) is None
+
+
 def test_a_smaller_size_sees_no_network() -> None:
     rgb = small(1, 31, 17)
     np.testing.assert_array_equal(upscale(rgb, scale=1), rgb)
@@ -366,5 +377,6 @@ def test_a_size_that_cannot_be_is_an_error_before_any_work() -> None:
         upscale(small(), scale=1e6)
     with pytest.raises(OutputError, match="exclude one another"):
         upscale(small(), scale=2, size=(9, 9))
-    with pytest.raises(OutputError, match="above 0"):
-        upscale(small(), scale=-1)
+    for wrong in ({"scale": -1}, {"scale": float("nan")}, {"size": (10**400, 9)}):
+        with pytest.raises(OutputError, match="above 0"):
+            upscale(small(), **wrong)

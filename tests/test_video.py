@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anchorsr
+from anchorsr.claims import Claims
 from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, VideoError
 from anchorsr.reuse import Rectangle
 from anchorsr.upscale import Upscaler
@@ -45,6 +46,28 @@ def uneven(count: int) -> list[int]:
 
 
 # --- times and copies ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["mono", "stereo", "5.1"])
+def test_sound_that_does_not_say_where_its_channels_are_goes_into_mp4(
+    tmp_path: Path, layout: str
+) -> None:
+    def pcm(container: Any) -> Callable[[], list[Any]]:
+        stream = container.add_stream("pcm_s16le", 48_000, layout=layout)
+        samples = np.arange(9600 * stream.codec_context.layout.nb_channels, dtype=np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+        frame.sample_rate, frame.pts = 48_000, 0
+        return lambda: [*stream.encode(frame), *stream.encode(None)]
+
+    source = make_video(tmp_path / "in.mkv", moving(6), extra=pcm)
+    result = enlarge(source, tmp_path / "out.mp4")
+    assert (result.frames, result.problems) == (6, ())
+    heard = []
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as container:
+            heard.append(b"".join(bytes(packet) for packet in container.demux(audio=0)))
+    assert len(heard[0]) >= 19_200
+    assert heard[0] == heard[1]
 
 
 @pytest.mark.parametrize(
@@ -537,6 +560,43 @@ def test_outputs_that_would_cost_a_file_are_refused(tmp_path: Path) -> None:
     assert (tmp_path / "new.part.mp4").read_bytes() == b"hours of work"
 
 
+def test_the_input_is_safe_also_where_it_has_the_name_of_a_part(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "film.part.mp4", moving(6))
+    original = source.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"film\.mp4 grows as .*, which is the input"):
+            enlarge(source, tmp_path / "film.mp4", overwrite=overwrite)
+    assert source.read_bytes() == original
+
+
+def test_a_part_is_kept_until_there_is_something_to_put_in_its_place(tmp_path: Path) -> None:
+    part = tmp_path / "out.part.mp4"
+    part.write_bytes(b"hours of work")
+    with pytest.raises(VideoError, match="is not there"):
+        enlarge(tmp_path / "missing.mp4", tmp_path / "out.mp4", overwrite=True)
+    assert part.read_bytes() == b"hours of work"
+    source = make_video(tmp_path / "in.mp4", moving(6))
+    enlarge(source, tmp_path / "out.mp4", overwrite=True)
+    assert not part.exists()
+    part.mkdir()
+    with pytest.raises(OutputError, match="is in the way and cannot be deleted"):
+        enlarge(source, tmp_path / "out.mp4", overwrite=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_what_another_run_is_making_is_left_to_it(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "in.mp4", moving(6))
+    part = tmp_path / "out.part.mp4"
+    part.write_bytes(b"of the other run")
+    with Claims() as claims:
+        assert claims.take(tmp_path / "out.mp4")
+        with pytest.raises(OutputError, match="is being made by another run"):
+            enlarge(source, tmp_path / "out.mp4", overwrite=True)
+    assert part.read_bytes() == b"of the other run"
+    enlarge(source, tmp_path / "out.mp4", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -620,6 +680,19 @@ def test_damaged_frames_are_counted_and_the_rest_is_done(tmp_path: Path) -> None
     (problem,) = result.problems
     assert "of its frames are damaged" in problem
     assert packets(source, "audio") == packets(tmp_path / "out.mkv", "audio")
+
+
+def test_an_avi_that_repeats_frames_is_not_called_cut_off(tmp_path: Path) -> None:
+    """It counts them, and has no packet for them."""
+    times = [*range(10), *range(15, 25)]
+    source = make_video(
+        tmp_path / "in.avi", moving(20), pts=times, time_base=Fraction(1, 25), rate=25,
+        codec="mpeg4",
+    )  # fmt: skip
+    with av.open(str(source)) as container:
+        assert container.streams.video[0].frames == 25
+    result = enlarge(source, tmp_path / "out.mkv")
+    assert (result.frames, result.problems) == (20, ())
 
 
 def test_a_size_that_changes_ends_the_video_there(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from anchorsr.formats import (
     quietly,
 )
 from anchorsr.gif import check_gif_end, encode_gif
+from anchorsr.heic import open_heic
 from anchorsr.images import encode_file, reading, write_picture
 from anchorsr.picture import Metadata, Picture, Pixels
 from anchorsr.png import encode_apng
@@ -73,6 +74,14 @@ class Animation(Metadata):
         return dataclasses.replace(self, size=size, frames=frames)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its pixels are decoded: (height, width) upright, and if it moves."""
+
+    size: tuple[int, int]
+    animated: bool
+
+
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture | Animation:
     """Read a picture or an animation, as `read_picture` and `read_animation` do."""
     with reading(path) as (file, kind):
@@ -86,6 +95,27 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture | Animati
         return decode(file, path, kind, max_pixels)
 
 
+def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """What `read_image` would find, by what stands before the pixels, which are not decoded.
+
+    An orientation that a PNG tells after its pixels is not seen. Raises PictureError as
+    `read_image` does, but not for damaged pixels and kinds of pixels that are not handled.
+    """
+    with reading(path) as (file, kind):
+        if kind == "HEIC":
+            width, height = open_heic(file).size  # upright already
+            check_pixels(path, width, height, max_pixels)
+            return Header((height, width), animated=False)
+        image = open_image(file, kind)
+        width, height = image.size
+        check_pixels(path, width, height, max_pixels)
+        with quietly():
+            animated = kind in ANIMATED and frame_count(image) > 1
+        # A TIFF's size is that of the picture turned upright, as `decode` says.
+        orientation = 1 if kind == "TIFF" else metadata_of(image)[1]
+        return Header((width, height) if orientation >= 5 else (height, width), animated)
+
+
 def write_image(
     path: Path, image: Picture | Animation, *, quality: int = 92, overwrite: bool = False
 ) -> None:
@@ -96,13 +126,13 @@ def write_image(
         write_picture(path, image, quality=quality, overwrite=overwrite)
 
 
-def check_image(path: Path, image: Picture | Animation, height: int, width: int) -> None:
-    """Raise OutputError unless the format of the path's suffix can hold the image in this size.
+def check_image(path: Path, height: int, width: int, *, animated: bool) -> None:
+    """Raise OutputError unless the format of the path's suffix can hold such an image.
 
     Raises MissingDependencyError when a library for the format is missing.
     """
     format_name = format_of(path)
-    if isinstance(image, Animation) and format_name not in ANIMATED:
+    if animated and format_name not in ANIMATED:
         raise OutputError(
             f"{path} would be an animation, which {format_name} cannot hold; "
             f"write a .gif, .webp, .png or .avif file"
@@ -138,7 +168,7 @@ def write_animation(
     def encoded() -> bytes:
         return _encode(animation, format_of(path), quality)
 
-    check_image(path, animation, *animation.size)
+    check_image(path, *animation.size, animated=True)
     check_free(path, overwrite=overwrite)
     data = encode_file(path, encoded, *animation.size, quality=quality)
     publish(data, path, overwrite=overwrite)

@@ -26,6 +26,7 @@ from anchorsr.errors import OutputError, PictureError
 from anchorsr.files import reason
 from anchorsr.images import SUFFIXES, Picture, check_size, encode_picture, read_picture
 from anchorsr.metrics import luma, psnr
+from anchorsr.picture import eight_bits
 from anchorsr.upscale import Upscaler, upscale_picture
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -78,7 +79,7 @@ def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> 
     original: the true large picture; for PSNR, `factor` pixels are cut off each side. Raises
     PictureError for files that are no pictures, and for an original of another size.
     """
-    picture = read_picture(path)
+    picture = _read(path)
     height, width = picture.rgb.shape[:2]
     factor = upscaler.factor
     truth = None if original is None else _read_original(original, picture, factor)
@@ -159,10 +160,17 @@ def page_path(path: Path, output: Path | None, *, inputs: Sequence[Path]) -> Pat
     return target
 
 
+def _read(path: Path) -> Picture:
+    """In 8 bits, which is what a page shows."""
+    picture = read_picture(path)
+    alpha = None if picture.alpha is None else eight_bits(picture.alpha)
+    return dataclasses.replace(picture, rgb=eight_bits(picture.rgb), alpha=alpha)
+
+
 def _read_original(path: Path, picture: Picture, factor: int) -> Picture:
     """The large picture, less the rows and columns that are beyond a multiple of factor."""
     height, width = picture.rgb.shape[:2]
-    original = read_picture(path)
+    original = _read(path)
     there = original.rgb.shape[:2]
     if (there[0] // factor, there[1] // factor) != (height, width):
         raise PictureError(
@@ -237,7 +245,8 @@ def _webp(picture: Picture) -> bytes:
 
 
 def _jpeg(picture: Picture, quality: int) -> bytes:
-    bare = dataclasses.replace(picture, exif=None)  # where a photo was taken is nobody's business
+    # Where a photo was taken is nobody's business.
+    bare = dataclasses.replace(picture, exif=None, xmp=None)
     return encode_picture(Path("shown.jpg"), bare, quality=quality)
 
 

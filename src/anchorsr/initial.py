@@ -7,7 +7,6 @@ arXiv 1511.05641). Channels that training has left without effect begin anew, as
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 
 from anchorsr.datasets import draw_pairs
 from anchorsr.errors import CheckpointError, ModelError
-from anchorsr.files import reason
 from anchorsr.graph import Graph
-from anchorsr.models import read_model
+from anchorsr.models import read_card, read_model
 from anchorsr.networks import RecipeNetwork, build_network
 from anchorsr.networks.abpn import ABPN
 from anchorsr.networks.layers import Conv3x3, Convolution, LowRankConv3x3
@@ -41,10 +39,11 @@ _HINT = 0.05
 def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
     """Give a new network what it can have of the recipe's `initial_weights`.
 
+    Dead channels begin anew if there are steps in which they can learn.
     Raises what `load_initial` and `load_matching_weights` raise, and DataError.
     """
     load_matching_weights(network, [load_initial(Path(name)) for name in recipe.initial_weights])
-    if isinstance(network, ABPN):
+    if isinstance(network, ABPN) and recipe.schedule.steps:
         pairs = draw_pairs(
             [Path(name) for name in recipe.data.folders],
             network.factor,
@@ -65,12 +64,10 @@ def load_initial(source: Path) -> RecipeNetwork:
     if source.suffix != ".tflite":
         return load_weights(source)
     _, graph = read_model(source)
+    card = read_card(source)
     try:
-        card = json.loads(source.with_suffix(".json").read_text())
         network = build_network(card["runs"]["float"]["recipe"]["network"])
-    except OSError as error:
-        raise ModelError(f"{source} has no card beside it: {reason(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ModelError(f"the card of {source} does not name its network") from error
     _read_back(network, dequantize(graph), source)
     return network.eval()

@@ -3,7 +3,8 @@
 Folders are taken with all that is below them and mirrored under the output folder. A link to a
 folder is followed, and each folder taken once, so links may go round in circles. Left out are
 hidden files and folders, the output folder where it is inside an input, and, where results are
-written beside their originals, the results of earlier runs.
+written beside their originals, what is named as the result of an earlier run; of the last a job
+says so.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ class Job:
     """One file to be made another size, and the name of its result.
 
     problem: why it cannot be done, when that is known already; a source that is a folder could
-    not be listed.
+    not be listed. left_out: why it is not to be done; its target is then the source.
     """
 
     source: Path
     target: Path
     problem: AnchorSRError | None = None
+    left_out: str = ""
 
 
 def plan(
@@ -82,13 +84,14 @@ def _jobs_of_folder(
 ) -> list[Job]:
     """output is not looked into; mirror is what the folder becomes, None for itself."""
     found, problems = _walk(folder, leave_out=output)
-    if output is None:
-        stems = {(path.parent, path.stem) for path in found}
-        found = [path for path in found if (path.parent, original_stem(path.stem)) not in stems]
     if not found and not problems:
         raise DataError(f"{folder} holds no picture; expected files named {', '.join(SUFFIXES)}")
+    stems = {(path.parent, path.stem) for path in found}
     jobs = []
     for path in found:
+        if output is None and (path.parent, original_stem(path.stem)) in stems:
+            jobs.append(Job(path, path, left_out="named as the result of an earlier run"))
+            continue
         place = mirror / path.parent.relative_to(folder) if mirror is not None else None
         jobs.append(Job(path, _target(path, place, label, suffix)))
     jobs += [Job(path, mirror or path, problem) for path, problem in problems]
@@ -134,12 +137,13 @@ def _target(source: Path, folder: Path | None, label: str, suffix: str | None) -
 def _checked(jobs: list[Job], named: set[Path]) -> list[Job]:
     """The jobs, with the problem of those whose result would replace another's."""
     # A name in other letters, or a second link, can be the same file.
-    originals = {key for job in jobs for key in (_real(job.source), _file_key(job.source))}
+    sources = [job.source for job in jobs if not job.left_out]
+    originals = {key for source in sources for key in (_real(source), _file_key(source))}
     results: set[Path] = set()
     checked = []
     for job in jobs:
         place = _real(job.target)
-        if job.problem is None:
+        if job.problem is None and not job.left_out:
             if place in originals or (_file_key(job.target) or place) in originals:
                 raise OutputError(f"{job.target} is an input: write to another name or folder")
             if place in results:

@@ -14,16 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-from anchorsr.animations import Animation, check_image, read_image, write_image
+from anchorsr.animations import Animation, check_image, read_header, read_image, write_image
 from anchorsr.claims import Claims
 from anchorsr.engines import default_threads
 from anchorsr.errors import AnchorSRError, OutputError
 from anchorsr.files import check_free, make_folder
-from anchorsr.formats import check_size, open_image
-from anchorsr.heic import open_heic
-from anchorsr.images import reading
 from anchorsr.jobs import Job
 from anchorsr.picture import Picture
 from anchorsr.sizes import resize_picture
@@ -91,8 +87,10 @@ def preview(jobs: Sequence[Job], enlarger: Enlarger, *, overwrite: bool = False)
             yield Done(job, job.problem, skipped)
             continue
         try:
-            size = _size_in_header(job.source)
-            yield Done(job, size=size, target_size=_target_size(job, size, enlarger))
+            header = read_header(job.source)
+            target_size = _target_size(job, header.size, enlarger)
+            check_image(job.target, *target_size, animated=header.animated)
+            yield Done(job, size=header.size, target_size=target_size)
         except AnchorSRError as error:
             yield Done(job, error)
 
@@ -104,7 +102,7 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
     try:
         image = read_image(job.source)
         target_size = _target_size(job, image.size, enlarger)
-        check_image(job.target, image, *target_size)
+        check_image(job.target, *target_size, animated=isinstance(image, Animation))
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
         if not claims.take(job.target):
@@ -176,6 +174,8 @@ def _write(item: _Open | Done, *, quality: int, overwrite: bool, claims: Claims)
 
 def _why_skip(job: Job, overwrite: bool) -> str:
     """Why nothing is to be done, in words that go for one file and for several; else nothing."""
+    if job.left_out:
+        return job.left_out
     if overwrite or job.problem is not None or not os.path.lexists(job.target):
         return ""
     try:
@@ -190,23 +190,9 @@ def _why_skip(job: Job, overwrite: bool) -> str:
 
 def _target_size(job: Job, size: tuple[int, int], enlarger: Enlarger) -> tuple[int, int]:
     try:
-        target = enlarger.target(*size)
+        return enlarger.target(*size)
     except OutputError as error:
         raise OutputError(f"{job.source}: {error}") from error
-    check_size(job.target, *target)
-    return target
-
-
-def _size_in_header(path: Path) -> tuple[int, int]:
-    """Upright (height, width) of a picture file that is not decoded."""
-    with reading(path) as (file, kind):
-        if kind == "HEIC":
-            width, height = open_heic(file).size  # which is upright already
-            return height, width
-        image = open_image(file, kind)
-        width, height = image.size
-        turned = kind != "AVIF" and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width)
 
 
 def _too_large(job: Job) -> OutputError:

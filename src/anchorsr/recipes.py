@@ -68,7 +68,10 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class ScheduleRecipe:
-    """Steps in all, linear warm-up, then cosine to zero or a halving every `halve_every`."""
+    """Steps in all, linear warm-up, then cosine to zero or a halving every `halve_every`.
+
+    No steps: what a run starts from is its result.
+    """
 
     steps: int
     warmup: int = 0
@@ -76,8 +79,8 @@ class ScheduleRecipe:
     halve_every: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "steps is at least 1")
-        _require(0 <= self.warmup < self.steps, "warmup is below steps")
+        _require(self.steps >= 0, "steps is not negative")
+        _require(0 <= self.warmup < max(self.steps, 1), "warmup is below steps")
         _require(
             (self.decay == "halving") == (self.halve_every > 0),
             "halve_every is given with decay = 'halving' and only then",

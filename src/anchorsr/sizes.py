@@ -27,7 +27,10 @@ from anchorsr.picture import Picture
 MAX_TARGET_PIXELS = 16 * MAX_PIXELS
 
 # What `TargetSize.label` returns, at the end of a file's stem.
-_LABELLED = re.compile(r"(.+)_(?:x[0-9.e+-]+|[wh][0-9]+|[0-9]+x[0-9]+)")
+_LABELLED = re.compile(r"(.+)_(?:x[0-9.e+-]+|[wh][0-9]+|[0-9]+x[0-9]+)", re.DOTALL)
+
+# Far beyond what can be computed, and far from what floating point cannot hold.
+_LARGEST = 10**12
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class TargetSize:
 
     def __post_init__(self) -> None:
         given = (self.scale, self.height, self.width)
-        if any(n is not None and not (n > 0 and math.isfinite(n)) for n in given):
-            raise OutputError("a scale, a height and a width are numbers above 0")
+        if any(n is not None and not 0 < n <= _LARGEST for n in given):
+            raise OutputError(f"a scale, a height and a width are above 0 and up to {_LARGEST}")
         if self.scale is not None and (self.height, self.width) != (None, None):
             raise OutputError("a scale and a size exclude one another: give one of them")
         if self.stretch and None in (self.height, self.width):

@@ -143,6 +143,7 @@ def fit(
             with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
         else:
+            make_folder(folder)
             run.save()  # what may change between runs is recorded as it is now
         return run.averaged, run.record()
 

@@ -100,7 +100,7 @@ def upscale(
     engine: str = AUTO,
 ) -> UInt8Array:
     """A larger picture: uint8 (H, W), (H, W, 3) or (H, W, 4) to the same with factor · H and
-    factor · W. The fourth channel is alpha, not premultiplied.
+    factor · W. The fourth channel is alpha, not premultiplied. The result is the caller's own.
 
     model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
     given; scale: any number of times larger or smaller; size: exactly this (height, width);
@@ -122,9 +122,10 @@ def upscale(
     alpha = image[:, :, 3] if not grey and image.shape[2] == 4 else None
     larger = enlarger(Picture(rgb, alpha, grey=grey))
     if grey:
-        return np.ascontiguousarray(larger.rgb[:, :, 0])
+        return larger.rgb[:, :, 0].copy()
     if larger.alpha is None:
-        return larger.rgb
+        own = larger.rgb.flags.writeable and not np.may_share_memory(larger.rgb, image)
+        return larger.rgb if own else larger.rgb.copy()
     return np.asarray(np.concatenate((larger.rgb, larger.alpha[:, :, None]), axis=2))
 
 
@@ -214,9 +215,7 @@ class Enlarger:
     def through_network(self, picture: Picture) -> Picture:
         """The picture as the network leaves it: what remains is to resize it to its target."""
         for factor in self._steps(*picture.size)[1]:
-            if factor not in self._upscalers:
-                self._upscalers[factor] = self._load(factor)
-            picture = upscale_picture(picture, self._upscalers[factor])
+            picture = upscale_picture(picture, self._upscaler(factor))
         return picture
 
     def only_pass(self, height: int, width: int) -> Upscaler | None:
@@ -224,7 +223,12 @@ class Enlarger:
         target, factors = self._steps(height, width)
         if len(factors) != 1 or target != (height * factors[0], width * factors[0]):
             return None
-        return self._upscalers.get(factors[0])
+        return self._upscaler(factors[0])
+
+    def _upscaler(self, factor: int) -> Upscaler:
+        if factor not in self._upscalers:
+            self._upscalers[factor] = self._load(factor)
+        return self._upscalers[factor]
 
     def _steps(self, height: int, width: int) -> tuple[tuple[int, int], list[int]]:
         target = target_size(height, width, self._wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,12 +26,15 @@ from anchorsr.engines import ENGINES
 from anchorsr.errors import OutputError
 from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
-from anchorsr.models import DEFAULT, list_models, model_path, read_model
+from anchorsr.models import DEFAULT, list_models, model_path, read_card, read_model
 from anchorsr.terminal import bar, print_json, print_table
 
 
 def models_command(
-    name: Annotated[str | None, typer.Argument(help="Print this model's whole card.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print the whole card of this model, or of a .tflite file."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the shipped models, or print one model's card: recipe, data, figures, hashes.
@@ -41,11 +45,10 @@ def models_command(
 
         anchorsr models abpn_x3
     """
-    shipped = list_models()
     if name is not None:
-        path = model_path(name)
-        print(json.dumps(next(m.card for m in shipped if m.path == path), indent=1))
+        print(json.dumps(read_card(model_path(name)), indent=1))
         return
+    shipped = list_models()
     if as_json:
         print_json([{"path": str(model.path), **model.card} for model in shipped])
         return
@@ -139,7 +142,7 @@ def export_command(
     """
     height_and_width = None if size is None else parse_size(size)
     path = model_path(model, factor)
-    if output.resolve() == path.resolve():
+    if os.path.realpath(output) == os.path.realpath(path):  # Path.resolve fails on a loop of links
         raise OutputError(f"{output} is the model itself: write to another name")
     data, graph = read_model(path)
     digest = hashlib.sha256(data).hexdigest()

@@ -103,7 +103,7 @@ def upscale_command(
         results = preview(jobs, enlarger, overwrite=force)
     else:
         results = upscale_files(jobs, enlarger, quality=quality, overwrite=force)
-    ended = _follow(jobs, results, dry_run=dry_run, as_json=as_json)
+    ended = _follow(jobs, results, dry_run=dry_run, as_json=as_json, force=force)
     if as_json:
         print_json([_entry(done, dry_run=dry_run) for done in ended])
     failed = [done for done in ended if done.error is not None]
@@ -118,7 +118,7 @@ def upscale_command(
 
 
 def _follow(
-    jobs: list[Job], results: Iterable[Done], *, dry_run: bool, as_json: bool
+    jobs: list[Job], results: Iterable[Done], *, dry_run: bool, as_json: bool, force: bool
 ) -> list[Done]:
     """Show each result as it comes; all of them. Raises StoppedError on Ctrl-C between several."""
     ended: list[Done] = []
@@ -136,9 +136,9 @@ def _follow(
         if len(jobs) == 1:
             raise
         made = sum(done.error is None for done in ended)
-        raise StoppedError(
-            f"{made} of {len(jobs)} pictures are done; the same command goes on with the others"
-        ) from None
+        again = "without --force the same command makes those that are missing"
+        again = again if force else "the same command goes on with the others"
+        raise StoppedError(f"{made} of {len(jobs)} pictures are done; {again}") from None
     return ended
 
 

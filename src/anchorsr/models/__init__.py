@@ -37,8 +37,7 @@ def list_models() -> list[Model]:
     models = []
     for path in sorted(_FOLDER.glob("*.tflite")):
         name, _, factor = path.stem.rpartition("_x")
-        card = json.loads(path.with_suffix(".json").read_text())
-        models.append(Model(name, int(factor), path, card))
+        models.append(Model(name, int(factor), path, read_card(path)))
     return models
 
 
@@ -71,6 +70,19 @@ def read_model(path: Path) -> tuple[bytes, Graph]:
         return data, read_tflite(data, name=path.stem)
     except AnchorSRError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card beside a `.tflite` file. Raises ModelError where there is none."""
+    try:
+        card = json.loads(path.with_suffix(".json").read_text())
+    except OSError as error:
+        raise ModelError(f"{path} has no card beside it: {reason(error)}") from error
+    except ValueError as error:
+        raise ModelError(f"the card of {path} is damaged: {reason(error)}") from error
+    if not isinstance(card, dict):
+        raise ModelError(f"the card of {path} is damaged: it holds no table")
+    return card
 
 
 def write_card(

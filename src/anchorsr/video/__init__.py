@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from anchorsr.claims import Claims
 from anchorsr.errors import OutputError, VideoError, needs
-from anchorsr.files import check_free, move_into_place
+from anchorsr.files import check_free, move_into_place, reason
 from anchorsr.models import DEFAULT
 from anchorsr.reuse import ReusingUpscaler
 from anchorsr.upscale import Upscaler
@@ -108,7 +109,7 @@ def upscale_video(
     wrong leaves nothing.
     Raises VideoError for a source that is not a video or not of a kind that is handled (more than
     8 bits, HDR, transparency, interlaced), OutputError for a target that exists, equals the
-    source or cannot be written.
+    source, is being made by another run or cannot be written.
     """
     with needs("av", "video"):
         import av  # noqa: F401 (only to say what is missing)
@@ -120,13 +121,14 @@ def upscale_video(
     part = target.with_name(f"{target.stem}.part{target.suffix}")
     _check_names(source, target, part, overwrite=overwrite)
     reading = Source(source, start=start, duration=duration, threads=threads)
-    try:
+    with contextlib.closing(reading), Claims() as claims:
+        if not claims.take(target):
+            raise OutputError(f"{target} is being made by another run")
+        _make_way(part, overwrite=overwrite)
         job = _Job(reading, target, part, upscaler, encoder, crf, threads, on_progress, on_note)
         result = job.run()
         move_into_place(part, target, overwrite=overwrite)
         return result
-    finally:
-        reading.close()
 
 
 class _Job:
@@ -235,15 +237,30 @@ def _check_numbers(start: float | None, duration: float | None) -> None:
 
 
 def _check_names(source: Path, target: Path, part: Path, *, overwrite: bool) -> None:
-    same = os.path.realpath(source) == os.path.realpath(target)
-    with contextlib.suppress(OSError, ValueError):
-        same = same or os.path.samefile(source, target)
-    if same:
+    if _is_same(source, target):
         raise OutputError(f"{target} is the input: write to another name")
+    if _is_same(source, part):
+        raise OutputError(f"{target} grows as {part}, which is the input: write to another name")
     check_free(target, overwrite=overwrite)
-    if os.path.lexists(part):
-        if not overwrite:
-            raise OutputError(
-                f"{part} is there from an earlier run: move or delete it, or allow overwriting"
-            )
+
+
+def _is_same(source: Path, path: Path) -> bool:
+    if os.path.realpath(source) == os.path.realpath(path):
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(source, path)
+    return False
+
+
+def _make_way(part: Path, *, overwrite: bool) -> None:
+    """Delete what an earlier run left, if that is allowed."""
+    if not os.path.lexists(part):
+        return
+    if not overwrite:
+        raise OutputError(
+            f"{part} is there from an earlier run: move or delete it, or allow overwriting"
+        )
+    try:
         part.unlink()
+    except OSError as error:
+        raise OutputError(f"{part} is in the way and cannot be deleted: {reason(error)}") from error

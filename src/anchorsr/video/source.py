@@ -239,8 +239,18 @@ class Source:
             end.stream = self.video
             yield end
             return
-        if self._begin is None and counted < self.frames:
+        if self._begin is None and counted < self.frames and not self._may_be_whole():
             self._cut_off("the end of the file is missing")
+
+    def _may_be_whole(self) -> bool:
+        """An AVI counts frames that repeat the one before and have no packet."""
+        return "avi" in self.container.format.name and self._reaches_its_end()
+
+    def _reaches_its_end(self) -> bool:
+        if self.container.duration is None:
+            return False
+        end = ((self.container.start_time or 0) + self.container.duration) * _MICROSECOND
+        return self._reached >= end - _TOLERANCE
 
     def _note_time(self, packet: Packet[Stream]) -> None:
         if packet.pts is not None:
@@ -283,9 +293,8 @@ class Source:
         """At the end of the file: is it as long as it says?"""
         says = self.container.format.name.startswith(_SAY_THEIR_LENGTH)
         if says and self.container.duration is not None and not self.problems:
-            start = self.container.start_time or 0
-            end = (start + self.container.duration) * _MICROSECOND
-            if self._reached < end - _TOLERANCE and (self._end or end) > self._reached:
+            wanted = self._end is None or self._end > self._reached
+            if wanted and not self._reaches_its_end():
                 self._cut_off("the end of the file is missing")
 
     def _sum_up(self) -> None:

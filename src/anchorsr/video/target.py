@@ -67,6 +67,18 @@ _NOT_COPIED = {
 }  # fmt: skip
 
 
+# Where channels are, if only their number is known: as FFmpeg's av_channel_layout_default.
+_USUAL_LAYOUTS = {
+    "1 channels": "mono",
+    "2 channels": "stereo",
+    "3 channels": "2.1",
+    "4 channels": "4.0",
+    "5 channels": "5.0",
+    "6 channels": "5.1",
+    "7 channels": "6.1",
+    "8 channels": "7.1",
+}
+
 # What frames carry beside their pixels and PyAV cannot give to an encoder.
 _NOT_KEPT = {
     "A53_CC": "the closed captions inside the pictures",
@@ -142,7 +154,8 @@ class Target:
             self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             self.discard()
-            raise OutputError(f"{path} cannot be begun ({reason(error)})") from error
+            other = "" if path.suffix.lower() == ".mkv" else "; perhaps a .mkv file can hold it"
+            raise OutputError(f"{path} cannot be begun ({reason(error)}){other}") from error
         except BaseException:
             self.discard()
             raise
@@ -304,9 +317,16 @@ class Target:
         if template.type == "data":  # Matroska has no place for them
             return None
         try:
-            return self._container.add_stream_from_template(template, opaque=True)
+            copy: Any = self._container.add_stream_from_template(template, opaque=True)
         except ValueError:
             return None
+        if template.type == "audio":
+            # MP4 wants to know where the channels are. PCM in AVI and Matroska does not say.
+            context: Any = template.codec_context
+            name = context.layout.name
+            copy.codec_context.layout = _USUAL_LAYOUTS.get(name, name)
+        added: Stream = copy
+        return added
 
     def _copy_metadata(self) -> None:
         source = self._source
