@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -25,8 +26,10 @@ from anchorsr.models import list_models, model_path
 from anchorsr.opencv import load_dnn_superres
 from anchorsr.plots import Point, draw_scatter
 from anchorsr.samples import natural_picture
+from anchorsr.tflite import write_tflite
 from anchorsr.timing import Times, run_process, take_turns
 from anchorsr.yardsticks import BICUBIC, PUBLISHED
+from graphs import integer_graph
 
 SIZE = (8, 12)
 
@@ -239,6 +242,20 @@ def test_quality_is_that_of_the_cards_and_of_the_published_file() -> None:
     assert found == {"abpn": pytest.approx(27.387, abs=5e-4), PUBLISHED: 27.320, BICUBIC: 25.884}
     assert find_quality(["abpn", PUBLISHED], factor=3, test_set="unknown") == {}
     assert find_quality([PUBLISHED, BICUBIC], factor=2, test_set="BSD100") == {}
+
+
+def test_quality_is_that_of_the_file_and_not_of_a_shipped_one_of_its_name(tmp_path: Path) -> None:
+    mine = tmp_path / "abpn_x3.tflite"
+    mine.write_bytes(write_tflite(integer_graph(0)))
+    assert find_quality([str(mine)], factor=3, test_set="BSD100") == {}
+    rows = [{"method": "int8", "test_set": "BSD100", "psnr_rgb": 12.5}]
+    digest = hashlib.sha256(mine.read_bytes()).hexdigest()
+    for card, known in (
+        ({"figures": rows, "sha256": digest}, {str(mine): 12.5}),
+        ({"figures": rows, "sha256": "of another file"}, {}),
+    ):
+        mine.with_suffix(".json").write_text(json.dumps(card))
+        assert find_quality([str(mine)], factor=3, test_set="BSD100") == known
 
 
 def test_quality_is_measured_on_a_test_set_that_is_given(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -623,6 +624,13 @@ def test_a_network_from_pictures_to_file(call: Call, workshop: Path) -> None:
     before = tree(workshop)
     assert_one_error(call("quantize", "runs/tiny", "-o", "tiny--train.tflite"))
     assert tree(workshop) == before
+
+    record = json.loads((workshop / "runs/tiny/run.json").read_text())
+    record["recipe"]["quantization"]["schedule"] = None  # its integers of before are another file's
+    shutil.copytree(workshop / "runs/tiny", workshop / "runs/plain")
+    (workshop / "runs/plain/run.json").write_text(json.dumps(record))
+    assert call("quantize", "runs/plain", "-o", "plain.tflite").code == 0
+    assert "integer" not in json.loads((workshop / "plain.json").read_text())["runs"]
 
     methods = [m for name in ("runs/tiny", "tiny--train.tflite") for m in ("-m", name)]
     scores = json.loads(call("evaluate", "pictures", *methods, "--json").out)

@@ -18,7 +18,14 @@ from anchorsr.initial import load_initial, load_matching_weights, revive, start_
 from anchorsr.integer import run_graph
 from anchorsr.lower import lower
 from anchorsr.models import list_models, read_model
-from anchorsr.networks import ABPN, ABPNConfig, RecipeNetwork, build_network
+from anchorsr.networks import (
+    ABPN,
+    ABPNConfig,
+    RecipeNetwork,
+    ResidualForm,
+    ResidualFormConfig,
+    build_network,
+)
 from anchorsr.quantize import quantize
 from anchorsr.recipes import Recipe, parse_table
 from anchorsr.tflite import needs_size, write_tflite
@@ -104,9 +111,34 @@ def test_a_deeper_network_starts_as_the_one_that_it_grew_from() -> None:
             again = build_network({**options, "body": 4, "tail_rank": again_rank}).eval()
             load_matching_weights(again, [large])
             torch.testing.assert_close(again(images), large(images), atol=1e-3, rtol=0)
-    stranger = build_network({**options, "channels": 7, "body": 1, "factor": 2})
-    with pytest.raises(CheckpointError, match="no convolution of that network fits"):
+    wider = build_network({**options, "channels": 7, "body": 1, "factor": 2})
+    with pytest.raises(CheckpointError, match=r"body\.0 has 3 to 6 channels there, and 3 to 7 in"):
+        load_matching_weights(wider, [small])
+    stranger = build_network({"name": "fsrcnn", "factor": 2})
+    with pytest.raises(CheckpointError, match="nothing of that network fits"):
         load_matching_weights(stranger, [small])
+
+
+def test_a_deeper_network_keeps_its_convolution_in_image_space() -> None:
+    options = {"name": "abpn", "channels": 6}
+    small, large = (build_network({**options, "body": body}).eval() for body in (1, 3))
+    load_matching_weights(large, [small])
+    images = torch.rand(1, 3, 9, 8) * 255
+    torch.testing.assert_close(large(images), small(images), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["fsrcnn", "edsr", "srresnet"])
+def test_another_network_starts_from_one_of_its_own_kind(name: str) -> None:
+    trained, network, mean = (build_network({"name": name, "factor": 2}).eval() for _ in range(3))
+    images = torch.rand(1, 3, 9, 8) * 255
+    load_matching_weights(network, [trained])
+    torch.testing.assert_close(network(images), trained(images))
+    other = build_network({"name": name, "factor": 2})
+    load_matching_weights(mean, [trained, other])
+    for key, tensor in mean.state_dict().items():
+        first, second = trained.state_dict()[key], other.state_dict()[key]
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (first + second) / 2)
 
 
 def test_of_several_networks_the_mean_is_taken() -> None:
@@ -123,6 +155,27 @@ def test_of_several_networks_the_mean_is_taken() -> None:
     small = build_network({**options, "body": 2})
     with pytest.raises(CheckpointError, match="different shapes have no mean"):
         load_matching_weights(mean, [one, small])
+
+
+def test_a_mean_is_not_of_model_files(tmp_path: Path) -> None:
+    """Their channels can have been scaled apart (`equalize`), and then have no mean."""
+    table = {
+        "network": {"name": "abpn"},
+        "data": {"folders": [str(tmp_path)]},
+        "schedule": {"steps": 0},
+        "initial_weights": [str(tmp_path / "run"), str(SHIPPED[0])],
+    }
+    with pytest.raises(CheckpointError, match="a mean is of runs, not of model files"):
+        start_from_trained(build_network(table["network"]), parse_table(Recipe, table, ""))
+
+
+def test_a_card_of_another_network_is_refused(tmp_path: Path, dog: np.ndarray) -> None:
+    path = write_model(build_network({"name": "abpn"}).eval(), "abpn", tmp_path, dog[:32, :32])
+    card = json.loads(path.with_suffix(".json").read_text())
+    card["runs"]["float"]["recipe"]["network"]["channels"] = 20
+    path.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match=r"names another network: body\.0 does not fit"):
+        load_initial(path)
 
 
 def lively(**options: object) -> ABPN:
@@ -168,6 +221,29 @@ def test_dormant_channels_begin_anew_and_change_next_to_nothing(
         fresh = [c for c in range(len(old)) if not torch.equal(old[c], convolution.weight[c])]
         read = [c for c in fresh if (layer, c) in dead]
         assert read == [channel for at, channel in dead if at == layer]
+
+
+def test_a_channel_that_lives_through_the_skip_is_not_dormant(dog: np.ndarray) -> None:
+    network = lively(skip=True)
+    with torch.no_grad():
+        network.body[1].weight[:, 2] = 0  # read by nothing but the sum
+    assert revive(network, iter([dog])) == 0
+    with torch.no_grad():
+        network.last.weight[:, 2] = 0
+    assert revive(network, iter([dog])) > 0
+
+
+def test_the_feature_space_form_has_a_skip_too(dog: np.ndarray) -> None:
+    options = {"channels": 8, "body": 3, "image_convolution": False, "expansion": 4}
+    torch.manual_seed(0)
+    network = ResidualForm(ResidualFormConfig(**options, form="feature_space"))
+    with torch.no_grad():
+        for convolution in network.body:
+            convolution.weight.abs_()
+    kill(network, 3, 5)
+    before = upscale_float(network.eval(), dog).astype(int)
+    assert revive(network, iter([dog])) == 1
+    assert np.abs(upscale_float(network, dog) - before).mean() < 1
 
 
 def test_a_layer_without_any_effect_is_left_as_it_is(dog: np.ndarray) -> None:

@@ -374,6 +374,13 @@ def test_grey_network_is_lowered_with_its_channels() -> None:
         ({"name": "abpn", "channels": 28.0}, "network.channels is int, not 28.0"),
         ({"name": "abpn", "body": -1}, "body, tail_rank and expansion are not negative"),
         ({"name": "abpn", "skip": True, "body": 0}, "around at least one body convolution"),
+        ({"name": "abpn", "factor": 2, "tail_rank": 13}, "at most 3 · factor² = 12, not 13"),
+        ({"name": "residual_form", "skip": True}, "a skip is the form 'feature_space'"),
+        (
+            {"name": "residual_form", "form": "feature_space", "body": 0},
+            "around at least one body convolution",
+        ),
+        ({"name": ["abpn"]}, "name is one of: abpn"),
         ({"name": "abpn", "expansion": -1}, "body, tail_rank and expansion are not negative"),
         ({"name": "abpn", "expansion": True}, "network.expansion is int, not True"),
         ({"name": "abpn", "image_convolution": 1}, "network.image_convolution is bool, not 1"),

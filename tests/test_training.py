@@ -25,7 +25,15 @@ from anchorsr.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.metrics import luma
 from anchorsr.networks import build_network
 from anchorsr.recipes import Loss, Recipe, ScheduleRecipe, parse_table
-from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, load_weights, read_run
+from anchorsr.runs import (
+    CHECKPOINT,
+    RECORD,
+    WEIGHTS,
+    load_weights,
+    read_content,
+    read_run,
+    write_content,
+)
 from anchorsr.training import Machine, Progress, learning_rate, to_tensor, train
 
 ONE_THREAD = Machine(threads=1)
@@ -332,6 +340,32 @@ def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
         one, two, found = (network.get_submodule(name).kernel() for network in networks)
         torch.testing.assert_close(found, (one + two) / 2)
     assert not torch.equal(networks[0].last.kernel(), networks[1].last.kernel())
+
+
+def test_a_picture_that_cannot_be_measured_costs_no_steps(pictures: Path, tmp_path: Path) -> None:
+    for name, side in (("0.png", 30), ("1.png", 6)):
+        write_picture(tmp_path / name, Picture(np.zeros((side, side, 3), np.uint8)))
+    wanted = recipe(pictures, validation={"folders": [str(tmp_path)], "every": 12})
+    with pytest.raises(DataError, match=r"1 in .*: cutting 3 pixels leaves nothing"):
+        train(wanted, tmp_path / "run", machine=ONE_THREAD)
+    assert json.loads((tmp_path / "run" / RECORD).read_text())["step"] == 12
+    (tmp_path / "1.png").unlink()
+    assert train(wanted, tmp_path / "run", machine=ONE_THREAD)["step"] == 24
+
+
+def test_a_checkpoint_of_before_goes_on(pictures: Path, tmp_path: Path) -> None:
+    """In it the name of what a run started from was no list, and there was no `luma`."""
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(pictures), tmp_path, machine=ONE_THREAD, on_progress=StopAfter(12))
+    content = read_content(tmp_path / CHECKPOINT)
+    content["recipe"]["initial_weights"] = ""
+    del content["recipe"]["luma"]
+    write_content(tmp_path / CHECKPOINT, content)
+    assert train(recipe(pictures), tmp_path, machine=ONE_THREAD)["step"] == 24
+    content["recipe"] = ["a list"]
+    write_content(tmp_path / CHECKPOINT, content)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
 
 
 def test_weights_that_are_not_finite_are_never_saved(

@@ -7,19 +7,20 @@ one call of an engine, uint8 array to uint8 array.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from anchorsr.engines import load_engine
-from anchorsr.errors import GraphError
+from anchorsr.errors import GraphError, ModelError
 from anchorsr.evaluate import evaluate, load_method
 from anchorsr.graph import Graph
-from anchorsr.models import list_models, model_path, read_model
+from anchorsr.models import list_models, model_path, read_card, read_model
 from anchorsr.samples import natural_picture
 from anchorsr.tflite import write_tflite
 from anchorsr.timing import Times, take_turns
@@ -132,9 +133,8 @@ def find_quality(
     """PSNR over RGB in dB of those models whose figure on a test set is known.
 
     images: a test set to measure them on, whose name is `test_set`; without it the figures are
-    those of the shipped cards. That of the published network is the one of its authors' file.
+    those of the models' cards. That of the published network is the one of its authors' file.
     """
-    cards = {model.path.stem: model.card for model in list_models()}
     found = {}
     for name in models:
         known = KNOWN_PSNR.get(name, {}) if factor == KNOWN_FACTOR else {}
@@ -143,10 +143,20 @@ def find_quality(
         elif test_set in known:
             found[name] = known[test_set]
         elif is_network(name):
-            for row in cards.get(model_path(name, factor).stem, {}).get("figures", []):
+            for row in _figures(model_path(name, factor)):
                 if (row["method"], row["test_set"]) == ("int8", test_set):
                     found[name] = row["psnr_rgb"]
     return found
+
+
+def _figures(path: Path) -> list[dict[str, Any]]:
+    """What the card beside a model file says, if it has one that is of this very file."""
+    try:
+        card = read_card(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (ModelError, OSError):
+        return []
+    return list(card["figures"]) if card.get("sha256") == digest else []
 
 
 def read_graph(model: str, factor: int) -> Graph:

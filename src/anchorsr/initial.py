@@ -32,8 +32,13 @@ from anchorsr.runs import load_weights
 _DORMANT = 0.02
 # Training pictures that tell which channels are dormant.
 _PICTURES = 16
+# LR pixels a side of what is looked at of each: all activations are in memory, 450 MB of them.
+_SIDE = 128
 # How large a revived channel is that cannot be kept from changing what is computed.
 _HINT = 0.05
+# What has other widths for another factor: the convolution in image space, and the last.
+_IMAGE = "the convolution in image space"
+_TAIL = (_IMAGE, "last")
 
 
 def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
@@ -42,7 +47,7 @@ def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
     Dead channels begin anew if there are steps in which they can learn.
     Raises what `load_initial` and `load_matching_weights` raise, and DataError.
     """
-    load_matching_weights(network, [load_initial(Path(name)) for name in recipe.initial_weights])
+    load_matching_weights(network, _load_all(recipe.initial_weights))
     if isinstance(network, ABPN) and recipe.schedule.steps:
         pairs = draw_pairs(
             [Path(name) for name in recipe.data.folders],
@@ -51,7 +56,16 @@ def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
             seed=recipe.seed,
             count=_PICTURES,
         )
-        revive(network, (pair.lr for pair in pairs))
+        revive(network, (pair.lr[:_SIDE, :_SIDE] for pair in pairs))
+
+
+def _load_all(names: Sequence[str]) -> list[RecipeNetwork]:
+    if len(names) > 1 and any(Path(name).suffix == ".tflite" for name in names):
+        raise CheckpointError(
+            "initial_weights: a mean is of runs, not of model files, in which each channel can have"
+            " another scale"
+        )
+    return [load_initial(Path(name)) for name in names]
 
 
 def load_initial(source: Path) -> RecipeNetwork:
@@ -79,8 +93,10 @@ def load_matching_weights(network: nn.Module, trained: Sequence[nn.Module]) -> N
     trained: one network or more; of several the mean is taken (model soups, arXiv 2203.05482),
     which wants runs that went on from the same one.
     What `network` has beyond `trained` changes as little as it can: a convolution more of equal
-    widths passes on what it is given, and one of low rank comes as near as its rank allows.
-    Raises CheckpointError when nothing is taken over, or the networks are not of one shape.
+    widths passes on what it is given, and one of low rank comes as near as its rank allows. The
+    last ones begin anew for another factor. Of a network without such convolutions all tensors of
+    the same name and shape are taken over.
+    Raises CheckpointError when nothing is taken over, or a convolution has other widths.
     """
     sources = [dict(_convolutions(one)) for one in trained]
     shapes = [{name: module.widths for name, module in one.items()} for one in sources]
@@ -88,14 +104,20 @@ def load_matching_weights(network: nn.Module, trained: Sequence[nn.Module]) -> N
         raise CheckpointError("initial_weights: networks of different shapes have no mean")
     found = False
     for name, module in _convolutions(network):
-        if shapes[0].get(name) == module.widths:
+        widths = shapes[0].get(name)
+        if widths == module.widths:
             kernels, biases = zip(*(one[name].plain() for one in sources), strict=True)
             module.compute(torch.stack(kernels).mean(0), torch.stack(biases).mean(0))
             found = True
-        elif name not in shapes[0] and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
+        elif widths is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
             module.pass_through()
-    if not found:
-        raise CheckpointError("initial_weights: no convolution of that network fits this one")
+        elif widths is not None and name not in _TAIL:
+            raise CheckpointError(
+                f"initial_weights: {name} has {widths[0]} to {widths[1]} channels there, and"
+                f" {module.widths[0]} to {module.widths[1]} in this network"
+            )
+    if not found and not _load_matching_tensors(network, trained):
+        raise CheckpointError("initial_weights: nothing of that network fits this one")
 
 
 @torch.no_grad()
@@ -114,19 +136,20 @@ def revive(network: ABPN, pictures: Iterator[npt.NDArray[np.uint8]]) -> int:
     inputs = _inputs_of(convolutions, network, images)
     revived = 0
     for index, convolution in enumerate(network.body):
-        reader = convolutions[index + 1]
-        reader = reader.filters if isinstance(reader, LowRankConv3x3) else reader
+        reader = _reader(convolutions, index)
         assert isinstance(convolution, Conv3x3)
-        assert isinstance(reader, Conv3x3)
         squares = [convolution(features).relu().square() for features in inputs[convolution]]
-        effect = _mean(squares).sqrt() * reader.kernel().square().sum(dim=(0, 2, 3)).sqrt()
+        read = _squares_of_weights(reader)
+        if network.has_skip and index == 0:  # which is read in the sum, too
+            read = read + _squares_of_weights(_reader(convolutions, network.config.body))
+        effect = (_mean(squares) * read).sqrt()
         dormant = effect <= _DORMANT * effect.mean()
         if not dormant.any() or dormant.all():
             continue
         kernel, bias = (tensor.clone() for tensor in convolution.plain())
         fresh = torch.randn_like(kernel[dormant])
         size = kernel[~dormant].flatten(1).norm(dim=1).mean()
-        shared = network.config.skip and index in (0, network.config.body)
+        shared = network.has_skip and index in (0, network.config.body)
         fresh *= size * (_HINT if shared else 1) / fresh.flatten(1).norm(dim=1)[:, None, None, None]
         kernel[dormant], bias[dormant] = fresh, 0
         convolution.compute(kernel, bias)
@@ -156,15 +179,47 @@ def _read_back(network: RecipeNetwork, graph: Graph, source: Path) -> None:
                 " folder of its run"
             )
         kernel = torch.from_numpy(conv.weights.transpose(0, 3, 1, 2).copy())
+        if kernel.shape != module.weight.shape:
+            raise ModelError(f"the card of {source} names another network: {name} does not fit")
         module.compute(kernel / module.kernel_unit, torch.from_numpy(conv.bias) / module.bias_unit)
 
 
 def _convolutions(network: nn.Module) -> Iterator[tuple[str, Conv3x3 | LowRankConv3x3]]:
     """The 3×3 convolutions by name; of one of low rank not its parts."""
+    in_image_space = None
+    if isinstance(network, ABPN) and network.config.image_convolution:
+        in_image_space = network.body[-1]  # at any depth
     for name, module in network.named_modules():
         parent = network.get_submodule(name.rpartition(".")[0])
         if isinstance(module, Conv3x3 | LowRankConv3x3) and not isinstance(parent, LowRankConv3x3):
-            yield name, module
+            yield _IMAGE if module is in_image_space else name, module
+
+
+@torch.no_grad()
+def _load_matching_tensors(network: nn.Module, trained: Sequence[nn.Module]) -> bool:
+    """Whether there are any of the same name and shape; of several networks the mean is taken."""
+    states = [one.state_dict() for one in trained]
+    found = False
+    for name, tensor in network.state_dict().items():
+        theirs = [state.get(name) for state in states]
+        same = [one for one in theirs if one is not None and one.shape == tensor.shape]
+        if len(same) == len(states):
+            tensor.copy_(torch.stack([one.double() for one in same]).mean(0))
+            found = True
+    return found
+
+
+def _reader(convolutions: list[nn.Module], index: int) -> Conv3x3:
+    """What reads the output of a convolution, or the sum that ends with it."""
+    reader = convolutions[index + 1]
+    reader = reader.filters if isinstance(reader, LowRankConv3x3) else reader
+    assert isinstance(reader, Conv3x3)
+    return reader
+
+
+def _squares_of_weights(reader: Conv3x3) -> Tensor:
+    """(C,) sums over what each input channel is multiplied by."""
+    return reader.kernel().square().sum(dim=(0, 2, 3))
 
 
 def _inputs_of(

@@ -13,6 +13,7 @@ from anchorsr.export import export
 from anchorsr.files import check_free
 from anchorsr.finetune import quantize_run, read_records
 from anchorsr.models import write_card
+from anchorsr.runs import read_run
 from anchorsr.tflite import needs_size
 from anchorsr.training import Machine, Progress
 
@@ -44,6 +45,7 @@ def release(
     Raises what that, `export` and `check_release` raise.
     """
     check_release(output, overwrite=overwrite)
+    train = train and read_run(run).quantization.schedule is not None
     graph = quantize_run(
         run, train=train, machine=machine, on_loading=on_loading, on_progress=on_progress
     )

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from anchorsr.datasets import Pair, Patches, PatchSampler, load_test_pairs, load_training_pairs
-from anchorsr.errors import CheckpointError, RecipeError, TrainingError, needs
-from anchorsr.files import check_folder, make_folder, publish
+from anchorsr.errors import CheckpointError, DataError, RecipeError, TrainingError, needs
+from anchorsr.files import check_folder, make_folder, publish, reason
 from anchorsr.initial import start_from_trained
 from anchorsr.losses import measure_loss
 from anchorsr.metrics import psnr
 from anchorsr.networks import build_network
 from anchorsr.networks.layers import Trainable
 from anchorsr.processes import Processes, join_processes, stop_requests
-from anchorsr.recipes import OptimizerRecipe, Recipe, ScheduleRecipe
+from anchorsr.recipes import OptimizerRecipe, Recipe, ScheduleRecipe, parse_table
 from anchorsr.runs import (
     CHECKPOINT,
     RECORD,
@@ -216,7 +216,10 @@ class _Run(Generic[Network]):
             return
         content = read_content(path)
         mine = self.recipe.as_table()
-        theirs = content.get("recipe", {})
+        try:  # with what was written otherwise in earlier versions
+            theirs = parse_table(Recipe, content.get("recipe", {}), "").as_table()
+        except (RecipeError, AttributeError) as error:
+            raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
         if content.get("origin", "") != self.origin:
             raise CheckpointError(
                 f"{path} goes on from other weights or another calibration, which have changed"
@@ -231,7 +234,7 @@ class _Run(Generic[Network]):
         if different:
             raise CheckpointError(
                 f"{path} belongs to another recipe ({', '.join(different)} differ):"
-                " give this run another output folder"
+                f" delete {self.folder} to begin anew, or give this run another output folder"
             )
         try:
             self.network.load_state_dict(content["state"])
@@ -279,7 +282,11 @@ class _Run(Generic[Network]):
                 if validating or now - reported > 5 or self.stopping:
                     seconds, reported = now - reported, now
                     self.seconds += seconds
-                    progress = self._report(losses, seconds, validating)
+                    try:
+                        progress = self._report(losses, seconds, validating)
+                    except DataError:  # a picture that cannot be measured costs no steps
+                        self.save()
+                        raise
                     if on_progress is not None and self.processes.rank == 0:
                         on_progress(progress)
                     losses = []
@@ -403,10 +410,13 @@ class _Run(Generic[Network]):
         factor = self.network.factor
         result = {}
         for name in self.recipe.validation.folders:
-            values = [
-                psnr(upscale_float(self.averaged, pair.lr), pair.hr, border=factor)
-                for pair in load_test_pairs(Path(name), factor)
-            ]
+            values = []
+            for pair in load_test_pairs(Path(name), factor):
+                try:
+                    sr = upscale_float(self.averaged, pair.lr)
+                    values.append(psnr(sr, pair.hr, border=factor))
+                except ValueError as error:
+                    raise DataError(f"{pair.name} in {name}: {reason(error)}") from error
             result[Path(name).name] = round(sum(values) / len(values), 4)
         return result
 

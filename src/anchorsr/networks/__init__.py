@@ -53,7 +53,7 @@ def build_network(options: Mapping[str, Any]) -> RecipeNetwork:
     """
     table = dict(options)
     name = table.pop("name", None)
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise RecipeError(f"[network] name is one of: {', '.join(NETWORKS)}; not {name!r}")
     network, config = NETWORKS[name]
     made: RecipeNetwork = network(parse_table(config, table, "network"))

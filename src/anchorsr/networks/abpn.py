@@ -60,6 +60,10 @@ class ABPNConfig(NetworkConfig):
             )
         if self.skip and not self.body:
             raise RecipeError("a skip is around at least one body convolution")
+        if self.tail_rank > 3 * self.factor**2:
+            raise RecipeError(
+                f"tail_rank is at most 3 · factor² = {3 * self.factor**2}, not {self.tail_rank}"
+            )
 
 
 class ABPN(RecipeNetwork):
@@ -98,18 +102,23 @@ class ABPN(RecipeNetwork):
         self.anchor = Anchor(config.factor)
         self.depth_to_space = DepthToSpace(config.factor)
 
+    @property
+    def has_skip(self) -> bool:
+        """Whether the first convolution's output is added to that of the body's last."""
+        return bool(self.config.skip)
+
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before the clip, which would stop gradients in training."""
-        packed = self.residual(images, skip=self.config.skip) + self.anchor(images)
+        packed = self.residual(images) + self.anchor(images)
         unpacked: Tensor = self.depth_to_space(packed)
         return unpacked
 
-    def residual(self, images: Tensor, *, skip: bool) -> Tensor:
-        """What the convolutions make, (N, 3 · factor², H, W), with or without the skip."""
+    def residual(self, images: Tensor) -> Tensor:
+        """What the convolutions make, (N, 3 · factor², H, W)."""
         first = features = self.first_noise(self.relu(self.body[0](images)))
         for index, convolution in enumerate(self.body[1:], 1):
             features = self.relu(convolution(features))
-            if skip and index == self.config.body:
+            if self.has_skip and index == self.config.body:
                 features = features + first
                 if self.training and isinstance(self.first_noise, ActivationNoise):
                     self.first_noise.share_scale_with(features)

@@ -17,6 +17,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from anchorsr.errors import RecipeError
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.layers import Enlarge
 
@@ -30,6 +31,13 @@ class ResidualFormConfig(ABPNConfig):
     form: Form = "anchor"
     clip: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.skip:
+            raise RecipeError("a skip is the form 'feature_space': leave skip out")
+        if self.form == "feature_space" and not self.body:
+            raise RecipeError("a skip is around at least one body convolution")
+
 
 class ResidualForm(ABPN):
     """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W)."""
@@ -40,13 +48,17 @@ class ResidualForm(ABPN):
         if config.form in ("nearest", "bilinear"):
             self.enlarge: nn.Module = Enlarge(config.factor, config.form)
 
+    @property
+    def has_skip(self) -> bool:
+        return self.config.form == "feature_space"
+
     def forward(self, images: Tensor) -> Tensor:
         unclipped = self.forward_unclipped(images)
         return self.clip(unclipped) if self.config.clip else unclipped
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         form = self.config.form
-        packed = self.residual(images, skip=form == "feature_space")
+        packed = self.residual(images)
         if form == "anchor":
             packed = packed + self.anchor(images)
         unpacked: Tensor = self.depth_to_space(packed)
