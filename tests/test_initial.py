@@ -115,8 +115,9 @@ def test_a_deeper_network_starts_as_the_one_that_it_grew_from() -> None:
     with pytest.raises(CheckpointError, match=r"body\.0 has 3 to 6 channels there, and 3 to 7 in"):
         load_matching_weights(wider, [small])
     stranger = build_network({"name": "fsrcnn", "factor": 2})
-    with pytest.raises(CheckpointError, match="nothing of that network fits"):
-        load_matching_weights(stranger, [small])
+    for one, other in ((stranger, small), (small, stranger)):
+        with pytest.raises(CheckpointError, match="that network does not fit this one"):
+            load_matching_weights(one, [other])
 
 
 def test_a_deeper_network_keeps_its_convolution_in_image_space() -> None:
@@ -139,22 +140,46 @@ def test_another_network_starts_from_one_of_its_own_kind(name: str) -> None:
         first, second = trained.state_dict()[key], other.state_dict()[key]
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, (first + second) / 2)
+    for wrong in ({"name": "vdsr", "factor": 2}, {"name": "edsr", "factor": 2, "channels": 17}):
+        with pytest.raises(CheckpointError, match="that network does not fit this one"):
+            load_matching_weights(mean, [build_network(wrong)])
 
 
 def test_of_several_networks_the_mean_is_taken() -> None:
     """A name that stands twice counts twice."""
     options = {"name": "abpn", "channels": 6, "body": 1, "skip": True, "image_convolution": False}
     torch.manual_seed(1)
-    for tail_rank in (0, 27):
-        one, other, mean = (build_network({**options, "tail_rank": tail_rank}) for _ in range(3))
-        load_matching_weights(mean, [one, one, other])
-        for name in ("body.0", "body.1", "last"):
-            kernels = [net.get_submodule(name).plain() for net in (one, other, mean)]
-            for first, second, found in zip(*kernels, strict=True):
-                torch.testing.assert_close(found, (2 * first + second) / 3, atol=1e-6, rtol=1e-4)
+    one, other, mean = (build_network(options) for _ in range(3))
+    load_matching_weights(mean, [one, one, other])
+    for name in ("body.0", "body.1", "last"):
+        kernels = [net.get_submodule(name).plain() for net in (one, other, mean)]
+        for first, second, found in zip(*kernels, strict=True):
+            torch.testing.assert_close(found, (2 * first + second) / 3, atol=1e-6, rtol=1e-4)
     small = build_network({**options, "body": 2})
     with pytest.raises(CheckpointError, match="different shapes have no mean"):
         load_matching_weights(mean, [one, small])
+
+
+def test_the_parts_of_a_convolution_of_low_rank_stay_as_they_were_trained() -> None:
+    """Of several, those between which other channels say the same have that as their mean."""
+    options = {"name": "abpn", "channels": 6, "body": 1, "image_convolution": False, "tail_rank": 5}
+    torch.manual_seed(1)
+    one, same, mean = (build_network(options) for _ in range(3))
+    load_matching_weights(same, [one])
+    for first, second in zip(one.last.parameters(), same.last.parameters(), strict=True):
+        if first.shape == one.last.filters.filters.shape:  # those begin anew
+            continue
+        torch.testing.assert_close(first, second)
+    mix = torch.randn(5, 5)
+    kernel, offset = one.last.filters.plain()
+    same.last.filters.compute((mix @ kernel.flatten(1)).view_as(kernel), mix @ offset)
+    mixing = one.last.mixing.weight[:, :, 0, 0] @ torch.linalg.inv(mix)
+    same.last.mixing.compute(mixing[:, :, None, None], one.last.mixing.bias)
+    load_matching_weights(mean, [one, same])
+    torch.testing.assert_close(mean.last.filters.plain()[0], kernel, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        mean.last.mixing.weight, one.last.mixing.weight, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_a_mean_is_not_of_model_files(tmp_path: Path) -> None:

@@ -96,8 +96,9 @@ def test_the_card_says_how_the_file_was_made(model: Model) -> None:
     for record in model.card["runs"].values():
         assert record["recipe"]["network"]["factor"] == model.factor
         assert record["recipe"]["data"]["folders"]
-        assert record["step"] > 0
-        assert 0 < record["history"][-1]["step"] <= record["step"]
+        # A run without steps is the mean of several.
+        assert record["step"] > 0 or len(record["recipe"]["initial_weights"]) > 1
+        assert record["history"][-1]["step"] <= record["step"]
 
 
 @each_model

@@ -76,6 +76,7 @@ LAYERS = [
     "anchorsr.initial",
     "anchorsr.processes",
     "anchorsr.losses",
+    "anchorsr.optimizers",
     "anchorsr.training",
     "anchorsr.finetune",
     # model files that run
@@ -154,6 +155,7 @@ TORCH = {
     "anchorsr.initial",
     "anchorsr.processes",
     "anchorsr.losses",
+    "anchorsr.optimizers",
     "anchorsr.training",
     "anchorsr.lower",
     "anchorsr.integer_network",

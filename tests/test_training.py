@@ -19,11 +19,18 @@ import torch
 from torch import nn
 
 from anchorsr.datasets import PatchSampler, load_training_pairs
-from anchorsr.errors import CheckpointError, DataError, RecipeError, TrainingError
+from anchorsr.errors import (
+    CheckpointError,
+    DataError,
+    PictureError,
+    RecipeError,
+    TrainingError,
+)
 from anchorsr.images import Picture, write_picture
 from anchorsr.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.metrics import luma
 from anchorsr.networks import build_network
+from anchorsr.optimizers import learning_rate
 from anchorsr.recipes import Loss, Recipe, ScheduleRecipe, parse_table
 from anchorsr.runs import (
     CHECKPOINT,
@@ -34,7 +41,7 @@ from anchorsr.runs import (
     read_run,
     write_content,
 )
-from anchorsr.training import Machine, Progress, learning_rate, to_tensor, train
+from anchorsr.training import Machine, Progress, to_tensor, train
 
 ONE_THREAD = Machine(threads=1)
 
@@ -335,6 +342,7 @@ def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
     for _ in range(2):  # again: it is finished
         record = train(mean, tmp_path / "mean", machine=ONE_THREAD)
     assert (record["step"], record["recipe"]["initial_weights"]) == (0, runs)
+    assert record["history"] == [{"step": 0, pictures.name: pytest.approx(20, abs=10)}]
     networks = [load_weights(tmp_path / name) for name in ("one", "two", "mean")]
     for name in ("body.0", "body.1", "last"):
         one, two, found = (network.get_submodule(name).kernel() for network in networks)
@@ -342,15 +350,33 @@ def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
     assert not torch.equal(networks[0].last.kernel(), networks[1].last.kernel())
 
 
-def test_a_picture_that_cannot_be_measured_costs_no_steps(pictures: Path, tmp_path: Path) -> None:
-    for name, side in (("0.png", 30), ("1.png", 6)):
-        write_picture(tmp_path / name, Picture(np.zeros((side, side, 3), np.uint8)))
-    wanted = recipe(pictures, validation={"folders": [str(tmp_path)], "every": 12})
-    with pytest.raises(DataError, match=r"1 in .*: cutting 3 pixels leaves nothing"):
-        train(wanted, tmp_path / "run", machine=ONE_THREAD)
-    assert json.loads((tmp_path / "run" / RECORD).read_text())["step"] == 12
-    (tmp_path / "1.png").unlink()
-    assert train(wanted, tmp_path / "run", machine=ONE_THREAD)["step"] == 24
+@pytest.mark.parametrize("last", [False, True])
+def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
+    pictures: Path, tmp_path: Path, last: bool
+) -> None:
+    (tmp_path / "set").mkdir()
+    for name in ("0.png", "1.png"):
+        write_picture(tmp_path / "set" / name, Picture(np.zeros((30, 30, 3), np.uint8)))
+    whole = (tmp_path / "set" / "1.png").read_bytes()
+    (tmp_path / "set" / "1.png").write_bytes(whole[:60])
+    every = 24 if last else 12
+    wanted = recipe(pictures, validation={"folders": [str(tmp_path / "set")], "every": every})
+    for _ in range(2):  # not stepped over by trying again
+        with pytest.raises(PictureError, match=r"1\.png"):
+            train(wanted, tmp_path / "run", machine=ONE_THREAD)
+        assert json.loads((tmp_path / "run" / RECORD).read_text())["step"] == every
+    (tmp_path / "set" / "1.png").write_bytes(whole)
+    history = train(wanted, tmp_path / "run", machine=ONE_THREAD)["history"]
+    assert [(entry["step"], "set" in entry) for entry in history] == [
+        (step, True) for step in range(every, 25, every)
+    ]
+
+
+def test_figures_have_names_of_their_own(pictures: Path, tmp_path: Path) -> None:
+    for folders in (["a/Set", "b/Set"], ["a/loss"]):
+        wanted = recipe(pictures, validation={"folders": folders})
+        with pytest.raises(RecipeError, match="two figures would be named"):
+            train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 
 def test_a_checkpoint_of_before_goes_on(pictures: Path, tmp_path: Path) -> None:
@@ -359,13 +385,14 @@ def test_a_checkpoint_of_before_goes_on(pictures: Path, tmp_path: Path) -> None:
         train(recipe(pictures), tmp_path, machine=ONE_THREAD, on_progress=StopAfter(12))
     content = read_content(tmp_path / CHECKPOINT)
     content["recipe"]["initial_weights"] = ""
+    content["recipe"]["validation"] = {"folders": ["a/Set", "b/Set"]}
     del content["recipe"]["luma"]
     write_content(tmp_path / CHECKPOINT, content)
     assert train(recipe(pictures), tmp_path, machine=ONE_THREAD)["step"] == 24
-    content["recipe"] = ["a list"]
-    write_content(tmp_path / CHECKPOINT, content)
-    with pytest.raises(CheckpointError, match="is damaged"):
-        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+    for unknown in ({**content["recipe"], "newer": 1}, ["a list"]):
+        write_content(tmp_path / CHECKPOINT, {**content, "recipe": unknown})
+        with pytest.raises(CheckpointError, match="is damaged or of another version"):
+            train(recipe(pictures), tmp_path, machine=ONE_THREAD)
 
 
 def test_weights_that_are_not_finite_are_never_saved(

@@ -579,8 +579,15 @@ def test_a_part_is_kept_until_there_is_something_to_put_in_its_place(tmp_path: P
     enlarge(source, tmp_path / "out.mp4", overwrite=True)
     assert not part.exists()
     part.mkdir()
-    with pytest.raises(OutputError, match="is in the way and cannot be deleted"):
+    with pytest.raises(OutputError, match="is a folder: move it away"):
         enlarge(source, tmp_path / "out.mp4", overwrite=True)
+    other = tmp_path / "out.part.webm"
+    other.write_bytes(b"hours of work")
+    sound = make_video(tmp_path / "sound.mp4", moving(6), audio="aac")
+    with pytest.raises(OutputError, match="cannot hold stream 1"):
+        enlarge(sound, tmp_path / "out.webm", overwrite=True)
+    assert other.read_bytes() == b"hours of work"
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks")
@@ -693,6 +700,12 @@ def test_an_avi_that_repeats_frames_is_not_called_cut_off(tmp_path: Path) -> Non
         assert container.streams.video[0].frames == 25
     result = enlarge(source, tmp_path / "out.mkv")
     assert (result.frames, result.problems) == (20, ())
+    with av.open(str(source)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    source.write_bytes(source.read_bytes()[: places[4]])
+    result = enlarge(source, tmp_path / "cut.mkv")
+    assert result.frames <= 4
+    assert "is damaged or cut off" in result.problems[0]
 
 
 def test_a_size_that_changes_ends_the_video_there(tmp_path: Path) -> None:

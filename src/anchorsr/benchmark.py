@@ -156,7 +156,7 @@ def _figures(path: Path) -> list[dict[str, Any]]:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (ModelError, OSError):
         return []
-    return list(card["figures"]) if card.get("sha256") == digest else []
+    return list(card.get("figures", [])) if card.get("sha256") == digest else []
 
 
 def read_graph(model: str, factor: int) -> Graph:

@@ -314,9 +314,9 @@ def _openvino_core() -> Any:
     not in the reverse order, leaves a stack that is not there any more, and the next signal, such
     as that of Ctrl-C, ends the process without a word.
     """
-    with _importing("openvino", "fast"), _without_telemetry():
+    with _lock, _importing("openvino", "fast"), _without_telemetry():
         import openvino
-    with _lock:
+
         return _made_once(openvino.Core)
 
 

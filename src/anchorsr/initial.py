@@ -36,6 +36,8 @@ _PICTURES = 16
 _SIDE = 128
 # How large a revived channel is that cannot be kept from changing what is computed.
 _HINT = 0.05
+_NO_MEAN = "initial_weights: networks of different shapes have no mean"
+_STRANGER = "initial_weights: that network does not fit this one"
 # What has other widths for another factor: the convolution in image space, and the last.
 _IMAGE = "the convolution in image space"
 _TAIL = (_IMAGE, "last")
@@ -94,20 +96,22 @@ def load_matching_weights(network: nn.Module, trained: Sequence[nn.Module]) -> N
     which wants runs that went on from the same one.
     What `network` has beyond `trained` changes as little as it can: a convolution more of equal
     widths passes on what it is given, and one of low rank comes as near as its rank allows. The
-    last ones begin anew for another factor. Of a network without such convolutions all tensors of
-    the same name and shape are taken over.
-    Raises CheckpointError when nothing is taken over, or a convolution has other widths.
+    last ones begin anew for another factor. A network without such convolutions takes over all
+    tensors from one of its own kind and factor, and those of the same name and shape for another.
+    Raises CheckpointError when the networks do not fit.
     """
     sources = [dict(_convolutions(one)) for one in trained]
     shapes = [{name: module.widths for name, module in one.items()} for one in sources]
     if any(shape != shapes[0] for shape in shapes):
-        raise CheckpointError("initial_weights: networks of different shapes have no mean")
+        raise CheckpointError(_NO_MEAN)
     found = False
+    if not any(shapes):
+        _load_tensors(network, trained)
+        return
     for name, module in _convolutions(network):
         widths = shapes[0].get(name)
         if widths == module.widths:
-            kernels, biases = zip(*(one[name].plain() for one in sources), strict=True)
-            module.compute(torch.stack(kernels).mean(0), torch.stack(biases).mean(0))
+            _take_mean(module, [one[name] for one in sources])
             found = True
         elif widths is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
             module.pass_through()
@@ -116,8 +120,8 @@ def load_matching_weights(network: nn.Module, trained: Sequence[nn.Module]) -> N
                 f"initial_weights: {name} has {widths[0]} to {widths[1]} channels there, and"
                 f" {module.widths[0]} to {module.widths[1]} in this network"
             )
-    if not found and not _load_matching_tensors(network, trained):
-        raise CheckpointError("initial_weights: nothing of that network fits this one")
+    if not found:
+        raise CheckpointError(_STRANGER)
 
 
 @torch.no_grad()
@@ -195,18 +199,32 @@ def _convolutions(network: nn.Module) -> Iterator[tuple[str, Conv3x3 | LowRankCo
             yield _IMAGE if module is in_image_space else name, module
 
 
+def _take_mean(module: Conv3x3 | LowRankConv3x3, sources: list[Conv3x3 | LowRankConv3x3]) -> None:
+    if isinstance(module, LowRankConv3x3):
+        rank = module.filters.widths
+        same = [s for s in sources if isinstance(s, LowRankConv3x3) and s.filters.widths == rank]
+        if len(same) == len(sources):
+            module.take_mean(same)
+            return
+    kernels, biases = zip(*(source.plain() for source in sources), strict=True)
+    module.compute(torch.stack(kernels).mean(0), torch.stack(biases).mean(0))
+
+
 @torch.no_grad()
-def _load_matching_tensors(network: nn.Module, trained: Sequence[nn.Module]) -> bool:
-    """Whether there are any of the same name and shape; of several networks the mean is taken."""
+def _load_tensors(network: nn.Module, trained: Sequence[nn.Module]) -> None:
+    """Those of the same name and shape; of several networks their mean."""
+    own = network.state_dict()
     states = [one.state_dict() for one in trained]
-    found = False
-    for name, tensor in network.state_dict().items():
-        theirs = [state.get(name) for state in states]
-        same = [one for one in theirs if one is not None and one.shape == tensor.shape]
-        if len(same) == len(states):
-            tensor.copy_(torch.stack([one.double() for one in same]).mean(0))
-            found = True
-    return found
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    if any(type(one) is not type(network) for one in trained):
+        raise CheckpointError(_STRANGER)
+    if any(shape != shapes[0] for shape in shapes):
+        raise CheckpointError(_NO_MEAN)
+    same = [name for name, tensor in own.items() if shapes[0].get(name) == tensor.shape]
+    if len(same) < len(own) and getattr(trained[0], "factor", 0) == getattr(network, "factor", 0):
+        raise CheckpointError(_STRANGER)
+    for name in same:
+        own[name].copy_(torch.stack([state[name].double() for state in states]).mean(0))
 
 
 def _reader(convolutions: list[nn.Module], index: int) -> Conv3x3:

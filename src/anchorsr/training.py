@@ -25,15 +25,22 @@ import torch
 from torch import Tensor, nn
 
 from anchorsr.datasets import Pair, Patches, PatchSampler, load_test_pairs, load_training_pairs
-from anchorsr.errors import CheckpointError, DataError, RecipeError, TrainingError, needs
+from anchorsr.errors import (
+    AnchorSRError,
+    CheckpointError,
+    DataError,
+    RecipeError,
+    TrainingError,
+)
 from anchorsr.files import check_folder, make_folder, publish, reason
 from anchorsr.initial import start_from_trained
 from anchorsr.losses import measure_loss
 from anchorsr.metrics import psnr
 from anchorsr.networks import build_network
 from anchorsr.networks.layers import Trainable
+from anchorsr.optimizers import learning_rate, make_optimizer
 from anchorsr.processes import Processes, join_processes, stop_requests
-from anchorsr.recipes import OptimizerRecipe, Recipe, ScheduleRecipe, parse_table
+from anchorsr.recipes import Recipe, parse_table
 from anchorsr.runs import (
     CHECKPOINT,
     RECORD,
@@ -120,8 +127,7 @@ def fit(
     with join_processes(machine.device) as processes:
         run = _Run(network, recipe, folder, machine, processes, origin, teacher)
         run.load()
-        for name in recipe.validation.folders:  # a wrong name is told now, not hours later
-            next(load_test_pairs(Path(name), network.factor))
+        _check_validation(recipe, network.factor)
         if run.step < recipe.schedule.steps:
             pairs = load_training_pairs(
                 [Path(name) for name in recipe.data.folders],
@@ -131,6 +137,7 @@ def fit(
             )
             run.use(pairs)
             make_folder(folder)
+            run.catch_up()
             sampler = PatchSampler(
                 pairs,
                 patch=recipe.data.patch,
@@ -144,20 +151,9 @@ def fit(
                 run.loop(sampler, requests, on_progress)
         else:
             make_folder(folder)
+            run.catch_up()
             run.save()  # what may change between runs is recorded as it is now
         return run.averaged, run.record()
-
-
-def learning_rate(schedule: ScheduleRecipe, peak: float, step: int) -> float:
-    """The rate of step number `step` (from 0)."""
-    if step < schedule.warmup:
-        return peak * (step + 1) / schedule.warmup
-    if schedule.decay == "halving":
-        return peak * 0.5 ** (step // schedule.halve_every)
-    if schedule.decay == "cosine":
-        part = (step - schedule.warmup) / (schedule.steps - schedule.warmup)
-        return peak * 0.5 * (1 + math.cos(math.pi * part))
-    return peak
 
 
 def to_tensor(images: npt.NDArray[np.uint8], device: str) -> Tensor:
@@ -203,7 +199,7 @@ class _Run(Generic[Network]):
         self.teacher = None if teacher is None else _placed(teacher, machine.device).eval()
         self.averaged: Network = copy.deepcopy(self.network).eval()
         self.parameters = list(self.network.parameters())
-        self.optimizer = _make_optimizer(recipe.optimizer, self.parameters)
+        self.optimizer = make_optimizer(recipe.optimizer, self.parameters)
         self.step = 0
         self.stopping = False  # agreed on by all processes
         self.seconds = 0.0
@@ -216,21 +212,20 @@ class _Run(Generic[Network]):
             return
         content = read_content(path)
         mine = self.recipe.as_table()
+        # What is measured on the way, and what is done afterwards, may change between runs.
+        free = {key: mine[key] for key in ("validation", "quantization")}
         try:  # with what was written otherwise in earlier versions
-            theirs = parse_table(Recipe, content.get("recipe", {}), "").as_table()
-        except (RecipeError, AttributeError) as error:
-            raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
+            theirs = parse_table(Recipe, {**content["recipe"], **free}, "").as_table()
+        except (KeyError, TypeError, RecipeError) as error:
+            raise CheckpointError(
+                f"{path} is damaged or of another version: {reason(error)}"
+            ) from error
         if content.get("origin", "") != self.origin:
             raise CheckpointError(
                 f"{path} goes on from other weights or another calibration, which have changed"
                 f" since: delete {self.folder} to begin anew"
             )
-        # What is measured on the way, and what is done afterwards, may change between runs.
-        different = sorted(
-            key
-            for key in (mine | theirs).keys() - {"validation", "quantization"}
-            if mine.get(key) != theirs.get(key)
-        )
+        different = sorted(key for key in mine if mine[key] != theirs[key])
         if different:
             raise CheckpointError(
                 f"{path} belongs to another recipe ({', '.join(different)} differ):"
@@ -282,11 +277,7 @@ class _Run(Generic[Network]):
                 if validating or now - reported > 5 or self.stopping:
                     seconds, reported = now - reported, now
                     self.seconds += seconds
-                    try:
-                        progress = self._report(losses, seconds, validating)
-                    except DataError:  # a picture that cannot be measured costs no steps
-                        self.save()
-                        raise
+                    progress = self._report(losses, seconds, validating)
                     if on_progress is not None and self.processes.rank == 0:
                         on_progress(progress)
                     losses = []
@@ -398,13 +389,35 @@ class _Run(Generic[Network]):
             mine.copy_(latest)
 
     def _report(self, losses: list[float], seconds: float, validating: bool) -> Progress:
-        validation = self._validate() if validating and self.processes.rank == 0 else {}
         loss = sum(losses) / len(losses)
         rate = float(self.optimizer.param_groups[0]["lr"])
+        validation = {}
         if validating:
-            self.history.append({"step": self.step, "loss": round(loss, 4), **validation})
+            self.history.append({"step": self.step, "loss": round(loss, 4)})
+            validation = self._measure()
         steps = self.recipe.schedule.steps
         return Progress(self.step, steps, loss, rate, seconds / len(losses), validation)
+
+    def catch_up(self) -> None:
+        """Measure what is still to be measured at this step: a run without steps, for instance."""
+        if not self.recipe.schedule.steps and not self.history:
+            self.history.append({"step": self.step})
+        last = self.history[-1] if self.history else {}
+        names = {Path(name).name for name in self.recipe.validation.folders}
+        if last.get("step") == self.step and names - last.keys():
+            self._measure()
+
+    def _measure(self) -> dict[str, float]:
+        """The validation, and into the last entry of the history with it."""
+        if self.processes.rank:
+            return {}
+        try:
+            validation = self._validate()
+        except AnchorSRError:
+            self.save()  # a picture that cannot be measured costs no steps
+            raise
+        self.history[-1].update(validation)
+        return validation
 
     def _validate(self) -> dict[str, float]:
         factor = self.network.factor
@@ -421,23 +434,17 @@ class _Run(Generic[Network]):
         return result
 
 
+def _check_validation(recipe: Recipe, factor: int) -> None:
+    """What is wrong with the validation folders is told now, not hours later."""
+    names = ["step", "loss", *(Path(name).name for name in recipe.validation.folders)]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise RecipeError(f"validation.folders: two figures would be named {twice[0]}")
+    for folder in recipe.validation.folders:
+        next(load_test_pairs(Path(folder), factor))
+
+
 def _placed(network: Network, device: str) -> Network:
     # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
     placed: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
-
-
-def _make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> Any:
-    if recipe.name == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas)
-    with needs("pytorch_optimizer", "train"):
-        from pytorch_optimizer import SOAP  # slow to import, and only needed here
-
-    return SOAP(
-        parameters,
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        weight_decay=0.0,
-        precondition_frequency=recipe.precondition_every,
-        max_precondition_dim=1200,  # every side of every kernel here; the library's is 10,000
-    )

@@ -135,10 +135,11 @@ def _follow(
     except KeyboardInterrupt:
         if len(jobs) == 1:
             raise
-        made = sum(done.error is None for done in ended)
+        made = sum(done.error is None and not done.job.left_out for done in ended)
+        wanted = sum(not job.left_out for job in jobs)
         again = "without --force the same command makes those that are missing"
         again = again if force else "the same command goes on with the others"
-        raise StoppedError(f"{made} of {len(jobs)} pictures are done; {again}") from None
+        raise StoppedError(f"{made} of {wanted} pictures are done; {again}") from None
     return ended
 
 
@@ -154,7 +155,7 @@ def _entry(done: Done, *, dry_run: bool) -> dict[str, Any]:
     """One result as JSON has it."""
     entry: dict[str, Any] = {
         "input": str(done.job.source),
-        "output": str(done.job.target),
+        "output": None if done.job.left_out else str(done.job.target),
         "status": "planned" if dry_run else "done",
     }
     if done.error is not None:

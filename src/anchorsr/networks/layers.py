@@ -7,6 +7,7 @@ order, so that lowering needs no permutation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -182,6 +183,33 @@ class LowRankConv3x3(nn.Module):
         return kernel, mixing @ offsets + self.mixing.bias
 
     @torch.no_grad()
+    def take_mean(self, trained: Sequence[LowRankConv3x3]) -> None:
+        """The mean of both parts of several, of one the same, all of this rank and these widths.
+
+        The channels between the parts can be mixed at will, so those of the others are first
+        brought as near to those of the first one as their second parts allow.
+        """
+        kernels: list[Tensor] = []
+        offsets: list[Tensor] = []
+        mixings: list[Tensor] = []
+        biases: list[Tensor] = []
+        for one in trained:
+            kernel, offset = one.filters.plain()
+            mixing, bias = one.mixing.weight[:, :, 0, 0], one.mixing.bias
+            assert bias is not None
+            if mixings:
+                change = torch.linalg.lstsq(mixing, mixings[0]).solution
+                back = torch.linalg.pinv(change)
+                kernel = (back @ kernel.flatten(1)).view_as(kernel)
+                offset, mixing = back @ offset, mixing @ change
+            kernels.append(kernel)
+            offsets.append(offset)
+            mixings.append(mixing)
+            biases.append(bias)
+        self.filters.compute(_mean(kernels), _mean(offsets))
+        self.mixing.compute(_mean(mixings)[:, :, None, None], _mean(biases))
+
+    @torch.no_grad()
     def compute(self, kernel: Tensor, bias: Tensor) -> None:
         """Compute what comes nearest, in squares of weights, to what these compute in `Conv3x3`."""
         left, values, right = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
@@ -194,6 +222,10 @@ class LowRankConv3x3(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         mixed: Tensor = self.mixing(self.noise(self.filters(features)))
         return mixed
+
+
+def _mean(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors).mean(0)
 
 
 class ActivationNoise(nn.Module):

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,8 +125,8 @@ def upscale_video(
     with contextlib.closing(reading), Claims() as claims:
         if not claims.take(target):
             raise OutputError(f"{target} is being made by another run")
-        _make_way(part, overwrite=overwrite)
-        job = _Job(reading, target, part, upscaler, encoder, crf, threads, on_progress, on_note)
+        with _making_way(part, overwrite=overwrite):
+            job = _Job(reading, target, part, upscaler, encoder, crf, threads, on_progress, on_note)
         result = job.run()
         move_into_place(part, target, overwrite=overwrite)
         return result
@@ -252,15 +253,26 @@ def _is_same(source: Path, path: Path) -> bool:
     return False
 
 
-def _make_way(part: Path, *, overwrite: bool) -> None:
-    """Delete what an earlier run left, if that is allowed."""
+@contextlib.contextmanager
+def _making_way(part: Path, *, overwrite: bool) -> Iterator[None]:
+    """Delete what an earlier run left, if that is allowed, once the block has begun a new one."""
     if not os.path.lexists(part):
+        yield
         return
     if not overwrite:
         raise OutputError(
             f"{part} is there from an earlier run: move or delete it, or allow overwriting"
         )
+    if part.is_dir():
+        raise OutputError(f"{part} is a folder: move it away")
+    aside = part.with_name(f".anchorsr-{secrets.token_hex(4)}.tmp")
     try:
-        part.unlink()
+        part.rename(aside)
     except OSError as error:
-        raise OutputError(f"{part} is in the way and cannot be deleted: {reason(error)}") from error
+        raise OutputError(f"{part} is in the way and cannot be moved: {reason(error)}") from error
+    try:
+        yield
+    except BaseException:
+        aside.rename(part)
+        raise
+    aside.unlink()

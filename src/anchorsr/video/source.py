@@ -230,7 +230,8 @@ class Source:
             for packet in self.container.demux(self._kept):
                 if packet.is_corrupt and "mpegts" not in self.container.format.name:
                     continue  # cut off: the file ends here
-                counted += packet.stream.index == self.video.index and packet.size > 0
+                if packet.stream.index == self.video.index and packet.size:
+                    counted = self._count(packet, counted)
                 self._note_time(packet)
                 yield packet
         except (FFmpegError, OSError) as error:
@@ -239,18 +240,19 @@ class Source:
             end.stream = self.video
             yield end
             return
-        if self._begin is None and counted < self.frames and not self._may_be_whole():
+        if self._begin is None and counted < self.frames:
             self._cut_off("the end of the file is missing")
 
-    def _may_be_whole(self) -> bool:
-        """An AVI counts frames that repeat the one before and have no packet."""
-        return "avi" in self.container.format.name and self._reaches_its_end()
+    def _count(self, packet: Packet[Any], before: int) -> int:
+        """How many of the frames that the file counts have come.
 
-    def _reaches_its_end(self) -> bool:
-        if self.container.duration is None:
-            return False
-        end = ((self.container.start_time or 0) + self.container.duration) * _MICROSECOND
-        return self._reached >= end - _TOLERANCE
+        An AVI counts those that repeat the one before, too. They have no packet, and others'
+        times are their places; some may be at the end.
+        """
+        if "avi" not in self.container.format.name or packet.dts is None:
+            return before + 1
+        tolerance = int(_TOLERANCE * (self.video.average_rate or 0))
+        return max(before, packet.dts + 1 + tolerance)
 
     def _note_time(self, packet: Packet[Stream]) -> None:
         if packet.pts is not None:
@@ -293,8 +295,9 @@ class Source:
         """At the end of the file: is it as long as it says?"""
         says = self.container.format.name.startswith(_SAY_THEIR_LENGTH)
         if says and self.container.duration is not None and not self.problems:
-            wanted = self._end is None or self._end > self._reached
-            if wanted and not self._reaches_its_end():
+            start = self.container.start_time or 0
+            end = (start + self.container.duration) * _MICROSECOND
+            if self._reached < end - _TOLERANCE and (self._end or end) > self._reached:
                 self._cut_off("the end of the file is missing")
 
     def _sum_up(self) -> None:

@@ -323,8 +323,8 @@ class Target:
         if template.type == "audio":
             # MP4 wants to know where the channels are. PCM in AVI and Matroska does not say.
             context: Any = template.codec_context
-            name = context.layout.name
-            copy.codec_context.layout = _USUAL_LAYOUTS.get(name, name)
+            if context.layout.name in _USUAL_LAYOUTS:
+                copy.codec_context.layout = _USUAL_LAYOUTS[context.layout.name]
         added: Stream = copy
         return added
 
