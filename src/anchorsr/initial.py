@@ -89,7 +89,7 @@ def load_initial(source: Path) -> RecipeNetwork:
     return network.eval()
 
 
-def load_matching_weights(network: nn.Module, trained: Sequence[nn.Module]) -> None:
+def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwork]) -> None:
     """Take over each 3×3 convolution of the same name and shape, in its collapsed form.
 
     trained: one network or more; of several the mean is taken (model soups, arXiv 2203.05482),
@@ -104,14 +104,14 @@ def load_matching_weights(network: nn.Module, trained: Sequence[nn.Module]) -> N
     shapes = [{name: module.widths for name, module in one.items()} for one in sources]
     if any(shape != shapes[0] for shape in shapes):
         raise CheckpointError(_NO_MEAN)
-    found = False
     if not any(shapes):
         _load_tensors(network, trained)
         return
+    found = False
     for name, module in _convolutions(network):
         widths = shapes[0].get(name)
         if widths == module.widths:
-            _take_mean(module, [one[name] for one in sources])
+            module.take_mean([one[name] for one in sources])
             found = True
         elif widths is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
             module.pass_through()
@@ -199,19 +199,8 @@ def _convolutions(network: nn.Module) -> Iterator[tuple[str, Conv3x3 | LowRankCo
             yield _IMAGE if module is in_image_space else name, module
 
 
-def _take_mean(module: Conv3x3 | LowRankConv3x3, sources: list[Conv3x3 | LowRankConv3x3]) -> None:
-    if isinstance(module, LowRankConv3x3):
-        rank = module.filters.widths
-        same = [s for s in sources if isinstance(s, LowRankConv3x3) and s.filters.widths == rank]
-        if len(same) == len(sources):
-            module.take_mean(same)
-            return
-    kernels, biases = zip(*(source.plain() for source in sources), strict=True)
-    module.compute(torch.stack(kernels).mean(0), torch.stack(biases).mean(0))
-
-
 @torch.no_grad()
-def _load_tensors(network: nn.Module, trained: Sequence[nn.Module]) -> None:
+def _load_tensors(network: RecipeNetwork, trained: Sequence[RecipeNetwork]) -> None:
     """Those of the same name and shape; of several networks their mean."""
     own = network.state_dict()
     states = [one.state_dict() for one in trained]
@@ -221,7 +210,7 @@ def _load_tensors(network: nn.Module, trained: Sequence[nn.Module]) -> None:
     if any(shape != shapes[0] for shape in shapes):
         raise CheckpointError(_NO_MEAN)
     same = [name for name, tensor in own.items() if shapes[0].get(name) == tensor.shape]
-    if len(same) < len(own) and getattr(trained[0], "factor", 0) == getattr(network, "factor", 0):
+    if len(same) < len(own) and trained[0].factor == network.factor:
         raise CheckpointError(_STRANGER)
     for name in same:
         own[name].copy_(torch.stack([state[name].double() for state in states]).mean(0))

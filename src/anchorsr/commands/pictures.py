@@ -137,8 +137,9 @@ def _follow(
             raise
         made = sum(done.error is None and not done.job.left_out for done in ended)
         wanted = sum(not job.left_out for job in jobs)
-        again = "without --force the same command makes those that are missing"
-        again = again if force else "the same command goes on with the others"
+        again = "the same command goes on with the others"
+        if force:
+            again = "without --force the same command makes those that are missing"
         raise StoppedError(f"{made} of {wanted} pictures are done; {again}") from None
     return ended
 

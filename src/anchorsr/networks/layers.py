@@ -125,6 +125,10 @@ class Conv3x3(nn.Module):
         """The kernel that runs and the bias in `BIAS_UNIT`."""
         return self.kernel(), self.bias
 
+    def take_mean(self, trained: Sequence[Conv3x3 | LowRankConv3x3]) -> None:
+        """Compute with the mean kernel of several of these widths; this one's filters stay."""
+        self.compute(*_mean_of_plain(trained))
+
     def pass_through(self) -> None:
         """Compute the identity; for as many outputs as inputs."""
         self.compute(nn.init.dirac_(torch.empty_like(self.weight)), torch.zeros_like(self.bias))
@@ -183,17 +187,23 @@ class LowRankConv3x3(nn.Module):
         return kernel, mixing @ offsets + self.mixing.bias
 
     @torch.no_grad()
-    def take_mean(self, trained: Sequence[LowRankConv3x3]) -> None:
-        """The mean of both parts of several, of one the same, all of this rank and these widths.
+    def take_mean(self, trained: Sequence[Conv3x3 | LowRankConv3x3]) -> None:
+        """The mean of both parts of several, of one the same, where all have this one's rank.
 
         The channels between the parts can be mixed at will, so those of the others are first
-        brought as near to those of the first one as their second parts allow.
+        brought as near to those of the first one as their second parts allow. Of others it
+        computes what comes nearest to their mean kernel.
         """
+        parts = [one for one in trained if isinstance(one, LowRankConv3x3)]
+        ranks = {one.filters.widths for one in parts}
+        if len(parts) < len(trained) or ranks != {self.filters.widths}:
+            self.compute(*_mean_of_plain(trained))
+            return
         kernels: list[Tensor] = []
         offsets: list[Tensor] = []
         mixings: list[Tensor] = []
         biases: list[Tensor] = []
-        for one in trained:
+        for one in parts:
             kernel, offset = one.filters.plain()
             mixing, bias = one.mixing.weight[:, :, 0, 0], one.mixing.bias
             assert bias is not None
@@ -224,8 +234,13 @@ class LowRankConv3x3(nn.Module):
         return mixed
 
 
-def _mean(tensors: list[Tensor]) -> Tensor:
-    return torch.stack(tensors).mean(0)
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(tensors)).mean(0)
+
+
+def _mean_of_plain(trained: Sequence[Conv3x3 | LowRankConv3x3]) -> tuple[Tensor, Tensor]:
+    kernels, biases = zip(*(one.plain() for one in trained), strict=True)
+    return _mean(kernels), _mean(biases)
 
 
 class ActivationNoise(nn.Module):
