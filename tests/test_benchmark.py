@@ -21,11 +21,13 @@ from anchorsr.end_to_end import count_end_to_end_turns, measure_end_to_end
 from anchorsr.errors import BenchmarkError, GraphError, MissingDependencyError, ModelError
 from anchorsr.evaluate import evaluate, load_method
 from anchorsr.growth import count_growth_turns, measure_growth
+from anchorsr.images import Picture, write_picture
 from anchorsr.machine import describe_machine
 from anchorsr.models import list_models, model_path
 from anchorsr.opencv import load_dnn_superres
 from anchorsr.plots import Point, draw_scatter
 from anchorsr.samples import natural_picture
+from anchorsr.terminal import to_json
 from anchorsr.tflite import write_tflite
 from anchorsr.timing import Times, run_process, take_turns
 from anchorsr.yardsticks import BICUBIC, PUBLISHED
@@ -434,6 +436,8 @@ def test_json_alone_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--plot", "speed.png"], 1, "does not end with .svg"),
         (["--json", "there.json"], 1, "exists already"),
         (["--plot", "no/such/speed.svg"], 1, "not an existing folder"),
+        (["--plot", "a.svg", "--json", "a.svg"], 1, "a.svg is the plot"),
+        (["x.pb", "--plot", "a.svg"], 1, "nothing to plot"),
         (["nothing"], 1, "no model 'nothing'"),
         (["--engine", "other"], 2, "no engine 'other'"),
         (["--size", "large"], 2, "height x width"),
@@ -459,3 +463,22 @@ def test_a_mistake_is_told_before_anything_is_measured(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "there.json": "precious"
     }
+
+
+@pytest.mark.parametrize("options", [["--size", "48x64"], ["--size", "24x32", "--growth"]])
+def test_a_file_of_fixed_size_is_measured_at_that_size_only(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str]
+) -> None:
+    fixed = tmp_path / "fixed.tflite"
+    fixed.write_bytes(write_tflite(integer_graph(0), size=(24, 32)))
+    code, out, err = call(capsys, str(fixed), *options)
+    assert (code, out) == (1, "")
+    assert err.endswith("fixed.tflite takes only 24x32: give --size 24x32, without --growth\n")
+
+
+def test_equal_pictures_have_no_place_in_a_plot(tmp_path: Path) -> None:
+    images = tmp_path / "grey"
+    images.mkdir()
+    write_picture(images / "a.png", Picture(np.full((48, 48, 3), 128, np.uint8)))
+    assert find_quality([BICUBIC], factor=3, test_set="grey", images=images) == {}
+    assert json.loads(to_json({"psnr": [np.inf, 1.5]}, indent=1)) == {"psnr": [None, 1.5]}

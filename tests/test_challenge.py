@@ -341,6 +341,17 @@ def test_without_pictures_there_is_no_score_and_it_says_so(call: Call) -> None:
     assert json.loads(out)[0]["score_2021"] is None
 
 
+def test_a_model_is_not_overwritten_by_its_own_submission(call: Call, tmp_path: Path) -> None:
+    model = tmp_path / FREE
+    model.write_bytes(write_tflite(integer_graph(0)))
+    before = model.read_bytes()
+    code, out, err = call(model, "-o", ".", "--runtime", 5, "--force")
+    assert (code, out) == (1, "")
+    assert f"{FREE} is an input" in err
+    assert model.read_bytes() == before
+    assert os.listdir(tmp_path) == [FREE]
+
+
 def test_mistakes_are_told_before_anything_is_written(call: Call, tmp_path: Path) -> None:
     (tmp_path / "x2.tflite").write_bytes(write_tflite(integer_graph(0, factor=2)))
     for arguments, words in [

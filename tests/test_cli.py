@@ -24,11 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+from rich.table import Table
 
 import anchorsr
 from anchorsr import cli
 from anchorsr.commands import models, pictures
 from anchorsr.models import DEFAULT, model_path
+from anchorsr.terminal import print_table
 from anchorsr.tflite import write_tflite
 from anchorsr.upscale import upscale
 from graphs import float_graph, integer_graph, picture, reference_run
@@ -306,6 +308,13 @@ def test_a_table_shows_names_as_they_are(call: Call, tmp_path: Path) -> None:
     write_png(tmp_path / "[red]:dog:" / "a.png", height=60, width=60)
     result = call("evaluate", "[red]:dog:", "-m", "bicubic")
     assert "[red]:dog:" in result.out
+
+
+def test_a_table_shows_long_names_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("model", "file")
+    table.add_row("abpn", "/long" * 50)
+    print_table(table)
+    assert "/long" * 50 in re.sub(r"[│\s]", "", capsys.readouterr().out)
 
 
 # Bad pictures

@@ -164,6 +164,12 @@ def test_no_server_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         download(ARCHIVE, tmp_path, address="http://127.0.0.1:9/")
 
 
+@pytest.mark.parametrize("address", ["", "example.com", "http://[::1"])
+def test_what_is_no_address_is_told(tmp_path: Path, address: str) -> None:
+    with pytest.raises(DataError, match="is no address"):
+        download(ARCHIVE, tmp_path, address=address)
+
+
 def test_an_incomplete_folder_is_not_touched(server: Server, tmp_path: Path) -> None:
     (tmp_path / "SET").mkdir()
     (tmp_path / "SET" / "0000.png").write_bytes(b"")

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import warnings
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
@@ -335,6 +336,19 @@ def test_entities_without_end_are_not_followed() -> None:
     names = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 30))
     packet = f'<!DOCTYPE x [<!ENTITY a0 "aaaaaaaaaa">{names}]><x>&a29;</x>'
     assert xmp.upright_xmp(packet.encode()) is None
+
+
+def test_line_breaks_and_tabs_of_a_packet_stay_what_they_are() -> None:
+    packet = (
+        b'<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description xmlns:p="p:"'
+        b' p:Instructions="line 1&#xA;line&#9;2&#13;" ><p:Title>a&#xD;b\nc</p:Title>'
+        b"</r:Description></r:RDF>"
+    )
+    upright = xmp.upright_xmp(packet)
+    assert upright is not None
+    before, after = (ElementTree.fromstring(one)[0] for one in (packet, upright))
+    assert after.attrib == before.attrib == {"{p:}Instructions": "line 1\nline\t2\r"}
+    assert after[0].text == before[0].text == "a\rb\nc"
 
 
 @settings(max_examples=100, deadline=None)

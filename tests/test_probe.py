@@ -612,3 +612,7 @@ def test_predictions_that_failed_are_said_and_not_drawn() -> None:
     common: dict[str, Any] = {"network": "n", "precision": "int8", "engine": "e"}
     common |= dict.fromkeys(("threads", "height", "width", "rounds", "macs_per_pixel"), 1)
     assert draw_predictions([Prediction(**common, failure="no")], "") is None
+    measured = {"measured_ms": 1.0, "low_ms": 1.0, "high_ms": 1.0}
+    below = Prediction(**common, **measured, predicted_ms=-0.1)
+    assert draw_predictions([below], "") is None
+    assert draw_predictions([below, Prediction(**common, **measured, predicted_ms=1.5)], "")

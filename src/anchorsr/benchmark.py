@@ -8,6 +8,7 @@ one call of an engine, uint8 array to uint8 array.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from anchorsr.graph import Graph
 from anchorsr.models import list_models, model_path, read_card, read_model
 from anchorsr.samples import natural_picture
 from anchorsr.tflite import write_tflite
+from anchorsr.tflite_summary import fixed_size
 from anchorsr.timing import Times, take_turns
 from anchorsr.yardsticks import (
     BICUBIC,
@@ -130,7 +132,7 @@ def measure_speed(
 def find_quality(
     models: Sequence[str], *, factor: int, test_set: str, images: Path | None = None
 ) -> dict[str, float]:
-    """PSNR over RGB in dB of those models whose figure on a test set is known.
+    """PSNR over RGB in dB of those models whose figure on a test set is known, and not infinite.
 
     images: a test set to measure them on, whose name is `test_set`; without it the figures are
     those of the models' cards. That of the published network is the one of its authors' file.
@@ -146,7 +148,19 @@ def find_quality(
             for row in _figures(model_path(name, factor)):
                 if (row["method"], row["test_set"]) == ("int8", test_set):
                     found[name] = row["psnr_rgb"]
-    return found
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def check_fixed_sizes(
+    models: Sequence[str], *, factor: int, size: tuple[int, int], growth: bool
+) -> None:
+    """Raise ModelError for a file of fixed size that does not take all that is to be measured."""
+    for name in models:
+        data, _ = read_model(model_path(name, factor))
+        fixed = fixed_size(data)
+        if fixed is not None and (growth or fixed != size):
+            sides = "x".join(map(str, fixed))
+            raise ModelError(f"{name} takes only {sides}: give --size {sides}, without --growth")
 
 
 def _figures(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from anchorsr.datasets import load_test_pairs
 from anchorsr.engines import LiteRT, default_threads
 from anchorsr.errors import DataError, ExactnessError, GraphError
 from anchorsr.export import SIZES, check_exact, sample_picture
-from anchorsr.files import check_folder, check_free, make_folder, publish
+from anchorsr.files import check_folder, check_free, check_not_input, make_folder, publish
 from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.metrics import psnr
@@ -85,10 +85,14 @@ def build(graph: Graph, *, description: str = "") -> dict[str, bytes]:
     return files
 
 
-def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless the three files may be written in the folder, or it be made."""
+def check_output(folder: Path, *, overwrite: bool, inputs: Collection[Path] = ()) -> None:
+    """Raise OutputError unless the three files may be written in the folder, or it be made.
+
+    inputs: what none of them may take the place of.
+    """
     check_folder(folder)
     for name in (FIXED, FREE, FLOAT):
+        check_not_input(folder / name, inputs)
         if folder.is_dir():
             check_free(folder / name, overwrite=overwrite)
 

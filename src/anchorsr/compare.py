@@ -10,7 +10,6 @@ import base64
 import dataclasses
 import html
 import io
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.errors import OutputError, PictureError
-from anchorsr.files import reason
+from anchorsr.files import check_not_input, reason
 from anchorsr.images import SUFFIXES, Picture, check_size, encode_picture, read_picture
 from anchorsr.metrics import luma, psnr
 from anchorsr.picture import eight_bits
@@ -154,9 +153,7 @@ def page_path(path: Path, output: Path | None, *, inputs: Sequence[Path]) -> Pat
     target = output or path.with_name(f"{path.stem}_compare.html")
     if target.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{target} is no name of a web page: give one that ends in .html")
-    real = os.path.realpath(target)
-    if any(real == os.path.realpath(source) for source in inputs):
-        raise OutputError(f"{target} is an input: write to another name")
+    check_not_input(target, inputs)
     return target
 
 

@@ -136,7 +136,10 @@ def _fetch_rest(
 ) -> None:
     """Append what the file still lacks, as far as the connection holds."""
     done = _size(part)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    except ValueError as error:
+        raise DataError(f"{url} is no address: {reason(error)}") from error
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         if not resumed:

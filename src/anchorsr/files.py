@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +23,21 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             raise _exists(path)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+
+
+def check_not_input(output: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputError for an output that is one of the inputs, through links too."""
+    if any(is_same_file(path, output) for path in inputs):
+        raise OutputError(f"{output} is an input: write to another name")
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, through links too; they need not be there."""
+    if os.path.realpath(one) == os.path.realpath(other):  # resolve() fails on a loop of links
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samefile(one, other)
+    return False
 
 
 def check_folder(folder: Path) -> None:

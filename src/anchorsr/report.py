@@ -20,7 +20,7 @@ from anchorsr.challenge import FIXED, build, measure_time, score
 from anchorsr.choosing import installed_engines
 from anchorsr.engines import default_threads
 from anchorsr.errors import AnchorSRError, DataError, OutputError, needs
-from anchorsr.files import check_free, publish, reason
+from anchorsr.files import check_free, check_not_input, publish, reason
 from anchorsr.machine import describe_machine
 from anchorsr.models import list_models, model_path, read_model
 from anchorsr.probe import PRECISIONS, Cost, compare_with_paper, measure_operators
@@ -85,6 +85,7 @@ def write_report(
     plots = {name: output.with_name(f"{output.stem}-{name}.svg") for name in _PLOTS}
     for path in (output, *plots.values()):
         check_free(path, overwrite=overwrite)
+        check_not_input(path, () if study is None else (study,))
     studied = None if study is None else read_study(study)
     found = Findings()
     run_pieces(list_pieces(found), found, seconds=60 * minutes, on_piece=on_piece)

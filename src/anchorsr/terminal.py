@@ -85,21 +85,29 @@ def remark(text: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table on standard output; its cells are shown as they are."""
+    """Print a table on standard output; its cells are shown as they are, and whole."""
+    for column in table.columns:
+        column.overflow = "fold"
     width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
+def to_json(figures: Any, *, indent: int | None = None) -> str:
+    """As JSON, which has no infinity, which the PSNR of equal pictures is: null there."""
+    return json.dumps(_finite(figures), indent=indent, allow_nan=False)
+
+
+def _finite(figures: Any) -> Any:
+    if isinstance(figures, dict):
+        return {key: _finite(value) for key, value in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [_finite(value) for value in figures]
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
+
+
 def print_json(rows: list[dict[str, Any]]) -> None:
-    """Print rows as JSON. It has no infinity, which the PSNR of equal pictures is: null there."""
-    plain = [
-        {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
-    print(json.dumps(plain))
+    """Print rows as JSON."""
+    print(to_json(rows))
 
 
 @contextmanager

@@ -28,6 +28,9 @@ _ATTACHMENTS: set[tuple[str, str | None]] = {
     ("http://ns.google.com/photos/1.0/camera/", "MicroVideo"),
     ("http://ns.google.com/photos/1.0/camera/", "MicroVideoOffset"),
 }
+# A parser makes spaces or line breaks of these unless they are written as references, as `toxml`
+# does not write them before Python 3.13. Characters that stand for nothing take their place.
+_STAND_INS = {"\t": "\ufdd0", "\n": "\ufdd1", "\r": "\ufdd2"}
 # A packet this large holds pictures; nothing else needs a hundredth of it.
 _LONGEST = 16_000_000
 
@@ -63,11 +66,24 @@ def _changed(
                     _remove(description, node)
                 elif key in values:
                     _set(node, values[key])
+        _put_stand_ins(document)
         text = "".join(node.toxml() for node in document.childNodes)
+        for character, stand_in in _STAND_INS.items():
+            text = text.replace(stand_in, f"&#{ord(character)};")
         return text.encode()
     # ValueError: an encoding that is not known; RecursionError: elements nested without end.
     except (ExpatError, ValueError, LookupError, RecursionError):
         return None
+
+
+def _put_stand_ins(node: Any) -> None:
+    for attribute in (node.attributes or {}).values():
+        attribute.value = attribute.value.translate(str.maketrans(_STAND_INS))
+    for child in node.childNodes:
+        if child.nodeType == child.TEXT_NODE:
+            child.data = child.data.replace("\r", _STAND_INS["\r"])
+        elif child.nodeType == child.ELEMENT_NODE:
+            _put_stand_ins(child)
 
 
 def _remove(description: Any, node: Any) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from anchorsr.benchmark import (
     Speed,
+    check_fixed_sizes,
     count_turns,
     default_models,
     find_quality,
@@ -91,11 +92,14 @@ def benchmark_command(
     height_and_width = parse_size(size)
     check_outputs(json_file, plot, force)
 
+    networks = [name for name in names if is_network(name)]
+    check_fixed_sizes(networks, factor=factor, size=height_and_width, growth=growth)
     test_set = _TEST_SET if images is None else images.resolve().name
     quality: dict[str, float] = {}
     if plot is not None:
         quality = find_quality(names, factor=factor, test_set=test_set, images=images)
-    networks = [name for name in names if is_network(name)]
+        if not quality:
+            raise OutputError(f"{plot}: nothing to plot; give a test set with --images")
     turns = count_turns(names, chosen, counts, rounds)
     turns += count_end_to_end_turns(networks, rounds)
     turns += count_growth_turns(networks) if growth else 0
@@ -203,8 +207,6 @@ def _write_plot(
             best[row.model, row.engine] = max(
                 row, best.get((row.model, row.engine), row), key=lambda one: one.threads
             )
-    if not best:
-        raise OutputError(f"{path}: nothing to plot; give a test set with --images")
     points = [
         Point(row.median_ms, row.low_ms, row.high_ms, quality[row.model], row.model, row.engine)
         for row in best.values()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from anchorsr.accelerators import ACCELERATORS
 from anchorsr.challenge import (
@@ -56,8 +56,9 @@ def challenge_command(
 
         anchorsr challenge abpn -o submission/ --images DIV2K_valid_HR --runtime 36.9
     """
-    check_output(output, overwrite=force)
-    data, graph = read_model(model_path(model))
+    path = model_path(model)
+    check_output(output, overwrite=force, inputs=[path])
+    data, graph = read_model(path)
     digest = hashlib.sha256(data).hexdigest()
     files = build(graph, description=json.dumps({"model": graph.name, "from_sha256": digest}))
     checks = check_rules(files)
@@ -103,9 +104,7 @@ def _print_report(report: dict[str, Any], sizes: dict[str, int]) -> None:
     for check in report["checks"]:
         rules.add_row(check["rule"], check["found"], "yes" if check["kept"] else "NO")
     print_table(rules)
-    accelerators = Table(
-        "accelerator", "not on its list", "remark", Column("source", overflow="fold")
-    )
+    accelerators = Table("accelerator", "not on its list", "remark", "source")
     for accelerator in ACCELERATORS:
         refused = ", ".join(report["refused_by"][accelerator.name]) or "nothing"
         accelerators.add_row(accelerator.name, refused, accelerator.remark, accelerator.source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +22,9 @@ from anchorsr.commands.options import (
     print_scores,
 )
 from anchorsr.engines import ENGINES
-from anchorsr.errors import OutputError
 from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
+from anchorsr.files import check_not_input
 from anchorsr.models import DEFAULT, list_models, model_path, read_card, read_model
 from anchorsr.terminal import bar, print_json, print_table
 
@@ -142,8 +141,7 @@ def export_command(
     """
     height_and_width = None if size is None else parse_size(size)
     path = model_path(model, factor)
-    if os.path.realpath(output) == os.path.realpath(path):  # Path.resolve fails on a loop of links
-        raise OutputError(f"{output} is the model itself: write to another name")
+    check_not_input(output, [path])
     data, graph = read_model(path)
     digest = hashlib.sha256(data).hexdigest()
     description = json.dumps({"model": graph.name, "from_sha256": digest})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from anchorsr.engines import ENGINES, default_threads
 from anchorsr.errors import OutputError
 from anchorsr.evaluate import Score
 from anchorsr.files import check_free, publish
-from anchorsr.terminal import print_table
+from anchorsr.terminal import print_table, to_json
 
 Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
 OptionalFactor = Annotated[
@@ -98,11 +97,13 @@ def check_outputs(json_file: str | None, plot: Path | None, force: bool) -> None
         check_free(Path(str(json_file)), overwrite=force)
     if plot is not None:
         check_free(plot, overwrite=force)
+        if json_file is not None and Path(json_file) == plot:
+            raise OutputError(f"{plot} is the plot: give another name for --json")
 
 
 def write_json(report: Any, json_file: str | None, force: bool) -> None:
     """Print figures, or write them to a file, or neither, as --json says."""
-    text = json.dumps(report, indent=1, allow_nan=False)
+    text = to_json(report, indent=1)
     if json_file == STANDARD_OUTPUT:
         print(text)
     elif json_file is not None:

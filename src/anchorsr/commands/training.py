@@ -18,7 +18,7 @@ def train_command(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe; recipes/ has examples.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The run's folder; runs/<recipe> by default."),
+        typer.Option("--output", "-o", help="The run's folder; runs/RECIPE by default."),
     ] = None,
     device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
     mixed_precision: Annotated[

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from anchorsr.claims import Claims
 from anchorsr.errors import OutputError, VideoError, needs
-from anchorsr.files import check_free, move_into_place, reason
+from anchorsr.files import check_free, check_not_input, is_same_file, move_into_place, reason
 from anchorsr.models import DEFAULT
 from anchorsr.reuse import ReusingUpscaler
 from anchorsr.upscale import Upscaler
@@ -238,19 +238,10 @@ def _check_numbers(start: float | None, duration: float | None) -> None:
 
 
 def _check_names(source: Path, target: Path, part: Path, *, overwrite: bool) -> None:
-    if _is_same(source, target):
-        raise OutputError(f"{target} is the input: write to another name")
-    if _is_same(source, part):
+    check_not_input(target, [source])
+    if is_same_file(source, part):
         raise OutputError(f"{target} grows as {part}, which is the input: write to another name")
     check_free(target, overwrite=overwrite)
-
-
-def _is_same(source: Path, path: Path) -> bool:
-    if os.path.realpath(source) == os.path.realpath(path):
-        return True
-    with contextlib.suppress(OSError, ValueError):
-        return os.path.samefile(source, path)
-    return False
 
 
 @contextlib.contextmanager
