@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,25 +23,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from anchorsr.cache import cache_folder
 from anchorsr.engines import LiteRT
 from anchorsr.errors import AnchorSRError, BenchmarkError
-from anchorsr.files import reason
-from anchorsr.graph import Graph
 from anchorsr.images import read_rgb
 from anchorsr.integer import run_graph
-from anchorsr.models import list_models, model_path, read_model
-from anchorsr.tflite import write_tflite
+from anchorsr.models import list_models
 from anchorsr.tflite_summary import fixed_size
-from anchorsr.yardsticks import PUBLISHED, published_graph
+from anchorsr.yardsticks import PUBLISHED
+from exactness import PHOTOGRAPH, Picture, crop, difference, load_models, run_command
 
-Picture = npt.NDArray[np.uint8]
 Job = tuple[bytes, Picture]  # a `.tflite` file, and the (1, H, W, 3) that it is given
 
 SIZES = ((96, 128), (37, 53))
-PHOTOGRAPH = Path(__file__).parents[1] / "docs" / "dog.jpg"
 
 # Instructions that sum 8-bit products, as (mask, value) of their encodings.
 INSTRUCTIONS = {
@@ -129,7 +123,7 @@ def find_qemu(path: str | None = None) -> tuple[str, tuple[int, int]]:
     qemu = path or shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     if qemu is None:
         raise BenchmarkError("qemu-aarch64-static is not here: apt-get install qemu-user-static")
-    said = _run([qemu, "--version"], f"{qemu} does not run")
+    said = run_command([qemu, "--version"], f"{qemu} does not run")
     found = re.search(r"version (\d+)\.(\d+)", said)
     if found is None:
         raise BenchmarkError(f"{qemu} is not QEMU: {said.strip()[:80]!r}")
@@ -171,11 +165,13 @@ def _unpack_debian(folder: Path, system: Path) -> None:
     settings.write_text(APT.format(folder=folder))
     apt = ["apt-get", "-c", str(settings), "-qq"]
     failure = "apt-get gets no ARM64 packages (no network, or sources without arm64?)"
-    _run([*apt, "update"], failure)
+    run_command([*apt, "update"], failure)
     get = ["install", "-y", "--download-only", "--no-install-recommends"]
-    _run([*apt, *get, "python3", "libstdc++6"], failure)
+    run_command([*apt, *get, "python3", "libstdc++6"], failure)
     for package in sorted(folder.glob("cache/archives/*.deb")):
-        _run(["dpkg-deb", "-x", str(package), str(system)], f"{package.name} is not unpacked")
+        run_command(
+            ["dpkg-deb", "-x", str(package), str(system)], f"{package.name} is not unpacked"
+        )
     if not (system / "lib").exists():  # which base-files makes, from Debian 13 on
         (system / "lib").symlink_to("usr/lib")
 
@@ -190,7 +186,7 @@ def _install_litert(system: Path) -> None:
     for platform in ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 36))):
         command += ["--platform", f"{platform}_aarch64"]
     command.append(f"ai-edge-litert=={version('ai-edge-litert')}")
-    _run(command, "pip does not download LiteRT for ARM64")
+    run_command(command, "pip does not download LiteRT for ARM64")
 
 
 def emulate(
@@ -212,7 +208,7 @@ def emulate(
         command = [qemu, "-cpu", core.cpu, "-d", "in_asm", "-D", str(log), "-L", str(root)]
         command += [str(system / "usr" / "bin" / "python3"), "-I", "-S", "-c", INSIDE]
         command += [str(system / "site"), temporary, str(len(jobs))]
-        _run(command, f"LiteRT does not run on an emulated {core.name}", environment={})
+        run_command(command, f"LiteRT does not run on an emulated {core.name}", environment={})
         results = [np.load(folder / f"{number}.result.npy") for number in range(len(jobs))]
         return results, _instructions(log)
 
@@ -234,57 +230,6 @@ def wrong_instructions(core: Core, seen: set[str]) -> list[str]:
     if core.instruction is None:
         return [f"{core.name} has no {name}, and ran it" for name in sorted(seen)]
     return [] if core.instruction in seen else [f"{core.name} ran no {core.instruction}"]
-
-
-def difference(made: Picture, expected: Picture) -> str | None:
-    """How two results differ, or None where each byte is the same."""
-    if (made.shape, made.dtype) != (expected.shape, expected.dtype):
-        return f"{made.dtype} {made.shape}, not {expected.dtype} {expected.shape}"
-    levels = np.abs(made.astype(int) - expected)
-    if not levels.any():
-        return None
-    return f"{np.count_nonzero(levels)} of {levels.size} differ, up to {levels.max()}"
-
-
-def load_models(names: Sequence[str]) -> list[tuple[str, bytes, Graph]]:
-    """Name, file and graph of each: shipped ones, paths, and the published network's form."""
-    models = []
-    for name in names:
-        if name == PUBLISHED:
-            graph = published_graph()
-            models.append((name, write_tflite(graph), graph))
-        else:
-            path = model_path(name)
-            models.append((path.stem, *read_model(path)))
-    for name, _, graph in models:
-        if not graph.is_integer:
-            raise BenchmarkError(f"{name} is a float model, whose bytes are nowhere the same")
-    return models
-
-
-def crop(photograph: Picture, height: int, width: int) -> Picture:
-    """(1, height, width, 3) from the middle, mirrored where the photograph is smaller."""
-    rows, columns = photograph.shape[:2]
-    missing = (0, max(0, height - rows)), (0, max(0, width - columns)), (0, 0)
-    padded = np.pad(photograph, missing, "symmetric")
-    top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
-    return padded[None, top : top + height, left : left + width]
-
-
-def _run(command: list[str], failure: str, environment: dict[str, str] | None = None) -> str:
-    """What the command prints. Raises BenchmarkError: the failure, and the command's last words."""
-    try:
-        ended = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", env=environment
-        )
-    except OSError as error:
-        raise BenchmarkError(f"{failure}: {command[0]}: {reason(error)}") from error
-    if ended.returncode:
-        lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines()]
-        said = [line for line in lines if line.startswith(("E:", "ERROR:", "qemu:"))] or lines
-        last = next((line for line in reversed(said) if line), f"exit code {ended.returncode}")
-        raise BenchmarkError(f"{failure}: {last}")
-    return ended.stdout
 
 
 def check(options: argparse.Namespace) -> list[str]:

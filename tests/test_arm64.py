@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+import arm64
 from anchorsr.export import sample_picture
 from anchorsr.integer import run_graph
 from anchorsr.models import list_models
@@ -19,19 +17,6 @@ from anchorsr.tflite import write_tflite
 from anchorsr.yardsticks import PUBLISHED
 from graphs import float_graph, integer_graph
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "arm64.py"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("arm64", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["arm64"] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
-arm64 = load_script()
 FOLDER = arm64.default_folder()  # the user's, before the tests get a cache of their own
 PICTURES = [sample_picture(24, 32, seed=0)[None], sample_picture(13, 7, seed=1)[None]]
 

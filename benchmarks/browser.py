@@ -1,0 +1,264 @@
+"""Whether a browser gives the bytes of the integer arithmetic.
+
+    python benchmarks/browser.py [--model abpn_x3] [--browser chromium] [--folder FOLDER]
+
+Each model is exported as `.onnx`, run by `browser/upscale.mjs` in a browser without a window, and
+each byte is compared with `anchorsr.integer.run_graph`; one picture takes several tiles. The first
+run downloads ONNX Runtime Web into --folder, 140 MB, through npm. Exits with 1 on any difference.
+Needs npm and a browser of Chromium's kind, such as Debian's chromium-headless-shell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anchorsr.cache import cache_folder
+from anchorsr.errors import AnchorSRError, BenchmarkError
+from anchorsr.images import read_rgb
+from anchorsr.integer import run_graph
+from anchorsr.models import list_models
+from anchorsr.onnx import write_onnx
+from exactness import PHOTOGRAPH, Picture, crop, difference, load_models, run_command
+
+PAGES = Path(__file__).parents[1] / "browser"
+RUNTIME = "onnxruntime-web"
+BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
+SIZES = ((96, 128), (213, 397))
+TIMEOUT_SECONDS = 120
+
+# What the browser is given: it fetches N.onnx and N.rgba for each job and posts what it makes.
+CHECK = """<!doctype html>
+<script type="importmap">
+  {"imports": {"onnxruntime-web": "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"}}
+</script>
+<script type="module">
+  const post = (path, body) => fetch(path, {method: "POST", body});
+  try {
+    const {load, upscale} = await import("./upscale.mjs");
+    for (const [number, [width, height]] of JOBS.entries()) {
+      const [model, pixels] = await Promise.all(
+        ["onnx", "rgba"].map(async (kind) => (await fetch(`${number}.${kind}`)).arrayBuffer()));
+      const session = await load(new Uint8Array(model));
+      const picture = {data: new Uint8ClampedArray(pixels), width, height};
+      const start = performance.now();
+      const larger = await upscale(session, picture);
+      const ms = performance.now() - start;
+      await post(`made?number=${number}&height=${larger.height}&ms=${ms}`, larger.data);
+      await session.release();
+    }
+  } catch (error) {
+    await post("failed", String(error));
+  }
+</script>
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An `.onnx` file and the picture (1, H, W, 3) that it is given."""
+
+    model: bytes
+    picture: Picture
+
+
+def default_folder() -> Path:
+    return cache_folder() / "browser"
+
+
+def find_browser(path: str | None = None) -> str:
+    """Raises BenchmarkError where there is none."""
+    for name in BROWSERS if path is None else (path,):
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise BenchmarkError(
+        f"{path} is no browser"
+        if path
+        else "there is no browser here: apt-get install chromium-headless-shell, or give --browser"
+    )
+
+
+def runtime_in(folder: Path) -> Path:
+    """Where the packages are, or will be, that `browser/package.json` asks for."""
+    version = json.loads((PAGES / "package.json").read_text())["dependencies"][RUNTIME]
+    return folder / f"{RUNTIME}-{version}"
+
+
+def prepare(folder: Path) -> Path:
+    """The packages, downloaded if they are missing; they appear whole or not at all."""
+    runtime = runtime_in(folder)
+    if runtime.is_dir():
+        return runtime
+    print(f"downloading {runtime.name} into {folder}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
+        made = Path(unfinished, "runtime")
+        made.mkdir()
+        shutil.copy(PAGES / "package.json", made)
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(made)]
+        run_command(command, f"npm does not download {RUNTIME}")
+        try:
+            made.rename(runtime)
+        except OSError:
+            if not runtime.is_dir():  # nobody else was faster
+                raise
+    return runtime
+
+
+class _Server(http.server.SimpleHTTPRequestHandler):
+    """The pages, the packages and the jobs; what is posted goes into a queue."""
+
+    def __init__(
+        self,
+        *given: Any,
+        files: dict[str, bytes],
+        runtime: Path,
+        posted: queue.Queue[tuple[str, bytes]],
+    ) -> None:
+        self._files, self._runtime, self._posted = files, runtime, posted
+        super().__init__(*given, directory=str(PAGES))
+
+    def do_GET(self) -> None:
+        data = self._files.get(self.path)
+        if data is None:
+            super().do_GET()
+            return
+        self.send_response(http.HTTPStatus.OK)
+        kind = "text/html" if self.path.endswith(".html") else "application/octet-stream"
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self) -> None:
+        self._posted.put((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(http.HTTPStatus.NO_CONTENT)
+        self.end_headers()
+
+    def translate_path(self, path: str) -> str:
+        if path.startswith("/node_modules/"):
+            return str(self._runtime) + path.partition("?")[0]
+        return super().translate_path(path)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def run_in_browser(browser: str, runtime: Path, jobs: Sequence[Job]) -> list[tuple[Picture, float]]:
+    """What the browser makes of each job, (1, H, W, 3), and the milliseconds that it took.
+
+    Raises BenchmarkError for what the page says went wrong, and when nothing comes.
+    """
+    sizes = [job.picture.shape[2:0:-1] for job in jobs]
+    files = {"/check.html": CHECK.replace("JOBS", json.dumps(sizes)).encode()}
+    for number, job in enumerate(jobs):
+        opaque = np.full((*job.picture.shape[1:3], 1), 255, np.uint8)
+        files[f"/{number}.onnx"] = job.model
+        files[f"/{number}.rgba"] = np.concatenate((job.picture[0], opaque), axis=2).tobytes()
+    posted: queue.Queue[tuple[str, bytes]] = queue.Queue()
+    handler = partial(_Server, files=files, runtime=runtime, posted=posted)
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [browser, "--headless", "--disable-gpu", f"--user-data-dir={profile}"]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            command.append("--no-sandbox")  # which Chromium has for all but root
+        command.append(f"http://127.0.0.1:{server.server_port}/check.html")
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            return [_result(posted, process) for _ in jobs]
+        finally:
+            process.kill()
+            process.wait()
+            server.shutdown()
+
+
+def _result(
+    posted: queue.Queue[tuple[str, bytes]], process: subprocess.Popen[bytes]
+) -> tuple[Picture, float]:
+    for _ in range(TIMEOUT_SECONDS):
+        try:
+            path, data = posted.get(timeout=1)
+            break
+        except queue.Empty:
+            if process.poll():
+                raise BenchmarkError(f"the browser ended with code {process.returncode}") from None
+    else:
+        raise BenchmarkError(f"the browser made nothing in {TIMEOUT_SECONDS} seconds")
+    if path == "/failed":
+        raise BenchmarkError(f"in the browser: {data.decode()}")
+    asked = dict(part.split("=") for part in path.partition("?")[2].split("&"))
+    rgba = np.frombuffer(data, np.uint8).reshape(1, int(asked["height"]), -1, 4)
+    return rgba[..., :3], float(asked["ms"])
+
+
+def check(options: argparse.Namespace) -> list[str]:
+    """Print the table, and return what is not as it should be."""
+    models = load_models(options.model)
+    photograph = read_rgb(PHOTOGRAPH)
+    browser = find_browser(options.browser)
+    runtime = prepare(options.folder)
+    titles, jobs, expected = [], [], []
+    for name, _, graph in models:
+        model = write_onnx(graph)
+        for height, width in SIZES:
+            picture = crop(photograph, height, width)
+            titles.append(f"{name} {height}x{width}")
+            jobs.append(Job(model, picture))
+            expected.append(run_graph(graph, picture))
+    version = run_command([browser, "--version"], f"{browser} does not run").strip()
+    print(f"{runtime.name}, {version}", flush=True)
+    faults = []
+    results = run_in_browser(browser, runtime, jobs)
+    for title, (made, ms), wanted in zip(titles, results, expected, strict=True):
+        found = difference(made, wanted)
+        print(f"{title:22} {'differs' if found else 'the same':>8} {ms:8.0f} ms")
+        faults += [f"{title}: {found}"] if found else []
+    return faults
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="a shipped model or a .tflite file; may be given again. All that are shipped",
+    )
+    parser.add_argument("--folder", type=Path, help="where the packages are kept")
+    parser.add_argument("--browser", help="another one than is found")
+    options = parser.parse_args(arguments)
+    options.model = options.model or [model.path.stem for model in list_models()]
+    options.folder = options.folder or default_folder()
+    try:
+        faults = check(options)
+    except (AnchorSRError, OSError, RuntimeError) as error:
+        faults = [f"browser.py: {error}"]
+    except KeyboardInterrupt:
+        faults = ["browser.py: stopped"]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

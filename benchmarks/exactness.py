@@ -1,0 +1,72 @@
+"""What benchmarks give to other machines, and how what comes back is compared."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.errors import BenchmarkError
+from anchorsr.files import reason
+from anchorsr.graph import Graph
+from anchorsr.models import model_path, read_model
+from anchorsr.tflite import write_tflite
+from anchorsr.yardsticks import PUBLISHED, published_graph
+
+Picture = npt.NDArray[np.uint8]
+
+PHOTOGRAPH = Path(__file__).parents[1] / "docs" / "dog.jpg"
+
+
+def load_models(names: Sequence[str]) -> list[tuple[str, bytes, Graph]]:
+    """Name, file and graph of each: shipped ones, paths, and the published network's form."""
+    models = []
+    for name in names:
+        if name == PUBLISHED:
+            graph = published_graph()
+            models.append((name, write_tflite(graph), graph))
+        else:
+            path = model_path(name)
+            models.append((path.stem, *read_model(path)))
+    for name, _, graph in models:
+        if not graph.is_integer:
+            raise BenchmarkError(f"{name} is a float model, whose bytes are nowhere the same")
+    return models
+
+
+def crop(photograph: Picture, height: int, width: int) -> Picture:
+    """(1, height, width, 3) from the middle, mirrored where the photograph is smaller."""
+    rows, columns = photograph.shape[:2]
+    missing = (0, max(0, height - rows)), (0, max(0, width - columns)), (0, 0)
+    padded = np.pad(photograph, missing, "symmetric")
+    top, left = (padded.shape[0] - height) // 2, (padded.shape[1] - width) // 2
+    return padded[None, top : top + height, left : left + width]
+
+
+def difference(made: Picture, expected: Picture) -> str | None:
+    """How two results differ, or None where each byte is the same."""
+    if (made.shape, made.dtype) != (expected.shape, expected.dtype):
+        return f"{made.dtype} {made.shape}, not {expected.dtype} {expected.shape}"
+    levels = np.abs(made.astype(int) - expected)
+    if not levels.any():
+        return None
+    return f"{np.count_nonzero(levels)} of {levels.size} differ, up to {levels.max()}"
+
+
+def run_command(command: list[str], failure: str, environment: dict[str, str] | None = None) -> str:
+    """What the command prints. Raises BenchmarkError: the failure, and the command's last words."""
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=environment
+        )
+    except OSError as error:
+        raise BenchmarkError(f"{failure}: {command[0]}: {reason(error)}") from error
+    if ended.returncode:
+        lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines()]
+        said = [line for line in lines if line.startswith(("E:", "ERROR:", "qemu:"))] or lines
+        last = next((line for line in reversed(said) if line), f"exit code {ended.returncode}")
+        raise BenchmarkError(f"{failure}: {last}")
+    return ended.stdout
