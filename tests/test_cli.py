@@ -413,7 +413,6 @@ def furnished(tmp_path: Path) -> Path:
     (tmp_path / "text.tflite").write_text("words")
     (tmp_path / "float.tflite").write_bytes(write_tflite(float_graph(0)))
     (tmp_path / "twice.tflite").write_bytes(write_tflite(integer_graph(0, factor=2)))
-    (tmp_path / "fixed.tflite").write_bytes(write_tflite(integer_graph(0), size=(4, 4)))
     (tmp_path / "text.onnx").write_text("words")
     (tmp_path / "unknown.toml").write_text("[network]\nname = 'abpn'\n[data]\nfoldres = ['x']\n")
     (tmp_path / "broken.toml").write_text("[network\n")
@@ -455,7 +454,6 @@ FAILURES = {
     "upscale a.png -m cut.tflite": "cut.tflite",
     "upscale a.png -m float.tflite": "takes uint8 with 3 channels",
     "upscale a.png -m twice.tflite -f 3": "enlarges 2 times, not 3",
-    "upscale a.png -m fixed.tflite": "takes only",
     "upscale a.png -m esrgan -o new-folder": "no model 'esrgan'",
     # Test sets
     "evaluate empty": "empty holds no picture",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from anchorsr import engines, kernels
 from anchorsr.engines import ENGINES, load_engine
@@ -94,6 +95,37 @@ def test_a_file_of_fixed_size_takes_only_that(name: str) -> None:
     with pytest.raises(ModelError):
         engine(picture(1, 14, 9))
     assert_close(name, engine(images), reference_run(graph, images))
+
+
+def test_a_model_of_something_else_than_pictures_is_a_model_error() -> None:
+    def model(kind: str, before: list[int], after: list[int], **options: int) -> bytes:
+        node = helper.make_node(kind, ["x"], ["y"], **options)
+        ends = [
+            [helper.make_tensor_value_info(name, TensorProto.UINT8, shape)]
+            for name, shape in (("x", before), ("y", after))
+        ]
+        graph = helper.make_graph([node], "g", *ends)
+        opsets = [helper.make_opsetid("", 17)]
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+        return bytes(made.SerializeToString())
+
+    flat = load_engine(model("Flatten", [1, 3, 4, 5], [1, 60], axis=1))
+    with pytest.raises(ModelError, match="makes"):
+        flat(picture(0, 4, 5))
+    for shape in ([], [9]):
+        with pytest.raises(ModelError, match="takes pictures"):
+            load_engine(model("Identity", shape, shape))
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_what_is_prepared_has_its_picture_however_often_it_was_called(calls: int) -> None:
+    graph = integer_graph(2)
+    engine = load_engine(write_tflite(graph), name="openvino", threads=1)
+    images = picture(5, 9, 14)
+    for _ in range(calls):
+        engine(picture(6, 9, 14))
+    made = engine.prepare(images)()
+    assert_close("openvino", np.asarray(made), reference_run(graph, images))
 
 
 @every_engine

@@ -163,6 +163,16 @@ def test_a_network_that_needs_a_size_is_released_with_one(
     assert abs(floating - integer) < 0.5
 
 
+def test_a_network_that_sees_the_whole_picture_is_released_and_measured(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = run_of({"name": "imdn", "blocks": 1}, finished_run, tmp_path / "run")
+    scores = release(run, tmp_path / "model.tflite", train=False)
+    floating, integer = (score.psnr_rgb for score in scores)
+    assert abs(floating - integer) < 1
+    assert json.loads((tmp_path / "model.json").read_text())["receptive_field"] is None
+
+
 def quantized(run: Path, stop_at: int | None = None) -> bytes:
     sent: list[int] = []
 

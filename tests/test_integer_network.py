@@ -10,7 +10,7 @@ from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.integer_network import IntegerNetwork
-from anchorsr.operators import Add, Clip, DepthToSpace, PReLU, Resize, TransposedConv2D
+from anchorsr.operators import Add, Clip, Conv2D, DepthToSpace, PReLU, Resize, TransposedConv2D
 from anchorsr.scales import choose_quantization, observe_ranges
 from anchorsr.training import to_tensor
 from float_graphs import FloatChain, with_every_operator
@@ -49,10 +49,23 @@ def small_fsrcnn() -> Graph:
     return chain.graph("upscaled")
 
 
+def selection() -> Graph:
+    """Two of four features, copied by a 1×1 convolution, on a scale of their own."""
+    chain = FloatChain(3)
+    chain.convolve("images", "four", 4, relu=True)
+    weights = np.eye(4, dtype=np.float32)[[2, 0]].reshape(2, 1, 1, 4)
+    chain.add(Conv2D("four", "two", weights, np.zeros(2, np.float32)), 2)
+    chain.convolve("two", "packed", 12, gain=0.3)
+    chain.add(DepthToSpace("packed", "large", 2), 3)
+    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    return chain.graph("upscaled")
+
+
 GRAPHS = {
     form: residual_form(form) for form in ("none", "feature_space", "nearest", "bilinear", "anchor")
 }
 GRAPHS["fsrcnn"] = small_fsrcnn()
+GRAPHS["selection"] = selection()
 GRAPHS["every operator"] = with_every_operator(square_root=False)
 
 

@@ -96,6 +96,26 @@ def test_a_halo_that_is_too_small_is_noticed_by_this_comparison() -> None:
     assert differs
 
 
+def test_after_a_frame_that_failed_nothing_is_reused() -> None:
+    broken = False
+
+    def repeat(rgb: np.ndarray) -> np.ndarray:
+        if broken:
+            raise MemoryError
+        return rgb.repeat(2, axis=0).repeat(2, axis=1)
+
+    reusing = ReusingUpscaler(repeat, factor=2, halo=0)
+    frames = [picture(seed, 40, 50)[0] for seed in range(2)]
+    reusing.update(frames[0])
+    broken = True
+    with pytest.raises(MemoryError):
+        reusing.update(frames[1])
+    broken = False
+    for frame in (frames[1], frames[0]):
+        reusing.update(frame)
+        np.testing.assert_array_equal(reusing.output, repeat(frame))
+
+
 def test_an_equal_frame_costs_no_call_and_counts_as_reused() -> None:
     part, counting = reusing(0, 8)
     frame = picture(2, 24, 40)[0]

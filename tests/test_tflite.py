@@ -309,6 +309,16 @@ def constant_of(kind: str, place: int, values: list[int]) -> Any:
     return change
 
 
+def without_its_floats(model: Any, subgraph: Any) -> None:
+    """SQRT reads and makes integers."""
+    operators = subgraph.operators
+    place = operators.index(of_kind(model, "SQRT"))
+    before, root, after = operators[place - 1 : place + 2]
+    root.inputs, root.outputs = before.inputs, after.outputs
+    operators.remove(before)
+    operators.remove(after)
+
+
 def quantization_of(kind: str, place: int, **fields: Any) -> Any:
     def change(model: Any, subgraph: Any) -> None:
         tensor = subgraph.tensors[of_kind(model, kind).inputs[place]]
@@ -373,6 +383,7 @@ FOREIGN_OPERATORS = {
         "nearest",
         constant_of("RESIZE_NEAREST_NEIGHBOR", 1, [15, 28]),
     ),
+    "SQRT of integers": ("square root", without_its_floats),
     "SQRT is not followed by": (
         "square root",
         lambda _, subgraph: subgraph.operators.pop(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -15,8 +16,12 @@ from anchorsr.engines import LiteRT
 from anchorsr.errors import GraphError, ModelError, OutputError
 from anchorsr.integer import run_graph
 from anchorsr.jobs import Job
+from anchorsr.lower import lower
 from anchorsr.models import DEFAULT, list_models, model_path
+from anchorsr.networks import build_network
+from anchorsr.operators import Conv2D, Requantize
 from anchorsr.pipeline import upscale_files
+from anchorsr.quantize import quantize
 from anchorsr.sizes import TargetSize
 from anchorsr.tflite import read_tflite, write_tflite
 from anchorsr.tiling import upscale_tiled
@@ -238,14 +243,69 @@ def test_a_model_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None
         np.testing.assert_array_equal(upscale(rgb, model=path), reference_run(graph, rgb[None])[0])
 
 
-def test_a_file_of_fixed_size_runs_only_at_that_size(tmp_path: Path) -> None:
+def test_a_file_of_fixed_size_enlarges_every_picture(tmp_path: Path) -> None:
     graph = integer_graph(0)
     path = tmp_path / "fixed.tflite"
     path.write_bytes(write_tflite(graph, size=(9, 8)))
-    rgb = small(12, 9, 8)
-    np.testing.assert_array_equal(upscale(rgb, model=path), reference_run(graph, rgb[None])[0])
-    with pytest.raises(ModelError, match="takes only"):
-        upscale(small(12, 8, 9), model=path)
+    for size in ((9, 8), (8, 9), (5, 530)):
+        rgb = small(12, *size)
+        np.testing.assert_array_equal(upscale(rgb, model=path), reference_run(graph, rgb[None])[0])
+
+
+def test_a_network_that_sees_far_takes_larger_tiles(tmp_path: Path) -> None:
+    graph = integer_graph(0)
+    first, *others = graph.operators
+    wide = np.zeros((3, 1, 601, 3), np.int8)
+    wide[range(3), 0, 0, range(3)] = 1  # the pixel 300 to the left
+    scales = np.ones(3, np.float32)
+    shift = Conv2D("image", "moved", wide, np.zeros(3, np.int32), scales)
+    others = [
+        dataclasses.replace(one, input="moved") if getattr(one, "input", "") == "image" else one
+        for one in others
+    ]
+    tensors = {**graph.tensors, "moved": graph.tensors["image"]}
+    far = dataclasses.replace(graph, tensors=tensors, operators=[first, shift, *others])
+    assert far.halo > 300
+    path = tmp_path / "far.tflite"
+    path.write_bytes(write_tflite(far))
+    for width in (40, 1300):
+        rgb = small(3, 4, width)
+        np.testing.assert_array_equal(
+            upscale(rgb, model=path, engine="litert"), run_graph(far, rgb[None])[0]
+        )
+
+
+def test_a_network_that_sees_the_whole_picture_enlarges_it_in_one_tile(tmp_path: Path) -> None:
+    network = build_network({"name": "imdn", "channels": 16, "blocks": 1})
+    graph = quantize(lower(network, name="imdn"), [small(1, 20, 24)])
+    assert not graph.is_local
+    path = tmp_path / "imdn.tflite"
+    path.write_bytes(write_tflite(graph))
+    rgb = small(2, 11, 13)
+    np.testing.assert_array_equal(
+        upscale(rgb, model=path, engine="litert"), run_graph(graph, rgb[None])[0]
+    )
+    with pytest.raises(GraphError, match="whole picture"):
+        upscale(small(2, 4, 513), model=path, engine="litert")
+
+
+def test_what_does_not_enlarge_pictures_is_refused(tmp_path: Path) -> None:
+    graph = integer_graph(0)
+    last = graph.operators[-1]
+    assert isinstance(last, Requantize)
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name != graph.output}
+    signed = dataclasses.replace(
+        graph, tensors=tensors, operators=graph.operators[:-1], output=last.input
+    )
+    for other, message in (
+        (signed, "its output is int8 with 3"),
+        (integer_graph(0, colors=1), "its input is uint8 with 1"),
+        (integer_graph(0, factor=1), "makes nothing larger: its factor is 1"),
+    ):
+        path = tmp_path / "other.tflite"
+        path.write_bytes(write_tflite(other))
+        with pytest.raises(ModelError, match=message):
+            upscale(small(0, 4, 5), model=path, scale=2.0)
 
 
 @pytest.mark.parametrize(

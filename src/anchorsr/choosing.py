@@ -109,8 +109,7 @@ def choose_engine(
     """The engine for a `.tflite`, tried on this machine now or earlier.
 
     data, graph: the file, and what `read_tflite` reads in it. name: one of ENGINES, or `auto` for
-    the fastest installed one that passes. A graph that `run_graph` refuses, for sums at different
-    scales, is compared with LiteRT.
+    the fastest installed one that passes.
     Raises ModelError for an engine that is refused, with its figures, and for a model that does
     not run; MissingDependencyError where the named runtime is not installed.
     """

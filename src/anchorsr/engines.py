@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -108,7 +108,7 @@ class LiteRT:
             details = self._interpreter.get_input_details()[0]
         except (ValueError, RuntimeError, IndexError) as error:
             raise ModelError(f"LiteRT does not load this model: {reason(error)}") from error
-        _check_input(details["dtype"], details["shape_signature"][-1], dtype, channels)
+        _check_input(details["dtype"], details["shape_signature"], -1, dtype, channels)
         self._input = details["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._shape = tuple(int(side) for side in details["shape"])
@@ -179,18 +179,17 @@ class OpenVINO:
             self._every_size = self._compile(self._fixed)
         except Exception as error:  # its exceptions share no base class but this one
             raise ModelError(f"OpenVINO does not load this model: {_cause(error)}") from error
-        _check_input(taken.element_type.to_dtype(), shape[-1], dtype, channels)
+        _check_input(taken.element_type.to_dtype(), shape, -1, dtype, channels)
         self._one_size: tuple[Any, int] | None = None
         self._shape: tuple[int, ...] = ()
         self._calls = 0
 
     def __call__(self, images: Array) -> Array:
-        output, block = self._infer(images)
+        output, _, block = self._infer(images)
         return depth_to_space(output, block)
 
     def prepare(self, images: Array) -> Callable[[], object]:
-        self._infer(images)
-        request, block = self._program_for(images.shape)
+        request, block = self._infer(images)[1:]
 
         def run() -> object:
             output = request.infer(share_outputs=True)[0]  # with the inputs it has
@@ -198,15 +197,16 @@ class OpenVINO:
 
         return run
 
-    def _infer(self, images: Array) -> tuple[Array, int]:
-        """What the program made, and the block that is still to be moved to space."""
+    def _infer(self, images: Array) -> tuple[Array, Any, int]:
+        """What the program made, the program, and the block that is still to be moved to space."""
         if self._fixed not in (None, images.shape):
             raise ModelError(f"this model takes only {self._fixed}, not {images.shape}")
         try:
             request, block = self._program_for(images.shape)
-            return request.infer({0: images}, share_inputs=True, share_outputs=True)[0], block
+            made = request.infer({0: images}, share_inputs=True, share_outputs=True)[0]
         except Exception as error:
             raise ModelError(f"OpenVINO cannot run {images.shape}: {_cause(error)}") from error
+        return made, request, block
 
     def _program_for(self, shape: tuple[int, ...]) -> tuple[Any, int]:
         """The program for every size, or for this one once it has come several times in a row."""
@@ -253,18 +253,22 @@ class OnnxRuntime:
             self._session: Any = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
+            details = self._session.get_inputs()[0]
         except Exception as error:  # its exceptions share no base class but this one
             raise ModelError(f"not a model that can be run: {reason(error)}") from error
-        details = self._session.get_inputs()[0]
         # In our files, int8 is stored 128 higher.
         self._int8 = dtype is np.int8 and details.type == "tensor(uint8)"
         taken: Number = np.uint8 if details.type == "tensor(uint8)" else np.float32
-        _check_input(np.int8 if self._int8 else taken, details.shape[1], dtype, channels)
+        _check_input(np.int8 if self._int8 else taken, details.shape, 1, dtype, channels)
         self._input = details.name
         self._output = self._session.get_outputs()[0].name
 
     def __call__(self, images: Array) -> Array:
-        (output,) = self._run(self._session.run, None, {self._input: self._planes(images)})
+        output = self._run(self._session.run, [self._output], {self._input: self._planes(images)})[
+            0
+        ]
+        if output.ndim != 4:
+            raise ModelError(f"a model here makes (N, C, H, W), this one {output.shape}")
         output = np.ascontiguousarray(output.transpose(0, 2, 3, 1))
         return (output ^ 128).view(np.int8) if self._int8 else output
 
@@ -351,7 +355,13 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read: {reason(error)}") from error
 
 
-def _check_input(dtype: Any, channels: Any, wanted: Number, count: int | None) -> None:
+def _check_input(
+    dtype: Any, shape: Sequence[Any], axis: int, wanted: Number, count: int | None
+) -> None:
+    """axis: that of the channels in a shape of four."""
+    if len(shape) != 4:
+        raise ModelError(f"a model here takes pictures, this one {list(shape)}")
+    channels = shape[axis]
     if dtype != wanted or count not in (None, channels):
         few = "" if count is None else f" with {count} channels"
         raise ModelError(

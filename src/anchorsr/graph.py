@@ -91,18 +91,23 @@ class Graph:
         return self.extents[self.output]
 
     @property
+    def is_local(self) -> bool:
+        """Whether an output pixel depends on input pixels up to some distance only."""
+        return not any(isinstance(operator, GlobalAveragePool) for operator in self.operators)
+
+    @property
     def halo(self) -> int:
         """How many input pixels on each side an output pixel can depend on.
 
         Raises GraphError for a graph whose every output pixel depends on the whole picture.
         """
+        if not self.is_local:
+            raise GraphError(
+                f"{self.name} looks at the whole picture at once (GlobalAveragePool), so it"
+                " has no halo and cannot work in tiles"
+            )
         reach = {self.input: Fraction(0)}
         for operator in self.operators:
-            if isinstance(operator, GlobalAveragePool):
-                raise GraphError(
-                    f"{self.name} looks at the whole picture at once (GlobalAveragePool), so it"
-                    " has no halo and cannot work in tiles"
-                )
             # In input pixels: one pixel of a tensor that is three times as high is a third.
             own = _reach(operator) / self.extents[operator.inputs[0]]
             reach[operator.output] = max(reach[name] for name in operator.inputs) + own

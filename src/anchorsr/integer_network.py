@@ -92,7 +92,7 @@ class IntegerNetwork(Trainable):
         self.log_scales = nn.ParameterDict()
         for operator in graph.operators:
             name = operator.output
-            if isinstance(operator, Convolution) and not _is_anchor(operator):
+            if isinstance(operator, Convolution) and not self._is_anchor(operator):
                 kernel = torch.from_numpy(by_channel(operator)).permute(0, 3, 1, 2).contiguous()
                 self.weights[name] = nn.Parameter(kernel)
                 self.biases[name] = nn.Parameter(torch.from_numpy(operator.bias / BIAS_UNIT))
@@ -144,6 +144,11 @@ class IntegerNetwork(Trainable):
                 ratio = torch.from_numpy(after.weight_scales / before.weight_scales)
                 for each in (self.weights[after.output], self.biases[after.output]):
                     each.mul_(ratio.to(each).view(-1, *[1] * (each.dim() - 1)))
+
+    def _is_anchor(self, conv: Convolution) -> bool:
+        """Whether it copies a picture; features it would have to bring to another scale."""
+        is_picture = self._fixed.get(conv.input) == self._fixed.get(conv.output) == PICTURE
+        return is_picture and isinstance(conv, Conv2D) and conv.copies_channels
 
     def _convolve(self, conv: Convolution, features: Tensor) -> Tensor:
         name = conv.output
@@ -230,10 +235,6 @@ class IntegerNetwork(Trainable):
 
 # Each result depends on one value of each input, and PReLU's on the channel.
 _ELEMENTWISE = Add | Subtract | Multiply | LeakyReLU | PReLU | Sigmoid | Requantize
-
-
-def _is_anchor(conv: Convolution) -> bool:
-    return isinstance(conv, Conv2D) and conv.copies_channels
 
 
 def _saturated_at_the_end(graph: Graph) -> set[str]:

@@ -52,7 +52,8 @@ def release(
     graph = dataclasses.replace(graph, name=output.stem)  # one architecture, several models
     size = SIZE if needs_size(graph) else None
     export(graph, output, size=size, overwrite=overwrite)
-    method = run_at_every_size(graph) if size else load_method(output, graph.factor)
+    in_tiles = graph.is_local and size is None
+    method = load_method(output, graph.factor) if in_tiles else run_at_every_size(graph)
     records = read_records(run, trained=train)
     methods = {"float": load_method(run, graph.factor), "int8": method}
     scores = [

@@ -76,9 +76,11 @@ class ReusingUpscaler:
         if rgb.shape == self._input.shape:
             differs = rgb != self._input
             computed = self._gather(self._changed(differs), whole) if differs.any() else []
-        self._input = rgb
+        # Of a frame that fails, nothing is kept.
+        self._input = np.empty((0, 0, 3), np.uint8)
         if computed == [whole]:
             self.output = self._upscale(rgb)
+            self._input = rgb
             return computed
         covered = np.zeros((rows, columns), np.bool_)
         for area in computed:
@@ -88,6 +90,7 @@ class ReusingUpscaler:
                 area.left // self._tile : -(-area.right // self._tile),
             ] = True
         self.reused += int(covered.size - covered.sum())
+        self._input = rgb
         return computed
 
     def _changed(self, differs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from anchorsr.animations import Animation
 from anchorsr.choosing import AUTO, choose_engine
 from anchorsr.engines import default_threads
 from anchorsr.errors import ModelError
+from anchorsr.graph import Graph
 from anchorsr.models import DEFAULT, list_models, model_path, read_model
 from anchorsr.picture import Picture, Pixels, eight_bits
 from anchorsr.sizes import (
@@ -34,7 +35,9 @@ from anchorsr.sizes import (
     target_size,
     to_whole,
 )
-from anchorsr.tiling import upscale_strips, upscale_tiled
+from anchorsr.tflite import needs_size, write_tflite
+from anchorsr.tflite_summary import fixed_size
+from anchorsr.tiling import TILE, upscale_strips, upscale_tiled
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -64,6 +67,9 @@ class Upscaler:
     ) -> None:
         path = model_path(model, factor)
         data, self.graph = read_model(path)
+        _check_enlarges_pictures(path, self.graph)
+        if fixed_size(data) is not None and not needs_size(self.graph):
+            data = write_tflite(self.graph)  # tiles and what changes in a video have other sizes
         self.factor = self.graph.factor
         if factor not in (None, self.factor):
             raise ModelError(f"{path} enlarges {self.factor} times, not {factor}")
@@ -75,18 +81,32 @@ class Upscaler:
 
     def __call__(self, rgb: UInt8Array) -> UInt8Array:
         with self._lock:
-            return upscale_tiled(
-                self._engine,
-                rgb,
-                factor=self.factor,
-                halo=self.graph.halo,
-                threads=self._threads,
-            )
+            return upscale_tiled(self._engine, rgb, threads=self._threads, **self._tiles(rgb))
 
     def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
-        """What a call returns, in strips of rows from the top, of which only one is in memory."""
+        """What a call returns, in strips of rows from the top, of which only one is in memory.
+
+        Until the last strip is taken, other calls wait.
+        """
         with self._lock:
-            yield from upscale_strips(self._engine, rgb, factor=self.factor, halo=self.graph.halo)
+            yield from upscale_strips(self._engine, rgb, **self._tiles(rgb))
+
+    def _tiles(self, rgb: UInt8Array) -> dict[str, int]:
+        """How a picture is cut: not at all where it fits into one tile, however far pixels see."""
+        halo = 0 if max(rgb.shape[:2]) <= TILE else self.graph.halo
+        return {"factor": self.factor, "halo": halo, "tile": max(TILE, 4 * halo)}
+
+
+def _check_enlarges_pictures(path: Path, graph: Graph) -> None:
+    for which, name in (("input", graph.input), ("output", graph.output)):
+        tensor = graph.tensors[name]
+        if (tensor.dtype, tensor.channels) != ("uint8", 3):
+            raise ModelError(
+                f"{path}: a model here takes uint8 with 3 channels and makes the same; its {which}"
+                f" is {tensor.dtype} with {tensor.channels}"
+            )
+    if graph.factor < 2:
+        raise ModelError(f"{path} makes nothing larger: its factor is {graph.factor}")
 
 
 def upscale(

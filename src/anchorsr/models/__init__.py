@@ -106,7 +106,7 @@ def write_card(
         "sha256": hashlib.sha256(data).hexdigest(),
         "macs_per_lr_pixel": graph.macs_per_pixel,
         "parameters": graph.parameter_count,
-        "receptive_field": 2 * graph.halo + 1,
+        "receptive_field": 2 * graph.halo + 1 if graph.is_local else None,
         "figures": figures,
         "runs": runs,
     }

@@ -247,6 +247,8 @@ class _Reader:
         if source in self._begun and self._begun[source][0] == "DEQUANTIZE":
             self._begun[stored.target] = ("SQRT", self._complete(source), 0.0)
             return None
+        if self._types[source].dtype != "float32":
+            raise GraphError("SQRT of integers, which LiteRT cuts off instead of rounding")
         return SquareRoot(source, stored.target)
 
     def read_bound(self, stored: _Stored) -> Operator | None:
