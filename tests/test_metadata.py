@@ -338,6 +338,25 @@ def test_entities_without_end_are_not_followed() -> None:
     assert xmp.upright_xmp(packet.encode()) is None
 
 
+def test_what_a_png_says_of_its_values_is_kept_in_a_png(tmp_path: Path) -> None:
+    gamma = chunk(b"gAMA", struct.pack(">I", 100_000))
+    primaries = chunk(b"cICP", bytes([9, 16, 0, 1]))  # BT.2020, PQ
+    wrong = chunk(b"cICP", b"no")
+    rows = b"".join(b"\0" + bytes(row) for row in smooth(5, 7).reshape(5, -1))
+    source = tmp_path / "a.png"
+    source.write_bytes(png(7, 5, 8, 2, rows, gamma, wrong, primaries))
+    picture = read_picture(source)
+    assert picture.png_colour == gamma + primaries
+    for suffix, kept in ((".png", gamma + primaries), (".webp", None), (".tif", None)):
+        write_picture(tmp_path / f"b{suffix}", picture)
+        written = read_picture(tmp_path / f"b{suffix}")
+        assert written.png_colour == kept
+    # A profile that is used up, since the file cannot hold it, takes the place of both.
+    grey_profile = SRGB[:16] + b"GRAY" + SRGB[20:]
+    write_picture(tmp_path / "c.png", replace(picture, icc_profile=grey_profile))
+    assert read_picture(tmp_path / "c.png").png_colour is None
+
+
 def test_line_breaks_and_tabs_of_a_packet_stay_what_they_are() -> None:
     packet = (
         b'<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><r:Description xmlns:p="p:"'

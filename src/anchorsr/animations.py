@@ -38,7 +38,7 @@ from anchorsr.gif import check_gif_end, encode_gif
 from anchorsr.heic import open_heic
 from anchorsr.images import encode_file, reading, write_picture
 from anchorsr.picture import Metadata, Picture, Pixels
-from anchorsr.png import encode_apng
+from anchorsr.png import colour_chunks, encode_apng
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +194,8 @@ def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> A
     if kind == "GIF":
         check_gif_end(file)
     metadata, orientation = metadata_of(image)
+    if kind == "PNG":
+        metadata = dataclasses.replace(metadata, png_colour=colour_chunks(file))
     durations = []
     transparent = False
     size = None

@@ -22,6 +22,7 @@ from anchorsr.formats import check_pixels, frame_count, open_image, quietly
 from anchorsr.gif import check_gif_end
 from anchorsr.heic import heic_pixels, open_heic
 from anchorsr.picture import Metadata, Picture, Pixels
+from anchorsr.png import colour_chunks
 from anchorsr.tiff import exif_of_tiff
 from anchorsr.xmp import upright_xmp
 
@@ -54,6 +55,8 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Pic
         dpi = dpi[::-1] if dpi is not None and turned in (5, 6, 7, 8) else dpi
         metadata = dataclasses.replace(metadata, exif=exif_of_tiff(file), dpi=dpi)
         orientation = 1
+    if format_name == "PNG":
+        metadata = dataclasses.replace(metadata, png_colour=colour_chunks(file))
     if image.mode == "CMYK":
         metadata = dataclasses.replace(metadata, icc_profile=None)
     return Picture(

@@ -20,13 +20,15 @@ class Metadata:
 
     exif starts with `Exif` and two zero bytes, holds no thumbnail and says orientation 1; xmp is
     an XMP packet that says the same. The sizes in both are made true when they are written. dpi
-    is (horizontal, vertical).
+    is (horizontal, vertical). png_colour: the chunks of a PNG that say what its values stand for,
+    which no other format holds.
     """
 
     icc_profile: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    png_colour: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)

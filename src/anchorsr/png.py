@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ except ImportError:
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: grey, grey and alpha, RGB, RGB and alpha
+# Coding-independent code points, white and primaries, gamma, sRGB.
+_COLOUR = {b"cICP": 4, b"cHRM": 32, b"gAMA": 4, b"sRGB": 1}  # and how many bytes each has
 _UP = 2
 _BAND_BYTES = 1 << 19  # filtered and compressed while they are in the cache
 
@@ -101,6 +103,17 @@ def _chunk(name: bytes, data: bytes = b"") -> bytes:
     return b"".join((struct.pack(">I", len(data)), name, data, struct.pack(">I", check)))
 
 
+def colour_chunks(file: BinaryIO) -> bytes | None:
+    """The chunks of a PNG, as they are, that say what its values stand for; None without any."""
+    file.seek(len(SIGNATURE))
+    found = b""
+    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        data = file.read(int.from_bytes(head[:4]) + 4)[:-4]
+        if len(data) == _COLOUR.get(head[4:]):
+            found += _chunk(head[4:], data)
+    return found or None
+
+
 def _header(height: int, pixels: Pixels) -> bytes:
     _, width, channels = pixels.shape
     kind = (pixels.dtype.itemsize * 8, _COLOUR_TYPES[channels], 0, 0, 0)
@@ -109,7 +122,7 @@ def _header(height: int, pixels: Pixels) -> bytes:
 
 def _about(metadata: Metadata) -> list[bytes]:
     """The chunks that say what is known besides the pixels."""
-    chunks = []
+    chunks = [metadata.png_colour] if metadata.png_colour is not None else []
     if metadata.icc_profile is not None:
         chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
     if metadata.dpi is not None:
