@@ -73,7 +73,15 @@ def test_a_page_tells_what_was_found_and_what_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tmp_path / "study.json"
-    study.write_text(json.dumps({"study": [STUDIED], "tails": {"residual_none": [TAIL]}}))
+    study.write_text(
+        json.dumps(
+            {
+                "machine": {"processor": "Other CPU"},
+                "study": [STUDIED],
+                "tails": {"residual_none": [TAIL]},
+            }
+        )
+    )
     pieces = report.list_pieces
 
     def few(found: Findings) -> list[Piece]:
@@ -98,7 +106,8 @@ def test_a_page_tells_what_was_found_and_what_was_not(
     assert not found.failed
     page = output.read_text()
     for words in (
-        "# Studies", "--minutes 60", "## Operators", "| anchor_concat |", "## Networks",
+        "# Studies", "--minutes 60 --study FILE", "Milliseconds are of Other CPU.",
+        "## Operators", "| anchor_concat |", "## Networks",
         "![Operators](studies-operators.svg)", "| median error | int8 |",
         "## Residual forms and the baseline",
         "| residual_none | Set5 | 31.200 | 30.100 | 1.100 | 31.150 | 0.050 | 1.93 |",

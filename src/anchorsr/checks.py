@@ -22,12 +22,12 @@ from anchorsr.operators import (
     GlobalAveragePool,
     LeakyReLU,
     Minimum,
+    Move,
     Multiply,
     Operator,
     Pool2D,
     PReLU,
     Quantization,
-    ReLU,
     Requantize,
     Resize,
     Sigmoid,
@@ -49,8 +49,6 @@ _PRODUCT_RATIOS = (2.0**-16, 2.0**8)
 _RESCALE_RATIOS = (2.0**-8, float(np.nextafter(np.float32(2.0**7), np.float32(2.0**8))))
 _SLOPE_RATIOS = (2.0**-30, 2.0**8)
 
-# Numbers go through these as they are.
-_MOVES = (Concat, DepthToSpace, Minimum, Pool2D, ReLU, Resize, Slice, Tile)
 # The runtimes have 8-bit kernels for these over int8; over uint8 they have none or other ones.
 _INT8 = (
     Add,
@@ -77,7 +75,7 @@ def check_operator(operator: Operator, sources: Sequence[TensorType], target: Te
             raise GraphError("Requantize takes and makes integers")
     elif any(tensor.dtype != target.dtype for tensor in sources):
         raise GraphError(f"{kind} takes and makes the same number type")
-    if isinstance(operator, _MOVES) and any(
+    if isinstance(operator, Move) and any(
         tensor.quantization != target.quantization for tensor in sources
     ):
         raise GraphError(f"{kind} does not change numbers: its types must be equal")

@@ -24,6 +24,7 @@ from anchorsr.checks import check_operator, extent_of
 from anchorsr.errors import GraphError
 from anchorsr.operators import (
     Conv2D,
+    Convolution,
     DepthwiseConv2D,
     GlobalAveragePool,
     Operator,
@@ -129,9 +130,8 @@ class Graph:
         convolutions = self._convolutions()
         return slopes + sum(int(conv.weights.size + conv.bias.size) for conv in convolutions)
 
-    def _convolutions(self) -> list[Conv2D | DepthwiseConv2D | TransposedConv2D]:
-        kinds = Conv2D | DepthwiseConv2D | TransposedConv2D
-        convolutions = [op for op in self.operators if isinstance(op, kinds)]
+    def _convolutions(self) -> list[Convolution]:
+        convolutions = [op for op in self.operators if isinstance(op, Convolution)]
         return [
             conv for conv in convolutions if not (isinstance(conv, Conv2D) and conv.copies_channels)
         ]

@@ -29,6 +29,7 @@ from anchorsr.operators import (
     Clip,
     Concat,
     Conv2D,
+    Convolution,
     DepthToSpace,
     DepthwiseConv2D,
     GlobalAveragePool,
@@ -50,8 +51,6 @@ from anchorsr.operators import (
     Tile,
     TransposedConv2D,
 )
-
-Convolution = Conv2D | DepthwiseConv2D | TransposedConv2D
 
 _EXACT_FLOAT32 = 2**24
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
-from anchorsr.integer import Convolution, execute
+from anchorsr.integer import execute
 from anchorsr.networks.layers import BIAS_UNIT, Trainable
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
 from anchorsr.operators import (
@@ -30,6 +30,7 @@ from anchorsr.operators import (
     Clip,
     Concat,
     Conv2D,
+    Convolution,
     DepthToSpace,
     DepthwiseConv2D,
     GlobalAveragePool,

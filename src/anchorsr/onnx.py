@@ -180,8 +180,7 @@ class _Writer:
             case SquareRoot() if integer:
                 self._add_in_floats(operator, "Sqrt")
             case ReLU() if integer:
-                # The scale is stored, unused, so that files stay what they were.
-                self._node("Max", [*inputs, self._meaning(operator.output)[1]], output)
+                self._node("Max", [*inputs, self._zero_point(operator.output)], output)
             case Subtract() if integer:
                 self._add_difference(operator, output)
             case Add() | Multiply() | Sigmoid() if integer:

@@ -253,26 +253,22 @@ class Tile(OneInput):
     count: int
 
 
+Convolution = Conv2D | DepthwiseConv2D | TransposedConv2D
+
+# Numbers go through these as they are.
+Move = Concat | DepthToSpace | Minimum | Pool2D | ReLU | Resize | Slice | Tile
+
 Operator = (
-    Conv2D
-    | DepthwiseConv2D
-    | TransposedConv2D
+    Convolution
+    | Move
     | Add
     | Subtract
     | Multiply
-    | DepthToSpace
     | Requantize
     | Clip
-    | Concat
-    | Slice
-    | Tile
-    | Minimum
-    | ReLU
     | LeakyReLU
     | PReLU
     | Sigmoid
     | SquareRoot
-    | Pool2D
     | GlobalAveragePool
-    | Resize
 )

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
-from anchorsr.integer import Convolution, multipliers
+from anchorsr.integer import multipliers
 from anchorsr.operators import (
     Clip,
+    Convolution,
     DepthwiseConv2D,
     Minimum,
     OneInput,

@@ -224,7 +224,8 @@ def _page(
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
         "# Studies",
-        f"Made by `anchorsr report --minutes {minutes:g}` on {machine['processor']}"
+        f"Made by `anchorsr report --minutes {minutes:g}{' --study FILE' if studied else ''}` on"
+        f" {machine['processor']}"
         f" ({machine['cores']} cores, {machine['system']}; {versions}).",
     ]
     sections: list[tuple[str, str, list[Grid], list[str]]] = [
@@ -242,13 +243,13 @@ def _page(
         ),
         (
             "Residual forms and the baseline",
-            _STUDY,
+            _STUDY + _where(studied),
             [*study_grids(studied["study"]), *tail_grids(studied["tails"])] if studied else [],
             [],
         ),
         (
             "Challenge",
-            "",
+            "Of the files that were shipped when this page was made.",
             [challenge_grid(found.scores, _TEST_SET)] if found.scores else [],
             [],
         ),
@@ -267,6 +268,14 @@ def _page(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _where(studied: dict[str, Any] | None) -> str:
+    """On which machine a study's milliseconds were measured, if it says so."""
+    try:
+        return f" Milliseconds are of {studied['machine']['processor']}." if studied else ""
+    except (KeyError, TypeError):
+        return ""
+
+
 def _claims(costs: Sequence[Cost]) -> list[Grid]:
     claims = compare_with_paper(costs)
     return [claim_grid(claims)] if claims else []
@@ -279,9 +288,9 @@ _OPERATORS = (
 )
 _NETWORKS = (
     "The sum of what each operator costs by itself beside what the whole takes, with random"
-    " weights. `anchorsr probe network NAME` lists the operators."
+    " weights but for what is shipped. `anchorsr probe network NAME` lists the operators."
 )
 _STUDY = (
-    "ABPN's convolutions with each residual form (`networks.residual_forms`), and FSRCNN, trained"
-    " on one budget by `anchorsr study recipes/studies/*.toml --tails`."
+    "Networks trained on one budget by `anchorsr study`; recipes/studies/ has ABPN's convolutions"
+    " with each residual form (`networks.residual_forms`), and FSRCNN."
 )

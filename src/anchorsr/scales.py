@@ -28,32 +28,24 @@ from anchorsr.operators import (
     Clip,
     Concat,
     Conv2D,
-    DepthToSpace,
     GlobalAveragePool,
     LeakyReLU,
-    Minimum,
+    Move,
     Multiply,
     Operator,
-    Pool2D,
     PReLU,
     Quantization,
-    ReLU,
     Requantize,
-    Resize,
     Sigmoid,
-    Slice,
     SquareRoot,
     Subtract,
-    Tile,
 )
 
 PICTURE = Quantization(1.0, -128)
 RESIDUAL = Quantization(1.0, 0)
 
 # Operators whose output has the scale and zero point of their inputs.
-KEEPS_NUMBERS = (
-    Clip | Concat | DepthToSpace | Minimum | Pool2D | ReLU | Requantize | Resize | Slice | Tile
-)
+KEEPS_NUMBERS = Move | Clip | Requantize
 
 # How much narrower than the result an input may be that others read too, and still share its
 # scale with it: those others then see it as coarsely.

@@ -13,8 +13,8 @@ import dataclasses
 import numpy as np
 
 from anchorsr.graph import Graph
-from anchorsr.integer import Convolution, multipliers
-from anchorsr.operators import Conv2D, Operator
+from anchorsr.integer import multipliers
+from anchorsr.operators import Conv2D, Convolution, Operator
 
 # What results of up to some hundreds are off by in float32, after two or three roundings.
 _NEAR = 6e-5

@@ -17,6 +17,7 @@ from anchorsr.operators import (
     Clip,
     Concat,
     Conv2D,
+    Convolution,
     DepthToSpace,
     DepthwiseConv2D,
     GlobalAveragePool,
@@ -66,8 +67,6 @@ _INT8_VERSIONS = {
     "TILE": 3,
 }
 _BUFFER_ALIGNMENT = 16
-
-_Weighted = Conv2D | DepthwiseConv2D | TransposedConv2D
 
 
 def write_tflite(
@@ -338,7 +337,7 @@ class _Writer:
         extent = self._graph.extents[operator.output]
         return self._size[0] * extent, self._size[1] * extent
 
-    def _add_weights(self, conv: _Weighted, weights: Array, axis: int = 0) -> list[int]:
+    def _add_weights(self, conv: Convolution, weights: Array, axis: int = 0) -> list[int]:
         """The constants of a convolution; axis: of the weights, along which output channels lie."""
         source = self._graph.tensors[conv.input]
         names = f"{conv.output}/weights", f"{conv.output}/bias"
