@@ -5,21 +5,24 @@
 Each model is exported as `.onnx`, run by `browser/upscale.mjs` in a browser without a window, and
 each byte is compared with `anchorsr.integer.run_graph`; one picture takes several tiles. The first
 run downloads ONNX Runtime Web into --folder, 140 MB, through npm. Exits with 1 on any difference.
-Needs npm and a browser of Chromium's kind, such as Debian's chromium-headless-shell.
+Needs npm and a Chromium-based browser, such as Debian's chromium-headless-shell.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.server
 import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -51,15 +54,15 @@ CHECK = """<!doctype html>
   const post = (path, body) => fetch(path, {method: "POST", body});
   try {
     const {load, upscale} = await import("./upscale.mjs");
-    for (const [number, [width, height]] of JOBS.entries()) {
+    for (const [number, [width, height, halo]] of JOBS.entries()) {
       const [model, pixels] = await Promise.all(
         ["onnx", "rgba"].map(async (kind) => (await fetch(`${number}.${kind}`)).arrayBuffer()));
       const session = await load(new Uint8Array(model));
       const picture = {data: new Uint8ClampedArray(pixels), width, height};
       const start = performance.now();
-      const larger = await upscale(session, picture);
+      const larger = await upscale(session, picture, {halo});
       const ms = performance.now() - start;
-      await post(`made?number=${number}&height=${larger.height}&ms=${ms}`, larger.data);
+      await post(`made?height=${larger.height}&ms=${ms}`, larger.data);
       await session.release();
     }
   } catch (error) {
@@ -71,10 +74,11 @@ CHECK = """<!doctype html>
 
 @dataclass(frozen=True)
 class Job:
-    """An `.onnx` file and the picture (1, H, W, 3) that it is given."""
+    """An `.onnx` file, the picture (1, H, W, 3) that it is given, and how far its pixels see."""
 
     model: bytes
     picture: Picture
+    halo: int
 
 
 def default_folder() -> Path:
@@ -88,7 +92,7 @@ def find_browser(path: str | None = None) -> str:
         if found is not None:
             return found
     raise BenchmarkError(
-        f"{path} is no browser"
+        f"there is no program {path}"
         if path
         else "there is no browser here: apt-get install chromium-headless-shell, or give --browser"
     )
@@ -152,8 +156,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
 
     def translate_path(self, path: str) -> str:
-        if path.startswith("/node_modules/"):
-            return str(self._runtime) + path.partition("?")[0]
+        self.directory = str(self._runtime if path.startswith("/node_modules/") else PAGES)
         return super().translate_path(path)
 
     def log_message(self, *_: Any) -> None:
@@ -165,7 +168,7 @@ def run_in_browser(browser: str, runtime: Path, jobs: Sequence[Job]) -> list[tup
 
     Raises BenchmarkError for what the page says went wrong, and when nothing comes.
     """
-    sizes = [job.picture.shape[2:0:-1] for job in jobs]
+    sizes = [(*job.picture.shape[2:0:-1], job.halo) for job in jobs]
     files = {"/check.html": CHECK.replace("JOBS", json.dumps(sizes)).encode()}
     for number, job in enumerate(jobs):
         opaque = np.full((*job.picture.shape[1:3], 1), 255, np.uint8)
@@ -183,14 +186,27 @@ def run_in_browser(browser: str, runtime: Path, jobs: Sequence[Job]) -> list[tup
             command.append("--no-sandbox")  # which Chromium has for all but root
         command.append(f"http://127.0.0.1:{server.server_port}/check.html")
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             return [_result(posted, process) for _ in jobs]
         finally:
-            process.kill()
-            process.wait()
+            _end(process)
             server.shutdown()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started: Debian's browsers are scripts that start the program."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
 
 
 def _result(
@@ -201,15 +217,15 @@ def _result(
             path, data = posted.get(timeout=1)
             break
         except queue.Empty:
-            if process.poll():
+            if process.poll() is not None:
                 raise BenchmarkError(f"the browser ended with code {process.returncode}") from None
     else:
         raise BenchmarkError(f"the browser made nothing in {TIMEOUT_SECONDS} seconds")
     if path == "/failed":
         raise BenchmarkError(f"in the browser: {data.decode()}")
-    asked = dict(part.split("=") for part in path.partition("?")[2].split("&"))
-    rgba = np.frombuffer(data, np.uint8).reshape(1, int(asked["height"]), -1, 4)
-    return rgba[..., :3], float(asked["ms"])
+    told = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)
+    rgba = np.frombuffer(data, np.uint8).reshape(1, int(told["height"][0]), -1, 4)
+    return rgba[..., :3], float(told["ms"][0])
 
 
 def check(options: argparse.Namespace) -> list[str]:
@@ -224,7 +240,7 @@ def check(options: argparse.Namespace) -> list[str]:
         for height, width in SIZES:
             picture = crop(photograph, height, width)
             titles.append(f"{name} {height}x{width}")
-            jobs.append(Job(model, picture))
+            jobs.append(Job(model, picture, graph.halo))
             expected.append(run_graph(graph, picture))
     version = run_command([browser, "--version"], f"{browser} does not run").strip()
     print(f"{runtime.name}, {version}", flush=True)
@@ -245,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a shipped model or a .tflite file; may be given again. All that are shipped",
     )
     parser.add_argument("--folder", type=Path, help="where the packages are kept")
-    parser.add_argument("--browser", help="another one than is found")
+    parser.add_argument("--browser", help="a browser other than the one found")
     options = parser.parse_args(arguments)
     options.model = options.model or [model.path.stem for model in list_models()]
     options.folder = options.folder or default_folder()

@@ -18,6 +18,8 @@ from anchorsr.yardsticks import PUBLISHED, published_graph
 
 Picture = npt.NDArray[np.uint8]
 
+# How the lines of apt-get, pip, QEMU and npm begin that say why.
+_SAYS_WHY = ("E:", "ERROR:", "qemu:", "npm error code")
 PHOTOGRAPH = Path(__file__).parents[1] / "docs" / "dog.jpg"
 
 
@@ -66,7 +68,7 @@ def run_command(command: list[str], failure: str, environment: dict[str, str] | 
         raise BenchmarkError(f"{failure}: {command[0]}: {reason(error)}") from error
     if ended.returncode:
         lines = [line.strip() for line in (ended.stderr + ended.stdout).splitlines()]
-        said = [line for line in lines if line.startswith(("E:", "ERROR:", "qemu:"))] or lines
+        said = [line for line in lines if line.startswith(_SAYS_WHY)] or lines
         last = next((line for line in reversed(said) if line), f"exit code {ended.returncode}")
         raise BenchmarkError(f"{failure}: {last}")
     return ended.stdout

@@ -2,9 +2,9 @@
 
 import * as ort from "onnxruntime-web";
 
-// Input pixels a side of what the network is given at once, and how far around it an output pixel
-// can see: (receptive field - 1) / 2 of the largest shipped model.
+// Input pixels a side of what is taken from the network at once.
 const TILE = 192;
+// How far around it an output pixel can see: (receptive field - 1) / 2 of the largest shipped model.
 const HALO = 8;
 
 /** A model from an address or from bytes. It computes on the processor, in integers. */
@@ -15,9 +15,9 @@ export function load(model) {
 /**
  * A picture {data, width, height} in RGBA, as ImageData is, made larger; the same of the result,
  * which is opaque. Tiles leave no seam: the bytes are those of the whole picture at once.
- * onTile(done, all) may return a promise that is waited for.
+ * onTile(done, all, larger) may return a promise that is waited for; halo is for other models.
  */
-export async function upscale(session, picture, onTile = () => {}) {
+export async function upscale(session, picture, { onTile = () => {}, halo = HALO } = {}) {
   const { width, height } = picture;
   const all = Math.ceil(width / TILE) * Math.ceil(height / TILE);
   let done = 0;
@@ -26,10 +26,10 @@ export async function upscale(session, picture, onTile = () => {}) {
     for (let left = 0; left < width; left += TILE) {
       const inner = { left, top, right: Math.min(left + TILE, width), bottom: Math.min(top + TILE, height) };
       const outer = {
-        left: Math.max(left - HALO, 0),
-        top: Math.max(top - HALO, 0),
-        right: Math.min(inner.right + HALO, width),
-        bottom: Math.min(inner.bottom + HALO, height),
+        left: Math.max(left - halo, 0),
+        top: Math.max(top - halo, 0),
+        right: Math.min(inner.right + halo, width),
+        bottom: Math.min(inner.bottom + halo, height),
       };
       const { upscaled } = await session.run({ images: cut(picture, outer) });
       const factor = upscaled.dims[3] / (outer.right - outer.left);
@@ -40,7 +40,7 @@ export async function upscale(session, picture, onTile = () => {}) {
       };
       paste(upscaled, outer, larger, inner, factor);
       upscaled.dispose();
-      await onTile(++done, all);
+      await onTile(++done, all, larger);
     }
   }
   return larger;

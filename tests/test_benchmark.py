@@ -15,17 +15,26 @@ import pytest
 from PIL import Image
 
 from anchorsr import cli, growth, timing
-from anchorsr.benchmark import count_turns, default_models, find_quality, measure_speed
+from anchorsr.benchmark import (
+    check_fixed_sizes,
+    count_turns,
+    default_models,
+    find_quality,
+    measure_speed,
+)
 from anchorsr.choosing import installed_engines
 from anchorsr.end_to_end import count_end_to_end_turns, measure_end_to_end
 from anchorsr.errors import BenchmarkError, GraphError, MissingDependencyError, ModelError
 from anchorsr.evaluate import evaluate, load_method
 from anchorsr.growth import count_growth_turns, measure_growth
 from anchorsr.images import Picture, write_picture
+from anchorsr.lower import lower
 from anchorsr.machine import describe_machine
 from anchorsr.models import list_models, model_path
+from anchorsr.networks import build_network
 from anchorsr.opencv import load_dnn_superres
 from anchorsr.plots import Point, draw_scatter
+from anchorsr.quantize import quantize
 from anchorsr.samples import natural_picture
 from anchorsr.terminal import to_json
 from anchorsr.tflite import write_tflite
@@ -437,6 +446,7 @@ def test_json_alone_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--json", "there.json"], 1, "exists already"),
         (["--plot", "no/such/speed.svg"], 1, "not an existing folder"),
         (["--plot", "a.svg", "--json", "a.svg"], 1, "a.svg is the plot"),
+        (["--plot", "a.svg", "--json", "./a.svg"], 1, "a.svg is the plot"),
         (["x.pb", "--plot", "a.svg"], 1, "nothing to plot"),
         (["nothing"], 1, "no model 'nothing'"),
         (["--engine", "other"], 2, "no engine 'other'"),
@@ -465,15 +475,22 @@ def test_a_mistake_is_told_before_anything_is_measured(
     }
 
 
-@pytest.mark.parametrize("options", [["--size", "48x64"], ["--size", "24x32", "--growth"]])
 def test_a_file_of_fixed_size_is_measured_at_that_size_only(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str]
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     fixed = tmp_path / "fixed.tflite"
     fixed.write_bytes(write_tflite(integer_graph(0), size=(24, 32)))
-    code, out, err = call(capsys, str(fixed), *options)
+    code, out, err = call(capsys, str(fixed), "--size", "48x64")
     assert (code, out) == (1, "")
-    assert err.endswith("fixed.tflite takes only 24x32: give --size 24x32, without --growth\n")
+    assert err.endswith("fixed.tflite takes only 24x32: give --size 24x32\n")
+    check_fixed_sizes([str(fixed)], factor=3, size=(24, 32), growth=True)  # in tiles of any size
+    bilinear = build_network(
+        {"name": "residual_form", "form": "bilinear", "channels": 4, "body": 0}
+    )
+    graph = quantize(lower(bilinear, name="bilinear"), [natural_picture(16, 16)])
+    fixed.write_bytes(write_tflite(graph, size=(24, 32)))
+    with pytest.raises(ModelError, match="without --growth"):
+        check_fixed_sizes([str(fixed)], factor=3, size=(24, 32), growth=True)
 
 
 def test_equal_pictures_have_no_place_in_a_plot(tmp_path: Path) -> None:

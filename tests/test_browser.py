@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,8 +36,12 @@ def program() -> str:
 
 def test_every_model_gives_the_bytes_of_the_arithmetic(program: str) -> None:
     models = load_models([model.path.stem for model in list_models()])
-    pictures = [sample_picture(*size, seed=0)[None] for size in ((7, 13), (195, 30))]
-    jobs = [browser.Job(write_onnx(graph), one) for _, _, graph in models for one in pictures]
+    pictures = [sample_picture(*size, seed=0)[None] for size in ((30, 390), (390, 30))]
+    jobs = [
+        browser.Job(write_onnx(graph), one, graph.halo)
+        for _, _, graph in models
+        for one in pictures
+    ]
     results = browser.run_in_browser(program, browser.runtime_in(FOLDER), jobs)
     expected = [run_graph(graph, one) for _, _, graph in models for one in pictures]
     for (made, ms), wanted in zip(results, expected, strict=True):
@@ -44,7 +50,7 @@ def test_every_model_gives_the_bytes_of_the_arithmetic(program: str) -> None:
 
 
 def test_what_goes_wrong_in_the_browser_is_told(program: str) -> None:
-    job = browser.Job(b"no model", sample_picture(4, 5, seed=0)[None])
+    job = browser.Job(b"no model", sample_picture(4, 5, seed=0)[None], 8)
     with pytest.raises(BenchmarkError, match="in the browser: "):
         browser.run_in_browser(program, browser.runtime_in(FOLDER), [job])
 
@@ -102,48 +108,67 @@ def test_one_other_byte_is_a_failure_that_is_told(
     assert capsys.readouterr().err.splitlines() == [told]
 
 
-PLAYER = """#!{python}
-# A browser that knows nothing but what it is asked: it fetches and posts, or does not.
-import sys, time, urllib.request
+# As Debian's browsers, a script that starts a program, which knows nothing but what it is asked.
+PLAYER = """#!/bin/sh
+echo $$ > "{pids}"
+{python} - "$@" <<'END' &
+import sys, time, urllib.error, urllib.request
 page = sys.argv[-1]
 place = page.rpartition("/")[0]
 get = lambda name: urllib.request.urlopen(f"{{place}}/{{name}}").read()
 post = lambda name, data: urllib.request.urlopen(f"{{place}}/{{name}}", data).close()
 {does}
 time.sleep(60)
+END
+echo $! >> "{pids}"
+wait $!
 """
 
 
 def player(folder: Path, does: str) -> str:
     program = folder / "browser"
-    program.write_text(PLAYER.format(python=shutil.which("python3"), does=does))
+    program.write_text(PLAYER.format(python=sys.executable, pids=folder / "pids", does=does))
     program.chmod(0o755)
     return str(program)
 
 
-@pytest.mark.skipif(not shutil.which("python3"), reason="needs a script that runs")
+def is_running(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 def test_the_page_its_files_and_the_jobs_are_served(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime"
     (runtime / "node_modules").mkdir(parents=True)
     (runtime / "node_modules" / "a.mjs").write_text("module")
     picture = sample_picture(2, 3, seed=0)[None]
     does = """
-assert b"[[3, 2]]" in get("check.html") and b"HALO" in get("upscale.mjs")
+assert b"[[3, 2, 8]]" in get("check.html") and b"HALO" in get("upscale.mjs")
 assert get("node_modules/a.mjs") == b"module" and get("0.onnx") == b"model"
-post("made?number=0&height=2&ms=1.5", get("0.rgba"))
+try:
+    get("node_modules/../../pids")
+    sys.exit("got what is none of its business")
+except urllib.error.HTTPError as error:
+    assert error.code == 404
+post("made?height=2&ms=1.5", get("0.rgba"))
 """
     program = player(tmp_path, does)
-    ((made, ms),) = browser.run_in_browser(program, runtime, [browser.Job(b"model", picture)])
+    ((made, ms),) = browser.run_in_browser(program, runtime, [browser.Job(b"model", picture, 8)])
     np.testing.assert_array_equal(made, picture)
     assert ms == 1.5
 
 
-@pytest.mark.skipif(not shutil.which("python3"), reason="needs a script that runs")
+@pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 @pytest.mark.parametrize(
     ("does", "message", "seconds"),
     [
         ("post('failed', b'no model')", "in the browser: no model", 60),
         ("sys.exit(3)", "ended with code 3", 60),
+        ("sys.exit(0)", "ended with code 0", 60),
         ("", "made nothing in 2 seconds", 2),
     ],
 )
@@ -151,16 +176,18 @@ def test_a_browser_that_makes_nothing_is_told_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, message: str, seconds: int
 ) -> None:
     monkeypatch.setattr(browser, "TIMEOUT_SECONDS", seconds)
-    job = browser.Job(b"model", sample_picture(2, 3, seed=0)[None])
+    job = browser.Job(b"model", sample_picture(2, 3, seed=0)[None], 8)
     with pytest.raises(BenchmarkError, match=message):
         browser.run_in_browser(player(tmp_path, does), tmp_path, [job])
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        assert not is_running(pid)
 
 
 def test_no_browser_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for more, message in (([], "there is no browser"), (["--browser", "x"], "x is no browser")):
+    for more, message in (([], "there is no browser"), (["--browser", "x"], "no program x")):
         assert browser.main(["--model", "fast_x3", *more]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("browser.py: ")

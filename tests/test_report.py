@@ -106,7 +106,7 @@ def test_a_page_tells_what_was_found_and_what_was_not(
     assert not found.failed
     page = output.read_text()
     for words in (
-        "# Studies", "--minutes 60 --study FILE", "Milliseconds are of Other CPU.",
+        "# Studies", "--minutes 60 --study FILE", "Milliseconds were measured on Other CPU.",
         "## Operators", "| anchor_concat |", "## Networks",
         "![Operators](studies-operators.svg)", "| median error | int8 |",
         "## Residual forms and the baseline",

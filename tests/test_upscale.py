@@ -298,8 +298,8 @@ def test_what_does_not_enlarge_pictures_is_refused(tmp_path: Path) -> None:
         graph, tensors=tensors, operators=graph.operators[:-1], output=last.input
     )
     for other, message in (
-        (signed, "its output is int8 with 3"),
-        (integer_graph(0, colors=1), "its input is uint8 with 1"),
+        (signed, "the output of this one is int8 with 3"),
+        (integer_graph(0, colors=1), "the input of this one is uint8 with 1"),
         (integer_graph(0, factor=1), "makes nothing larger: its factor is 1"),
     ):
         path = tmp_path / "other.tflite"

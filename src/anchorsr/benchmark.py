@@ -23,7 +23,7 @@ from anchorsr.evaluate import evaluate, load_method
 from anchorsr.graph import Graph
 from anchorsr.models import list_models, model_path, read_card, read_model
 from anchorsr.samples import natural_picture
-from anchorsr.tflite import write_tflite
+from anchorsr.tflite import needs_size, write_tflite
 from anchorsr.tflite_summary import fixed_size
 from anchorsr.timing import Times, take_turns
 from anchorsr.yardsticks import (
@@ -156,11 +156,12 @@ def check_fixed_sizes(
 ) -> None:
     """Raise ModelError for a file of fixed size that does not take all that is to be measured."""
     for name in models:
-        data, _ = read_model(model_path(name, factor))
+        data, graph = read_model(model_path(name, factor))
         fixed = fixed_size(data)
-        if fixed is not None and (growth or fixed != size):
+        if fixed is not None and (fixed != size or (growth and needs_size(graph))):
             sides = "x".join(map(str, fixed))
-            raise ModelError(f"{name} takes only {sides}: give --size {sides}, without --growth")
+            more = ", without --growth" if needs_size(graph) else ""
+            raise ModelError(f"{name} takes only {sides}: give --size {sides}{more}")
 
 
 def _figures(path: Path) -> list[dict[str, Any]]:

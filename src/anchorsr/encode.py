@@ -58,13 +58,13 @@ def true_metadata(metadata: Metadata, height: int, width: int, *, grey: bool) ->
     """With the sizes of the picture that is written, and without what does not fit it."""
     profile, exif, xmp = metadata.icc_profile, metadata.exif, metadata.xmp
     channels = b"GRAY" if grey else b"RGB "
-    fits = profile is None or profile[16:20] == channels  # else it is used, and all becomes sRGB
+    fits = profile is None or profile[16:20] == channels
     return Metadata(
         icc_profile=profile if fits else None,
         exif=sized_exif(exif, height, width) if exif is not None else None,
         xmp=sized_xmp(xmp, height, width) if xmp is not None else None,
         dpi=checked_dpi(metadata.dpi),
-        png_colour=metadata.png_colour if fits else None,
+        png_colour=metadata.png_colour if fits else None,  # else 8 bits become sRGB
     )
 
 

@@ -108,7 +108,7 @@ class LiteRT:
             details = self._interpreter.get_input_details()[0]
         except (ValueError, RuntimeError, IndexError) as error:
             raise ModelError(f"LiteRT does not load this model: {reason(error)}") from error
-        _check_input(details["dtype"], details["shape_signature"], -1, dtype, channels)
+        _check_input(details["dtype"], details["shape_signature"].tolist(), -1, dtype, channels)
         self._input = details["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._shape = tuple(int(side) for side in details["shape"])
@@ -264,9 +264,8 @@ class OnnxRuntime:
         self._output = self._session.get_outputs()[0].name
 
     def __call__(self, images: Array) -> Array:
-        output = self._run(self._session.run, [self._output], {self._input: self._planes(images)})[
-            0
-        ]
+        planes = self._planes(images)
+        (output,) = self._run(self._session.run, [self._output], {self._input: planes})
         if output.ndim != 4:
             raise ModelError(f"a model here makes (N, C, H, W), this one {output.shape}")
         output = np.ascontiguousarray(output.transpose(0, 2, 3, 1))

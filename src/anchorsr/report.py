@@ -270,10 +270,9 @@ def _page(
 
 def _where(studied: dict[str, Any] | None) -> str:
     """On which machine a study's milliseconds were measured, if it says so."""
-    try:
-        return f" Milliseconds are of {studied['machine']['processor']}." if studied else ""
-    except (KeyError, TypeError):
-        return ""
+    machine = (studied or {}).get("machine")
+    processor = machine.get("processor") if isinstance(machine, dict) else None
+    return f" Milliseconds were measured on {processor}." if processor else ""
 
 
 def _claims(costs: Sequence[Cost]) -> list[Grid]:
@@ -288,7 +287,7 @@ _OPERATORS = (
 )
 _NETWORKS = (
     "The sum of what each operator costs by itself beside what the whole takes, with random"
-    " weights but for what is shipped. `anchorsr probe network NAME` lists the operators."
+    " weights, except in shipped models. `anchorsr probe network NAME` lists the operators."
 )
 _STUDY = (
     "Networks trained on one budget by `anchorsr study`; recipes/studies/ has ABPN's convolutions"

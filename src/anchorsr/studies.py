@@ -49,7 +49,7 @@ def draw_predictions(rows: Sequence[Prediction], processor: str) -> str | None:
     marks = []
     for row in rows:
         predicted, low, high = row.predicted_ms, row.low_ms, row.high_ms
-        # A cost that is less than what its measurement spreads by can come out below zero.
+        # Where a cost is smaller than the spread of its measurement, it can be negative.
         if row.threads == most and row.ratio and predicted and predicted > 0 and low and high:
             series = f"{row.engine} {row.precision}"
             marks.append(Mark(row.network, series, row.ratio, predicted / high, predicted / low))

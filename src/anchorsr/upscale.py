@@ -102,8 +102,8 @@ def _check_enlarges_pictures(path: Path, graph: Graph) -> None:
         tensor = graph.tensors[name]
         if (tensor.dtype, tensor.channels) != ("uint8", 3):
             raise ModelError(
-                f"{path}: a model here takes uint8 with 3 channels and makes the same; its {which}"
-                f" is {tensor.dtype} with {tensor.channels}"
+                f"{path}: a model here takes uint8 with 3 channels and makes the same; the {which}"
+                f" of this one is {tensor.dtype} with {tensor.channels}"
             )
     if graph.factor < 2:
         raise ModelError(f"{path} makes nothing larger: its factor is {graph.factor}")

@@ -28,8 +28,8 @@ _ATTACHMENTS: set[tuple[str, str | None]] = {
     ("http://ns.google.com/photos/1.0/camera/", "MicroVideo"),
     ("http://ns.google.com/photos/1.0/camera/", "MicroVideoOffset"),
 }
-# A parser makes spaces or line breaks of these unless they are written as references, as `toxml`
-# does not write them before Python 3.13. Characters that stand for nothing take their place.
+# Before Python 3.13 `toxml` writes these as they are, and a parser then reads spaces or line
+# breaks. They are written as references: noncharacters hold their places until then.
 _STAND_INS = {"\t": "\ufdd0", "\n": "\ufdd1", "\r": "\ufdd2"}
 # A packet this large holds pictures; nothing else needs a hundredth of it.
 _LONGEST = 16_000_000

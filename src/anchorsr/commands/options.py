@@ -13,7 +13,7 @@ from anchorsr.choosing import AUTO, installed_engines
 from anchorsr.engines import ENGINES, default_threads
 from anchorsr.errors import OutputError
 from anchorsr.evaluate import Score
-from anchorsr.files import check_free, publish
+from anchorsr.files import check_free, is_same_file, publish
 from anchorsr.terminal import print_table, to_json
 
 Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
@@ -97,7 +97,7 @@ def check_outputs(json_file: str | None, plot: Path | None, force: bool) -> None
         check_free(Path(str(json_file)), overwrite=force)
     if plot is not None:
         check_free(plot, overwrite=force)
-        if json_file is not None and Path(json_file) == plot:
+        if json_file not in (None, STANDARD_OUTPUT) and is_same_file(Path(str(json_file)), plot):
             raise OutputError(f"{plot} is the plot: give another name for --json")
 
 
