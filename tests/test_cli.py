@@ -485,7 +485,7 @@ FAILURES = {
     "export abpn -f 4 -o out.onnx": "no model 'abpn' for factor 4",
     "export text.tflite -o out.onnx": "text.tflite: this is not a .tflite file",
     "export float.tflite -o out.onnx": "float graph: quantize it first",
-    "export good.tflite -o good.tflite --force --size 36x64": "is the model itself",
+    "export good.tflite -o good.tflite --force --size 36x64": "good.tflite is an input",
 }
 
 

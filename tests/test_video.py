@@ -537,8 +537,8 @@ def test_outputs_that_would_cost_a_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link.mp4").symlink_to(source)
     cases = {
         taken: "exists already",
-        source: "is the input",
-        tmp_path / "link.mp4": "is the input",
+        source: "is an input",
+        tmp_path / "link.mp4": "is an input",
         tmp_path / "out.avi": "no suffix that can be written",
         tmp_path / "nowhere" / "out.mp4": "not an existing folder",
         tmp_path / "out.webm": "cannot hold stream 1 (audio, aac",
@@ -547,7 +547,7 @@ def test_outputs_that_would_cost_a_file_are_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=words.replace("(", r"\(")):
             enlarge(source, output)
     for output in (source, tmp_path / "link.mp4"):
-        with pytest.raises(OutputError, match="is the input"):
+        with pytest.raises(OutputError, match="is an input"):
             enlarge(source, output, overwrite=True)
     assert source.read_bytes() == original
     assert taken.read_bytes() == b"dear"
