@@ -26,13 +26,22 @@ import numpy as np
 
 from anchorsr.cache import cache_folder
 from anchorsr.engines import LiteRT
-from anchorsr.errors import AnchorSRError, BenchmarkError
+from anchorsr.errors import BenchmarkError
 from anchorsr.images import read_rgb
 from anchorsr.integer import run_graph
 from anchorsr.models import list_models
 from anchorsr.tflite_summary import fixed_size
 from anchorsr.yardsticks import PUBLISHED
-from exactness import PHOTOGRAPH, Picture, crop, difference, load_models, run_command
+from exactness import (
+    PHOTOGRAPH,
+    Picture,
+    crop,
+    difference,
+    downloaded,
+    exit_code,
+    load_models,
+    run_command,
+)
 
 Job = tuple[bytes, Picture]  # a `.tflite` file, and the (1, H, W, 3) that it is given
 
@@ -136,24 +145,14 @@ def system_in(folder: Path) -> Path:
 
 
 def prepare(folder: Path, qemu: str) -> Path:
-    """The ARM64 system, downloaded if it is missing; it appears whole or not at all."""
-    system = system_in(folder)
-    if system.is_dir():
-        return system
-    print(f"downloading an ARM64 system into {folder}", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
-        made = Path(unfinished, "system")
-        made.mkdir()
-        _unpack_debian(Path(unfinished), made)
-        _install_litert(made)
-        emulate(made, CORES[0], [], qemu)  # keeps compiled modules, too
-        try:
-            made.rename(system)
-        except OSError:
-            if not system.is_dir():  # nobody else was faster
-                raise
-    return system
+    """The ARM64 system, downloaded if it is missing."""
+
+    def make(system: Path, unfinished: Path) -> None:
+        _unpack_debian(unfinished, system)
+        _install_litert(system)
+        emulate(system, CORES[0], [], qemu)  # keeps compiled modules, too
+
+    return downloaded(system_in(folder), "an ARM64 system", make)
 
 
 def _unpack_debian(folder: Path, system: Path) -> None:
@@ -237,7 +236,8 @@ def check(options: argparse.Namespace) -> list[str]:
     models = load_models(options.model)
     photograph = read_rgb(options.picture)
     qemu, release = find_qemu(options.qemu)
-    system = prepare(options.folder, qemu)
+    folder = (options.folder or default_folder()).absolute()  # for apt
+    system = prepare(folder, qemu)
     titles, jobs, expected = [], [], []
     for name, data, graph in models:
         size = fixed_size(data)
@@ -282,16 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--qemu", help="another qemu-aarch64 than the one that is found")
     options = parser.parse_args(arguments)
     options.model = options.model or [*shipped, PUBLISHED]
-    try:
-        options.folder = (options.folder or default_folder()).absolute()  # for apt
-        faults = check(options)
-    except (AnchorSRError, OSError, RuntimeError) as error:
-        faults = [f"arm64.py: {error}"]
-    except KeyboardInterrupt:
-        faults = ["arm64.py: stopped"]
-    for fault in faults:
-        print(fault, file=sys.stderr)
-    return 1 if faults else 0
+    return exit_code("arm64.py", lambda: check(options))
 
 
 if __name__ == "__main__":

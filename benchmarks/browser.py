@@ -32,12 +32,21 @@ from typing import Any
 import numpy as np
 
 from anchorsr.cache import cache_folder
-from anchorsr.errors import AnchorSRError, BenchmarkError
+from anchorsr.errors import BenchmarkError
 from anchorsr.images import read_rgb
 from anchorsr.integer import run_graph
 from anchorsr.models import list_models
 from anchorsr.onnx import write_onnx
-from exactness import PHOTOGRAPH, Picture, crop, difference, load_models, run_command
+from exactness import (
+    PHOTOGRAPH,
+    Picture,
+    crop,
+    difference,
+    downloaded,
+    exit_code,
+    load_models,
+    run_command,
+)
 
 PAGES = Path(__file__).parents[1] / "browser"
 RUNTIME = "onnxruntime-web"
@@ -105,24 +114,15 @@ def runtime_in(folder: Path) -> Path:
 
 
 def prepare(folder: Path) -> Path:
-    """The packages, downloaded if they are missing; they appear whole or not at all."""
-    runtime = runtime_in(folder)
-    if runtime.is_dir():
-        return runtime
-    print(f"downloading {runtime.name} into {folder}", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
-        made = Path(unfinished, "runtime")
-        made.mkdir()
-        shutil.copy(PAGES / "package.json", made)
-        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(made)]
+    """The packages, downloaded if they are missing."""
+
+    def make(packages: Path, _: Path) -> None:
+        shutil.copy(PAGES / "package.json", packages)
+        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(packages)]
         run_command(command, f"npm does not download {RUNTIME}")
-        try:
-            made.rename(runtime)
-        except OSError:
-            if not runtime.is_dir():  # nobody else was faster
-                raise
-    return runtime
+
+    runtime = runtime_in(folder)
+    return downloaded(runtime, runtime.name, make)
 
 
 class _Server(http.server.SimpleHTTPRequestHandler):
@@ -233,7 +233,7 @@ def check(options: argparse.Namespace) -> list[str]:
     models = load_models(options.model)
     photograph = read_rgb(PHOTOGRAPH)
     browser = find_browser(options.browser)
-    runtime = prepare(options.folder)
+    runtime = prepare(options.folder or default_folder())
     titles, jobs, expected = [], [], []
     for name, _, graph in models:
         model = write_onnx(graph)
@@ -264,16 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--browser", help="a browser other than the one found")
     options = parser.parse_args(arguments)
     options.model = options.model or [model.path.stem for model in list_models()]
-    options.folder = options.folder or default_folder()
-    try:
-        faults = check(options)
-    except (AnchorSRError, OSError, RuntimeError) as error:
-        faults = [f"browser.py: {error}"]
-    except KeyboardInterrupt:
-        faults = ["browser.py: stopped"]
-    for fault in faults:
-        print(fault, file=sys.stderr)
-    return 1 if faults else 0
+    return exit_code("browser.py", lambda: check(options))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.errors import BenchmarkError
+from anchorsr.errors import AnchorSRError, BenchmarkError
 from anchorsr.files import reason
 from anchorsr.graph import Graph
 from anchorsr.models import model_path, read_model
@@ -72,3 +74,37 @@ def run_command(command: list[str], failure: str, environment: dict[str, str] | 
         last = next((line for line in reversed(said) if line), f"exit code {ended.returncode}")
         raise BenchmarkError(f"{failure}: {last}")
     return ended.stdout
+
+
+def downloaded(folder: Path, what: str, make: Callable[[Path, Path], None]) -> Path:
+    """A folder that is downloaded if it is missing; it appears whole or not at all.
+
+    make: fills the first folder that it is given; the second is for what it needs on the way.
+    """
+    if folder.is_dir():
+        return folder
+    print(f"downloading {what} into {folder.parent}", flush=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as unfinished:
+        made = Path(unfinished, "made")
+        made.mkdir()
+        make(made, Path(unfinished))
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # nobody else was faster
+                raise
+    return folder
+
+
+def exit_code(script: str, check: Callable[[], list[str]]) -> int:
+    """1 if a check finds or raises something, which is printed, a line each; else 0."""
+    try:
+        faults = check()
+    except (AnchorSRError, OSError, RuntimeError) as error:
+        faults = [f"{script}: {error}"]
+    except KeyboardInterrupt:
+        faults = [f"{script}: stopped"]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0

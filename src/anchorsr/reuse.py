@@ -80,16 +80,15 @@ class ReusingUpscaler:
         self._input = np.empty((0, 0, 3), np.uint8)
         if computed == [whole]:
             self.output = self._upscale(rgb)
-            self._input = rgb
-            return computed
-        covered = np.zeros((rows, columns), np.bool_)
-        for area in computed:
-            self._compute(rgb, area)
-            covered[
-                area.top // self._tile : -(-area.bottom // self._tile),
-                area.left // self._tile : -(-area.right // self._tile),
-            ] = True
-        self.reused += int(covered.size - covered.sum())
+        else:
+            covered = np.zeros((rows, columns), np.bool_)
+            for area in computed:
+                self._compute(rgb, area)
+                covered[
+                    area.top // self._tile : -(-area.bottom // self._tile),
+                    area.left // self._tile : -(-area.right // self._tile),
+                ] = True
+            self.reused += int(covered.size - covered.sum())
         self._input = rgb
         return computed
 
