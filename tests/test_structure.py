@@ -95,6 +95,7 @@ LAYERS = [
     "anchorsr.compare",
     "anchorsr.opencv",
     "anchorsr.reuse",
+    "anchorsr.video.codecs",
     "anchorsr.video.colour",
     "anchorsr.video.source",
     "anchorsr.video.target",

@@ -27,7 +27,7 @@ from anchorsr.claims import Claims
 from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, VideoError
 from anchorsr.reuse import Rectangle
 from anchorsr.upscale import Upscaler
-from anchorsr.video import Progress, VideoResult, pipeline, target, upscale_video
+from anchorsr.video import Progress, VideoResult, codecs, pipeline, target, upscale_video
 from anchorsr.video.colour import Colours, FromRgb, planes
 from videos import FFPROBE, decoded, make_video, moving, packets, probe, probed_packets
 
@@ -639,7 +639,7 @@ def test_an_encoder_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_video(tmp_path / "in.mp4", moving(6))
-    monkeypatch.setitem(target.CODECS, "h264", target.Codec("libnothing", 19, 51, {}))
+    monkeypatch.setitem(codecs.CODECS, "h264", codecs.Codec("libnothing", 19, 51, {}))
     with pytest.raises(OutputError, match="libnothing is not in this PyAV"):
         enlarge(source, tmp_path / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]

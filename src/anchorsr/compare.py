@@ -148,8 +148,11 @@ def page(comparison: Comparison) -> str:
 def page_path(path: Path, output: Path | None, *, inputs: Sequence[Path]) -> Path:
     """Where the page goes: output, or `<name>_compare.html` beside the picture.
 
-    Raises OutputError for a name that is not one of a page, or is that of an input.
+    Raises PictureError for a folder, OutputError for a name that is not one of a page, or is that
+    of an input.
     """
+    if not path.name:  # as "." has none, from which that of the page could be made
+        raise PictureError(f"{path} is a folder; give a picture")
     target = output or path.with_name(f"{path.stem}_compare.html")
     if target.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{target} is no name of a web page: give one that ends in .html")

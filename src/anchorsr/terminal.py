@@ -5,6 +5,7 @@ Streams, the one console, errors, tables, JSON and bars. Here and in `cli` is al
 
 from __future__ import annotations
 
+import codecs
 import functools
 import io
 import json
@@ -39,9 +40,7 @@ def prepare_streams(*, drop_native: bool) -> None:
     if sys.stdout is None:  # closed by the caller, as `>&-` does
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the whole life of the process)
     if isinstance(sys.stdout, io.TextIOWrapper):  # the names of files are any bytes
-        sys.stdout.reconfigure(
-            errors="surrogateescape" if os.name == "posix" else "backslashreplace"
-        )
+        sys.stdout.reconfigure(errors=_ANY_NAME if os.name == "posix" else "backslashreplace")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         return
@@ -53,6 +52,20 @@ def prepare_streams(*, drop_native: bool) -> None:
     os.dup2(devnull, 2)
     os.close(devnull)
     sys.stderr = os.fdopen(real, "w", buffering=1, errors="backslashreplace")
+
+
+_ANY_NAME = "anchorsr.any_name"
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes that a name had where they are no text; escapes of what an encoding lacks."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error(_ANY_NAME, _bytes_or_escapes)
 
 
 def give_up_stdout() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,8 @@ class Upscaler:
     file says, or 3, unless it is given. engine: `litert`, `openvino`, `onnxruntime`, or `auto` for
     the fastest of them that is installed and exact enough here; the attribute `engine` is the one
     taken, `why` a line about it and the others. Calls from several threads wait for one another.
-    Raises ModelError for an unknown model, factor or engine, and for an engine that is not exact.
+    Raises ModelError for an unknown model, factor or engine, and for an engine that is not exact;
+    a call raises ValueError for what is no uint8 RGB.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Upscaler:
         self._lock = threading.Lock()
 
     def __call__(self, rgb: UInt8Array) -> UInt8Array:
+        _check_rgb(rgb)
         with self._lock:
             return upscale_tiled(self._engine, rgb, threads=self._threads, **self._tiles(rgb))
 
@@ -88,6 +91,7 @@ class Upscaler:
 
         Until the last strip is taken, other calls wait.
         """
+        _check_rgb(rgb)
         with self._lock:
             yield from upscale_strips(self._engine, rgb, **self._tiles(rgb))
 
@@ -95,6 +99,12 @@ class Upscaler:
         """How a picture is cut: not at all where it fits into one tile, however far pixels see."""
         halo = 0 if max(rgb.shape[:2]) <= TILE else self.graph.halo
         return {"factor": self.factor, "halo": halo, "tile": max(TILE, 4 * halo)}
+
+
+def _check_rgb(rgb: npt.NDArray[Any]) -> None:
+    """Engines take other types too, each making something else of them."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+        raise ValueError(f"a picture here is uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
 
 
 def _check_enlarges_pictures(path: Path, graph: Graph) -> None:
@@ -125,16 +135,24 @@ def upscale(
     model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
     given; scale: any number of times larger or smaller; size: exactly this (height, width);
     threads: all processors by default; engine: see `Upscaler`.
-    Raises ValueError for another type or shape, ModelError for an unknown model, factor or
+    Raises ValueError for another type, shape or size, ModelError for an unknown model, factor or
     engine, OutputError for a scale or size that cannot be.
     """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"a picture is a numpy array, not {type(image).__name__}: for a file, "
+            f"numpy.asarray(PIL.Image.open(name).convert('RGB')) makes one"
+        )
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise ValueError(
             f"a picture is uint8 (H, W) or (H, W, 3 or 4), not {image.dtype} {image.shape}"
         )
     if image.ndim == 3 and image.shape[2] not in (3, 4):
         raise ValueError(f"a picture has 3 or 4 channels, not {image.shape[2]}")
-    height, width = size or (None, None)
+    try:
+        height, width = (None, None) if size is None else (operator.index(side) for side in size)
+    except (TypeError, ValueError):
+        raise ValueError(f"a size is two whole numbers, (height, width), not {size!r}") from None
     wanted = TargetSize(scale, height, width, stretch=size is not None)
     enlarger = Enlarger(model, factor, wanted, threads=threads, engine=engine)
     grey = image.ndim == 2

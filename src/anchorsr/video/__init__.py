@@ -23,10 +23,11 @@ from anchorsr.files import check_free, check_not_input, is_same_file, move_into_
 from anchorsr.models import DEFAULT
 from anchorsr.reuse import ReusingUpscaler
 from anchorsr.upscale import Upscaler
+from anchorsr.video.codecs import CODECS, LONGEST_SIDE, SUFFIXES, Codec, choose_codec
 from anchorsr.video.colour import subsampling
 from anchorsr.video.pipeline import Clock, Pipeline, frame_size
 from anchorsr.video.source import Source
-from anchorsr.video.target import CODECS, LONGEST_SIDE, SUFFIXES, Codec, Target, choose_codec
+from anchorsr.video.target import Target
 
 __all__ = ["CODECS", "SUFFIXES", "Progress", "VideoResult", "default_target", "upscale_video"]
 
@@ -68,8 +69,13 @@ class VideoResult:
 
 
 def default_target(source: Path, factor: int) -> Path:
-    """`<name>_x<factor>` beside the source: with its suffix, or .mkv where that is not written."""
-    suffix = source.suffix if source.suffix.lower() in SUFFIXES else ".mkv"
+    """`<name>_x<factor>` beside the source: with its suffix, or another where that is not written.
+
+    That is .mkv, and .mov for the .3gp of old telephones, whose sound Matroska does not hold.
+    """
+    suffix = source.suffix
+    if suffix.lower() not in SUFFIXES:
+        suffix = ".mov" if suffix.lower() in (".3gp", ".3g2") else ".mkv"
     return source.with_name(f"{source.stem}_x{factor}{suffix}")
 
 
@@ -115,6 +121,8 @@ def upscale_video(
     with needs("av", "video"):
         import av  # noqa: F401 (only to say what is missing)
     source = Path(source)
+    if not source.name:  # as "." has none, from which that of a result could be made
+        raise VideoError(f"{source} is a folder; give a video file")
     _check_numbers(start, duration)
     upscaler = upscaler or Upscaler(model, factor, threads=threads)
     target = default_target(source, upscaler.factor) if target is None else Path(target)
@@ -128,7 +136,10 @@ def upscale_video(
         with _making_way(part, overwrite=overwrite):
             job = _Job(reading, target, part, upscaler, encoder, crf, threads, on_progress, on_note)
         result = job.run()
-        move_into_place(part, target, overwrite=overwrite)
+        try:
+            move_into_place(part, target, overwrite=overwrite)
+        except OutputError as error:
+            raise OutputError(f"{error}; the finished video is {part}") from error
         return result
 
 
@@ -206,7 +217,7 @@ class _Job:
         begin = self._source.resume_after(self._target.seconds)
         return (
             f"the first {done:.2f}{of} seconds are in {self._target.part} and can be played; "
-            f"--start {float(begin):.3f} goes on from there"
+            f"--start {float(begin):.3f} and another --output go on from there"
         )
 
     def _reused(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -27,8 +28,10 @@ _INTERLEAVING = 2
 _ROUNDING = Fraction(1, 2000)
 _MICROSECOND = Fraction(1, 1_000_000)
 
-_PICTURES = ("image2", "_pipe")
+_PICTURES = ("image2", "_pipe", "gif", "apng")
 _SAY_THEIR_LENGTH = ("mov", "matroska")
+# Their times run on from an earlier one, such as when a transmitter was switched on.
+_BEGIN_ANYWHERE = ("mpegts", "mpeg")
 
 
 class Source:
@@ -36,9 +39,10 @@ class Source:
 
     `first` is the first frame that is wanted and `colours` are those of all. With a start, frames
     and packets before it are left out and all times are moved together by `shift`, so that
-    `first` is at 0; without one, `origin` is the time of the first moment. `problems` grows by a
-    line for whatever is found damaged or missing on the way: reading then ends, as at the end of
-    the file, and nothing is raised.
+    `first` is at 0; without one, `origin` is the time of the first moment, which in a transport
+    stream is moved to 0. What an edit list hides is left out. `problems` grows by a line for
+    whatever is found damaged or missing on the way: reading then ends, as at the end of the file,
+    and nothing is raised.
     Raises VideoError for a file that is not a video, or not one that is handled.
     """
 
@@ -57,20 +61,26 @@ class Source:
         self.container = _open(path)
         try:
             self.video = _find_video(self.container, path)
+            _check_opaque(self.video, path)
             self._kept: list[Stream] = list(self.container.streams)
+            self._is_avi = "avi" in self.container.format.name
             self._ended = False
             self._damaged = 0
             self._not_later = 0
             self._last_pts: int | None = None
+            self._stored_dts: list[int] = []
+            self._delay: int | None = None
             self._reached = Fraction(0)
             begin = (self.container.start_time or 0) * _MICROSECOND
-            self.origin: Fraction = begin if start is None else Fraction(0)
+            if start is None and self.container.format.name in _BEGIN_ANYWHERE:
+                self.shift = begin
+            self.origin: Fraction = begin - self.shift if start is None else Fraction(0)
             self._begin = None if start is None else begin + Fraction(start)
             self._end = None if duration is None else (self._begin or begin) + Fraction(duration)
             if self.container.duration is None:
                 self.seconds = None
             else:
-                whole = self.container.duration * _MICROSECOND
+                whole = self._whole_end(self.container.duration) - begin
                 left = max(whole - Fraction(start or 0), Fraction(0))
                 self.seconds = left if duration is None else min(left, Fraction(duration))
             self.video.codec_context.thread_count = threads or 0
@@ -175,11 +185,10 @@ class Source:
 
     def _move(self, packet: Packet[Stream]) -> bool:
         """Shift a packet in time; False if it lies outside the cut."""
-        cover = bool(packet.stream.disposition & _ATTACHED_PICTURE)
-        if self._begin is None or cover:
+        if packet.stream.disposition & _ATTACHED_PICTURE:
             return True
         pts = packet.pts if packet.pts is not None else packet.dts
-        if pts is None or pts * packet.time_base < self.shift:
+        if self._begin is not None and (pts is None or pts * packet.time_base < self.shift):
             return False
         steps = round(self.shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - steps
@@ -198,6 +207,8 @@ class Source:
                 late = self._end is not None and time is not None and time >= self._end
                 if late:
                     running.discard(index)
+                elif _is_hidden(packet):
+                    continue
                 elif packet.size or packet.dts is not None:  # not the mark of the end
                     yield packet
             elif index in running:
@@ -226,10 +237,12 @@ class Source:
         from av import FFmpegError, Packet
 
         counted = 0
+        torn = False
         try:
             for packet in self.container.demux(self._kept):
                 if packet.is_corrupt and "mpegts" not in self.container.format.name:
-                    continue  # cut off: the file ends here
+                    torn = True  # cut off: the file ends here
+                    continue
                 if packet.stream.index == self.video.index and packet.size:
                     counted = self._count(packet, counted)
                 self._note_time(packet)
@@ -240,8 +253,16 @@ class Source:
             end.stream = self.video
             yield end
             return
-        if self._begin is None and counted < self.frames:
+        if torn:
+            self._cut_off("its last packet is not whole")
+        elif self._begin is None and counted < self._frames_to_come():
             self._cut_off("the end of the file is missing")
+
+    def _frames_to_come(self) -> int:
+        """How many frames the file says will come; an edit list hides some that it counts."""
+        if "mov" not in self.container.format.name or not self.frames:
+            return self.frames
+        return min(self.frames, len(self.video.index_entries))
 
     def _count(self, packet: Packet[Any], before: int) -> int:
         """How many of the frames that the file counts have come.
@@ -249,7 +270,7 @@ class Source:
         An AVI counts those that repeat the one before, too. They have no packet, and others'
         times are their places; some may be at the end.
         """
-        if "avi" not in self.container.format.name or packet.dts is None:
+        if not self._is_avi or packet.dts is None:
             return before + 1
         tolerance = int(_TOLERANCE * (self.video.average_rate or 0))
         return max(before, packet.dts + 1 + tolerance)
@@ -264,6 +285,8 @@ class Source:
         from av import FFmpegError
 
         flush = packet.size == 0
+        if self._is_avi and packet.dts is not None:
+            self._stored_dts.append(packet.dts)
         try:
             frames = self.video.codec_context.decode(None if flush else packet)
         except FFmpegError:
@@ -273,6 +296,8 @@ class Source:
             base = frame.time_base or self.video.time_base or Fraction(1, 1000)
             frame.time_base = base  # has none after a flush
             pts = frame.pts if frame.pts is not None else frame.dts
+            if self._is_avi:
+                pts = self._time_in_avi(frame)
             if pts is None:
                 pts = 0 if self._last_pts is None else self._last_pts + max(frame.duration, 1)
             if self._last_pts is not None and pts <= self._last_pts:
@@ -281,11 +306,28 @@ class Source:
             frame.pts = self._last_pts = pts
             yield frame, pts * base
 
+    def _time_in_avi(self, frame: VideoFrame) -> int | None:
+        """When a frame is shown, in a container that says only when frames are stored.
+
+        The frame's dts is that of the packet with which the decoder gave it, some packets after
+        the one whose turn it is: as many as before the first frame.
+        """
+        stored = self._stored_dts
+        if not stored:
+            return None
+        given = 1 if frame.dts is None else bisect_right(stored, frame.dts)
+        if self._delay is None:
+            self._delay = max(given - 1, 0)
+        place = 0 if frame.dts is None else max(given - 1 - self._delay, 0)
+        time = stored[place]
+        del stored[: place + 1]
+        return time
+
     def _cut_off(self, why: str) -> None:
         begin = (self.container.start_time or 0) * _MICROSECOND
         length = float(max(self._reached - begin, Fraction(0)))
         whole = self.container.duration
-        of = "" if whole is None else f" of {float(whole * _MICROSECOND):.1f}"
+        of = "" if whole is None else f" of {float(self._whole_end(whole) - begin):.1f}"
         self.problems.append(
             f"{self.path} is damaged or cut off after {length:.1f}{of} seconds ({why}): "
             f"what could be read until there is written"
@@ -295,10 +337,15 @@ class Source:
         """At the end of the file: is it as long as it says?"""
         says = self.container.format.name.startswith(_SAY_THEIR_LENGTH)
         if says and self.container.duration is not None and not self.problems:
-            start = self.container.start_time or 0
-            end = (start + self.container.duration) * _MICROSECOND
+            end = self._whole_end(self.container.duration)
             if self._reached < end - _TOLERANCE and (self._end or end) > self._reached:
                 self._cut_off("the end of the file is missing")
+
+    def _whole_end(self, duration: int) -> Fraction:
+        """When a file of that duration ends. That of Matroska counts from 0."""
+        matroska = "matroska" in self.container.format.name
+        start = 0 if matroska else self.container.start_time or 0
+        return (start + duration) * _MICROSECOND
 
     def _sum_up(self) -> None:
         if self._damaged:
@@ -347,6 +394,23 @@ def _find_video(container: InputContainer, path: Path) -> VideoStream:
                 raise VideoError(f"{path}: no decoder for its video is in this PyAV")
             return stream
     raise VideoError(f"{path} holds no video")
+
+
+def _check_opaque(stream: VideoStream, path: Path) -> None:
+    """WebM has transparency in packets beside the picture's, of which the frames say nothing."""
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    if tags.get("alpha_mode") == "1":
+        raise VideoError(
+            f"{path}: its video has transparency, which is not handled: make it opaque first"
+        )
+
+
+def _is_hidden(packet: Packet[Stream]) -> bool:
+    """Whether an edit list hides a packet, but for the last one before 0, of which decoders of
+    sound need the end."""
+    if not packet.is_discard or packet.pts is None:
+        return False
+    return not -2 * (packet.duration or 0) < packet.pts < 0
 
 
 def _colours(frame: VideoFrame, stream: VideoStream, path: Path) -> Colours:

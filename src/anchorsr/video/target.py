@@ -12,25 +12,19 @@ import io
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anchorsr.errors import OutputError
 from anchorsr.files import reason
+from anchorsr.video.codecs import Codec, container_format
 from anchorsr.video.source import Source
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.stream import Stream
     from av.video.stream import VideoStream
-
-_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-SUFFIXES = tuple(_FORMATS)
-
-# The longest side that H.264 has a level for, as x264 counts.
-LONGEST_SIDE = 16_384
 
 # What the index of a file and the frames still in the encoder need: 100,000 frames and their
 # sound have an index of 4 MB.
@@ -39,25 +33,6 @@ _RESERVE = 16 * 2**20
 _ATTACHED_PICTURE = 1 << 10
 _CENTRE = "center"  # where a mean over a square of pixels lies
 
-
-@dataclass(frozen=True)
-class Codec:
-    """An encoder, its usual and worst quality (CRF: lower is better and larger), and its speed."""
-
-    encoder: str
-    quality: int
-    worst: int
-    options: dict[str, str]
-
-
-CODECS = {
-    "h264": Codec("libx264", 19, 51, {"preset": "veryfast"}),
-    "hevc": Codec("libx265", 22, 51, {"preset": "superfast", "x265-params": "log-level=error"}),
-    "vp9": Codec(
-        "libvpx-vp9", 28, 63, {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b": "0"}
-    ),
-    "av1": Codec("libsvtav1", 30, 63, {"preset": "10"}),
-}
 
 # Of the container or the muxer that wrote it, or figures of the stream that is encoded anew.
 _NOT_COPIED = {
@@ -85,27 +60,6 @@ _NOT_KEPT = {
     "SPHERICAL": "the marks for a view all around",
     "STEREO3D": "the marks for a view in depth",
 }
-
-
-def choose_codec(path: Path, name: str | None, quality: int | None) -> tuple[Codec, int]:
-    """The encoder and quality for a file. Raises OutputError for what there is not."""
-    container_format(path)
-    name = name or ("vp9" if path.suffix.lower() == ".webm" else "h264")
-    codec = CODECS.get(name)
-    if codec is None:
-        raise OutputError(f"there is no codec {name!r}: take one of {', '.join(CODECS)}")
-    quality = codec.quality if quality is None else quality
-    if not 0 <= quality <= codec.worst:
-        raise OutputError(f"the quality of {name} is 0 (best) to {codec.worst}, not {quality}")
-    return codec, quality
-
-
-def container_format(path: Path) -> str:
-    """What FFmpeg calls the container of a suffix. Raises OutputError for another suffix."""
-    name = _FORMATS.get(path.suffix.lower())
-    if name is None:
-        raise OutputError(f"{path} has no suffix that can be written: {', '.join(SUFFIXES)}")
-    return name
 
 
 class Target:
@@ -146,6 +100,7 @@ class Target:
                 self._file,
                 "w",
                 format=container_format(path),
+                options=_muxer_options(source, container_format(path)),
                 metadata_errors="surrogateescape",
             )
             self._video = self._add_video(size, codec, quality, factor, threads)
@@ -250,6 +205,7 @@ class Target:
         template = source.video
         self._base = source.first.time_base or template.time_base or Fraction(1, 1000)
         rate = template.average_rate or template.guessed_rate or Fraction(25)
+        rate = min(rate, Fraction(codec.most_rate))  # frames have times of their own
         options = {**codec.options, "crf": str(quality)}
         if colours.pixel_format == "yuv420p":
             options["chroma_sample_location"] = _CENTRE
@@ -301,7 +257,8 @@ class Target:
             self._source.leave_out(template)
             name = _describe(template)
             if template.type == "audio":
-                hint = "convert its sound first" if matroska else "write a .mkv file"
+                other = ".mov" if matroska else ".mov or .mkv"
+                hint = f"write a {other} file, or convert its sound first"
                 raise OutputError(f"{self._path} cannot hold {name}: {hint}")
             # The container writes its list of chapters and its time code track anew.
             own = template.name == "bin_data" and chapters
@@ -358,6 +315,12 @@ class Target:
                 rounded.append(f"{_describe(template)} to {_step(base)}")
         if rounded:
             note(f"{self._path.suffix} files round the times of {', '.join(rounded)}")
+
+
+def _muxer_options(source: Source, container: str) -> dict[str, str]:
+    """Apple's keys, such as where a video was taken, fit only where QuickTime keeps all of them."""
+    apple = any(key.startswith("com.") for key in source.container.metadata)
+    return {"movflags": "use_metadata_tags"} if apple and container in ("mp4", "mov") else {}
 
 
 class _Output(io.RawIOBase):
@@ -426,7 +389,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def _copy_tags(template: Stream, stream: Stream) -> None:
     """Metadata, language among them, and dispositions: default, forced and the like."""
     for key, value in template.metadata.items():
-        if key not in _NOT_COPIED and not key.startswith("_STATISTICS"):
+        # mkvmerge puts a language behind the name.
+        if key.partition("-")[0] not in _NOT_COPIED and not key.startswith("_STATISTICS"):
             stream.metadata[key] = value
     stream.disposition = template.disposition
 
