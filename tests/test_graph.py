@@ -168,6 +168,19 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "Requantize has a scale 0.00195 times": lambda: chain(
         [int8(4, 2.0**-9), int8(4)], Requantize("a", "b")
     ),
+    "Conv2D has a multiplier of 300": lambda: chain(
+        [int8(1), int8(1, 0.5)],
+        Conv2D(
+            "a",
+            "b",
+            np.ones((1, 1, 1, 1), np.int8),
+            np.zeros(1, np.int32),
+            np.array([150], np.float32),
+        ),
+    ),
+    "a scale is a number of at least 1.18e-38": lambda: chain(
+        [int8(4, 2.0**-140), int8(4, 2.0**-140)], ReLU("a", "b")
+    ),
     "Requantize from or to uint8 keeps the scale": lambda: chain(
         [UINT8, int8(4, 0.5)], Requantize("a", "b")
     ),
@@ -272,6 +285,15 @@ def test_multiplications_are_those_for_an_input_pixel() -> None:
     counts = [3 * 3 * 4, 8 * 9 * 2, 4 * 81 * 8, 9 * 16]
     assert graph.macs_per_pixel == sum(counts)
     assert graph.parameter_count == 36 + 4 + 144 + 8 + 2592 + 4 + 16 + 4 + 4
+
+
+def test_zeros_that_even_an_overhang_are_not_counted() -> None:
+    """A kernel of 9 at a stride of 2 is kept as one of 10, whose last row and column are zeros."""
+    kernel = np.zeros((3, 10, 10, 4), np.float32)
+    kernel[:, :9, :9] = weights(3, 9, 9, 4)
+    graph = chain(floats(4, 3), TransposedConv2D("a", "b", kernel, weights(3), 2))
+    assert graph.macs_per_pixel == 3 * 81 * 4
+    assert graph.parameter_count == 3 * 81 * 4 + 3
 
 
 def test_what_is_done_once_for_a_picture_costs_no_pixel_anything() -> None:

@@ -10,9 +10,20 @@ from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
 from anchorsr.integer import run_graph
 from anchorsr.integer_network import IntegerNetwork
-from anchorsr.operators import Add, Clip, Conv2D, DepthToSpace, PReLU, Resize, TransposedConv2D
+from anchorsr.operators import (
+    Add,
+    Clip,
+    Concat,
+    Conv2D,
+    DepthToSpace,
+    Pool2D,
+    PReLU,
+    Resize,
+    Sigmoid,
+    TransposedConv2D,
+)
 from anchorsr.scales import choose_quantization, observe_ranges
-from anchorsr.training import to_tensor
+from anchorsr.validation import to_tensor
 from float_graphs import FloatChain, with_every_operator
 from graphs import picture
 
@@ -148,3 +159,38 @@ def test_the_gradient_of_a_rounded_sum_is_that_of_the_sum() -> None:
     for values, name in zip(ones, add.inputs, strict=True):
         ratio = network._scale(name) / network._scale(add.output)
         torch.testing.assert_close(values.grad, ratio.detach().expand(1, 6, 1, 1))
+
+
+@pytest.mark.parametrize("pool", ["average", "bilinear"])
+def test_what_is_read_at_another_scale_is_brought_to_it_as_in_the_file(pool: str) -> None:
+    """A mean or an enlargement beside others of one scale: training and file round alike."""
+    chain = FloatChain(3)
+    chain.convolve("images", "features", 3, gain=4.0)
+    if pool == "average":
+        chain.add(Pool2D("features", "smooth", "average", 3), 3)
+        parts, factor = ("smooth", "features"), 1
+    else:
+        chain.add(Resize("features", "smooth", 2, "bilinear"), 3)
+        chain.add(Resize("features", "blocks", 2, "nearest"), 3)
+        parts, factor = ("smooth", "blocks"), 2
+    chain.add(Concat((*parts, *parts), "packed"), 12)
+    chain.add(DepthToSpace("packed", "large", 2), 3)
+    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    graph = chain.graph("upscaled")
+    image = picture(2, 12, 10)[0]
+    ranges = observe_ranges(graph, [image], 100)
+    network = IntegerNetwork(graph, choose_quantization(graph, ranges))
+    with torch.no_grad():
+        trained = network(to_tensor(image[None], "cpu"))[0].permute(1, 2, 0).numpy()
+    assert trained.shape[0] == 12 * 2 * factor
+    assert np.array_equal(trained, run_graph(network.to_graph(), image[None])[0])
+
+
+def test_what_does_not_end_in_a_picture_is_not_trained() -> None:
+    chain = FloatChain(3)
+    chain.convolve("images", "features", 3)
+    chain.add(Sigmoid("features", "share"), 3)
+    graph = chain.graph("share")
+    chosen = choose_quantization(graph, observe_ranges(graph, [picture(0, 8, 8)[0]], 100))
+    with pytest.raises(GraphError, match="does not end in a picture"):
+        IntegerNetwork(graph, chosen)

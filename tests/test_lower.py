@@ -31,6 +31,8 @@ from anchorsr.operators import (
     Subtract,
     TransposedConv2D,
 )
+from anchorsr.quantize import quantize
+from graphs import picture
 
 CHANNELS = 6
 
@@ -293,6 +295,11 @@ def test_every_residual_form_is_lowered(form: str, tail: list[type], clip: bool)
         (lambda self, x: self.conv(self.pool(x)), r"the module conv \(Conv2d\) .* 1x1 weights"),
         (lambda self, x: self.inplace(x) + x, r"the module inplace \(ReLU\) .* read elsewhere"),
         (lambda self, x: functional.relu(x, True) + x, "the operator relu .* read elsewhere"),
+        (lambda self, x: self.inplace(x[:, :3]) + x[:, 3:], "the module inplace .* read elsewhere"),
+        (
+            lambda self, x: (lambda p: torch.cat([self.inplace(p[0]), p[0]], 1))(x.chunk(2, 1)),
+            "the module inplace .* read elsewhere",
+        ),
         (lambda self, x: x.clone().add_(x), "the operator clone"),
         (lambda self, x: x + x[:, :1], "the operator add .* number of channels"),
         (lambda self, x: (self.conv(x), x), "returns one tensor"),
@@ -340,3 +347,56 @@ def test_network_of_two_inputs_is_refused() -> None:
 
     with pytest.raises(GraphError, match="one tensor, and other is another"):
         lower(Two(), name="two")
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: self.conv(x).chunk(chunks=2, dim=1)[1],
+        lambda self, x: self.conv(x).split(split_size=4, dim=1)[1],
+        lambda self, x: torch.split(self.conv(x), split_size_or_sections=4, dim=1)[0],
+        lambda self, x: self.conv(x) * x.mean(dim=(-1, -2), keepdim=True),
+        lambda self, x: self.tanh[0](input=self.conv(x)),
+        # The parts of one tensor lie apart, so that one may be changed in place.
+        lambda self, x: (lambda p: torch.cat([self.inplace(p[0]), p[1]], 1))(
+            self.conv(x).chunk(2, 1)
+        ),
+    ],
+)
+def test_other_ways_to_say_the_same(forward) -> None:
+    network = Custom(forward)
+    images = torch.rand(1, CHANNELS, 5, 7) * 2 - 1
+    with torch.no_grad():
+        expected = network(images.clone()).permute(0, 2, 3, 1).numpy()
+    graph = lower(network, name="custom", channels=CHANNELS)
+    made = run_graph(graph, images.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+
+
+def test_an_output_size_of_a_transposed_convolution_is_refused() -> None:
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(3, 3, 4, 2, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.up(images, [11, 15])
+
+    with pytest.raises(GraphError, match="it is told the size of its output"):
+        lower(Large(), name="large")
+
+
+@pytest.mark.parametrize("name", ["images", "image", "upscaled"])
+def test_a_module_may_have_the_name_of_a_tensor_of_ours(name: str) -> None:
+    network = nn.Sequential()
+    network.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
+    network.add_module("last", layers.Clip())
+    graph = quantize(lower(network, name="named"), [picture(0, 8, 8)[0]])
+    assert run_graph(graph, picture(1, 8, 8)).shape == (1, 8, 8, 3)
+
+
+def test_lowering_leaves_frozen_layers_frozen() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)).train()
+    network[1].eval()
+    lower(network, name="frozen")
+    assert [module.training for module in network] == [True, False]

@@ -85,6 +85,15 @@ def all_operators(channels: int) -> list[OperatorClass]:
     return [one for one in catalogue(channels).values() if isinstance(one, OperatorClass)]
 
 
+@pytest.mark.parametrize("convolution", ["Conv2D", "DepthwiseConv2D", "TransposedConv2D"])
+def test_a_kernel_that_is_not_square_is_measured_as_it_is(convolution: str) -> None:
+    one = OperatorClass(convolution, 8, 8, size=3, columns=5)
+    graph = operator_graph(one, "int8")
+    assert classify(graph.operators[0], graph) == one
+    depth = 1 if convolution == "DepthwiseConv2D" else 8
+    assert graph.macs_per_pixel == 3 * 5 * 8 * depth
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("one", all_operators(8), ids=lambda one: one.label)
 def test_a_graph_holds_its_operator_alone(one: OperatorClass, precision: Precision) -> None:
@@ -201,6 +210,7 @@ def test_classes_tell_extents_and_gates_apart_and_leave_out_what_is_1x1() -> Non
 
 def test_a_class_is_put_into_words() -> None:
     assert CONV.label == "Conv2D 3x3; 8"
+    assert OperatorClass("Conv2D", 8, 8, size=1, columns=9).label == "Conv2D 1x9; 8"
     one = OperatorClass("Conv2D", 8, 16, extent=3, size=5, groups=4, relu=True)
     assert one.label == "Conv2D 5x5, 4 groups, ReLU; 8->16 at x3"
     assert OperatorClass("Resize", 3, 3, size=3, detail="nearest").label == "Resize x3, nearest; 3"

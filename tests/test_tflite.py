@@ -276,6 +276,9 @@ FOREIGN = {
     "CONCATENATION with 0 inputs": lambda model, _: setattr(
         set_concatenation(model, axis=3), "inputs", []
     ),
+    "with its scale along an axis": lambda _, subgraph: setattr(
+        subgraph.tensors[0].quantization, "quantizedDimension", 3
+    ),
     "sparse or variable": lambda _, subgraph: setattr(subgraph.tensors[0], "isVariable", True),
     "two tensors have the name": lambda _, subgraph: setattr(subgraph.tensors[1], "name", "images"),
 }
@@ -398,6 +401,21 @@ def test_an_operator_that_no_graph_can_hold_is_refused(message: str) -> None:
     with pytest.raises(GraphError, match=message) as caught:
         read_tflite(changed(change, graph, size=(5, 7)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", ["free", "other"])
+@pytest.mark.parametrize("name", sorted(FIXED))
+def test_stored_sizes_are_those_of_the_input(name: str, shape: str) -> None:
+    def change(_: Any, subgraph: Any) -> None:
+        tensor = subgraph.tensors[subgraph.inputs[0]]
+        if shape == "free":
+            tensor.shapeSignature = np.array([1, -1, -1, tensor.shape[3]], np.int32)
+        else:
+            tensor.shape = [1, 6, 7, tensor.shape[3]]
+
+    graph = MAKERS[name](Maker(0, integer=True))
+    with pytest.raises(GraphError, match=r"not a multiple of its input's|makes .*: not a multiple"):
+        read_tflite(changed(change, graph, size=(5, 7)))
 
 
 @pytest.mark.parametrize("name", sorted(FIXED))

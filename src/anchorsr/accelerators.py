@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Accelerator:
-    """operators: the accepted ones, by their names in the TensorFlow Lite schema; source: where
-    that is said, with the commit that was read; remark: what else it says.
+    """operators: the accepted ones of `LOOKED_UP`, by their names in the TensorFlow Lite schema;
+    source: where that is said, with the commit that was read; remark: what else it says.
     """
 
     name: str
@@ -23,54 +23,62 @@ class Accelerator:
     remark: str = ""
 
     def refuses(self, operators: Iterable[str]) -> tuple[str, ...]:
-        """Those of the operators that it does not accept, sorted."""
-        return tuple(sorted(set(operators) - self.operators))
+        """Those of the operators that were looked up and that it does not accept, sorted."""
+        return tuple(sorted(set(operators) & LOOKED_UP - self.operators))
+
+
+def not_looked_up(operators: Iterable[str]) -> tuple[str, ...]:
+    """Those of the operators of which nothing is known here, sorted."""
+    return tuple(sorted(set(operators) - LOOKED_UP))
 
 
 _ELEMENTWISE = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM", "RELU", "QUANTIZE", "DEQUANTIZE"})
 _MOVES = frozenset({"CONCATENATION", "RESHAPE", "RESIZE_BILINEAR", "DEPTH_TO_SPACE"})
-_USUAL = _ELEMENTWISE | _MOVES | {"CONV_2D"}
+# What the shipped networks, the published form and its ends are made of.
+LOOKED_UP = _ELEMENTWISE | _MOVES | {"CONV_2D"}
 
 ACCELERATORS = (
     Accelerator(
         "GPU delegate",
-        _USUAL,
+        LOOKED_UP,
         "tensorflow/tensorflow 03a5e4e1: tensorflow/lite/tools/versioning/gpu_compatibility.cc",
         "computes 8-bit models in floating point, so the bytes differ",
     ),
     Accelerator(
         "NNAPI delegate",
-        _USUAL,
+        LOOKED_UP,
         "tensorflow/tensorflow 002e5f47: tensorflow/lite/delegates/nnapi/nnapi_delegate.cc",
         "QUANTIZE to int8 from Android 11 on",
     ),
     Accelerator(
         "MediaTek Neuron",
-        _USUAL,
+        LOOKED_UP,
         "MediaTek-NeuroPilot/tflite-neuron-delegate 1154203c: neuron/neuron_delegate_validation.cc",
     ),
-    Accelerator("VeriSilicon VX", _USUAL, "VeriSilicon/tflite-vx-delegate 10085b37: op_status.md"),
+    Accelerator(
+        "VeriSilicon VX", LOOKED_UP, "VeriSilicon/tflite-vx-delegate 10085b37: op_status.md"
+    ),
     Accelerator(
         "MediaTek NeuroPilot",
-        _USUAL - {"DEPTH_TO_SPACE"},
+        LOOKED_UP - {"DEPTH_TO_SPACE"},
         "google-ai-edge/LiteRT 15511366:"
         " litert/vendors/mediatek/compiler/MediaTek_Neuro_Compiler.md",
         "through LiteRT's compiled models; the delegate above is older",
     ),
     Accelerator(
         "Qualcomm QNN",
-        _USUAL,
+        LOOKED_UP,
         "google-ai-edge/LiteRT 08c8bf6e: litert/vendors/qualcomm/compiler/Qualcomm_QNN_Compiler.md",
     ),
     Accelerator(
         "Samsung AI LiteCore",
-        _USUAL - {"DEPTH_TO_SPACE", "QUANTIZE", "DEQUANTIZE"},
+        LOOKED_UP - {"DEPTH_TO_SPACE", "QUANTIZE", "DEQUANTIZE"},
         "google-ai-edge/LiteRT 08d678de: litert/vendors/samsung/compiler/create_model.cc",
         "fails where it refuses, and does not fall back",
     ),
     Accelerator(
         "Edge TPU",
-        _USUAL - {"DEPTH_TO_SPACE", "DEQUANTIZE"},
+        LOOKED_UP - {"DEPTH_TO_SPACE", "DEQUANTIZE"},
         "developer.axis.com/computer-vision/on-device/system-on-chip/artpec-7/supported-ops",
     ),
 )

@@ -17,6 +17,7 @@ from anchorsr.operators import (
     Clip,
     Concat,
     Conv2D,
+    Convolution,
     DepthToSpace,
     DepthwiseConv2D,
     GlobalAveragePool,
@@ -40,6 +41,9 @@ from anchorsr.operators import (
 )
 
 SIGMOID_OUTPUT = Quantization(1 / 256, -128)
+
+# LiteRT takes no convolution with a multiplier of this or more.
+LARGEST_MULTIPLIER = 256
 
 # What an input's scale over the output's may be where an operator changes it: at least the first
 # and below the second. Beyond, LiteRT takes other kernels, which round otherwise. A product's is
@@ -191,7 +195,16 @@ def _check_scales(
     target: TensorType,
 ) -> None:
     kind = type(operator).__name__
-    if isinstance(operator, Add | Subtract):
+    if isinstance(operator, Convolution):
+        assert operator.weight_scales is not None  # `_check_weights` has seen them
+        with np.errstate(over="ignore"):
+            largest = (scales[0] * operator.weight_scales / output).max()
+        if not largest < LARGEST_MULTIPLIER:
+            raise GraphError(
+                f"{kind} has a multiplier of {largest:.3g}, and LiteRT takes those below"
+                f" {LARGEST_MULTIPLIER}"
+            )
+    elif isinstance(operator, Add | Subtract):
         for scale in scales:
             _check_ratio(kind, scale / output, _SUM_RATIOS)
     elif isinstance(operator, Multiply):

@@ -120,7 +120,7 @@ class Graph:
         nor what is done once for a whole picture.
         """
         return sum(
-            int(conv.weights.size) * self.extents[conv.input] ** 2 for conv in self._convolutions()
+            _weight_count(conv) * self.extents[conv.input] ** 2 for conv in self._convolutions()
         )
 
     @property
@@ -128,13 +128,25 @@ class Graph:
         """Weights, biases and slopes. An anchor, which has nothing to learn, is not counted."""
         slopes = sum(int(op.slopes.size) for op in self.operators if isinstance(op, PReLU))
         convolutions = self._convolutions()
-        return slopes + sum(int(conv.weights.size + conv.bias.size) for conv in convolutions)
+        return slopes + sum(_weight_count(conv) + int(conv.bias.size) for conv in convolutions)
 
     def _convolutions(self) -> list[Convolution]:
         convolutions = [op for op in self.operators if isinstance(op, Convolution)]
         return [
             conv for conv in convolutions if not (isinstance(conv, Conv2D) and conv.copies_channels)
         ]
+
+
+def _weight_count(conv: Convolution) -> int:
+    """Weights, without the last row and column of zeros by which a transposed kernel is made to
+    overhang evenly."""
+    weights = conv.weights
+    if isinstance(conv, TransposedConv2D):
+        for axis in (1, 2):
+            last = weights.take(-1, axis)
+            if weights.shape[axis] > conv.stride and not last.any():
+                weights = weights.take(range(weights.shape[axis] - 1), axis)
+    return int(weights.size)
 
 
 def _reach(operator: Operator) -> Fraction:

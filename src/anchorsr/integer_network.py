@@ -79,6 +79,11 @@ class IntegerNetwork(Trainable):
         self.factor = graph.factor
         self._chosen = {graph.input: PICTURE, **chosen}
         self._fixed = fixed_quantizations(graph)
+        if self._fixed.get(graph.output, PICTURE) != PICTURE:
+            raise GraphError(
+                f"{graph.name} does not end in a picture: only what is added, convolved or clipped"
+                " last can be trained in integers"
+            )
         self._first = share(
             graph,
             lambda operator, name: (
@@ -112,21 +117,23 @@ class IntegerNetwork(Trainable):
         # Values are integers less their zero point, so that zero padding is zero.
         values = {self.source.input: images}
         for operator in self.source.operators:
-            sources = [values[name] for name in operator.inputs]
+            names = operator.inputs
+            sources = [values[name] for name in names]
             if isinstance(operator, KEEPS_NUMBERS):
                 sources = [
                     value
                     if self._first[name] == self._first[operator.output]
                     else self._execute(Requantize(name, operator.output), [value])
-                    for name, value in zip(operator.inputs, sources, strict=True)
+                    for name, value in zip(names, sources, strict=True)
                 ]
+                names = (operator.output,) * len(sources)
             if isinstance(operator, Convolution):
                 value = self._convolve(operator, sources[0])
             elif isinstance(operator, Add) and self._adds_exactly(operator):
                 value = self._saturate(operator.output, sources[0] + sources[1])
             else:
                 moved = _move(operator, sources, self.source.tensors[operator.output].channels)
-                value = self._execute(operator, sources) if moved is None else moved
+                value = self._execute(operator, sources, names) if moved is None else moved
             values[operator.output] = value
         return values[self.source.output]
 
@@ -168,16 +175,25 @@ class IntegerNetwork(Trainable):
         relu = not isinstance(conv, TransposedConv2D) and conv.relu
         return self._saturate(name, scaled.relu() if relu else scaled)
 
-    def _execute(self, operator: Operator, sources: list[Tensor]) -> Tensor:
-        """What the executor makes of the integers, with the gradient of the real arithmetic."""
-        name = operator.output
-        reals = [v * self._scale(of) for v, of in zip(sources, operator.inputs, strict=True)]
+    def _execute(
+        self, operator: Operator, sources: list[Tensor], names: tuple[str, ...] = ()
+    ) -> Tensor:
+        """What the executor makes of the integers, with the gradient of the real arithmetic.
+
+        names: the tensors that have the sources' types; those that the operator reads.
+        """
+        name, names = operator.output, names or operator.inputs
+        reals = [v * self._scale(of) for v, of in zip(sources, names, strict=True)]
         slopes = self.slopes.get(name)
         real = self._saturate(name, _real(operator, reals, slopes) / self._scale(name))
         if isinstance(operator, PReLU):
             operator = quantize_slopes(self._present_slopes(operator))
-        types = [self._type(of) for of in operator.inputs]
-        zero_points = [self._chosen[of].zero_point for of in operator.inputs]
+        channels = [self.source.tensors[of].channels for of in operator.inputs]
+        types = [
+            TensorType(width, "int8", self._present(of))
+            for width, of in zip(channels, names, strict=True)
+        ]
+        zero_points = [self._chosen[of].zero_point for of in names]
         stored = [v.detach() + zero for v, zero in zip(sources, zero_points, strict=True)]
         if isinstance(operator, _ELEMENTWISE):
             exact = _look_up(_tabulate(operator, types, self._type(name)), stored)

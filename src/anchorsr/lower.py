@@ -23,6 +23,7 @@ from torch.nn import functional
 from anchorsr.checks import check_operator, extent_of
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
+from anchorsr.lower_layers import convolution, pool, to_array, to_nhwc, transposed
 from anchorsr.networks import layers
 from anchorsr.operators import (
     Add,
@@ -36,7 +37,6 @@ from anchorsr.operators import (
     LeakyReLU,
     Multiply,
     Operator,
-    Pool2D,
     PReLU,
     ReLU,
     Resize,
@@ -45,7 +45,6 @@ from anchorsr.operators import (
     SquareRoot,
     Subtract,
     TensorType,
-    TransposedConv2D,
 )
 
 _LEAVES = (
@@ -60,6 +59,9 @@ _LEAVES = (
     layers.ActivationNoise,
 )
 
+# Tensors that graphs have whatever the network is: here, and once it is quantized.
+_OWN_NAMES = ("images", "image", "upscaled")
+
 # Modules that do nothing once a network is trained.
 _NOTHING = (nn.Identity, layers.ActivationNoise)
 
@@ -69,20 +71,23 @@ def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
 
     Raises GraphError, naming operator and module, for one that a graph cannot hold.
     """
-    training = network.training
+    modes = {module: module.training for module in network.modules()}
     try:
         traced = _Tracer().trace(network.eval())
     except fx.proxy.TraceError as error:
         raise GraphError(f"{type(network).__name__} cannot be lowered: {error}") from error
     finally:
-        network.train(training)
+        for module, training in modes.items():
+            module.training = training
     for node in reversed(list(traced.nodes)):
         if node.op == "call_module" and isinstance(network.get_submodule(node.target), _NOTHING):
-            node.replace_all_uses_with(node.args[0])
+            node.replace_all_uses_with(node.all_input_nodes[0])
         if not node.users and node.op not in ("placeholder", "output"):
             traced.erase_node(node)
     builder = _Builder(network, channels)
     for node in traced.nodes:
+        if node.name in _OWN_NAMES:
+            node.name = f"{node.name}/own"
         builder.add(node)
     return builder.graph(name)
 
@@ -140,19 +145,21 @@ class _Builder:
     def _add_module(self, node: fx.Node, module: nn.Module) -> None:
         source = self._source(node)
         channels = self._tensors[source].channels
-        if getattr(module, "inplace", False) and len(node.all_input_nodes[0].users) > 1:
-            raise self._refusal(node, "inplace, and its input is read elsewhere")
+        if getattr(module, "inplace", False):
+            self._check_inplace(node)
         made: Operator
         if isinstance(module, nn.ReLU):
             self._add_relu(node)
         elif isinstance(module, layers.Conv3x3):
             bias = module.bias * layers.BIAS_UNIT
-            made = Conv2D(source, node.name, _to_nhwc(module.kernel()), _to_array(bias))
+            made = Conv2D(source, node.name, to_nhwc(module.kernel()), to_array(bias))
             self._append(node, made, len(made.bias))
         elif isinstance(module, nn.Conv2d):
-            self._add_convolution(node, module)
+            self._append(node, self._layer(node, convolution, module), module.out_channels)
         elif isinstance(module, nn.ConvTranspose2d):
-            self._add_transposed(node, module)
+            if self._arguments(node, "input", "output_size")[1] is not None:
+                raise self._refusal(node, "it is told the size of its output")
+            self._append(node, self._layer(node, transposed, module), module.out_channels)
         elif isinstance(module, nn.BatchNorm2d):
             self._add_normalization(node, module)
         elif isinstance(module, layers.Anchor):
@@ -164,7 +171,7 @@ class _Builder:
             made = DepthToSpace(source, node.name, module.block)
             self._append(node, made, channels // module.block**2)
         elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-            self._append(node, self._pool(node, module), channels)
+            self._append(node, self._layer(node, pool, module), channels)
         else:
             self._append(node, self._channelwise(node, module), channels)
 
@@ -174,7 +181,7 @@ class _Builder:
         if isinstance(module, nn.LeakyReLU):
             return LeakyReLU(source, node.name, float(module.negative_slope))
         if isinstance(module, nn.PReLU):
-            slopes = _to_array(module.weight)
+            slopes = to_array(module.weight)
             channels = self._tensors[source].channels
             return PReLU(source, node.name, np.broadcast_to(slopes, channels).copy())
         if isinstance(module, nn.Sigmoid):
@@ -189,40 +196,13 @@ class _Builder:
             return Clip(source, node.name, 0.0, 255.0)
         raise self._refusal(node)
 
-    def _add_convolution(self, node: fx.Node, conv: nn.Conv2d) -> None:
-        kept = tuple(side // 2 for side in conv.kernel_size)
-        if conv.padding not in ("same", kept) or any(side % 2 == 0 for side in conv.kernel_size):
-            raise self._refusal(node, "its kernel is not odd, or not padded by half of it")
-        if conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
-            raise self._refusal(node, "it has a stride, a dilation, or padding other than zeros")
-        kernel, bias = _running(conv)
-        source = self._source(node)
-        made: Operator
-        if 1 < conv.groups == conv.in_channels == conv.out_channels:
-            weights = np.ascontiguousarray(_to_array(kernel)[:, 0].transpose(1, 2, 0))
-            made = DepthwiseConv2D(source, node.name, weights, bias)
-        else:
-            made = Conv2D(source, node.name, _to_nhwc(kernel), bias, groups=conv.groups)
-        self._append(node, made, conv.out_channels)
-
-    def _add_transposed(self, node: fx.Node, conv: nn.ConvTranspose2d) -> None:
-        stride, added = conv.stride[0], conv.output_padding
-        cut: Any = conv.padding
-        sides = zip(conv.kernel_size, cut, added, strict=True)
-        if (
-            conv.stride != (stride, stride)
-            or any(side + add != stride + 2 * off for side, off, add in sides)
-            or conv.dilation != (1, 1)
-            or conv.groups != 1
-        ):
-            raise self._refusal(node, "its output is not stride times as large, or it has groups")
-        kernel, bias = _running(conv)
-        weights = _to_array(kernel).transpose(1, 2, 3, 0)  # (in, out, H, W) to (out, H, W, in)
-        # The operator cuts the same off on every side; where PyTorch cuts one less at the end,
-        # a row and a column of zeros are there to be cut.
-        weights = np.pad(weights, ((0, 0), (0, added[0]), (0, added[1]), (0, 0)))
-        made = TransposedConv2D(self._source(node), node.name, weights, bias, stride)
-        self._append(node, made, conv.out_channels)
+    def _layer(
+        self, node: fx.Node, make: Callable[[Any, str, str], Operator], module: nn.Module
+    ) -> Operator:
+        try:
+            return make(module, self._source(node), node.name)
+        except GraphError as error:
+            raise self._refusal(node, str(error)) from error
 
     def _add_normalization(self, node: fx.Node, module: nn.BatchNorm2d) -> None:
         if module.running_mean is None or module.running_var is None:
@@ -231,35 +211,19 @@ class _Builder:
         shift = -module.running_mean * scale
         if module.affine:
             scale, shift = scale * module.weight, shift * module.weight + module.bias
-        self._scale(node, _to_array(scale), _to_array(shift))
-
-    def _pool(self, node: fx.Node, module: nn.MaxPool2d | nn.AvgPool2d) -> Pool2D:
-        sides = (module.kernel_size, module.padding, module.stride)
-        size, padding, stride = (
-            side if isinstance(side, int) else side[0] if len(set(side)) == 1 else 0
-            for side in sides
-        )
-        plain = size % 2 == 1 and padding == size // 2 and stride == 1 and not module.ceil_mode
-        average = isinstance(module, nn.AvgPool2d)
-        if isinstance(module, nn.AvgPool2d):
-            plain &= not (module.count_include_pad and padding) and not module.divisor_override
-        else:
-            plain &= module.dilation in (1, (1, 1)) and not module.return_indices
-        if not plain:
-            raise self._refusal(
-                node,
-                "only stride 1, an odd size, half of it as padding, and a mean over what is inside"
-                " the picture can be",
-            )
-        return Pool2D(self._source(node), node.name, "average" if average else "max", size)
+        self._scale(node, to_array(scale), to_array(shift))
 
     # Functions and methods of tensors
 
-    def _arguments(self, node: fx.Node, *names: str) -> list[Any]:
-        """What the function is called with, in this order; None where that is not said."""
-        if len(node.args) > len(names) or node.kwargs.keys() - set(names):
+    def _arguments(self, node: fx.Node, *names: str, other: str = "") -> list[Any]:
+        """What the function is called with, in this order; None where that is not said.
+
+        other: one more name that PyTorch has for the second.
+        """
+        named = {names[1] if name == other else name: value for name, value in node.kwargs.items()}
+        if len(node.args) > len(names) or named.keys() - set(names):
             raise self._refusal(node, f"it is given more than {', '.join(names)}")
-        given = dict(zip(names, node.args, strict=False)) | node.kwargs
+        given = dict(zip(names, node.args, strict=False)) | named
         return [given.get(name) for name in names]
 
     def _add_alone(self, node: fx.Node, kind: Callable[[str, str], Operator]) -> None:
@@ -300,7 +264,8 @@ class _Builder:
 
     def _add_mean(self, node: fx.Node) -> None:
         _, dim, keepdim = self._arguments(node, "input", "dim", "keepdim")
-        if dim not in ((2, 3), [2, 3], (-2, -1), [-2, -1]) or keepdim is not True:
+        axes = sorted(axis % 4 for axis in dim) if isinstance(dim, list | tuple) else []
+        if axes != [2, 3] or keepdim is not True:
             raise self._refusal(node, "only over (2, 3) with keepdim=True can it be")
         source = self._source(node)
         made = GlobalAveragePool(source, node.name)
@@ -316,12 +281,14 @@ class _Builder:
 
     def _add_parts(self, node: fx.Node) -> None:
         """chunk and split: nothing is done until a part is read."""
-        _, size, dim = self._arguments(node, "input", "size", "dim")
+        chunks = node.target in (torch.chunk, "chunk")
+        names = ("chunks",) if chunks else ("split_size_or_sections", "split_size")
+        _, size, dim = self._arguments(node, "input", names[0], "dim", other=names[-1])
         channels = self._tensors[self._source(node)].channels
         if dim not in (1, -3) or not isinstance(size, int | list | tuple):
             raise self._refusal(node, "only along dimension 1 can it be")
         if isinstance(size, int):
-            if node.target in (torch.chunk, "chunk"):
+            if chunks:
                 size = -(-channels // size)
             size = [min(size, channels - start) for start in range(0, channels, size)]
         starts = np.cumsum([0, *size[:-1]]).tolist()
@@ -348,9 +315,21 @@ class _Builder:
 
     # What both have in common
 
+    def _check_inplace(self, node: fx.Node) -> None:
+        """What is changed in place, or is a part of, must not be read elsewhere."""
+        changed = node.all_input_nodes[0]
+        while True:
+            # Parts of one tensor lie apart, so that only the same one is changed with it.
+            readers = [user.args[1] for user in changed.users] if changed in self._parts else []
+            if len(readers or changed.users) > max(len(set(map(str, readers))), 1):
+                raise self._refusal(node, "inplace, and its input is read elsewhere")
+            if changed not in self._parts and changed.target is not operator.getitem:
+                return
+            changed = changed.all_input_nodes[0]
+
     def _add_relu(self, node: fx.Node) -> None:
-        if node.kwargs.get("inplace") and len(node.all_input_nodes[0].users) > 1:
-            raise self._refusal(node, "inplace, and its input is read elsewhere")
+        if node.kwargs.get("inplace"):
+            self._check_inplace(node)
         before = self._sole_maker(node)
         if isinstance(before, Conv2D | DepthwiseConv2D):
             self._operators[before.output] = dataclasses.replace(before, relu=True)
@@ -429,22 +408,3 @@ def _table() -> Mapping[Any, Callable[[_Builder, fx.Node], None]]:
 
 
 _FUNCTIONS = _table()
-
-
-def _running(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[torch.Tensor, Array]:
-    """The kernel, and the bias as an array, zeros where there is none."""
-    if isinstance(conv, layers.Convolution | layers.TransposedConvolution):
-        kernel, bias = conv.running()
-        return kernel, _to_array(bias)
-    if conv.bias is None:
-        return conv.weight, np.zeros(conv.out_channels, np.float32)
-    return conv.weight, _to_array(conv.bias)
-
-
-def _to_nhwc(kernel: torch.Tensor) -> Array:
-    """(out, in, H, W) to (out, H, W, in)."""
-    return np.ascontiguousarray(_to_array(kernel).transpose(0, 2, 3, 1))
-
-
-def _to_array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().float().cpu().numpy().copy()

@@ -18,6 +18,9 @@ from anchorsr.errors import GraphError
 DType = Literal["float32", "uint8", "int8"]
 Array = npt.NDArray[Any]
 
+# Below it float32 has fewer digits, and LiteRT crashes.
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -27,8 +30,10 @@ class Quantization:
     zero_point: int
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.scale) or self.scale <= 0:
-            raise GraphError(f"a scale is a positive number, not {self.scale}")
+        if not np.isfinite(self.scale) or self.scale < _SMALLEST_SCALE:
+            raise GraphError(
+                f"a scale is a number of at least {_SMALLEST_SCALE:.3g}, not {self.scale}"
+            )
         if float(np.float32(self.scale)) != self.scale:
             raise GraphError(f"a scale is stored as float32, which {self.scale!r} is not")
 

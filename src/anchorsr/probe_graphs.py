@@ -77,7 +77,8 @@ class OperatorClass:
     kind: the name of its class in `operators`, or "ChannelAttention", which is several.
     inputs, outputs: channels of each tensor it reads and of the one it makes. extent: its
     input's height over the picture's. size: a kernel's or pool's side, a factor, a block, a
-    stride, or how many tensors are put side by side. relu: one is fused into it.
+    stride, or how many tensors are put side by side. columns: a kernel's other side, where it is
+    not square. relu: one is fused into it.
     detail: what else tells apart: a mode, or "gate" where the second tensor is 1×1.
     """
 
@@ -90,6 +91,12 @@ class OperatorClass:
     groups: int = 1
     relu: bool = False
     detail: str = ""
+    columns: int = 0
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Rows and columns of a convolution's kernel."""
+        return self.size, self.columns or self.size
 
     @property
     def output_extent(self) -> int:
@@ -112,7 +119,8 @@ class OperatorClass:
     @property
     def label(self) -> str:
         """Words for a table: the operator, then channels."""
-        side = f" {self.size}x{self.size}" if self.convolves or self.kind == "Pool2D" else ""
+        kernel = self.convolves or self.kind == "Pool2D"
+        side = f" {self.kernel[0]}x{self.kernel[1]}" if kernel else ""
         if self.kind in ("Resize", "DepthToSpace"):
             side = f" x{self.size}"
         elif self.kind in ("Concat", "Tile"):
@@ -140,12 +148,12 @@ def classify(operator: Operator, graph: Graph) -> OperatorClass | None:
     kind = type(operator).__name__
     common: dict[str, Any] = {"extent": extent}
     if isinstance(operator, Conv2D):
-        common |= {"size": operator.weights.shape[1], "groups": operator.groups}
-        common |= {"relu": operator.relu}
+        common |= _sides(*operator.weights.shape[1:3])
+        common |= {"groups": operator.groups, "relu": operator.relu}
     elif isinstance(operator, DepthwiseConv2D):
-        common |= {"size": operator.weights.shape[0], "relu": operator.relu}
+        common |= {**_sides(*operator.weights.shape[:2]), "relu": operator.relu}
     elif isinstance(operator, TransposedConv2D):
-        common |= {"size": operator.weights.shape[1], "stride": operator.stride}
+        common |= {**_sides(*operator.weights.shape[1:3]), "stride": operator.stride}
     elif isinstance(operator, Add | Subtract | Multiply):
         common |= {"detail": "gate" if 0 in extents else ""}
     elif isinstance(operator, Pool2D):
@@ -163,6 +171,10 @@ def classify(operator: Operator, graph: Graph) -> OperatorClass | None:
         widths = each, each * count
         common |= {"size": count}
     return OperatorClass(kind, *widths, **common)
+
+
+def _sides(rows: int, columns: int) -> dict[str, int]:
+    return {"size": rows, "columns": 0 if rows == columns else columns}
 
 
 def operator_graph(
@@ -275,11 +287,11 @@ class Chain:
 
     def apply(self, operator: OperatorClass) -> None:
         """Add an operator of a class."""
-        width, size = operator.outputs, operator.size
+        width = operator.outputs
         if operator.kind == "ChannelAttention":
             self._attend(width)
         elif operator.kind == "Conv2D":
-            self.convolve(width, size=size, groups=operator.groups, relu=operator.relu)
+            self.convolve(width, kernel=operator.kernel, groups=operator.groups, relu=operator.relu)
         elif operator.kind == "Requantize":
             self._requantize(width)
         elif operator.kind == "Sigmoid":
@@ -291,12 +303,12 @@ class Chain:
         self,
         channels: int,
         *,
-        size: int = 3,
+        kernel: tuple[int, int] = (3, 3),
         groups: int = 1,
         relu: bool = False,
         quantization: Quantization | None = None,
     ) -> str:
-        shape = (channels, size, size, self._tensors[self.last].channels // groups)
+        shape = (channels, *kernel, self._tensors[self.last].channels // groups)
         constants = self._constants(shape, channels)
         if quantization is None:
             quantization = _RECTIFIED if relu else _FEATURES
@@ -339,10 +351,10 @@ class Chain:
         if kind in ("Add", "Subtract", "Multiply"):
             return self._pairwise(kind, source, name)
         if kind == "DepthwiseConv2D":
-            constants = self._constants((size, size, operator.outputs), operator.outputs)
+            constants = self._constants((*operator.kernel, operator.outputs), operator.outputs)
             return DepthwiseConv2D(source, name, *constants, relu=operator.relu)
         if kind == "TransposedConv2D":
-            shape = (operator.outputs, size, size, operator.inputs)
+            shape = (operator.outputs, *operator.kernel, operator.inputs)
             weights, bias, scales = self._constants(shape, operator.outputs)
             return TransposedConv2D(source, name, weights, bias, operator.stride, scales)
         if kind == "PReLU":
@@ -384,8 +396,8 @@ class Chain:
         as wide in between)."""
         source, quantization = self.last, self._tensors[self.last].quantization
         self.append(GlobalAveragePool, width)
-        self.convolve(max(1, width // 4), size=1, relu=True)
-        self.convolve(width, size=1)
+        self.convolve(max(1, width // 4), kernel=(1, 1), relu=True)
+        self.convolve(width, kernel=(1, 1))
         gate = self.append(Sigmoid, width, _SIGMOID)
         self.append(lambda _, name: Multiply((source, gate), name), width, quantization)
 

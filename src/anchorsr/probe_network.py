@@ -97,7 +97,7 @@ def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Net
     network of ours, and for a network that cannot be quantized where that is wanted.
     """
     shipped = {key for model in list_models() for key in (model.name, model.path.stem)}
-    if Path(name).suffix == ".tflite" or name in shipped:
+    if Path(name).suffix.lower() == ".tflite" or name in shipped:
         return as_network(name, read_model(model_path(name))[1], precisions)
     return random_network(name, {"name": name}, precisions)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.checks import LARGEST_MULTIPLIER
 from anchorsr.errors import GraphError
 from anchorsr.graph import Graph
 from anchorsr.integer import multipliers
@@ -35,7 +36,6 @@ from anchorsr.scales import KEEPS_NUMBERS, PICTURE, choose_quantization, observe
 WEIGHT_LIMIT = 64
 # A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.
 BIAS_LIMIT = np.float32(2**22)
-_LARGEST_MULTIPLIER = 256
 _FILE_EDGE = Quantization(1.0, 0)  # uint8 pictures as files hold them
 
 
@@ -48,9 +48,14 @@ def quantize(
 ) -> Graph:
     """The integer graph of a float graph, with ranges from LR pictures, (H, W, 3) uint8.
 
-    percentile: how much of each activation's values its range covers, in percent.
-    Raises DataError without pictures, GraphError for a graph that is not a float graph.
+    percentile: how much of each activation's values its range covers, in percent; weight_limit:
+    the largest weight, up to 127. Raises DataError without pictures, GraphError for a graph that
+    is not a float graph, ValueError for a percentile or limit that cannot be.
     """
+    if not 50 < percentile <= 100:
+        raise ValueError(f"a percentile is above 50 and up to 100, not {percentile}")
+    if not 1 <= weight_limit <= 127:
+        raise ValueError(f"the largest weight is from 1 to 127, not {weight_limit}")
     ranges = observe_ranges(graph, pictures, percentile)
     return apply_quantization(graph, choose_quantization(graph, ranges), weight_limit=weight_limit)
 
@@ -187,10 +192,10 @@ def _quantize_conv(
         conv, weights=as_stored(conv, weights), bias=bias, weight_scales=scales
     )
     largest = multipliers(quantized, source, target).max()
-    if largest >= _LARGEST_MULTIPLIER:
+    if largest >= LARGEST_MULTIPLIER:
         raise GraphError(
             f"{conv.output} would need a multiplier of {largest:.3g}, and LiteRT takes those below"
-            f" {_LARGEST_MULTIPLIER}: its activations are almost zero on the calibration pictures,"
+            f" {LARGEST_MULTIPLIER}: its activations are almost zero on the calibration pictures,"
             " so the layer is dead, or the pictures are unlike those it was trained on"
         )
     return quantized

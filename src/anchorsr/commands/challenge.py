@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from anchorsr.accelerators import ACCELERATORS
+from anchorsr.accelerators import ACCELERATORS, not_looked_up
 from anchorsr.challenge import (
     BORDER,
     FIXED,
@@ -78,6 +78,7 @@ def challenge_command(
         "files": [str(output / name) for name in files],
         "checks": [dataclasses.asdict(check) for check in checks],
         "refused_by": {a.name: a.refuses(operators) for a in ACCELERATORS},
+        "not_looked_up": not_looked_up(operators),
         "images": None if quality is None else quality.images,
         "pictures": 0 if quality is None else quality.pictures,
         "psnr": None if quality is None else quality.psnr,
@@ -109,6 +110,8 @@ def _print_report(report: dict[str, Any], sizes: dict[str, int]) -> None:
         refused = ", ".join(report["refused_by"][accelerator.name]) or "nothing"
         accelerators.add_row(accelerator.name, refused, accelerator.remark, accelerator.source)
     print_table(accelerators)
+    if report["not_looked_up"]:
+        remark(f"whether they accept these was not looked up: {', '.join(report['not_looked_up'])}")
     figures = Table("figure", "value", "of")
     if report["psnr"] is not None:
         measured = f"{report['pictures']} pictures in {report['images']}, border {report['border']}"

@@ -83,6 +83,7 @@ class _Reader:
         self._kinds = {code: kind for kind, code in vars(schema.BuiltinOperator).items()}
         self._dtypes = {code: dtype.lower() for dtype, code in vars(schema.TensorType).items()}
         self._types: dict[str, TensorType] = {}
+        self._sizes: dict[str, list[int]] = {}  # those that operators store of what they make
         # Of a Clip and a SquareRoot that are not complete yet: what the last operator made, to its
         # kind, what the first one read, and the lower bound of a Clip.
         self._begun: dict[str, tuple[str, str, float]] = {}
@@ -99,13 +100,26 @@ class _Reader:
                 if kind == "MAXIMUM"
                 else f"{kind} is not followed by what completes a SquareRoot of integers"
             )
-        return Graph(
+        graph = Graph(
             name=name or _text(self._subgraph.name),
             tensors=self._types,
             operators=tuple(operator for operator in read if operator is not None),
             input=source,
             output=_text(self._tensor(outputs[0]).name),
         )
+        self._check_stored_sizes(graph, inputs[0])
+        return graph
+
+    def _check_stored_sizes(self, graph: Graph, index: int) -> None:
+        """Are the sizes that operators store those of the input that the file says it takes?"""
+        if not self._sizes:
+            return
+        tensor = self._tensor(index)
+        size = _list(tensor.shape)[1:3]
+        free = -1 in _list(getattr(tensor, "shapeSignature", None))
+        expected = {name: [graph.extents[name] * side for side in size] for name in self._sizes}
+        if free or self._sizes != expected:
+            raise GraphError("it resizes to a size that is not a multiple of its input's")
 
     def _operator(self, stored: Any) -> Operator | None:
         """The operator, or None where others that follow complete it."""
@@ -151,7 +165,7 @@ class _Reader:
         size, weights, source, bias = stored.inputs
         read = self._weighted(stored._replace(inputs=(source, weights, bias)), axis=0)
         shape = self._constant(stored.kind, size)
-        self._check_size(stored.kind, source, options.strideH, shape[1:3])
+        self._note_size(stored, source, options.strideH, shape[1:3])
         return TransposedConv2D(read[0], stored.target, *read[1:3], options.strideH, read[3])
 
     def read_pair(self, stored: _Stored) -> Operator:
@@ -227,7 +241,7 @@ class _Reader:
         size = self._constant(stored.kind, stored.inputs[1])
         height = _list(self._tensor(stored.inputs[0]).shape)[1]
         factor = int(size[0]) // height
-        self._check_size(stored.kind, stored.inputs[0], factor, size)
+        self._note_size(stored, stored.inputs[0], factor, size)
         source = self._source(stored)
         if stored.kind == "RESIZE_BILINEAR":
             return Resize(source, stored.target, factor, "bilinear")
@@ -289,10 +303,12 @@ class _Reader:
         if stored.options is not None and stored.options.fusedActivationFunction:
             raise GraphError(f"{stored.kind} has a fused activation, which a graph does not hold")
 
-    def _check_size(self, kind: str, source: int, factor: int, size: Array) -> None:
+    def _note_size(self, stored: _Stored, source: int, factor: int, size: Array) -> None:
         height_width = _list(self._tensor(source).shape)[1:3]
-        if factor < 1 or size.tolist() != [factor * side for side in height_width]:
-            raise GraphError(f"{kind} makes {size.tolist()} from {height_width}: not a multiple")
+        made = size[:4].tolist()
+        if factor < 1 or size.size != 2 or made != [factor * side for side in height_width]:
+            raise GraphError(f"{stored.kind} makes {made} from {height_width}: not a multiple")
+        self._sizes[stored.target] = made
 
     def _fused_relu(self, stored: _Stored) -> bool:
         activation = self._schema.ActivationFunctionType
@@ -333,14 +349,17 @@ class _Reader:
         dtype = self._dtypes.get(tensor.type)
         if dtype not in ("float32", "uint8", "int8") or len(shape) != 4 or shape[0] != 1:
             raise GraphError(
-                f"{kind} has the tensor {name!r} of type {dtype} and shape {shape}, and not"
-                " float32, uint8 or int8 (1, H, W, C)"
+                f"{kind} has the tensor {name[:80]!r} of type {dtype} and shape {shape[:5]},"
+                " and not float32, uint8 or int8 (1, H, W, C)"
             )
         quantization = None
         if dtype != "float32":
             scales, zero_points = _quantization(tensor)
             if len(scales) != 1 or len(zero_points) != 1:
                 raise GraphError(f"{kind} has the tensor {name!r} without one scale and zero point")
+            # XNNPACK leaves such a tensor to other kernels, which round otherwise.
+            if getattr(tensor.quantization, "quantizedDimension", 0):
+                raise GraphError(f"{kind} has the tensor {name!r} with its scale along an axis")
             quantization = Quantization(scales[0], zero_points[0])
         found = TensorType(shape[3], cast(DType, dtype), quantization)
         if self._types.setdefault(name, found) != found:
