@@ -676,7 +676,7 @@ def test_a_damaged_checkpoint_is_one_line(call: Call, workshop: Path) -> None:
     assert tree(workshop) == before
 
 
-@pytest.mark.parametrize("device", ["tpu9000", "", "cuda:99"])
+@pytest.mark.parametrize("device", ["tpu9000", " ", "cuda:99"])
 def test_a_device_that_is_not_there_is_one_line(call: Call, workshop: Path, device: str) -> None:
     before = tree(workshop)
     result = call("train", "tiny.toml", "--device", device)
@@ -964,3 +964,47 @@ def test_a_missing_package_says_what_installs_it(
     assert_one_error(result)
     assert result.err.endswith(f"is not installed: pip install 'anchorsr[{extra}]'\n")
     assert tree(furnished) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_pytorchs_lack_of_memory_is_one_line(
+    call: Call, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("anchorsr.cli.app", fail)
+    result = call("train", "tiny.toml")
+    assert_one_error(result)
+    assert "not enough memory" in result.err
+
+
+@pytest.mark.parametrize("command", ["upscale", "video", "compare"])
+def test_an_empty_argument_is_not_the_folder_where_we_are(call: Call, command: str) -> None:
+    result = call(command, "")
+    assert_one_error(result, code=2)
+    assert "is a variable of your shell not set?" in result.err
+
+
+@pytest.mark.parametrize("command", ["video", "compare"])
+def test_the_folder_where_we_are_is_no_file(call: Call, command: str) -> None:
+    result = call(command, ".")
+    assert_one_error(result)
+    assert "is a folder" in result.err
+
+
+def test_names_that_an_output_cannot_show_are_escaped(workshop: Path) -> None:
+    name = "\u65e5\u672c.png"
+    Image.new("RGB", (8, 8)).save(workshop / name)
+    done = subprocess.run(
+        [sys.executable, "-m", "anchorsr", "upscale", name, "-m", "fast", "-f", "2"],
+        cwd=workshop, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"\\u65e5\\u672c_x2.png\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from anchorsr import downloads
+from anchorsr.claims import Claims
 from anchorsr.cli import run
 from anchorsr.downloads import Archive, download
 from anchorsr.errors import DataError, OutputError
@@ -103,6 +104,15 @@ def test_a_set_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path
     download(ARCHIVE, tmp_path, address=server.url)
     download(ARCHIVE, tmp_path, address=server.url)
     assert len(server.starts) == 1
+
+
+def test_two_runs_do_not_fetch_the_same(server: Server, tmp_path: Path) -> None:
+    with Claims() as other:
+        assert other.take(tmp_path / "SET.zip.part")
+        with pytest.raises(OutputError, match="is being fetched by another run"):
+            download(ARCHIVE, tmp_path, address=server.url)
+    assert download(ARCHIVE, tmp_path, address=server.url) == tmp_path / "SET"
+    assert names(tmp_path) == EXPECTED
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from anchorsr.engines import load_engine
-from anchorsr.errors import CheckpointError
+from anchorsr.errors import CheckpointError, DataError, ModelError, OutputError
 from anchorsr.finetune import calibrate_run, quantize_run, read_records
 from anchorsr.images import Picture, write_picture
 from anchorsr.integer import run_graph
 from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
+from anchorsr.models import read_card
 from anchorsr.networks import ABPN, ABPNConfig
 from anchorsr.operators import Conv2D
 from anchorsr.quantize import apply_quantization
@@ -28,7 +29,8 @@ from anchorsr.scales import choose_quantization, observe_ranges
 from anchorsr.tflite import write_tflite
 from anchorsr.tflite_summary import fixed_size
 from anchorsr.ties import keep_from_ties
-from anchorsr.training import Machine, Progress, to_tensor, train
+from anchorsr.training import Machine, Progress, train
+from anchorsr.validation import to_tensor
 from graphs import convolutions, picture
 
 
@@ -171,6 +173,32 @@ def test_a_network_that_sees_the_whole_picture_is_released_and_measured(
     floating, integer = (score.psnr_rgb for score in scores)
     assert abs(floating - integer) < 1
     assert json.loads((tmp_path / "model.json").read_text())["receptive_field"] is None
+
+
+def test_what_cannot_be_measured_is_not_published(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["recipe"]["validation"]["folders"] = ["nowhere"]
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="nowhere"):
+        release(tmp_path / "run", tmp_path / "model.tflite", train=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_card_does_not_replace_the_runs_record(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    before = (tmp_path / "run/run.json").read_bytes()
+    with pytest.raises(OutputError, match=r"run\.json"):
+        release(tmp_path / "run", tmp_path / "run/run.tflite", train=False, overwrite=True)
+    assert (tmp_path / "run/run.json").read_bytes() == before
+
+
+def test_the_card_of_another_file_is_refused(finished_run: Path, tmp_path: Path) -> None:
+    release(finished_run, tmp_path / "model.tflite", train=False)
+    assert read_card(tmp_path / "model.tflite")["factor"] == 3
+    (tmp_path / "model.tflite").write_bytes(b"another")
+    with pytest.raises(ModelError, match="that of another file"):
+        read_card(tmp_path / "model.tflite")
 
 
 def quantized(run: Path, stop_at: int | None = None) -> bytes:

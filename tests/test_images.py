@@ -663,6 +663,17 @@ def test_pictures_of_a_folder_are_found_in_order(tmp_path: Path) -> None:
     assert find_pictures(tmp_path, recursive=True) == [tmp_path / name for name in with_folders]
 
 
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.png").touch()
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "given")
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/b.png").touch()
+    (tmp_path / "given/linked").symlink_to(tmp_path / "elsewhere")
+    found = find_pictures(tmp_path / "given", recursive=True)
+    assert found == [tmp_path / "given/b.png", tmp_path / "given/linked/a.png"]
+
+
 def test_folder_without_pictures_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

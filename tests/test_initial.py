@@ -29,7 +29,7 @@ from anchorsr.networks import (
 from anchorsr.quantize import quantize
 from anchorsr.recipes import Recipe, parse_table
 from anchorsr.tflite import needs_size, write_tflite
-from anchorsr.training import upscale_float
+from anchorsr.validation import upscale_float
 
 SHIPPED = [model.path for model in list_models()]
 

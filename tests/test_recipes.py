@@ -271,6 +271,10 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"schedule": {"steps": 5, "decay": "halving"}}, "schedule.halve_every is given with"),
         ({"schedule": {"steps": 5, "halve_every": 2}}, "schedule.halve_every is given with"),
         ({"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate is positive"),
+        (
+            {"optimizer": {"learning_rate": 1e300}},
+            "optimizer.learning_rate is positive and at most 10",
+        ),
         ({"optimizer": {"betas": [0.9, 1]}}, "optimizer.betas are in [0, 1)"),
         ({"optimizer": {"betas": [-0.1, 0.9]}}, "optimizer.betas are in [0, 1)"),
         ({"optimizer": {"precondition_every": 0}}, "optimizer.precondition_every is at least 1"),

@@ -78,6 +78,7 @@ LAYERS = [
     "anchorsr.processes",
     "anchorsr.losses",
     "anchorsr.optimizers",
+    "anchorsr.validation",
     "anchorsr.training",
     "anchorsr.finetune",
     # model files that run
@@ -158,6 +159,7 @@ TORCH = {
     "anchorsr.processes",
     "anchorsr.losses",
     "anchorsr.optimizers",
+    "anchorsr.validation",
     "anchorsr.lower_layers",
     "anchorsr.training",
     "anchorsr.lower",

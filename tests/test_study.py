@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from anchorsr.cli import run
+from anchorsr.errors import RecipeError
 from anchorsr.evaluate import evaluate, run_at_every_size
 from anchorsr.finetune import quantize_run
 from anchorsr.images import Picture, write_picture
@@ -74,6 +75,20 @@ def test_each_recipe_is_trained_once_and_measured(recipes: list[Path], tmp_path:
     again = run_study(recipes, tmp_path, on_progress=steps.append, **options)
     assert not steps
     assert (again[0].trained_psnr, again[0].steps) == (wide.trained_psnr, wide.steps)
+
+
+def test_what_is_wrong_with_a_later_recipe_is_told_first(
+    recipes: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other/wide.toml"
+    twin.write_text(recipes[0].read_text())
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(recipes[1].read_text().replace("body = 1", "bodies = 1"))
+    for second, words in ((twin, "two recipes are named wide"), (wrong, "wrong: .*bodies")):
+        with pytest.raises(RecipeError, match=words):
+            run_study([recipes[0], second], tmp_path / "runs", engines=["litert"])
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_file_for_each_size_gives_what_one_for_all_gives(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 import signal
@@ -18,6 +19,7 @@ import pytest
 import torch
 from torch import nn
 
+from anchorsr import training
 from anchorsr.datasets import PatchSampler, load_training_pairs
 from anchorsr.errors import (
     CheckpointError,
@@ -41,7 +43,8 @@ from anchorsr.runs import (
     read_run,
     write_content,
 )
-from anchorsr.training import Machine, Progress, to_tensor, train
+from anchorsr.training import Machine, Progress, train
+from anchorsr.validation import to_tensor
 
 ONE_THREAD = Machine(threads=1)
 
@@ -421,8 +424,59 @@ def test_other_pictures_do_not_go_on_with_a_run(pictures: Path, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "run", machine=ONE_THREAD, on_progress=StopAfter(12))
     (copied / "0.png").unlink()
-    with pytest.raises(CheckpointError, match="was trained on 3 pictures"):
+    with pytest.raises(CheckpointError, match="was trained on other pictures, 3 with"):
         train(wanted, tmp_path / "run", machine=ONE_THREAD)
+
+
+def test_a_picture_that_was_replaced_is_noticed(pictures: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "pictures"
+    shutil.copytree(pictures, copied)
+    wanted = recipe(copied)
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, tmp_path / "run", machine=ONE_THREAD, on_progress=StopAfter(12))
+    shutil.copy(copied / "1.png", copied / "0.png")
+    with pytest.raises(CheckpointError, match="was trained on other pictures"):
+        train(wanted, tmp_path / "run", machine=ONE_THREAD)
+
+
+def test_the_loss_on_record_is_of_all_steps_since_the_last(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the run has reported, and when it was stopped."""
+    wanted = recipe(pictures)
+    quick = train(wanted, tmp_path / "quick", machine=ONE_THREAD)["history"]
+    clock = itertools.count(0, 6)  # each look at it is a report
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt):
+        train(wanted, tmp_path / "slow", machine=ONE_THREAD, on_progress=StopAfter(5))
+    slow = train(wanted, tmp_path / "slow", machine=ONE_THREAD)["history"]
+    assert [entry["loss"] for entry in slow] == [entry["loss"] for entry in quick]
+
+
+def test_a_finished_run_keeps_the_machine_that_it_was_made_on(
+    pictures: Path, tmp_path: Path
+) -> None:
+    first = train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+    looked_at = Machine(threads=1, mixed_precision=True)
+    assert train(recipe(pictures), tmp_path, machine=looked_at) == first
+
+
+def test_processes_at_different_steps_do_not_train_together(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.Processes, "gather", lambda _, value: [value, 9])
+    with pytest.raises(CheckpointError, match=r"stand at steps 0, 9: .* all machines share"):
+        train(recipe(pictures), tmp_path / "run", machine=ONE_THREAD)
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_of_a_launch_is_told(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(RecipeError, match=r"WORLD_SIZE is set to 2, .* start with torchrun"):
+        train(recipe(pictures), tmp_path / "run", machine=ONE_THREAD)
 
 
 def test_a_missing_validation_folder_is_told_at_the_start(pictures: Path, tmp_path: Path) -> None:
@@ -543,6 +597,22 @@ def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path, v
         assert mine[pictures.name] == pytest.approx(theirs[pictures.name], abs=0.01)
 
 
+def test_two_processes_that_go_on_end_as_if_never_stopped(pictures: Path, tmp_path: Path) -> None:
+    """Also where the noise of training has a range that it remembers."""
+    network = {"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "skip": True}
+    wanted = recipe(
+        pictures,
+        network={**network, "rounding_noise": True, "activation_noise": True},
+        schedule={"steps": 12},
+        validation={"folders": [str(pictures)], "every": 2},
+    )
+    assert train_with_two(wanted, tmp_path / "whole").returncode == 0
+    assert train_with_two(wanted, tmp_path / "torn", victim="1").returncode != 0
+    assert train_with_two(wanted, tmp_path / "torn").returncode == 0
+    whole, torn = state_of(tmp_path / "whole"), state_of(tmp_path / "torn")
+    assert all(torch.equal(whole[name], torn[name]) for name in whole)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -558,8 +628,6 @@ def test_a_batch_that_processes_cannot_share_is_refused(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from contextlib import contextmanager
-
-    from anchorsr import training
 
     @contextmanager
     def three(device: str) -> Any:

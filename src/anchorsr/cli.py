@@ -6,6 +6,7 @@ and exit code 1; wrong usage is exit code 2; an interrupt is one line and exit c
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -90,6 +91,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Do what a command line asks for; returns the exit code."""
+    if "" in arguments:  # as a name it would be the folder where we are
+        complain("an argument is empty: is a variable of your shell not set?")
+        return 2
     try:
         code = app(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
@@ -110,11 +114,14 @@ def run(arguments: list[str]) -> int:
         give_up_stdout()
         return 1
     except MemoryError:
-        complain("there is not enough memory for this: take smaller pictures or fewer at once")
+        complain(_NO_MEMORY)
         return 1
     except Exception as error:
         # Typer's usage errors, whose class has no name that is the same in all its versions.
         if not hasattr(error, "format_message"):
+            if isinstance(error, RuntimeError) and re.search(_PYTORCH_NO_MEMORY, str(error)):
+                complain(f"{_NO_MEMORY}; to train, a smaller data.batch")
+                return 1
             raise
         message = error.format_message()
         if message:  # empty: the help was asked for, and is printed already
@@ -126,6 +133,9 @@ def run(arguments: list[str]) -> int:
         console().print(f"stopped{_GOES_ON if goes_on else ''}")
     return int(code or 0)
 
+
+_NO_MEMORY = "there is not enough memory for this: take smaller pictures or fewer at once"
+_PYTORCH_NO_MEMORY = "out of memory|can't allocate memory"
 
 # What Typer makes of Ctrl-C: 128 and the number of the signal, as shells count.
 _INTERRUPTED = 130

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from anchorsr.claims import Claims
 from anchorsr.errors import DataError, OutputError
 from anchorsr.files import check_folder, make_folder, reason
 
@@ -80,15 +81,19 @@ def download(
     check_folder(folder)
     make_folder(folder)
     part = folder / f"{archive.folder}.zip.part"
-    _check_space(archive, folder, part)
-    try:
-        _fetch(f"{address.rstrip('/')}/{archive.folder}.zip", part, archive, on_progress)
-        _verify(part, archive)
-        _unpack(part, archive, target)
-    except OSError as error:
-        raise OutputError(f"{folder}: {reason(error)}; the same command goes on later") from error
-    part.unlink()
-    return target
+    with Claims() as claims:
+        if not claims.take(part):
+            raise OutputError(f"{part} is being fetched by another run")
+        _check_space(archive, folder, part)
+        try:
+            _fetch(f"{address.rstrip('/')}/{archive.folder}.zip", part, archive, on_progress)
+            _verify(part, archive)
+            _unpack(part, archive, target)
+        except OSError as error:
+            why = reason(error)
+            raise OutputError(f"{folder}: {why}; the same command goes on later") from error
+        part.unlink()
+        return target
 
 
 def _count(folder: Path) -> int:

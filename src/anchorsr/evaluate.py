@@ -142,6 +142,6 @@ def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:
 def _float_method(run: Path) -> Method:
     with needs("PyTorch", "train"):
         from anchorsr.runs import load_weights
-        from anchorsr.training import upscale_float
+        from anchorsr.validation import upscale_float
     network: Any = load_weights(run)
     return lambda lr: upscale_float(network, lr)

@@ -35,19 +35,30 @@ def export(
 ) -> None:
     """Publish an integer graph as `path`, whose suffix is .tflite or .onnx.
 
+    Raises OutputError for an existing file, and what `make_file` raises.
+    """
+    check_free(path, overwrite=overwrite)
+    data = make_file(graph, path, size=size, description=description)
+    publish(data, path, overwrite=overwrite)
+
+
+def make_file(
+    graph: Graph, path: Path, *, size: tuple[int, int] | None = None, description: str = ""
+) -> bytes:
+    """What the file of an integer graph holds, whose suffix is .tflite or .onnx, once it is proven.
+
     size: (height, width) of a file of fixed size; None: every size.
-    Raises OutputError for another suffix or an existing file, ExactnessError when the runtime
-    differs from the integer arithmetic, GraphError for a float graph.
+    Raises OutputError for another suffix, ExactnessError when the runtime differs from the integer
+    arithmetic, GraphError for a float graph.
     """
     if not graph.is_integer:
         raise GraphError(f"{graph.name} is a float graph: quantize it first")
     writers = {".tflite": write_tflite, ".onnx": write_onnx}
     if path.suffix.lower() not in writers:
         raise OutputError(f"{path} ends with none of: {', '.join(writers)}")
-    check_free(path, overwrite=overwrite)
     data = writers[path.suffix.lower()](graph, size=size, description=description)
     check_exact(graph, load_engine(data), sizes=[size] if size else SIZES)
-    publish(data, path, overwrite=overwrite)
+    return data
 
 
 def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]] = SIZES) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from anchorsr.datasets import draw_pairs
@@ -21,10 +23,11 @@ from anchorsr.equalize import equalize
 from anchorsr.graph import Graph
 from anchorsr.integer_network import IntegerNetwork
 from anchorsr.lower import lower
+from anchorsr.networks.layers import RecipeNetwork
 from anchorsr.quantize import apply_quantization
+from anchorsr.recipes import Recipe
 from anchorsr.runs import load_weights, read_record, read_run
 from anchorsr.scales import Ranges, choose_quantization, observe_ranges
-from anchorsr.tflite import needs_size, write_tflite
 from anchorsr.ties import keep_from_ties
 from anchorsr.training import Machine, Progress, fit
 
@@ -48,12 +51,12 @@ def quantize_run(
     """
     recipe = read_run(folder)
     settings = recipe.quantization
+    network = load_weights(folder)
     graph, ranges = calibrate_run(folder)
     chosen = choose_quantization(graph, ranges)
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
         return keep_from_ties(calibrated)
-    data = write_tflite(calibrated, size=(1, 1) if needs_size(calibrated) else None)
     # Integers need float32 as it is: no mixed precision, and no TF32 in cuDNN.
     torch.backends.cudnn.allow_tf32 = False
     trained, _ = fit(
@@ -70,13 +73,24 @@ def quantize_run(
         ),
         folder / INTEGER_FOLDER,
         machine=dataclasses.replace(machine, mixed_precision=False),
-        origin=hashlib.sha256(data).hexdigest(),
-        teacher=load_weights(folder),
+        origin=_digest(network, recipe),
+        teacher=network,
         on_loading=on_loading,
         on_progress=on_progress,
     )
     trained.keep_from_ties()
     return trained.to_graph()
+
+
+def _digest(network: RecipeNetwork, recipe: Recipe) -> str:
+    """Of what the integers begin with. Ranges differ in their last bit between processors."""
+    settings = recipe.quantization
+    digest = hashlib.sha256(repr((settings.percentile, settings.equalize)).encode())
+    for _, tensor in sorted(network.state_dict().items()):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for picture in _draw(recipe, network.factor):
+        digest.update(picture.tobytes())
+    return digest.hexdigest()
 
 
 def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
@@ -85,17 +99,22 @@ def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
     network = load_weights(folder)
     graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
     settings = recipe.quantization
-    drawn = draw_pairs(
-        [Path(name) for name in recipe.data.folders],
-        network.factor,
-        patch=recipe.data.patch,
-        seed=recipe.seed,
-        count=settings.calibration,
-    )
-    pictures = [pair.lr for pair in drawn]
+    pictures = _draw(recipe, network.factor)
     if settings.equalize:
         graph = equalize(graph, pictures)
     return graph, observe_ranges(graph, pictures, settings.percentile)
+
+
+def _draw(recipe: Recipe, factor: int) -> list[npt.NDArray[np.uint8]]:
+    """The LR pictures that a recipe calibrates with."""
+    drawn = draw_pairs(
+        [Path(name) for name in recipe.data.folders],
+        factor,
+        patch=recipe.data.patch,
+        seed=recipe.seed,
+        count=recipe.quantization.calibration,
+    )
+    return [pair.lr for pair in drawn]
 
 
 def read_records(folder: Path, *, trained: bool) -> dict[str, Any]:

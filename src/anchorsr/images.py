@@ -101,8 +101,8 @@ def encode_picture(path: Path, picture: Picture, *, quality: int = 92) -> bytes:
 def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
     """List the files in a folder whose suffix, in any case, is in `SUFFIXES`, sorted.
 
-    Hidden files and folders are left out. Raises DataError if there is no such folder, if a
-    folder cannot be listed, or if it holds no picture.
+    Hidden files and folders are left out, links followed, each folder taken once. Raises DataError
+    if there is no such folder, if a folder cannot be listed, or if it holds no picture.
     """
 
     def fail(error: OSError) -> None:
@@ -112,8 +112,14 @@ def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
     try:
         if not folder.is_dir():
             raise DataError(f"{folder} is not an existing folder; give a folder of pictures")
-        for parent, folders, names in os.walk(folder, onerror=fail):
+        seen = set()
+        for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
             folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+            place = os.path.realpath(parent)  # links may go round in circles
+            if place in seen:
+                folders.clear()
+                continue
+            seen.add(place)
             paths = (Path(parent, name) for name in names if not name.startswith("."))
             found += [path for path in paths if is_picture_name(path) and path.is_file()]
     except OSError as error:  # a folder above, or the folder of a linked file, may not be entered

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from anchorsr.errors import RecipeError
+from anchorsr.files import reason
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,44 @@ class Processes:
         ):
             tensor.copy_(part.view_as(tensor))
 
+    def largest(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor, of one number, by the largest over all processes."""
+        if self.count == 1 or not tensors:
+            return
+        flat = torch.stack(tensors)
+        distributed.all_reduce(flat, distributed.ReduceOp.MAX)
+        for tensor, value in zip(tensors, flat, strict=True):
+            tensor.copy_(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value that each process has."""
+        values = [value] * self.count
+        if self.count > 1:
+            distributed.all_gather_object(values, value)
+        return values
+
+
+def process_count() -> int:
+    """How many processes `torchrun` started; 1 where it was not used.
+
+    Raises RecipeError where something else set only a part of what it sets.
+    """
+    try:
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count > 1:
+            int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    except (ValueError, KeyError) as error:
+        raise RecipeError(
+            f"WORLD_SIZE is set to {os.environ['WORLD_SIZE']}, but not as torchrun sets it"
+            f" ({reason(error)}): start with torchrun, or unset it"
+        ) from error
+    return count
+
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
     """Join the processes that `torchrun` started, if it did."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if process_count() == 1:
         yield Processes()
         return
     if device not in ("cpu", "cuda"):
@@ -60,7 +95,10 @@ def stop_requests() -> Iterator[list[int]]:
     Asked twice, it stops at once.
     """
     received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # a terminal that is closed; nohup ignores it
+    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+        numbers.append(hang_up)
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)

@@ -60,7 +60,7 @@ class OptimizerRecipe:
     gradient_clip: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "learning_rate is positive")
+        _require(0 < self.learning_rate <= 10, "learning_rate is positive and at most 10")
         _require(all(0 <= beta < 1 for beta in self.betas), "betas are in [0, 1)")
         _require(self.precondition_every >= 1, "precondition_every is at least 1")
         _require(self.gradient_clip >= 0, "gradient_clip is not negative")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from anchorsr.challenge import SIZE
-from anchorsr.errors import OutputError
+from anchorsr.errors import OutputError, RecipeError
 from anchorsr.evaluate import Score, evaluate_method, load_method, run_at_every_size
-from anchorsr.export import export
-from anchorsr.files import check_free
-from anchorsr.finetune import quantize_run, read_records
+from anchorsr.export import make_file
+from anchorsr.files import check_free, check_not_input, publish
+from anchorsr.finetune import INTEGER_FOLDER, quantize_run, read_records
 from anchorsr.models import write_card
-from anchorsr.runs import read_run
+from anchorsr.processes import process_count
+from anchorsr.runs import RECORD, load_weights, read_run
 from anchorsr.tflite import needs_size
 from anchorsr.training import Machine, Progress
+from anchorsr.validation import check_validation
 
 
 def check_release(output: Path, *, overwrite: bool) -> None:
@@ -45,25 +48,34 @@ def release(
     Raises what that, `export` and `check_release` raise.
     """
     check_release(output, overwrite=overwrite)
+    check_not_input(_card(output), [run / RECORD, run / INTEGER_FOLDER / RECORD])
+    if process_count() > 1:
+        raise RecipeError("a model is quantized by one process: start it without torchrun")
     train = train and read_run(run).quantization.schedule is not None
+    check_validation(read_run(run), load_weights(run).factor)
     graph = quantize_run(
         run, train=train, machine=machine, on_loading=on_loading, on_progress=on_progress
     )
     graph = dataclasses.replace(graph, name=output.stem)  # one architecture, several models
     size = SIZE if needs_size(graph) else None
-    export(graph, output, size=size, overwrite=overwrite)
-    in_tiles = graph.is_local and size is None
-    method = load_method(output, graph.factor) if in_tiles else run_at_every_size(graph)
+    data = make_file(graph, output, size=size)
     records = read_records(run, trained=train)
-    methods = {"float": load_method(run, graph.factor), "int8": method}
-    scores = [
-        evaluate_method(method, kind, Path(name), factor=graph.factor)
-        for name in records["float"]["recipe"]["validation"]["folders"]
-        for kind, method in methods.items()
-    ]
+    with tempfile.TemporaryDirectory() as beside:
+        methods = {"float": load_method(run, graph.factor), "int8": run_at_every_size(graph)}
+        if graph.is_local and size is None:
+            measured = Path(beside, output.name)
+            measured.write_bytes(data)
+            methods["int8"] = load_method(measured, graph.factor)
+        scores = [
+            evaluate_method(method, kind, Path(name), factor=graph.factor)
+            for name in records["float"]["recipe"]["validation"]["folders"]
+            for kind, method in methods.items()
+        ]
+    # Only now, so that no file is without its card for long.
+    publish(data, output, overwrite=overwrite)
     write_card(
         _card(output),
-        output.read_bytes(),
+        data,
         graph,
         figures=[dataclasses.asdict(score) for score in scores],
         runs=records,

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from anchorsr.engines import load_engine
-from anchorsr.errors import GraphError
+from anchorsr.errors import GraphError, RecipeError
 from anchorsr.evaluate import Method, evaluate_method, run_at_every_size
 from anchorsr.finetune import quantize_run
 from anchorsr.graph import Graph
+from anchorsr.networks import build_network
+from anchorsr.processes import process_count
 from anchorsr.recipes import Recipe, read_recipe
 from anchorsr.runs import load_weights
 from anchorsr.samples import natural_picture
 from anchorsr.tflite import write_tflite
 from anchorsr.timing import Times, take_turns
-from anchorsr.training import Machine, train, upscale_float
+from anchorsr.training import Machine, train
+from anchorsr.validation import check_validation, upscale_float
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def run_study(
     Raises what `training.train`, `finetune.quantize_run` and the engines raise.
     """
     parsed = [(path.stem, read_recipe(path)) for path in recipes]
+    _check(parsed)
     done = []
     for name, recipe in parsed:
         if on_recipe is not None:
@@ -96,6 +100,21 @@ def run_study(
         )
         for name, recipe, steps, calibrated, trained in done
     ]
+
+
+def _check(parsed: Sequence[tuple[str, Recipe]]) -> None:
+    """What is wrong with a later recipe is told before the first one is trained."""
+    if process_count() > 1:
+        raise RecipeError("a study is made by one process: start it without torchrun")
+    names = [name for name, _ in parsed]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"two recipes are named {twice[0]}, and would have one run")
+    for name, recipe in parsed:
+        try:
+            check_validation(recipe, build_network(recipe.network).factor)
+        except RecipeError as error:
+            raise RecipeError(f"{name}: {error}") from error
 
 
 def graph_psnr(graph: Graph, recipe: Recipe) -> dict[str, float]:

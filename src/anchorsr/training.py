@@ -2,8 +2,9 @@
 
 A run lives in a folder (`runs`). Several processes started by PyTorch's `torchrun` share each
 batch and average their gradients, so that the losses are those of one process with the same
-batch. What this file leaves out: printing (the caller's `on_progress` does that) and
-quantization (`finetune`).
+batch, but for what looks at a batch as a whole: noise on activations, whose range is that of a
+process's share, and batch normalization. What this file leaves out: printing (the caller's
+`on_progress` does that) and quantization (`finetune`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,11 +22,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from anchorsr.datasets import Pair, Patches, PatchSampler, load_test_pairs, load_training_pairs
+from anchorsr.datasets import Pair, Patches, PatchSampler, load_training_pairs
 from anchorsr.errors import (
     AnchorSRError,
     CheckpointError,
@@ -35,27 +36,21 @@ from anchorsr.errors import (
 from anchorsr.files import check_folder, make_folder, publish, reason
 from anchorsr.initial import start_from_trained
 from anchorsr.losses import measure_loss
-from anchorsr.metrics import psnr
 from anchorsr.networks import build_network
-from anchorsr.networks.layers import Trainable
+from anchorsr.networks.layers import ActivationNoise, Trainable
 from anchorsr.optimizers import learning_rate, make_optimizer
 from anchorsr.processes import Processes, join_processes, stop_requests
 from anchorsr.recipes import Recipe, parse_table
-from anchorsr.runs import (
-    CHECKPOINT,
-    RECORD,
-    WEIGHTS,
-    read_content,
-    write_content,
-)
+from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, read_content, write_content
+from anchorsr.validation import check_validation, to_tensor, validate
 
 Network = TypeVar("Network", bound=Trainable)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `loss` is averaged since the last report, in grey levels (L1) or
-    their squares (L2)."""
+    """Where a run stands. `loss` is averaged since the last report, with a validation since the
+    last validation, in grey levels (L1) or their squares (L2)."""
 
     step: int
     steps: int
@@ -127,7 +122,13 @@ def fit(
     with join_processes(machine.device) as processes:
         run = _Run(network, recipe, folder, machine, processes, origin, teacher)
         run.load()
-        _check_validation(recipe, network.factor)
+        steps = processes.gather(run.step)
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the processes stand at steps {', '.join(map(str, steps))}: {folder} must be one"
+                " folder that all machines share"
+            )
+        check_validation(recipe, network.factor)
         if run.step < recipe.schedule.steps:
             pairs = load_training_pairs(
                 [Path(name) for name in recipe.data.folders],
@@ -136,6 +137,8 @@ def fit(
                 on_progress=on_loading,
             )
             run.use(pairs)
+            if len(set(processes.gather(run.data["crc32"]))) > 1:
+                raise DataError("the processes read other pictures: give all the same folders")
             make_folder(folder)
             run.catch_up()
             sampler = PatchSampler(
@@ -154,19 +157,6 @@ def fit(
             run.catch_up()
             run.save()  # what may change between runs is recorded as it is now
         return run.averaged, run.record()
-
-
-def to_tensor(images: npt.NDArray[np.uint8], device: str) -> Tensor:
-    """(N, H, W, C) uint8 to (N, C, H, W) float32 in channels-last memory."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
-
-
-def upscale_float(network: nn.Module, lr: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 through a float network, rounded half to even to uint8."""
-    device = next(network.parameters()).device
-    with torch.no_grad():
-        output = network(to_tensor(lr[None], str(device)))[0]
-    return np.asarray(output.clamp(0, 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
 class _Run(Generic[Network]):
@@ -199,10 +189,13 @@ class _Run(Generic[Network]):
         self.teacher = None if teacher is None else _placed(teacher, machine.device).eval()
         self.averaged: Network = copy.deepcopy(self.network).eval()
         self.parameters = list(self.network.parameters())
+        self.ranges = [m.least for m in self.network.modules() if isinstance(m, ActivationNoise)]
         self.optimizer = make_optimizer(recipe.optimizer, self.parameters)
         self.step = 0
         self.stopping = False  # agreed on by all processes
         self.seconds = 0.0
+        self.made_on = self._present_machine()
+        self.losses: list[float] = []  # since the last validation
         self.history: list[dict[str, Any]] = []
 
     def load(self) -> None:
@@ -239,16 +232,21 @@ class _Run(Generic[Network]):
             self.seconds = content["seconds"]
             self.history = content["history"]
             self.data = content["data"]
+            self.made_on = content.get("made_on", self.made_on)
+            self.losses = content.get("losses", [])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
 
     def use(self, pairs: list[Pair]) -> None:
         """Note what is trained on. Raises CheckpointError when a resumed run had other data."""
         lr_pixels = sum(pair.lr.shape[0] * pair.lr.shape[1] for pair in pairs)
-        data = {"pictures": len(pairs), "lr_pixels": lr_pixels}
-        if self.data and self.data != data:
+        digest = 0
+        for pair in pairs:
+            digest = zlib.crc32(pair.lr.tobytes(), digest)
+        data = {"pictures": len(pairs), "lr_pixels": lr_pixels, "crc32": digest}
+        if self.data != {key: data.get(key) for key in self.data}:  # earlier versions had no CRC
             raise CheckpointError(
-                f"{self.folder} was trained on {self.data['pictures']} pictures with"
+                f"{self.folder} was trained on other pictures, {self.data['pictures']} with"
                 f" {self.data['lr_pixels']} LR pixels, not on these {len(pairs)} with {lr_pixels}:"
                 " give this run another output folder"
             )
@@ -265,13 +263,15 @@ class _Run(Generic[Network]):
         share = self.recipe.data.batch // self.processes.count
         places = range(self.processes.rank * share, (self.processes.rank + 1) * share)
         saved = reported = time.monotonic()
-        losses: list[float] = []
+        losses: list[float] = []  # since the last report
+        self.made_on = self._present_machine()
         with ThreadPoolExecutor(1) as executor:  # cuts the next batch while this one is used
             upcoming = executor.submit(sampler.batch, self.step, places)
             while self.step < steps:
                 patches = upcoming.result()
                 upcoming = executor.submit(sampler.batch, self.step + 1, places)
                 losses.append(self._take_step(patches, requests))
+                self.losses.append(losses[-1])
                 validating = self.step % self.recipe.validation.every == 0 or self.step == steps
                 now = time.monotonic()
                 if validating or now - reported > 5 or self.stopping:
@@ -305,6 +305,8 @@ class _Run(Generic[Network]):
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "made_on": self.made_on,
+            "losses": self.losses,
             "history": self.history,
         }
         write_content(self.folder / CHECKPOINT, checkpoint)
@@ -320,12 +322,17 @@ class _Run(Generic[Network]):
             "data": self.data,
             "step": self.step,
             "hours": round(self.seconds / 3600, 4),
+            **self.made_on,
+            "history": self.history,
+        }
+
+    def _present_machine(self) -> dict[str, Any]:
+        return {
             "processes": self.processes.count,
             "threads": torch.get_num_threads(),
             "device": self.machine.device,
             "mixed_precision": self.machine.mixed_precision,
-            "torch": torch.__version__,
-            "history": self.history,
+            "torch": str(torch.__version__),
         }
 
     def _take_step(self, patches: Patches, requests: list[int]) -> float:
@@ -366,14 +373,17 @@ class _Run(Generic[Network]):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.schedule, peak, self.step)
         self.optimizer.step()
+        self.processes.largest(self.ranges)  # a resumed run has that of one process for all
         self.step += 1
         self._average()
         return value
 
     def _diverged(self, what: str) -> TrainingError:
+        kept = (self.folder / CHECKPOINT).exists()
+        good = f" The last good checkpoint is kept in {self.folder};" if kept else ""
         return TrainingError(
-            f"step {self.step}: {what}. The last good checkpoint is kept in {self.folder};"
-            " lower optimizer.learning_rate or set optimizer.gradient_clip"
+            f"step {self.step}: {what}.{good} lower optimizer.learning_rate or set"
+            " optimizer.gradient_clip"
         )
 
     @torch.no_grad()
@@ -390,6 +400,9 @@ class _Run(Generic[Network]):
 
     def _report(self, losses: list[float], seconds: float, validating: bool) -> Progress:
         loss = sum(losses) / len(losses)
+        if validating:
+            loss = sum(self.losses) / len(self.losses)
+            self.losses = []
         rate = float(self.optimizer.param_groups[0]["lr"])
         validation = {}
         if validating:
@@ -412,36 +425,12 @@ class _Run(Generic[Network]):
         if self.processes.rank:
             return {}
         try:
-            validation = self._validate()
+            validation = validate(self.averaged, self.recipe)
         except AnchorSRError:
             self.save()  # a picture that cannot be measured costs no steps
             raise
         self.history[-1].update(validation)
         return validation
-
-    def _validate(self) -> dict[str, float]:
-        factor = self.network.factor
-        result = {}
-        for name in self.recipe.validation.folders:
-            values = []
-            for pair in load_test_pairs(Path(name), factor):
-                try:
-                    sr = upscale_float(self.averaged, pair.lr)
-                    values.append(psnr(sr, pair.hr, border=factor))
-                except ValueError as error:
-                    raise DataError(f"{pair.name} in {name}: {reason(error)}") from error
-            result[Path(name).name] = round(sum(values) / len(values), 4)
-        return result
-
-
-def _check_validation(recipe: Recipe, factor: int) -> None:
-    """What is wrong with the validation folders is told now, not hours later."""
-    names = ["step", "loss", *(Path(name).name for name in recipe.validation.folders)]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise RecipeError(f"validation.folders: two figures would be named {twice[0]}")
-    for folder in recipe.validation.folders:
-        next(load_test_pairs(Path(folder), factor))
 
 
 def _placed(network: Network, device: str) -> Network:

@@ -48,7 +48,8 @@ def train_command(
         record = train(parsed, folder, machine=machine, **callbacks)
     if os.environ.get("RANK", "0") != "0":
         return  # one of the processes tells it
-    print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours")
+    pictures = record["data"].get("pictures", 0)
+    print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours, {pictures} pictures")
     _print_last_validation(record["history"])
     print(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
 
@@ -103,14 +104,22 @@ def _print_last_validation(history: list[dict[str, Any]]) -> None:
 _OWN_KEYS = ("step", "loss")
 
 
+def _is_one_of_several(device: str) -> bool:
+    from anchorsr.processes import process_count
+
+    return device == "cuda" and process_count() > 1
+
+
 def training_machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
     """The `training.Machine` of these options. Raises a usage error for an unknown device."""
     import torch
 
     from anchorsr.training import Machine
 
+    # Of several processes, each has a GPU of its own.
+    mine = f"cuda:{os.environ['LOCAL_RANK']}" if _is_one_of_several(device) else device
     try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # unknown, or not of this machine
+        torch.zeros(1, device=mine).item()
+    except Exception as error:  # unknown, or not of this machine: each backend has its own
         raise typer.BadParameter(f"no device {device!r}: {reason(error)[:200]}") from error
     return Machine(device=device, threads=threads, mixed_precision=mixed_precision)

@@ -47,7 +47,7 @@ def model_path(model: str | Path, factor: int | None = None) -> Path:
     factor: 3 for a name that does not say it, unless it is given.
     Raises ModelError that lists what there is.
     """
-    if isinstance(model, Path) or Path(model).suffix == ".tflite":
+    if isinstance(model, Path) or Path(model).suffix.lower() == ".tflite":
         return Path(model)
     shipped = list_models()
     for entry in shipped:
@@ -73,7 +73,7 @@ def read_model(path: Path) -> tuple[bytes, Graph]:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The card beside a `.tflite` file. Raises ModelError where there is none."""
+    """The card beside a `.tflite` file. Raises ModelError where there is none, or another's."""
     try:
         card = json.loads(path.with_suffix(".json").read_text())
     except OSError as error:
@@ -82,6 +82,9 @@ def read_card(path: Path) -> dict[str, Any]:
         raise ModelError(f"the card of {path} is damaged: {reason(error)}") from error
     if not isinstance(card, dict):
         raise ModelError(f"the card of {path} is damaged: it holds no table")
+    digest = card.get("sha256")
+    if digest and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise ModelError(f"the card beside {path} is that of another file: move it away")
     return card
 
 
