@@ -37,6 +37,7 @@ LAYERS = [
     "anchorsr.datasets",
     "anchorsr.downloads",
     "anchorsr.drawn",
+    "anchorsr.soft",
     # training in floating point
     "anchorsr.recipes",
     "anchorsr.networks.layers",

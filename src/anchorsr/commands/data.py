@@ -1,4 +1,4 @@
-"""Pictures to train on: published ones and drawn ones."""
+"""Pictures to train on: published ones, drawn ones and softer ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import typer
 from anchorsr.commands.options import Force
 from anchorsr.downloads import ADDRESS, DIV2K, download
 from anchorsr.drawn import write_drawn
+from anchorsr.images import find_pictures
+from anchorsr.soft import write_soft
 from anchorsr.terminal import bar, byte_bar
 
-data_app = typer.Typer(help="Get or draw pictures to train on.", no_args_is_help=True)
+data_app = typer.Typer(help="Get or make pictures to train on.", no_args_is_help=True)
 
 _FOLDER = Path("data")
 
@@ -69,4 +71,32 @@ def drawn_command(
     """
     with bar("Drawing", count, hidden=False) as on_picture:
         write_drawn(output, count, seed=seed, overwrite=force, on_picture=on_picture)
+    print(output)
+
+
+@data_app.command("soft")
+def soft_command(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of pictures, with all below.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
+    ] = _FOLDER / "soft",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed takes other parts.")] = 0,
+    force: Force = False,
+) -> None:
+    """Make a softer picture of a part of each, up to 512x512.
+
+    Train on them beside sharp pictures for networks that enlarge photographs of old cameras,
+    scanners and large sensors. The same seed makes the same pictures.
+
+    Examples:
+
+        anchorsr data soft photos
+
+        anchorsr data soft photos more-photos -o soft --seed 1
+    """
+    pictures = [path for folder in folders for path in find_pictures(folder, recursive=True)]
+    with bar("Softening", len(pictures), hidden=False) as on_picture:
+        write_soft(pictures, output, seed=seed, overwrite=force, on_picture=on_picture)
     print(output)
