@@ -297,7 +297,7 @@ def test_every_residual_form_is_lowered(form: str, tail: list[type], clip: bool)
         (lambda self, x: functional.relu(x, True) + x, "the operator relu .* read elsewhere"),
         (lambda self, x: self.inplace(x[:, :3]) + x[:, 3:], "the module inplace .* read elsewhere"),
         (
-            lambda self, x: (lambda p: torch.cat([self.inplace(p[0]), p[0]], 1))(x.chunk(2, 1)),
+            lambda self, x: (lambda p: torch.cat([self.inplace(p[1]), p[-1]], 1))(x.chunk(2, 1)),
             "the module inplace .* read elsewhere",
         ),
         (lambda self, x: x.clone().add_(x), "the operator clone"),

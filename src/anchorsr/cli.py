@@ -91,7 +91,8 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Do what a command line asks for; returns the exit code."""
-    if "" in arguments:  # as a name it would be the folder where we are
+    if any(re.fullmatch(r"(--[\w-]+=)?", each) for each in arguments):
+        # As a name that would be the folder where we are.
         complain("an argument is empty: is a variable of your shell not set?")
         return 2
     try:

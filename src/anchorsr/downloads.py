@@ -84,6 +84,8 @@ def download(
     with Claims() as claims:
         if not claims.take(part):
             raise OutputError(f"{part} is being fetched by another run")
+        if target.is_dir():  # by a run that has ended since
+            return target
         _check_space(archive, folder, part)
         try:
             _fetch(f"{address.rstrip('/')}/{archive.folder}.zip", part, archive, on_progress)

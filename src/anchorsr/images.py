@@ -114,7 +114,8 @@ def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
             raise DataError(f"{folder} is not an existing folder; give a folder of pictures")
         seen = set()
         for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-            folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+            wanted = (name for name in folders if recursive and not name.startswith("."))
+            folders[:] = sorted(wanted)  # which of two names a folder gets is the same everywhere
             place = os.path.realpath(parent)  # links may go round in circles
             if place in seen:
                 folders.clear()

@@ -319,11 +319,14 @@ class _Builder:
         """What is changed in place, or is a part of, must not be read elsewhere."""
         changed = node.all_input_nodes[0]
         while True:
+            parts = self._parts.get(changed, [])
             # Parts of one tensor lie apart, so that only the same one is changed with it.
-            readers = [user.args[1] for user in changed.users] if changed in self._parts else []
-            if len(readers or changed.users) > max(len(set(map(str, readers))), 1):
-                raise self._refusal(node, "inplace, and its input is read elsewhere")
-            if changed not in self._parts and changed.target is not operator.getitem:
+            indices = [user.args[1] for user in changed.users if parts]
+            readers = [index % len(parts) for index in indices if isinstance(index, int)]
+            if len(readers or changed.users) > max(len(set(readers)), 1):
+                why = "inplace, and its input, or what that is a part of, is read elsewhere"
+                raise self._refusal(node, why)
+            if not parts and changed.target is not operator.getitem:
                 return
             changed = changed.all_input_nodes[0]
 

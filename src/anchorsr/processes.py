@@ -103,7 +103,9 @@ def stop_requests() -> Iterator[list[int]]:
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
         for each in numbers:
-            signal.signal(each, previous[each])
+            # A terminal that is closed says so twice, and the second time means no more.
+            again = signal.SIG_IGN if number == each == hang_up else previous[each]
+            signal.signal(each, again)
 
     try:
         previous = {number: signal.getsignal(number) for number in numbers}

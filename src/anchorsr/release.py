@@ -45,7 +45,8 @@ def release(
     (method `float`) and of the file in LiteRT (`int8`). train: see `finetune.quantize_run`.
     Where no file can be for every size it is for `challenge.SIZE`; scores need one for each
     picture.
-    Raises what that, `export` and `check_release` raise.
+    Raises what that, `export.make_file` and `check_release` raise, DataError for validation
+    folders that cannot be measured, and RecipeError in one of several processes.
     """
     check_release(output, overwrite=overwrite)
     check_not_input(_card(output), [run / RECORD, run / INTEGER_FOLDER / RECORD])

@@ -215,8 +215,8 @@ class _Run(Generic[Network]):
             ) from error
         if content.get("origin", "") != self.origin:
             raise CheckpointError(
-                f"{path} goes on from other weights or another calibration, which have changed"
-                f" since: delete {self.folder} to begin anew"
+                f"{path} is of an earlier version, or goes on from other weights or another"
+                f" calibration, which have changed since: delete {self.folder} to begin anew"
             )
         different = sorted(key for key in mine if mine[key] != theirs[key])
         if different:
@@ -278,11 +278,13 @@ class _Run(Generic[Network]):
                     seconds, reported = now - reported, now
                     self.seconds += seconds
                     progress = self._report(losses, seconds, validating)
+                    if self.stopping:
+                        self.save()  # before the report, for which there may be no terminal
                     if on_progress is not None and self.processes.rank == 0:
                         on_progress(progress)
                     losses = []
                 overdue = now - saved > 60 * self.machine.checkpoint_minutes
-                if validating or self.stopping or overdue:
+                if (validating or overdue) and not self.stopping:
                     self.save()
                     reported = saved = time.monotonic()
                 if self.stopping:
@@ -373,7 +375,8 @@ class _Run(Generic[Network]):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.schedule, peak, self.step)
         self.optimizer.step()
-        self.processes.largest(self.ranges)  # a resumed run has that of one process for all
+        # The checkpoint holds that of one process, with which all go on.
+        self.processes.largest(self.ranges)
         self.step += 1
         self._average()
         return value

@@ -116,7 +116,7 @@ class _Reader:
             return
         tensor = self._tensor(index)
         size = _list(tensor.shape)[1:3]
-        free = -1 in _list(getattr(tensor, "shapeSignature", None))
+        free = -1 in _list(getattr(tensor, "shapeSignature", None))[1:3]
         expected = {name: [graph.extents[name] * side for side in size] for name in self._sizes}
         if free or self._sizes != expected:
             raise GraphError("it resizes to a size that is not a multiple of its input's")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -69,7 +69,8 @@ class Source:
             self._not_later = 0
             self._last_pts: int | None = None
             self._stored_dts: list[int] = []
-            self._delay: int | None = None
+            self._delay: int | None = None  # in packets
+            self._ahead = 0  # what a packet's pts is more than its dts, the same for all
             self._reached = Fraction(0)
             begin = (self.container.start_time or 0) * _MICROSECOND
             if start is None and self.container.format.name in _BEGIN_ANYWHERE:
@@ -237,12 +238,14 @@ class Source:
         from av import FFmpegError, Packet
 
         counted = 0
-        torn = False
+        torn: set[int] = set()  # streams whose last packet is not whole
         try:
             for packet in self.container.demux(self._kept):
                 if packet.is_corrupt and "mpegts" not in self.container.format.name:
-                    torn = True  # cut off: the file ends here
+                    torn.add(packet.stream.index)
                     continue
+                if packet.size:
+                    torn.discard(packet.stream.index)
                 if packet.stream.index == self.video.index and packet.size:
                     counted = self._count(packet, counted)
                 self._note_time(packet)
@@ -287,6 +290,7 @@ class Source:
         flush = packet.size == 0
         if self._is_avi and packet.dts is not None:
             self._stored_dts.append(packet.dts)
+            self._ahead = 0 if packet.pts is None else packet.pts - packet.dts
         try:
             frames = self.video.codec_context.decode(None if flush else packet)
         except FFmpegError:
@@ -310,14 +314,15 @@ class Source:
         """When a frame is shown, in a container that says only when frames are stored.
 
         The frame's dts is that of the packet with which the decoder gave it, some packets after
-        the one whose turn it is: as many as before the first frame.
+        the one whose turn it is: as many as the first frame came after its own packet.
         """
         stored = self._stored_dts
         if not stored:
             return None
         given = 1 if frame.dts is None else bisect_right(stored, frame.dts)
         if self._delay is None:
-            self._delay = max(given - 1, 0)
+            own = 0 if frame.pts is None else bisect_left(stored, frame.pts - self._ahead)
+            self._delay = max(given - 1 - own, 0)
         place = 0 if frame.dts is None else max(given - 1 - self._delay, 0)
         time = stored[place]
         del stored[: place + 1]
@@ -342,9 +347,10 @@ class Source:
                 self._cut_off("the end of the file is missing")
 
     def _whole_end(self, duration: int) -> Fraction:
-        """When a file of that duration ends. That of Matroska counts from 0."""
-        matroska = "matroska" in self.container.format.name
-        start = 0 if matroska else self.container.start_time or 0
+        """When a file of that duration ends. That of Matroska counts from 0, in most files."""
+        start = self.container.start_time or 0
+        if "matroska" in self.container.format.name and duration > start:
+            start = 0
         return (start + duration) * _MICROSECOND
 
     def _sum_up(self) -> None:
@@ -406,7 +412,7 @@ def _check_opaque(stream: VideoStream, path: Path) -> None:
 
 
 def _is_hidden(packet: Packet[Stream]) -> bool:
-    """Whether an edit list hides a packet, but for the last one before 0, of which decoders of
+    """Whether an edit list hides a packet, but for the last ones before 0, of which decoders of
     sound need the end."""
     if not packet.is_discard or packet.pts is None:
         return False
