@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -417,25 +418,27 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert not (tmp_path / "bad" / CHECKPOINT).exists()
 
 
-def test_other_pictures_do_not_go_on_with_a_run(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "0.png").unlink(), "was trained on other pictures, 3 with"),
+        (
+            lambda folder: shutil.copy(folder / "1.png", folder / "0.png"),
+            "was trained on other pictures",
+        ),
+    ],
+    ids=["missing", "replaced"],
+)
+def test_other_pictures_do_not_go_on_with_a_run(
+    pictures: Path, tmp_path: Path, change: Callable[[Path], None], message: str
+) -> None:
     copied = tmp_path / "pictures"
     shutil.copytree(pictures, copied)
     wanted = recipe(copied)
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "run", machine=ONE_THREAD, on_progress=StopAfter(12))
-    (copied / "0.png").unlink()
-    with pytest.raises(CheckpointError, match="was trained on other pictures, 3 with"):
-        train(wanted, tmp_path / "run", machine=ONE_THREAD)
-
-
-def test_a_picture_that_was_replaced_is_noticed(pictures: Path, tmp_path: Path) -> None:
-    copied = tmp_path / "pictures"
-    shutil.copytree(pictures, copied)
-    wanted = recipe(copied)
-    with pytest.raises(KeyboardInterrupt):
-        train(wanted, tmp_path / "run", machine=ONE_THREAD, on_progress=StopAfter(12))
-    shutil.copy(copied / "1.png", copied / "0.png")
-    with pytest.raises(CheckpointError, match="was trained on other pictures"):
+    change(copied)
+    with pytest.raises(CheckpointError, match=message):
         train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from anchorsr.runs import load_weights, read_record, read_run
 from anchorsr.scales import Ranges, choose_quantization, observe_ranges
 from anchorsr.ties import keep_from_ties
 from anchorsr.training import Machine, Progress, fit
+
+UInt8Array = npt.NDArray[np.uint8]
 
 INTEGER_FOLDER = "integer"
 
@@ -52,7 +54,8 @@ def quantize_run(
     recipe = read_run(folder)
     settings = recipe.quantization
     network = load_weights(folder)
-    graph, ranges = calibrate_run(folder)
+    pictures = _draw(recipe, network.factor)
+    graph, ranges = _calibrate(network, recipe, pictures)
     chosen = choose_quantization(graph, ranges)
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
@@ -73,7 +76,7 @@ def quantize_run(
         ),
         folder / INTEGER_FOLDER,
         machine=dataclasses.replace(machine, mixed_precision=False),
-        origin=_digest(network, recipe),
+        origin=_digest(network, recipe, pictures),
         teacher=network,
         on_loading=on_loading,
         on_progress=on_progress,
@@ -82,13 +85,13 @@ def quantize_run(
     return trained.to_graph()
 
 
-def _digest(network: RecipeNetwork, recipe: Recipe) -> str:
+def _digest(network: RecipeNetwork, recipe: Recipe, pictures: Sequence[UInt8Array]) -> str:
     """Of what the integers begin with. Ranges differ in their last bit between processors."""
     settings = recipe.quantization
     digest = hashlib.sha256(repr((settings.percentile, settings.equalize)).encode())
     for _, tensor in sorted(network.state_dict().items()):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    for picture in _draw(recipe, network.factor):
+    for picture in pictures:
         digest.update(picture.tobytes())
     return digest.hexdigest()
 
@@ -97,15 +100,20 @@ def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
     """The float graph of a run, and the range of each of its tensors on training pictures."""
     recipe = read_run(folder)
     network = load_weights(folder)
+    return _calibrate(network, recipe, _draw(recipe, network.factor))
+
+
+def _calibrate(
+    network: RecipeNetwork, recipe: Recipe, pictures: Sequence[UInt8Array]
+) -> tuple[Graph, Ranges]:
     graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
     settings = recipe.quantization
-    pictures = _draw(recipe, network.factor)
     if settings.equalize:
         graph = equalize(graph, pictures)
     return graph, observe_ranges(graph, pictures, settings.percentile)
 
 
-def _draw(recipe: Recipe, factor: int) -> list[npt.NDArray[np.uint8]]:
+def _draw(recipe: Recipe, factor: int) -> list[UInt8Array]:
     """The LR pictures that a recipe calibrates with."""
     drawn = draw_pairs(
         [Path(name) for name in recipe.data.folders],

@@ -14,8 +14,9 @@ from anchorsr.export import make_file
 from anchorsr.files import check_free, check_not_input, publish
 from anchorsr.finetune import INTEGER_FOLDER, quantize_run, read_records
 from anchorsr.models import write_card
+from anchorsr.networks import build_network
 from anchorsr.processes import process_count
-from anchorsr.runs import RECORD, load_weights, read_run
+from anchorsr.runs import RECORD, read_run
 from anchorsr.tflite import needs_size
 from anchorsr.training import Machine, Progress
 from anchorsr.validation import check_validation
@@ -52,8 +53,9 @@ def release(
     check_not_input(_card(output), [run / RECORD, run / INTEGER_FOLDER / RECORD])
     if process_count() > 1:
         raise RecipeError("a model is quantized by one process: start it without torchrun")
-    train = train and read_run(run).quantization.schedule is not None
-    check_validation(read_run(run), load_weights(run).factor)
+    recipe = read_run(run)
+    train = train and recipe.quantization.schedule is not None
+    check_validation(recipe, build_network(recipe.network).factor)
     graph = quantize_run(
         run, train=train, machine=machine, on_loading=on_loading, on_progress=on_progress
     )
