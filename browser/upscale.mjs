@@ -33,17 +33,21 @@ export async function upscale(session, picture, { onTile = () => {}, halo = HALO
       };
       const { upscaled } = await session.run({ images: cut(picture, outer) });
       const factor = upscaled.dims[3] / (outer.right - outer.left);
-      larger ??= {
-        data: new Uint8ClampedArray(4 * factor * width * factor * height).fill(255),
-        width: factor * width,
-        height: factor * height,
-      };
+      larger ??= white(factor * width, factor * height);
       paste(upscaled, outer, larger, inner, factor);
       upscaled.dispose();
       await onTile(++done, all, larger);
     }
   }
   return larger;
+}
+
+function white(width, height) {
+  try {
+    return { data: new Uint8ClampedArray(4 * width * height).fill(255), width, height };
+  } catch {
+    throw new Error(`${width}×${height} is more than this browser can hold`);
+  }
 }
 
 /** The red, green and blue planes of a part of an RGBA picture, (1, 3, height, width). */

@@ -17,6 +17,8 @@ from anchorsr.images import read_rgb
 from anchorsr.upscale import _ready
 
 ROOT = Path(__file__).parents[1]
+# Some tests import ONNX Runtime themselves, which leaves something in the user's folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

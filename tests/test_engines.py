@@ -284,20 +284,21 @@ def no_network(*_): raise AssertionError("a connection")
 socket.socket.connect = no_network
 from pathlib import Path
 from anchorsr.engines import load_engine
-load_engine(Path(sys.argv[1]), name="openvino", threads=1)
+load_engine(Path(sys.argv[1]), name=sys.argv[2], threads=1)
 print([name for name in sys.modules if name.startswith("openvino_telemetry")])
 """
 
 
-def test_openvino_reports_nothing_to_anybody(tmp_path: Path) -> None:
-    """Importing it otherwise counts the import under ~/intel and sends it."""
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_an_engine_reports_nothing_to_anybody(name: str, tmp_path: Path) -> None:
+    """Importing one otherwise leaves a count or a number in the user's folder and sends it."""
     model = tmp_path / "mine.tflite"
     model.write_bytes(write_tflite(integer_graph(0)))
     home = tmp_path / "home"
     home.mkdir()
     source = str(Path(engines.__file__).parents[1])
     ended = subprocess.run(
-        [sys.executable, "-c", IMPORT, model],
+        [sys.executable, "-c", IMPORT, model, name],
         env={"PYTHONPATH": source, "HOME": str(home)},
         capture_output=True,
         text=True,

@@ -150,6 +150,17 @@ def test_a_folder_that_is_no_run_is_refused(plain: Path) -> None:
         evaluate(plain, plain)
 
 
+def test_a_run_is_measured_with_the_threads_that_are_asked_for(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    with pytest.raises(CheckpointError):
+        evaluate(plain, plain, threads=3)
+    assert asked == [3]
+
+
 def test_a_folder_with_the_name_of_a_model_does_not_hide_it(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

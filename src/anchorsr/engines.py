@@ -231,6 +231,10 @@ class OpenVINO:
 _CALLS_BEFORE_OWN_PROGRAM = 4
 
 
+# From 1.29 on, importing ONNX Runtime on Linux, too, writes a device's number into the user's cache
+# and asks for its maker's server, unless this is set before.
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
 # What ONNX Runtime calls so. It otherwise writes to stderr, for instance of constants unused.
 _ERRORS = 3
 
@@ -243,12 +247,13 @@ class OnnxRuntime:
     def __init__(
         self, model: bytes, threads: int, dtype: Number = np.uint8, channels: int | None = 3
     ) -> None:
+        os.environ.setdefault(_NO_TELEMETRY, "1")
         with _importing("onnxruntime", "onnx"):
             import onnxruntime
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS
-        onnxruntime.disable_telemetry_events()  # Windows only
+        onnxruntime.disable_telemetry_events()  # Windows only, and of its own kind
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]

@@ -106,7 +106,7 @@ def load_method(
     if name == "bicubic":
         return lambda lr: _bicubic(lr, factor)
     if path.is_dir() and name not in {model.name for model in list_models()}:
-        return _float_method(path)
+        return _float_method(path, threads)
     if path.suffix == ".pb":
         return load_dnn_superres(path, factor, threads=threads)
     if path.suffix == ".onnx":
@@ -139,9 +139,13 @@ def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:
     return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.BICUBIC))
 
 
-def _float_method(run: Path) -> Method:
+def _float_method(run: Path, threads: int | None) -> Method:
     with needs("PyTorch", "train"):
+        import torch
+
         from anchorsr.runs import load_weights
         from anchorsr.validation import upscale_float
+    if threads:
+        torch.set_num_threads(threads)
     network: Any = load_weights(run)
     return lambda lr: upscale_float(network, lr)

@@ -50,8 +50,8 @@ from anchorsr.operators import (
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, ValueInfoProto
 
-# Opset 13 is the first in which ONNX Runtime moves uint8 from depth to space; with format
-# version 7 a file loads in ONNX Runtime from 1.7 (2021) on.
+# Opset 13 is the first in which depth to space may move uint8. ONNX Runtime does so from 1.21 on,
+# which the shipped networks need, and takes all operators here in uint8 from 1.24 on.
 OPSET = 13
 _FORMAT_VERSION = 7
 _MICROSOFT_DOMAIN = "com.microsoft"
