@@ -12,6 +12,7 @@ would reach at best.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from anchorsr.engines import default_threads
 from anchorsr.models import DEFAULT
 from anchorsr.upscale import Upscaler
 from anchorsr.video import upscale_video
+from exactness import exit_code
 
 WIDTH, HEIGHT, RATE = 640, 360, 30
 
@@ -70,13 +72,7 @@ def write(path: Path, frames: Iterator[np.ndarray]) -> None:
         container.mux(sound.encode())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--picture", type=Path, required=True, help="a photograph")
-    parser.add_argument("--model", default=DEFAULT)
-    parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--seconds", type=int, default=10)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> list[str]:
     with Image.open(options.picture) as image:
         photograph = np.asarray(image.convert("RGB").resize((1280, 960), Image.Resampling.BICUBIC))
     upscaler = Upscaler(options.model, threads=options.threads)
@@ -99,7 +95,18 @@ def main() -> None:
             figures += [f"{step / result.frames * 1000:.1f}" for step in steps]
             figures += [f"{busy * 1000:.1f}", f"{options.threads / busy:.1f}"]
             print(f"{name:8}", *(f"{figure:>11}" for figure in figures), flush=True)
+    return []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--picture", type=Path, required=True, help="a photograph")
+    parser.add_argument("--model", default=DEFAULT)
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--seconds", type=int, default=10)
+    options = parser.parse_args()
+    return exit_code("video.py", lambda: measure(options))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

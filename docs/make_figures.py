@@ -7,6 +7,7 @@ model and the original, each pixel shown as a square of two by two; beside a nam
 the crop. The photographs are of CLIC 2025 (Unsplash licence); no model was trained on them.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -73,4 +74,9 @@ def sheet(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path, help="of the photographs")
+    try:
+        main(parser.parse_args().folder)
+    except anchorsr.AnchorSRError as error:
+        sys.exit(f"make_figures.py: {error}")

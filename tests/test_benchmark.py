@@ -36,7 +36,7 @@ from anchorsr.opencv import load_dnn_superres
 from anchorsr.plots import Point, draw_scatter
 from anchorsr.quantize import quantize
 from anchorsr.samples import natural_picture
-from anchorsr.terminal import to_json
+from anchorsr.strict_json import to_json
 from anchorsr.tflite import write_tflite
 from anchorsr.timing import Times, run_process, take_turns
 from anchorsr.yardsticks import BICUBIC, PUBLISHED
@@ -264,6 +264,9 @@ def test_quality_is_that_of_the_file_and_not_of_a_shipped_one_of_its_name(tmp_pa
     for card, known in (
         ({"figures": rows, "sha256": digest}, {str(mine): 12.5}),
         ({"figures": rows, "sha256": "of another file"}, {}),
+        ({"figures": [{**rows[0], "psnr_rgb": None}], "sha256": digest}, {}),
+        ({"figures": [{"method": "int8"}, 5], "sha256": digest}, {}),
+        ({"figures": None, "sha256": digest}, {}),
     ):
         mine.with_suffix(".json").write_text(json.dumps(card))
         assert find_quality([str(mine)], factor=3, test_set="BSD100") == known

@@ -366,5 +366,6 @@ def test_mistakes_are_told_before_anything_is_written(call: Call, tmp_path: Path
         assert (code, out) == (1, "")
         assert words in err
         assert err.count("\n") == 1
-    assert call("abpn", "-o", "out", "--runtime", 0)[0] == 2
+    for runtime in (0, "inf", "nan"):
+        assert call("abpn", "-o", "out", "--runtime", runtime)[0] == 2
     assert os.listdir(tmp_path) == ["x2.tflite"]

@@ -445,6 +445,8 @@ FAILURES = {
     # Models
     "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
     "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
+    "models missing.tflite": "missing.tflite does not exist",
+    "export fast_x2 -f 4 -o larger.onnx": "fast_x2 enlarges 2 times, not 4",
     "models good.tflite": "good.tflite has no card beside it",
     "models taken.tflite": "the card of taken.tflite is damaged",
     "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; there are: abpn_x3",

@@ -152,10 +152,16 @@ def test_another_archive_is_deleted_and_told(server: Server, tmp_path: Path) -> 
     assert names(tmp_path) == []
 
 
-def test_a_longer_file_is_told_and_not_fetched_for_ever(server: Server, tmp_path: Path) -> None:
-    server.data = DATA + bytes(50_000_000)
-    with pytest.raises(DataError, match="not the archive that was published"):
+@pytest.mark.parametrize("data", [b"<html>Please log in</html>", DATA + bytes(50_000_000)])
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_an_answer_of_another_length_does_not_replace_what_is_there(
+    data: bytes, knows_ranges: bool, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "SET.zip.part").write_bytes(DATA[:5_000])
+    server.data, server.knows_ranges = data, knows_ranges
+    with pytest.raises(DataError, match=r"SET\.zip: the answer has \d+ bytes, where \d+ are due"):
         download(ARCHIVE, tmp_path, address=server.url)
+    assert (tmp_path / "SET.zip.part").read_bytes() == DATA[:5_000]
 
 
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (503, 5)])
@@ -174,7 +180,9 @@ def test_no_server_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         download(ARCHIVE, tmp_path, address="http://127.0.0.1:9/")
 
 
-@pytest.mark.parametrize("address", ["", "example.com", "http://[::1"])
+@pytest.mark.parametrize(
+    "address", ["", "example.com", "http://[::1", "file:///etc", "http://a b/"]
+)
 def test_what_is_no_address_is_told(tmp_path: Path, address: str) -> None:
     with pytest.raises(DataError, match="is no address"):
         download(ARCHIVE, tmp_path, address=address)

@@ -247,6 +247,12 @@ def test_a_runtime_that_is_broken_is_a_model_error(
         load_engine(write_tflite(integer_graph(0)), name="openvino")
 
 
+@pytest.mark.parametrize("threads", [-1, 10**6, 10**12])
+def test_more_threads_than_there_can_be_are_refused(threads: int) -> None:
+    with pytest.raises(ValueError, match=f"threads are from 1 to 1024, not {threads}"):
+        load_engine(write_tflite(integer_graph(0)), threads=threads)
+
+
 def test_an_engine_that_there_is_not_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ModelError, match="no engine 'ncnn'; there are: litert, openvino, onnx"):
         load_engine(write_tflite(integer_graph(0)), name="ncnn")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from anchorsr import cli
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, ModelError
 from anchorsr.evaluate import Score, evaluate, load_method
 from anchorsr.export import export
@@ -94,7 +97,9 @@ def test_the_shipped_model_is_better_than_bicubic(plain: Path) -> None:
 def test_every_form_of_a_model_has_one_score(plain: Path, tmp_path: Path) -> None:
     path = model_path("abpn", 3)
     export(read_tflite(path.read_bytes()), tmp_path / "abpn.onnx")
-    scores = [evaluate(name, plain) for name in ("abpn", path, str(path), tmp_path / "abpn.onnx")]
+    shutil.copy(tmp_path / "abpn.onnx", tmp_path / "LOUD.ONNX")
+    onnx = [tmp_path / "abpn.onnx", str(tmp_path / "LOUD.ONNX")]
+    scores = [evaluate(name, str(plain)) for name in ("abpn", path, str(path), *onnx)]
     assert len({numbers(score) for score in scores}) == 1
 
 
@@ -180,6 +185,28 @@ def test_a_model_of_another_factor_is_refused(plain: Path, tmp_path: Path, suffi
     export(integer_graph(0, factor=2), path)
     with pytest.raises(ModelError, match=r"enlarges 2 times, not 3|not 3 times larger"):
         evaluate(path, plain)
+
+
+def test_a_file_of_another_size_is_named_with_the_picture(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    export(integer_graph(0), path, size=(10, 20))
+    with pytest.raises(ModelError, match=r"small\.onnx on \w+: "):
+        evaluate(path, plain)
+
+
+def test_no_factor_is_a_value_error(plain: Path) -> None:
+    with pytest.raises(ValueError, match="a factor is at least 1, not 0"):
+        evaluate("bicubic", plain, factor=0)
+
+
+def test_sets_of_one_name_are_told_apart(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other" / plain.name
+    shutil.copytree(plain, other)
+    assert cli.run(["evaluate", str(plain), str(other), "-m", "bicubic", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["test_set"] for row in rows] == [str(plain), str(other)]
 
 
 def test_bytes_that_are_no_model_are_refused(plain: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,10 @@ def test_a_card_is_written_for_the_bytes_it_is_given(tmp_path: Path) -> None:
     graph = integer_graph(0, factor=2)
     path = tmp_path / "random0.json"
     figures = [{"test_set": "Set5", "psnr_rgb": 30.5}]
-    write_card(path, b"bytes", graph, figures=figures, runs={"float": {"step": 1}}, overwrite=False)
-    card = json.loads(path.read_text())
+    made = [*figures, {"test_set": "flat", "psnr_rgb": math.inf}]  # which JSON does not have
+    write_card(path, b"bytes", graph, figures=made, runs={"float": {"step": 1}}, overwrite=False)
+    card = json.loads(path.read_text(), parse_constant=pytest.fail)
+    figures.append({"test_set": "flat", "psnr_rgb": None})
     assert card["sha256"] == hashlib.sha256(b"bytes").hexdigest()
     assert (card["size_bytes"], card["factor"]) == (5, 2)
     assert (card["figures"], card["runs"]) == (figures, {"float": {"step": 1}})

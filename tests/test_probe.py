@@ -596,6 +596,20 @@ def test_the_command_measures_networks(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
+    "arguments", [["operators", "add", "--channels", "8"], ["network", "abpn"]]
+)
+def test_nothing_measured_is_a_failure(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> bytes:
+        raise GraphError("not today")
+
+    monkeypatch.setattr(probe, "write_tflite", refuse)
+    assert cli.run(["probe", *arguments, *FEW]) == 1
+    assert "not today" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["operators", "adds"], 1, "no operator 'adds'"),

@@ -131,8 +131,8 @@ def test_every_level_is_read(tmp_path: Path) -> None:
     assert isinstance(recipe.quantization.percentile, float)
 
 
-names = st.text(max_size=10)
-counts = st.integers(1, 2**40)
+names = st.text(min_size=1, max_size=10)
+counts = st.integers(1, 10**6)
 decays = st.floats(0, 1, exclude_max=True)
 optimizers = st.builds(
     OptimizerRecipe,
@@ -144,10 +144,12 @@ optimizers = st.builds(
 )
 schedules = st.builds(
     ScheduleRecipe,
-    steps=st.integers(11, 2**40),
+    steps=st.integers(11, 10**12),
     warmup=st.integers(0, 10),
     decay=st.sampled_from(["cosine", "none"]),
-) | st.builds(ScheduleRecipe, steps=counts, decay=st.just("halving"), halve_every=counts)
+) | st.builds(
+    ScheduleRecipe, steps=st.integers(1, 10**12), decay=st.just("halving"), halve_every=counts
+)
 recipes = st.builds(
     Recipe,
     network=st.dictionaries(names, st.integers() | names | st.booleans(), max_size=3),
@@ -263,9 +265,15 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
     ("changes", "message"),
     [
         ({"data": {"folders": []}}, "data.folders names at least one folder"),
-        ({"data": {"folders": ["a"], "patch": 7}}, "data.patch is at least 8"),
-        ({"data": {"folders": ["a"], "batch": 0}}, "data.batch is at least 1"),
-        ({"schedule": {"steps": -1}}, "schedule.steps is not negative"),
+        ({"data": {"folders": ["a"], "patch": 7}}, "data.patch is from 8 to 1,000,000"),
+        ({"data": {"folders": ["a", ""]}}, "data.folders: an empty name would stand for all"),
+        ({"data": {"folders": ["a"], "batch": 0}}, "data.batch is from 1 to 1,000,000"),
+        ({"data": {"folders": ["a"], "batch": 10**20}}, "data.batch is from 1 to 1,000,000"),
+        ({"data": {"folders": ["a"], "candidates": 10**20}}, "data.candidates is from 1 to 1,0"),
+        ({"schedule": {"steps": -1}}, "schedule.steps is from 0 to 1,000,000,000,000"),
+        ({"schedule": {"steps": 10**20}}, "schedule.steps is from 0 to 1,000,000,000,000"),
+        ({"initial_weights": ["a", ""]}, "initial_weights: a name is empty"),
+        ({"validation": {"folders": [""]}}, "validation.folders: a name is empty"),
         ({"schedule": {"steps": 5, "warmup": 5}}, "schedule.warmup is below steps"),
         ({"schedule": {"steps": 5, "warmup": -1}}, "schedule.warmup is below steps"),
         ({"schedule": {"steps": 5, "decay": "halving"}}, "schedule.halve_every is given with"),
@@ -280,14 +288,15 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"optimizer": {"precondition_every": 0}}, "optimizer.precondition_every is at least 1"),
         ({"optimizer": {"gradient_clip": -1}}, "optimizer.gradient_clip is not negative"),
         ({"validation": {"every": 0}}, "validation.every is at least 1"),
-        ({"quantization": {"calibration": 0}}, "quantization.calibration is at least 1"),
+        ({"quantization": {"calibration": 0}}, "quantization.calibration is from 1 to 1,000,000"),
+        ({"quantization": {"calibration": 10**20}}, "quantization.calibration is from 1 to 1,0"),
         ({"quantization": {"percentile": 50}}, "quantization.percentile is in (50, 100]"),
         ({"quantization": {"percentile": 100.1}}, "quantization.percentile is in (50, 100]"),
         ({"ema_decay": 1}, "ema_decay is in [0, 1)"),
         ({"ema_decay": -0.1}, "ema_decay is in [0, 1)"),
         ({"seed": -1}, "seed is in [0, 2^63)"),
         # The same kinds of table in another place: the name is that place's.
-        ({"quantization": {"schedule": {"steps": -1}}}, "quantization.schedule.steps is not neg"),
+        ({"quantization": {"schedule": {"steps": -1}}}, "quantization.schedule.steps is from 0"),
         (
             {"quantization": {"optimizer": {"learning_rate": -1}}},
             "quantization.optimizer.learning_rate is positive",

@@ -122,6 +122,16 @@ def test_a_page_tells_what_was_found_and_what_was_not(
         write_report(output, minutes=0)
 
 
+def test_the_psnr_of_equal_pictures_is_infinite_and_not_missing(tmp_path: Path) -> None:
+    row = {**STUDIED, "run": "x|y", "float_psnr": {"flat": None}, "trained_psnr": {"flat": None}}
+    study = tmp_path / "study.json"
+    study.write_text(json.dumps({"study": [row], "tails": {"x": [{**TAIL, "psnr_rgb": None}]}}))
+    write_report(tmp_path / "page.md", minutes=0, study=study)
+    page = (tmp_path / "page.md").read_text()
+    assert r"| x\|y | flat | inf | - | - | inf | - | - |" in page
+    assert "| wrapped | inf |" in page
+
+
 def _small_network(name: str) -> Any:
     from anchorsr.probe_network import load_network
 

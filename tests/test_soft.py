@@ -55,3 +55,15 @@ def test_the_command_writes_one_of_each_and_replaces_none(
     assert run(["data", "soft", str(tmp_path / "out"), "-o", str(tmp_path / "in/a.png")]) == 1
     assert run(["data", "soft", str(tmp_path / "nowhere")]) == 1
     assert "not an existing folder" in capsys.readouterr().err
+
+
+def test_a_second_run_does_not_take_the_results_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_picture(tmp_path / "data/a.png", Picture(noise(1, 60, 50)))
+    for arguments in (["data"], ["data", "-o", "data"], [".", "-o", "data/new"]):
+        assert run(["data", "soft", *arguments]) == 1
+        assert "would take its own results" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "a.png"]

@@ -18,6 +18,7 @@ LAYERS = [
     "anchorsr.errors",
     "anchorsr.files",
     "anchorsr.claims",
+    "anchorsr.strict_json",
     # pictures
     "anchorsr.picture",
     "anchorsr.exif",

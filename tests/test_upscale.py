@@ -243,6 +243,27 @@ def test_a_model_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None
         np.testing.assert_array_equal(upscale(rgb, model=path), reference_run(graph, rgb[None])[0])
 
 
+def test_a_relative_path_is_that_of_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb = small(12, 9, 8)
+    for seed in (0, 1):
+        graph = integer_graph(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "mine.tflite").write_bytes(write_tflite(graph))
+        os.utime(folder / "mine.tflite", ns=(5, 5))
+        monkeypatch.chdir(folder)
+        larger = upscale(rgb, model="mine.tflite")
+        np.testing.assert_array_equal(larger, reference_run(graph, rgb[None])[0])
+
+
+@pytest.mark.parametrize("rgb", [None, [[[1, 2, 3]]]])
+def test_what_is_no_array_is_a_value_error(rgb: object) -> None:
+    with pytest.raises(ValueError, match="a picture is a numpy array, not"):
+        Upscaler("fast", threads=1)(rgb)  # type: ignore[arg-type]
+
+
 def test_a_file_of_fixed_size_enlarges_every_picture(tmp_path: Path) -> None:
     graph = integer_graph(0)
     path = tmp_path / "fixed.tflite"

@@ -5,8 +5,8 @@
 
 `Upscaler` keeps a model ready for many pictures; `evaluate` scores methods on test sets;
 `list_models` says what is shipped. Training, quantization and export are in
-`anchorsr.training`, `anchorsr.finetune` and `anchorsr.export`; every error is an
-`AnchorSRError`.
+`anchorsr.training`, `anchorsr.finetune` and `anchorsr.export`. What is wrong with a file, a model
+or the machine is an `AnchorSRError`; an array or a number that cannot be meant is a ValueError.
 """
 
 from anchorsr.errors import AnchorSRError

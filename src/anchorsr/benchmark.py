@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +88,7 @@ def is_network(model: str) -> bool:
 
 def is_opencv(model: str) -> bool:
     """True for the name of a model file of OpenCV's dnn_superres."""
-    return Path(model).suffix == ".pb"
+    return Path(model).suffix.lower() == ".pb"
 
 
 def count_turns(
@@ -136,7 +136,7 @@ def find_quality(
     images: a test set to measure them on, whose name is `test_set`; without it the figures are
     those of the models' cards. That of the published network is the one of its authors' file.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name in models:
         known = KNOWN_PSNR.get(name, {}) if factor == KNOWN_FACTOR else {}
         if images is not None and name != PUBLISHED:
@@ -145,9 +145,14 @@ def find_quality(
             found[name] = known[test_set]
         elif is_network(name):
             for row in _figures(model_path(name, factor)):
-                if (row["method"], row["test_set"]) == ("int8", test_set):
-                    found[name] = row["psnr_rgb"]
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+                if (row.get("method"), row.get("test_set")) == ("int8", test_set):
+                    found[name] = row.get("psnr_rgb")
+    return {name: value for name, value in found.items() if _is_finite(value)}
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    """A card's figure can be null, that of equal pictures, and cards can be written by hand."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def check_fixed_sizes(
@@ -169,7 +174,8 @@ def _figures(path: Path) -> list[dict[str, Any]]:
         card = read_card(path)
     except ModelError:
         return []
-    return list(card.get("figures", [])) if card.get("sha256") else []
+    figures = card.get("figures") if card.get("sha256") else None
+    return [row for row in figures if isinstance(row, dict)] if isinstance(figures, list) else []
 
 
 def read_graph(model: str, factor: int) -> Graph:

@@ -125,6 +125,8 @@ def _fetch(
             problem = f"{error.code} {error.reason}"
             if error.code < 500:
                 raise DataError(f"{url}: {problem}") from error
+        except http.client.InvalidURL as error:
+            raise DataError(f"{url} is no address: {reason(error)}") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
             problem = reason(error)
         except TimeoutError:
@@ -143,6 +145,8 @@ def _fetch_rest(
 ) -> None:
     """Append what the file still lacks, as far as the connection holds."""
     done = _size(part)
+    if not url.startswith(("http://", "https://")):
+        raise DataError(f"{url} is no address: it begins with neither http:// nor https://")
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     except ValueError as error:
@@ -151,8 +155,13 @@ def _fetch_rest(
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         if not resumed:
             done = 0  # a server that knows no ranges begins anew
+        if answer.length != archive.size_bytes - done:
+            raise DataError(
+                f"{url}: the answer has {answer.length} bytes, where {archive.size_bytes - done}"
+                " are due; is it the page of a proxy or a login?"
+            )
         with part.open("ab" if resumed else "wb") as file:
-            while done <= archive.size_bytes and (block := answer.read(_BLOCK)):
+            while block := answer.read(_BLOCK):
                 file.write(block)
                 done += len(block)
                 if on_progress is not None:

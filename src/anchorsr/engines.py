@@ -35,6 +35,8 @@ Number = type[np.uint8] | type[np.int8] | type[np.float32]
 
 # Their names; the first is in the base install.
 ENGINES = ("litert", "openvino", "onnxruntime")
+# Far more than this end the process.
+MOST_THREADS = 1024
 
 
 class Engine(Protocol):
@@ -76,10 +78,13 @@ def load_engine(
     its output is int8 as well.
     Raises ModelError for a file that is neither, that takes something else than expected or that
     its runtime refuses, GraphError for one
-    that has no `.onnx` form, MissingDependencyError where the runtime is not installed.
+    that has no `.onnx` form, MissingDependencyError where the runtime is not installed, ValueError
+    for a number of threads that cannot be.
     """
     data = model if isinstance(model, bytes) else _read(model)
     count = threads or default_threads()
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"threads are from 1 to {MOST_THREADS}, not {count}")
     is_tflite = data[4:8] == b"TFL3"
     engine = name or ("litert" if is_tflite else "onnxruntime")
     if engine not in ENGINES:

@@ -46,7 +46,7 @@ class Score:
 
 def evaluate(
     name: str | Path,
-    folder: Path,
+    folder: str | Path,
     *,
     factor: int = 3,
     border: int | None = None,
@@ -59,11 +59,13 @@ def evaluate(
     border: pixels cut off each side, the factor by default. engine: what runs a `.tflite`; the
     figures that are stated are those of LiteRT.
     Raises DataError for a folder that is no test set or has pictures that are too small,
-    ModelError for an unknown method or one of another factor.
+    ModelError for an unknown method or one of another factor, ValueError for a factor below 1.
     """
+    if factor < 1:
+        raise ValueError(f"a factor is at least 1, not {factor}")
     method = load_method(name, factor, threads=threads, engine=engine)
     return evaluate_method(
-        method, str(name), folder, factor=factor, border=border, on_picture=on_picture
+        method, str(name), Path(folder), factor=factor, border=border, on_picture=on_picture
     )
 
 
@@ -80,7 +82,10 @@ def evaluate_method(
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
-        sr = method(pair.lr)
+        try:
+            sr = method(pair.lr)
+        except ModelError as error:
+            raise ModelError(f"{name} on {pair.name}: {error}") from error
         if sr.shape != pair.hr.shape:
             raise ModelError(
                 f"{name} made {sr.shape} of {pair.lr.shape}: not {factor} times larger"
@@ -107,10 +112,14 @@ def load_method(
         return lambda lr: _bicubic(lr, factor)
     if path.is_dir() and name not in {model.name for model in list_models()}:
         return _float_method(path, threads)
-    if path.suffix == ".pb":
+    suffix = path.suffix.lower()
+    if suffix == ".pb":
         return load_dnn_superres(path, factor, threads=threads)
-    if path.suffix == ".onnx":
-        onnx = load_engine(path, threads=threads)
+    if suffix == ".onnx":
+        try:
+            onnx = load_engine(path, threads=threads)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]
     return ready_upscaler(name, factor, threads=threads, engine=engine)
 

@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from anchorsr.errors import RecipeError
 
 Table = TypeVar("Table")
+# More than anybody means: patches and pictures at once, and steps.
+_MOST, _MOST_STEPS = 1_000_000, 10**12
 Loss: TypeAlias = Literal["l1", "l2", "relative_l2"]  # `losses` tells what they are
 
 
@@ -41,9 +43,10 @@ class DataRecipe:
 
     def __post_init__(self) -> None:
         _require(bool(self.folders), "folders names at least one folder")
-        _require(self.patch >= 8, "patch is at least 8")
-        _require(self.batch >= 1, "batch is at least 1")
-        _require(self.candidates >= 1, "candidates is at least 1")
+        _require(all(self.folders), "folders: an empty name would stand for all below this folder")
+        _require(8 <= self.patch <= _MOST, f"patch is from 8 to {_MOST:,}")
+        _require(1 <= self.batch <= _MOST, f"batch is from 1 to {_MOST:,}")
+        _require(1 <= self.candidates <= _MOST, f"candidates is from 1 to {_MOST:,}")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class ScheduleRecipe:
     halve_every: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 0, "steps is not negative")
+        _require(0 <= self.steps <= _MOST_STEPS, f"steps is from 0 to {_MOST_STEPS:,}")
         _require(0 <= self.warmup < max(self.steps, 1), "warmup is below steps")
         _require(
             (self.decay == "halving") == (self.halve_every > 0),
@@ -95,6 +98,7 @@ class ValidationRecipe:
     every: int = 1000
 
     def __post_init__(self) -> None:
+        _require(all(self.folders), "folders: a name is empty")
         _require(self.every >= 1, "every is at least 1")
 
 
@@ -116,7 +120,7 @@ class QuantizationRecipe:
     equalize: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.calibration >= 1, "calibration is at least 1")
+        _require(1 <= self.calibration <= _MOST, f"calibration is from 1 to {_MOST:,}")
         _require(50 < self.percentile <= 100, "percentile is in (50, 100]")
 
 
@@ -146,6 +150,7 @@ class Recipe:
         _require(0 <= self.luma <= 1, "luma is in [0, 1]")
         _require(0 <= self.ema_decay < 1, "ema_decay is in [0, 1)")
         _require(0 <= self.seed < 2**63, "seed is in [0, 2^63)")
+        _require(all(self.initial_weights), "initial_weights: a name is empty")
 
     def as_table(self) -> dict[str, Any]:
         """Plain nested tables and lists, as JSON gives them back, every default written out."""

@@ -75,8 +75,9 @@ class Grid:
 
     def markdown(self) -> str:
         """With the title as a heading of the third level."""
-        lines = [self.head, ("---",) * len(self.head), *self.rows]
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        rows = [[cell.replace("|", r"\|") for cell in row] for row in (self.head, *self.rows)]
+        rows.insert(1, ["---"] * len(self.head))
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
         return "\n\n".join(part for part in (f"### {self.title}", table, self.notes) if part)
 
 
@@ -210,10 +211,12 @@ def study_grids(rows: Sequence[Mapping[str, Any]]) -> list[Grid]:
     for row in rows:
         paper = _PAPER_LOSS.get(row["run"].removeprefix("residual_"))
         for name, value in row["float_psnr"].items():
-            cells = [row["run"], name, _number(value, 3)]
+            cells = [row["run"], name, _psnr(value)]
             for kind in ("calibrated_psnr", "trained_psnr"):
-                made = (row[kind] or {}).get(name)
-                cells += [_number(made, 3), _number(None if made is None else value - made, 3)]
+                figures = row[kind] or {}
+                made = figures.get(name)
+                loss = None if made is None or value is None else value - made
+                cells += [_psnr(made) if name in figures else "-", _number(loss, 3)]
             quality.append((*cells, _number(paper, 2)))
     engines = sorted({engine for row in rows for engine in row["latency_ms"]})
     cost = [
@@ -250,9 +253,9 @@ def tail_grids(tails: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Grid]:
     grids = []
     for run, scores in tails.items():
         sets = list(dict.fromkeys(row["test_set"] for row in scores))
-        found = {(row["method"], row["test_set"]): row["psnr_rgb"] for row in scores}
+        found = {(row["method"], row["test_set"]): _psnr(row["psnr_rgb"]) for row in scores}
         rows = [
-            (method, *(_number(found.get((method, name)), 3) for name in sets))
+            (method, *(found.get((method, name), "-") for name in sets))
             for method in dict.fromkeys(row["method"] for row in scores)
         ]
         words = "PSNR over RGB in dB of INT8 after calibration (`anchorsr.tail_study`)."
@@ -285,6 +288,11 @@ def _work(row: Prediction) -> str:
 
 def _number(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _psnr(value: float | None) -> str:
+    """In dB; JSON has null for that of equal pictures."""
+    return "inf" if value is None else f"{value:.3f}"
 
 
 def _groups(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[list[Row]]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import codecs
 import functools
 import io
-import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +27,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from anchorsr.strict_json import to_json
 
 
 def prepare_streams(*, drop_native: bool) -> None:
@@ -103,19 +103,6 @@ def print_table(table: Table) -> None:
         column.overflow = "fold"
     width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
-
-
-def to_json(figures: Any, *, indent: int | None = None) -> str:
-    """As JSON, which has no infinity, which the PSNR of equal pictures is: null there."""
-    return json.dumps(_finite(figures), indent=indent, allow_nan=False)
-
-
-def _finite(figures: Any) -> Any:
-    if isinstance(figures, dict):
-        return {key: _finite(value) for key, value in figures.items()}
-    if isinstance(figures, list | tuple):
-        return [_finite(value) for value in figures]
-    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 def print_json(rows: list[dict[str, Any]]) -> None:

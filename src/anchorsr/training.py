@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 import time
 import zlib
@@ -42,6 +41,7 @@ from anchorsr.optimizers import learning_rate, make_optimizer
 from anchorsr.processes import Processes, join_processes, stop_requests
 from anchorsr.recipes import Recipe, parse_table
 from anchorsr.runs import CHECKPOINT, RECORD, WEIGHTS, read_content, write_content
+from anchorsr.strict_json import to_json
 from anchorsr.validation import check_validation, to_tensor, validate
 
 Network = TypeVar("Network", bound=Trainable)
@@ -314,7 +314,7 @@ class _Run(Generic[Network]):
         write_content(self.folder / CHECKPOINT, checkpoint)
         weights = {"network": recipe["network"], "state": self.averaged.state_dict()}
         write_content(self.folder / WEIGHTS, weights)
-        record = json.dumps(self.record(), indent=1) + "\n"
+        record = to_json(self.record(), indent=1) + "\n"
         publish(record.encode(), self.folder / RECORD, overwrite=True)
 
     def record(self) -> dict[str, Any]:

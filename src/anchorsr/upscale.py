@@ -103,6 +103,8 @@ class Upscaler:
 
 def _check_rgb(rgb: npt.NDArray[Any]) -> None:
     """Engines take other types too, each making something else of them."""
+    if not isinstance(rgb, np.ndarray):
+        raise ValueError(f"a picture is a numpy array, not {type(rgb).__name__}")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
         raise ValueError(f"a picture here is uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
 
@@ -201,15 +203,16 @@ def ready_upscaler(
 ) -> Upscaler:
     """The Upscaler of these arguments: that of an earlier call, unless the file has changed."""
     path = model_path(model, factor)
-    changed = path.stat().st_mtime_ns if path.is_file() else 0
-    return _ready(path, changed, factor, threads, engine)
+    status = path.stat() if path.is_file() else None
+    file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else ()
+    return _ready(path, file, factor, threads, engine)
 
 
 @functools.lru_cache(maxsize=4)
 def _ready(
-    path: Path, changed: int, factor: int | None, threads: int | None, engine: str
+    path: Path, file: tuple[int, ...], factor: int | None, threads: int | None, engine: str
 ) -> Upscaler:
-    """changed: when the file was, so that one written anew is read anew."""
+    """file: which it is and when it was written, so that another of that name is read anew."""
     return Upscaler(path, factor, threads=threads, engine=engine)
 
 

@@ -99,7 +99,8 @@ def benchmark_command(
     if plot is not None:
         quality = find_quality(names, factor=factor, test_set=test_set, images=images)
         if not quality:
-            raise OutputError(f"{plot}: nothing to plot; give a test set with --images")
+            known = "give a test set with --images" if images is None else "no finite PSNR"
+            raise OutputError(f"{plot}: nothing to plot: {known}")
     turns = count_turns(names, chosen, counts, rounds)
     turns += count_end_to_end_turns(networks, rounds)
     turns += count_growth_turns(networks) if growth else 0

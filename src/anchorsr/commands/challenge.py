@@ -39,7 +39,9 @@ def challenge_command(
     ] = None,
     runtime: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Milliseconds on your device, instead of this processor's."),
+        typer.Option(
+            min=0.001, max=1e6, help="Milliseconds on your device, instead of this processor's."
+        ),
     ] = None,
     threads: Threads = 0,
     force: Force = False,

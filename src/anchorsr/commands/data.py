@@ -10,6 +10,7 @@ import typer
 from anchorsr.commands.options import Force
 from anchorsr.downloads import ADDRESS, DIV2K, download
 from anchorsr.drawn import write_drawn
+from anchorsr.errors import OutputError
 from anchorsr.images import find_pictures
 from anchorsr.soft import write_soft
 from anchorsr.terminal import bar, byte_bar
@@ -96,6 +97,12 @@ def soft_command(
 
         anchorsr data soft photos more-photos -o soft --seed 1
     """
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{output} is within {folder}, so that a second run would take its own results:"
+                " give another --output"
+            )
     pictures = [path for folder in folders for path in find_pictures(folder, recursive=True)]
     with bar("Softening", len(pictures), hidden=False) as on_picture:
         write_soft(pictures, output, seed=seed, overwrite=force, on_picture=on_picture)

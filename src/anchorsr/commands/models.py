@@ -26,6 +26,7 @@ from anchorsr.evaluate import Score, evaluate
 from anchorsr.export import export
 from anchorsr.files import check_not_input
 from anchorsr.models import DEFAULT, list_models, model_path, read_card, read_model
+from anchorsr.strict_json import to_json
 from anchorsr.terminal import bar, print_json, print_table
 
 
@@ -45,7 +46,7 @@ def models_command(
         anchorsr models abpn_x3
     """
     if name is not None:
-        print(json.dumps(read_card(model_path(name)), indent=1))
+        print(to_json(read_card(model_path(name)), indent=1))
         return
     shipped = list_models()
     if as_json:
@@ -96,21 +97,23 @@ def evaluate_command(
         anchorsr evaluate my-photos/ -m bicubic -m abpn -m runs/mine --json
     """
     names = methods or [DEFAULT]
+    called = [folder.resolve().name for folder in test_sets]
     scores: list[Score] = []
     with bar("Evaluating", None, hidden=as_json) as advance:
         for name in names:
             for folder in test_sets:
-                scores.append(
-                    evaluate(
-                        name,
-                        folder,
-                        factor=factor,
-                        border=border,
-                        threads=threads or None,
-                        engine=engine,
-                        on_picture=lambda _: advance(),
-                    )
+                score = evaluate(
+                    name,
+                    folder,
+                    factor=factor,
+                    border=border,
+                    threads=threads or None,
+                    engine=engine,
+                    on_picture=lambda _: advance(),
                 )
+                if called.count(score.test_set) > 1:
+                    score = dataclasses.replace(score, test_set=str(folder))
+                scores.append(score)
     if as_json:
         print_json([dataclasses.asdict(score) for score in scores])
         return

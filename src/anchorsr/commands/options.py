@@ -10,11 +10,12 @@ import typer
 from rich.table import Table
 
 from anchorsr.choosing import AUTO, installed_engines
-from anchorsr.engines import ENGINES, default_threads
+from anchorsr.engines import ENGINES, MOST_THREADS, default_threads
 from anchorsr.errors import OutputError
 from anchorsr.evaluate import Score
 from anchorsr.files import check_free, is_same_file, publish
-from anchorsr.terminal import print_table, to_json
+from anchorsr.strict_json import to_json
+from anchorsr.terminal import print_table
 
 Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
 OptionalFactor = Annotated[
@@ -25,7 +26,8 @@ Model = Annotated[
     str, typer.Option("--model", "-m", help="A shipped model's name, or a .tflite file.")
 ]
 Threads = Annotated[
-    int, typer.Option(min=0, max=1024, help="Processor threads; 0 takes all that there are.")
+    int,
+    typer.Option(min=0, max=MOST_THREADS, help="Processor threads; 0 takes all that there are."),
 ]
 
 
@@ -63,7 +65,7 @@ ThreadCounts = Annotated[
     typer.Option(
         "--threads",
         min=0,
-        max=1024,
+        max=MOST_THREADS,
         help="Processor threads, 0 for all; 1 and all by default. May be given several times.",
     ),
 ]

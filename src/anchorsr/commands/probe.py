@@ -150,6 +150,8 @@ def operators_command(
     )
     if plot is not None:
         _publish_plot(draw_costs(costs, machine["processor"]), plot, force)
+    if all(row.failure is not None for row in costs):
+        raise typer.Exit(1)
 
 
 @probe_app.command("network")
@@ -213,6 +215,8 @@ def network_command(
     write_json({"machine": machine, "networks": made}, json_file, force)
     if plot is not None:
         _publish_plot(draw_predictions(rows, machine["processor"]), plot, force)
+    if all(row.failure is not None for row in rows):
+        raise typer.Exit(1)
 
 
 def report_command(

@@ -15,6 +15,7 @@ from typing import Any
 from anchorsr.errors import AnchorSRError, ModelError
 from anchorsr.files import publish, reason
 from anchorsr.graph import Graph
+from anchorsr.strict_json import to_json
 from anchorsr.tflite import read_tflite
 
 DEFAULT = "quality"
@@ -54,6 +55,8 @@ def model_path(model: str | Path, factor: int | None = None) -> Path:
         whole_name = model == entry.path.stem and factor in (None, entry.factor)
         if whole_name or (entry.name, entry.factor) == (model, factor or DEFAULT_FACTOR):
             return entry.path
+        if model == entry.path.stem:
+            raise ModelError(f"{model} enlarges {entry.factor} times, not {factor}")
     there = ", ".join(entry.path.stem for entry in shipped)
     raise ModelError(
         f"no model {model!r} for factor {factor or DEFAULT_FACTOR}; there are: {there}"
@@ -77,6 +80,8 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.with_suffix(".json").read_text())
     except OSError as error:
+        if not path.exists():
+            raise ModelError(f"the model {path} does not exist") from error
         raise ModelError(f"{path} has no card beside it: {reason(error)}") from error
     except ValueError as error:
         raise ModelError(f"the card of {path} is damaged: {reason(error)}") from error
@@ -117,4 +122,4 @@ def write_card(
         "figures": figures,
         "runs": runs,
     }
-    publish((json.dumps(card, indent=1) + "\n").encode(), path, overwrite=overwrite)
+    publish((to_json(card, indent=1) + "\n").encode(), path, overwrite=overwrite)

@@ -58,8 +58,7 @@ def read_tflite(data: bytes, *, name: str = "") -> Graph:
         raise
     # The generated parser trusts the bytes: damaged ones fail in it in a dozen ways.
     except Exception as error:
-        reason = type(error).__name__
-        raise ModelError(f"this .tflite file is damaged or cut short ({reason})") from error
+        raise ModelError("this .tflite file is damaged or cut short") from error
 
 
 class _Stored(NamedTuple):
