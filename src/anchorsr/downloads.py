@@ -155,10 +155,12 @@ def _fetch_rest(
         resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         if not resumed:
             done = 0  # a server that knows no ranges begins anew
-        if answer.length != archive.size_bytes - done:
+        due = archive.size_bytes - done
+        if answer.length != due:
+            length = "an unknown number of" if answer.length is None else answer.length
             raise DataError(
-                f"{url}: the answer has {answer.length} bytes, where {archive.size_bytes - done}"
-                " are due; is it the page of a proxy or a login?"
+                f"{url}: the answer has {length} bytes, where {due} are due; is it the page of a"
+                " proxy or a login?"
             )
         with part.open("ab" if resumed else "wb") as file:
             while block := answer.read(_BLOCK):

@@ -58,8 +58,10 @@ class Engine(Protocol):
 
 
 def default_threads() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processors that this process may use, up to MOST_THREADS."""
+    known = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return min(count, MOST_THREADS)
 
 
 def load_engine(

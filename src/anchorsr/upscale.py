@@ -137,8 +137,8 @@ def upscale(
     model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
     given; scale: any number of times larger or smaller; size: exactly this (height, width);
     threads: all processors by default; engine: see `Upscaler`.
-    Raises ValueError for another type, shape or size, ModelError for an unknown model, factor or
-    engine, OutputError for a scale or size that cannot be.
+    Raises ValueError for another type, shape, size or number of threads, ModelError for an unknown
+    model, factor or engine, OutputError for a scale or size that cannot be.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(
