@@ -102,10 +102,9 @@ def draw_scatter(
 def draw_rows(
     points: Sequence[RowPoint], *, title: str, subtitle: str, x_label: str, least: float
 ) -> str:
-    """Draw one row for each name, in the order they come, over a logarithmic x axis.
+    """Draw one row for each name, in order of first appearance, over a logarithmic x axis.
 
-    Args:
-        least: The left end of the axis; smaller values are drawn there.
+    Values below `least`, the left end of the axis, are drawn there.
 
     Returns:
         The text of an SVG file.
@@ -165,7 +164,9 @@ def _draw_series(
     colour, shape = marker
     axes.hlines(heights, [p.low for p in points], [p.high for p in points], color=colour, lw=2)
     x = [point.x for point in points]
-    axes.plot(x, heights, shape, color=colour, mec="white", ms=8, label=name, zorder=3, clip_on=False)
+    axes.plot(
+        x, heights, shape, color=colour, mec="white", ms=8, label=name, zorder=3, clip_on=False
+    )
 
 
 def _set_log_ticks(axes: Axes) -> None:
