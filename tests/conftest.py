@@ -16,6 +16,8 @@ from anchorsr.engines import selection
 from anchorsr.images.io import read_rgb
 from anchorsr.inference.upscaler import _ready
 
+pytest_plugins = ["helpers.extras"]  # what needs a missing extra is skipped, with its name
+
 ROOT = Path(__file__).parents[1]
 # Some tests import ONNX Runtime themselves, which leaves something in the user's folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -770,7 +770,8 @@ def test_a_full_disk_leaves_a_part_that_can_be_played(
 ) -> None:
     source = make_video(tmp_path / f"in{suffix}", moving(600), audio="aac")
     little_room(200_000, 500_000)
-    with pytest.raises(OutputError, match=r"the disk is full: .* the first .* of 20.\d+ seconds") as c:
+    said = r"the disk is full: .* the first .* of 20.\d+ seconds"
+    with pytest.raises(OutputError, match=said) as c:
         enlarge(source, tmp_path / f"out{suffix}", quality=10)
     part = tmp_path / f"out.part{suffix}"
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"in{suffix}", part.name]
