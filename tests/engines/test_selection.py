@@ -18,7 +18,7 @@ import pytest
 import anchorsr
 from anchorsr.cli import app
 from anchorsr.engines import selection
-from anchorsr.engines.runtimes import _CALLS_BEFORE_OWN_PROGRAM, ENGINES, Engine, load_engine
+from anchorsr.engines.runtimes import _CALLS_BEFORE_COMPILING, ENGINES, Engine, load_engine
 from anchorsr.engines.selection import Trial, choose_engine, installed_engines
 from anchorsr.errors import MissingDependencyError, ModelError
 from anchorsr.evaluation.evaluate import load_method
@@ -95,7 +95,7 @@ def off_by(levels: int, share: float) -> Callable[[np.ndarray], np.ndarray]:
 def test_a_named_engine_that_is_exact_enough_is_taken(name: str) -> None:
     choice = choose_engine(DATA, GRAPH, name=name, threads=1)
     assert choice.engine.name == name
-    assert choice.why.startswith("as asked; it ")
+    assert choice.why.startswith("as requested; it ")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_more_than_4_levels_or_a_thousandth_of_the_bytes_is_refused(
 def test_a_refusal_is_remembered(loads: dict[str, Any]) -> None:
     loads["openvino"] = Double("openvino", off_by(9, 0.01))
     for _ in range(2):
-        with pytest.raises(ModelError, match="up to 9 levels, on"):
+        with pytest.raises(ModelError, match="up to 9 levels, in"):
             choose_engine(DATA, GRAPH, name="openvino")
         calls, loads["openvino"].calls = loads["openvino"].calls, 0
     assert calls == 0
@@ -148,7 +148,7 @@ def test_a_program_that_an_engine_makes_for_a_size_that_comes_again_is_tried_too
     def compute(images: np.ndarray) -> np.ndarray:
         seen.append(images.shape)
         made = run_graph(GRAPH, images)
-        return made if seen.count(images.shape) <= _CALLS_BEFORE_OWN_PROGRAM else 255 - made
+        return made if seen.count(images.shape) <= _CALLS_BEFORE_COMPILING else 255 - made
 
     loads["openvino"] = Double("openvino", compute)
     with pytest.raises(ModelError, match="openvino is not exact enough"):
@@ -223,7 +223,7 @@ def test_kernels_that_saturate_16_bits_are_refused_beyond_64_only(
             images = image(1, 9, 8)
             np.testing.assert_array_equal(double(images), run_graph(graph, images))
             choice = choose_engine(data, graph, name="openvino")
-            assert choice.why == "as asked; it gives the bytes of the integer arithmetic"
+            assert choice.why == "as requested; it gives the bytes of the exact arithmetic"
         else:
             with pytest.raises(ModelError, match="openvino is not exact enough"):
                 choose_engine(data, graph, name="openvino")
@@ -295,7 +295,7 @@ def paced(loads: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
 def test_auto_takes_the_fastest_and_says_how_long_the_others_take(paced: dict[str, Any]) -> None:
     choice = choose_engine(DATA, GRAPH)
     assert choice.engine is paced["onnxruntime"]
-    assert choice.why.startswith("the fastest that is exact enough here; it gives the bytes of the")
+    assert choice.why.startswith("the fastest that is exact enough on this machine; it gives the bytes of the")
     assert "litert takes " in choice.why
     assert "openvino takes " in choice.why
     assert choice.why.endswith(" times as long")
@@ -376,7 +376,7 @@ def test_only_what_is_installed_is_tried(
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ModelError, match="no engine 'fast'; there are: litert"):
+    with pytest.raises(ModelError, match="no engine 'fast'; choose from: litert"):
         choose_engine(DATA, GRAPH, name="fast")
 
 
@@ -564,7 +564,7 @@ def test_verbose_says_on_standard_error_which_engine_is_taken(
     assert app.run(["upscale", str(source), *asked, "--verbose"]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'a_x3.png'}\n"
-    assert printed.err.startswith("note: engine onnxruntime: as asked; it gives the bytes of the")
+    assert printed.err.startswith("note: engine onnxruntime: as requested; it gives the bytes of the")
     assert app.run(["upscale", str(source), *asked, "--force"]) == 0
     assert capsys.readouterr().err == ""
 
