@@ -403,7 +403,7 @@ def test_what_opencv_needs_is_told_in_words(
 ) -> None:
     with pytest.raises(ModelError, match="none of: edsr, espcn, fsrcnn, lapsrn"):
         load_dnn_superres(tmp_path / "other_x3.pb", 3)
-    with pytest.raises(ModelError, match="is not there"):
+    with pytest.raises(ModelError, match="does not exist"):
         load_dnn_superres(tmp_path / "ESPCN_x3.pb", 3)
     (tmp_path / "ESPCN_x3.pb").write_bytes(tensorflow_nearest(3))
     monkeypatch.setitem(sys.modules, "cv2", None)

@@ -140,9 +140,9 @@ def test_a_perfect_result_is_infinitely_good(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nonesuch", "no model 'nonesuch' for factor 3"),
-        ("nowhere.tflite", "nowhere.tflite cannot be read"),
-        (Path("nowhere"), "nowhere cannot be read"),
-        ("nowhere.onnx", "nowhere.onnx cannot be read"),
+        ("nowhere.tflite", "nowhere.tflite does not exist"),
+        (Path("nowhere"), "nowhere does not exist"),
+        ("nowhere.onnx", "nowhere.onnx does not exist"),
     ],
 )
 def test_an_unknown_method_is_refused(plain: Path, name: str | Path, message: str) -> None:
@@ -152,7 +152,7 @@ def test_an_unknown_method_is_refused(plain: Path, name: str | Path, message: st
 
 def test_a_folder_that_is_no_run_is_refused(plain: Path) -> None:
     pytest.importorskip("torch")
-    with pytest.raises(CheckpointError, match=r"weights\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"weights\.pt does not exist"):
         evaluate(plain, plain)
 
 

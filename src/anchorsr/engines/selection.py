@@ -2,8 +2,8 @@
 
 Fast 8-bit kernels are not exact on every processor. Those for x86 without VNNI add two products in
 16 bits, which saturates with weights beyond ±64. So each engine is tried once with a model, and is
-refused if it differs from `graph.executor.run_graph` by more than 4 levels, or in more than 0.1 % of
-the bytes. The results are cached by model, processor, number of threads and runtime versions.
+refused if it differs from `graph.executor.run_graph` by more than 4 levels, or in more than 0.1 %
+of the bytes. The results are cached by model, processor, number of threads and runtime versions.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 
 from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import Times, take_turns
-from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs
+from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs, unknown_choice
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import list_models, model_path, read_model
@@ -117,8 +117,8 @@ def random_network(
         from anchorsr.lowering.trace import lower
         from anchorsr.networks.registry import NETWORKS, build_network
     if options["name"] not in NETWORKS:
-        there = ", ".join([*NETWORKS, *(model.path.stem for model in list_models())])
-        raise BenchmarkError(f"no network {options['name']!r}; there are: {there}")
+        there = [*NETWORKS, *(model.path.stem for model in list_models())]
+        raise BenchmarkError(unknown_choice("network", options["name"], there))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         graph = lower(build_network(options), name=name)

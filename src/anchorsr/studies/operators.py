@@ -15,7 +15,7 @@ import numpy as np
 from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import take_turns
 from anchorsr.engines.runtimes import Number, load_engine
-from anchorsr.errors import BenchmarkError, GraphError, ModelError
+from anchorsr.errors import BenchmarkError, GraphError, ModelError, unknown_choice
 from anchorsr.graph.graph import Graph
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -275,7 +275,7 @@ def choose(operators: Sequence[str], channels: int) -> dict[str, OperatorClass |
     there = catalogue(channels)
     for name in operators:
         if name not in there:
-            raise BenchmarkError(f"no operator {name!r}; there are: {', '.join(there)}")
+            raise BenchmarkError(unknown_choice("operator", name, there))
     wanted = {*operators, REFERENCE} if operators else there.keys()
     return {name: of for name, of in there.items() if name in wanted}
 
