@@ -34,6 +34,7 @@ from anchorsr.cli.terminal import print_table
 from anchorsr.inference.upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
+from helpers.extras import hiding
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
@@ -913,6 +914,29 @@ def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: No
     assert json.loads((workshop / "run" / "run.json").read_text())["step"] >= 3
 
 
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@needs_shell
+@pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.video"])
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(
+    tmp_path: Path, interruptible: None, module: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
+    result = finish(start("models", folder=tmp_path, path=str(tmp_path)))
+    assert result == (-signal.SIGINT, "", "")
+
+
 def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     for number in range(5):
         write_png(tmp_path / "in" / f"{number}.png")
@@ -999,25 +1023,13 @@ def test_results_go_to_standard_output_while_a_bar_is_shown(tmp_path: Path) -> N
     assert b"error:" in shown
 
 
-HIDE = """
-import sys
-
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {hidden!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Hide())
-"""
-
-
 @pytest.fixture
 def bare(tmp_path: Path) -> str:
     """A folder that makes an installation without any extra of this one, when put first."""
     folder = tmp_path / "bare"
     folder.mkdir()
     hidden = ["torch", "pytorch_optimizer", "onnx", "onnxruntime", "openvino"]
-    (folder / "sitecustomize.py").write_text(HIDE.format(hidden=hidden))
+    (folder / "sitecustomize.py").write_text(hiding(hidden))
     return str(folder)
 
 

@@ -8,7 +8,7 @@ without a mark. Where everything is installed, as with `anchorsr[dev]`, nothing 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -100,3 +100,20 @@ def pytest_pyfunc_call() -> Generator[None, Any, Any]:
     except (ModuleNotFoundError, MissingDependencyError) as error:
         _skip_if_missing(error)
         raise
+
+
+_HIDE = """
+import sys
+
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Hide())
+"""
+
+
+def hiding(packages: Iterable[str]) -> str:
+    """A `sitecustomize.py` with which Python does not find these packages."""
+    return _HIDE.format(packages=sorted(packages))
