@@ -38,21 +38,28 @@ MOST_THREADS = 1024
 
 
 class Engine(Protocol):
-    """Runs one model.
-
-    Calling it maps uint8 (1, H, W, 3) to uint8 (1, factor · H, factor · W, 3). The result belongs
-    to the caller: no later call writes into it. Only one thread at a time may use an engine.
+    """Runs one model. Only one thread at a time may use it.
 
     Attributes:
         name: One of `ENGINES`.
-
-    Raises:
-        ModelError: The runtime fails.
     """
 
     name: str
 
-    def __call__(self, images: Array) -> Array: ...
+    def __call__(self, images: Array) -> Array:
+        """Run the model.
+
+        Args:
+            images: Uint8 (1, H, W, 3).
+
+        Returns:
+            Uint8 (1, factor · H, factor · W, 3), which belongs to the caller: no later call
+            writes into it.
+
+        Raises:
+            ModelError: The runtime fails.
+        """
+        ...
 
     def prepare(self, images: Array) -> Callable[[], object]:
         """Prepare a benchmark of the model alone, without copies and changes of layout.
@@ -140,6 +147,7 @@ class LiteRT:
         self._free = -1 in details["shape_signature"]
 
     def __call__(self, images: Array) -> Array:
+        """Run the model, as `Engine.__call__`."""
         self.prepare(images)()
         # A copy costs 0.4 % of the time; LiteRT refuses to run while a view is held.
         return np.asarray(self._interpreter.get_tensor(self._output))
@@ -211,6 +219,7 @@ class OpenVINO:
         self._calls = 0
 
     def __call__(self, images: Array) -> Array:
+        """Run the model, as `Engine.__call__`."""
         output, _, block = self._infer(images)
         return depth_to_space(output, block)
 
@@ -296,6 +305,7 @@ class OnnxRuntime:
         self._output = self._session.get_outputs()[0].name
 
     def __call__(self, images: Array) -> Array:
+        """Run the model, as `Engine.__call__`."""
         planes = self._planes(images)
         (output,) = self._run(self._session.run, [self._output], {self._input: planes})
         if output.ndim != 4:
