@@ -89,8 +89,8 @@ def measure(options: argparse.Namespace) -> list[str]:
                 source, Path(folder, f"{name}_x.mp4"), upscaler=upscaler, threads=options.threads
             )
             busy = (time.process_time() - before) / result.frames
-            clock = result.clock
-            steps = (clock.decode_s, clock.network_s, clock.convert_s, clock.encode_s)
+            busy = result.timings
+            steps = (busy.decode_s, busy.network_s, busy.convert_s, busy.encode_s)
             figures = [f"{result.frames_per_second:.1f}", f"{result.reused:.0%}"]
             figures += [f"{step / result.frames * 1000:.1f}" for step in steps]
             figures += [f"{busy * 1000:.1f}", f"{options.threads / busy:.1f}"]

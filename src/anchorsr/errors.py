@@ -19,7 +19,7 @@ A message says what was expected, what came, and what to do. The command line pr
 one line and exits with 1; a traceback is a bug.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -93,3 +93,14 @@ def needs(package: str, extra: str) -> Iterator[None]:
         if (error.name or "").startswith("anchorsr"):
             raise  # a bug of ours, not something that the user can install
         raise MissingDependencyError(package, extra) from error
+
+
+def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> str:
+    """Phrase the message for a name that is not one of those that exist.
+
+    Args:
+        kind: What is chosen, such as "engine".
+        value: The name that was given.
+        choices: The names that exist.
+    """
+    return f"no {kind} {value!r}; choose from: {', '.join(choices)}"

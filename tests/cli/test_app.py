@@ -28,7 +28,8 @@ from rich.table import Table
 
 import anchorsr
 from anchorsr.cli import app
-from anchorsr.cli.commands import images, models
+from anchorsr.cli.commands import models
+from anchorsr.cli.commands import upscale as upscale_module
 from anchorsr.cli.terminal import print_table
 from anchorsr.inference.upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
@@ -37,6 +38,7 @@ from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
 COMMANDS += ["train", "quantize", "study", "export", "challenge", "benchmark", "report"]
+needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 IN_GROUPS = ["data div2k", "data drawn", "probe operators", "probe network"]
 
 
@@ -536,13 +538,13 @@ USAGE = {
     "train unknown.toml extra": "extra",
     "train good.toml --device": "--device",
     "export abpn": "--output",
-    "export abpn -o out.onnx --size 360": "360x640",
-    "export abpn -o out.onnx --size 0x640": "360x640",
-    "export abpn -o out.onnx --size -3x640": "360x640",
-    "export abpn -o out.onnx --size 3x4x5": "360x640",
-    "export abpn -o out.onnx --size 3.5x4": "360x640",
-    "export abpn -o out.onnx --size ²x³": "360x640",
-    "export abpn -o out.onnx --size 9999999999x1": "360x640",
+    "export abpn -o out.onnx --size 360": "640x360",
+    "export abpn -o out.onnx --size 0x640": "640x360",
+    "export abpn -o out.onnx --size -3x640": "640x360",
+    "export abpn -o out.onnx --size 3x4x5": "640x360",
+    "export abpn -o out.onnx --size 3.5x4": "640x360",
+    "export abpn -o out.onnx --size ²x³": "640x360",
+    "export abpn -o out.onnx --size 9999999999x1": "640x360",
 }
 
 
@@ -556,16 +558,96 @@ def test_wrong_usage_is_one_line_that_points_to_the_help(
     assert USAGE[line] in result.err
     command = line.split()[0]
     help_line = f"anchorsr {command} --help" if command in COMMANDS else "anchorsr --help"
-    assert result.err.endswith(f": see {help_line}\n")
+    assert result.err.endswith(f" (see {help_line})\n")
     assert tree(furnished) == before
 
 
-@pytest.mark.parametrize("line", ["", *[c for c in COMMANDS if c not in ("models", "benchmark")]])
-def test_nothing_asked_for_is_the_help(call: Call, line: str) -> None:
-    result = call(*line.split())
-    assert result.code == 2
-    assert "Usage:" in result.out
-    assert "error" not in result.err
+def test_usage_errors_are_in_our_own_words(call: Call, furnished: Path) -> None:
+    """Neither Typer's nor Click's nor Pydantic's: the wording does not depend on their versions."""
+    lines = {
+        "upscale --quality 101 a.png": "--quality is a whole number from 1 to 100, not '101'",
+        "upscale --quality high a.png": "--quality is a whole number from 1 to 100, not 'high'",
+        "upscale --scale large a.png": "--scale is a number, not 'large'",
+        "upscale --width 0 a.png": "--width is a whole number of at least 1, not '0'",
+        "upscale --forc a.png": "there is no option --forc; did you mean --force or --format?",
+        "upscale --force=1 a.png": "--force takes no value",
+        "upscale a.png -o": "-o needs a value",
+        "upscale --engine tpu a.png": "no engine 'tpu'; choose from: auto, litert, openvino",
+        "benchmark --engine tpu": "no engine 'tpu'; choose from: litert, openvino",
+        "benchmark --threads -1": "--threads is a whole number from 0 to 1024, not '-1'",
+        "enlarge a.png": "there is no command 'enlarge'",
+        "data coco": "there is no command 'coco'",
+        "train unknown.toml extra": "unexpected argument: extra",
+        "train unknown.toml extra words": "unexpected argument: extra words",
+    }
+    for line, words in lines.items():
+        result = call(*line.split())
+        assert_one_error(result, code=2)
+        assert result.err.startswith(f"error: {words}"), line
+
+
+def test_nothing_asked_for_is_the_help(call: Call) -> None:
+    for line in ("", "data", "probe"):
+        result = call(*line.split())
+        assert (result.code, result.err) == (2, "")
+        assert "Usage:" in result.out
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("upscale", "IMAGES"),
+        ("video", "VIDEO"),
+        ("train", "RECIPE"),
+        ("quantize", "--output"),
+        ("export abpn", "--output"),
+    ],
+)
+def test_a_command_without_arguments_says_what_is_missing(
+    call: Call, command: str, missing: str
+) -> None:
+    result = call(*command.split())
+    assert_one_error(result, code=2)
+    assert f"{missing} is missing" in result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("ups", ["upscale"]),
+        ("upscale a.png --model fas", ["fast", "fast_x2", "fast_x3", "fast_x4"]),
+        ("upscale a.png --engine o", ["openvino", "onnxruntime"]),
+        ("benchmark --engine l", ["litert"]),
+        ("video a.mp4 --codec a", ["av1"]),
+        ("upscale a.png --format ti", ["tif", "tiff"]),
+    ],
+)
+def test_shells_complete_names(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    found: list[str],
+) -> None:
+    """As the script that `anchorsr --install-completion` installs for Bash asks for them."""
+    monkeypatch.setenv("_ANCHORSR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"anchorsr {line}")
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split())))
+    assert app.run([]) == 0
+    assert sorted(capsys.readouterr().out.split()) == sorted(found)
+
+
+def test_the_completion_script_is_shown(call: Call) -> None:
+    result = call("--show-completion", "bash")
+    assert (result.code, result.err) == (0, "")
+    assert "_ANCHORSR_COMPLETE=complete_bash" in result.out
+
+
+@needs_shell
+def test_completion_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = finish(start("--install-completion", "bash", folder=tmp_path))
+    assert (result.code, result.err) == (0, "")
+    assert (tmp_path / ".bash_completions" / "anchorsr.sh").is_file()
 
 
 # Training
@@ -736,7 +818,7 @@ def test_a_bug_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch, furnis
 def test_an_interrupt_is_one_line_and_code_130(
     call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path
 ) -> None:
-    monkeypatch.setattr(images, "upscale_files", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(upscale_module, "upscale_files", raising(KeyboardInterrupt()))
     assert call("upscale", "a.png") == (130, "", "stopped\n")
 
 
@@ -752,12 +834,10 @@ def test_an_interrupted_training_says_how_to_go_on(
     arguments = ("tiny.toml",) if command == "train" else ("run", "-o", "out.tflite")
     result = call(command, *arguments)
     assert result.code == 130
-    assert result.err == "stopped; the same command goes on from the last checkpoint\n"
+    assert result.err == "stopped; the same command resumes from the last checkpoint\n"
 
 
 # Processes of their own
-
-needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
 
 @pytest.fixture
@@ -824,7 +904,7 @@ def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: No
     process.send_signal(signal.SIGINT)
     result = finish(process)
     assert (result.code, result.out) == (130, "")
-    said = "stopped; the same command goes on from the last checkpoint"
+    said = "stopped; the same command resumes from the last checkpoint"
     assert result.err.splitlines()[-1] == said
     assert "Traceback" not in result.err
     names = sorted(path.name for path in (workshop / "run").iterdir())
@@ -992,7 +1072,7 @@ def test_pytorchs_lack_of_memory_is_one_line(
 def test_an_empty_argument_is_not_the_folder_where_we_are(call: Call, command: str) -> None:
     result = call(command, "")
     assert_one_error(result, code=2)
-    assert "is a variable of your shell not set?" in result.err
+    assert "is a shell variable not set?" in result.err
 
 
 @pytest.mark.parametrize("command", ["video", "compare"])

@@ -124,3 +124,12 @@ def _move_to_free_name(temporary: Path, path: Path) -> None:
     except BaseException:
         path.unlink()
         raise
+
+
+def cannot_read(path: str | Path, error: BaseException) -> str:
+    """Phrase the message for a file that is missing or cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder; give a file"
+    return f"{path} cannot be read ({reason(error)})"
