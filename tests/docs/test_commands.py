@@ -42,6 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dog: np.ndarray) -> 
 def test_marked_blocks_run(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    scope = {"__name__": "example"}
     for block in blocks(ROOT / name):
         if not block.run:
             continue
@@ -52,7 +53,11 @@ def test_marked_blocks_run(
 
             make_video(folder / "film.mp4", moving(4))
         if block.language == "python":
-            exec(compile(block.text, name, "exec"), {"__name__": "example"})
+            exec(compile(block.text, name, "exec"), scope)
+            continue
+        if block.language == "toml":
+            first, _, _ = block.text.partition("\n")
+            (folder / first.removeprefix("# ")).write_text(block.text)
             continue
         for program, *arguments in block.commands():
             assert program == "anchorsr", f"{name}: a block that runs has anchorsr commands only"

@@ -22,7 +22,8 @@ class Block:
     """A fenced block.
 
     A block runs in the tests if the line above it is `<!-- run -->`; names after `run` are the
-    optional packages that it needs.
+    optional packages that it needs. A TOML block that runs is written to the file that its first
+    line names, `# NAME.toml`.
     """
 
     language: str
