@@ -11,10 +11,10 @@ import pytest
 
 import arm64
 from anchorsr.bench.baselines import PUBLISHED
-from anchorsr.export.export import sample_image
 from anchorsr.graph.executor import run_graph
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.sample_image import sample_image
 from helpers.graphs import float_graph, integer_graph
 
 FOLDER = arm64.default_folder()  # the user's, before the tests get a cache of their own

@@ -13,11 +13,11 @@ import pytest
 
 import browser
 from anchorsr.errors import BenchmarkError
-from anchorsr.export.export import sample_image
 from anchorsr.graph.executor import run_graph
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.sample_image import sample_image
 from exactness import load_models
 from helpers.graphs import integer_graph
 

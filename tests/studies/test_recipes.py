@@ -1,4 +1,4 @@
-"""Recipes side by side: each is trained once, and measured as what it became."""
+"""Recipes compared: each is trained once, quantized, scored and timed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ INTEGERS = "schedule = { steps = 2 }"
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two recipes over the same images; the second trains no integers."""
+    """Two recipes over the same images; the second has no quantization-aware training."""
     folder = tmp_path_factory.mktemp("study")
     images = folder / "images"
     images.mkdir()
@@ -69,7 +69,7 @@ def test_each_recipe_is_trained_once_and_measured(recipes: list[Path], tmp_path:
     assert narrow.trained_psnr is None
     assert wide.latency_ms.keys() == {"litert"}
     figure = evaluate(tmp_path / "wide", recipes[0].parent / "images").psnr_rgb
-    assert wide.float_psnr == {"pictures": figure}
+    assert wide.float_psnr == {"images": figure}
 
     steps: list[object] = []
     again = run_study(recipes, tmp_path, on_progress=steps.append, **options)
@@ -104,30 +104,31 @@ def test_a_file_for_each_size_gives_what_one_for_all_gives(
     assert method(lr[0]).shape == (27, 42, 3)
     assert not np.array_equal(method(lr[0]), method(lr[1]))
     (row,) = run_study(recipes[1:], tmp_path, engines=[], rounds=1)
-    assert row.calibrated_psnr == {"pictures": evaluate(model, images).psnr_rgb}
+    assert row.calibrated_psnr == {"images": evaluate(model, images).psnr_rgb}
 
 
-def test_the_command_writes_what_it_prints(
+def test_the_command_prints_tables_or_json(
     recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = tmp_path / "study.json"
-    command = ["study", *map(str, recipes), "--runs", str(tmp_path / "runs"), "--rounds", "1"]
-    assert run([*command, "--engine", "litert", "--threads", "1", "--json", str(target)]) == 0
-    report = json.loads(target.read_text())
+    command = ["study", *map(str, recipes), "-o", str(tmp_path / "runs"), "--rounds", "1"]
+    command += ["--engine", "litert", "--threads", "1"]
+    assert run([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert [row["run"] for row in report["study"]] == ["wide", "narrow"]
+    assert run(command) == 0
     printed = capsys.readouterr().out
-    assert f"{report['study'][0]['float_psnr']['pictures']:.3f}" in printed
-    assert run([*command, "--json", str(target)]) == 1  # it exists
-    assert "exists already" in capsys.readouterr().err
+    assert f"{report['study'][0]['float_psnr']['images']:.3f}" in printed
+    assert "PSNR drop" in printed
 
 
-def test_other_ends_of_the_network_are_scored(recipes: list[Path], tmp_path: Path) -> None:
-    target = tmp_path / "study.json"
-    command = ["study", str(recipes[1]), "--runs", str(tmp_path), "--rounds", "1", "--tails"]
-    assert run([*command, "--engine", "litert", "--json", str(target)]) == 0
-    report = json.loads(target.read_text())
+def test_other_output_stages_are_scored(
+    recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["study", str(recipes[1]), "-o", str(tmp_path), "--rounds", "1", "--output-stages"]
+    assert run([*command, "--engine", "litert", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     scores = {row["method"]: row["psnr_rgb"] for row in report["tails"]["narrow"]}
-    assert scores[OURS] == report["study"][0]["calibrated_psnr"]["pictures"]
+    assert scores[OURS] == report["study"][0]["calibrated_psnr"]["images"]
     assert scores.keys() == {OURS, PUBLISHED, CALIBRATED, UNSCALED, WRAPPED}
 
 

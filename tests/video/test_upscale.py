@@ -770,7 +770,9 @@ def test_a_full_disk_leaves_a_part_that_can_be_played(
 ) -> None:
     source = make_video(tmp_path / f"in{suffix}", moving(600), audio="aac")
     little_room(200_000, 500_000)
-    with pytest.raises(OutputError, match=r"the disk is full: .* the first .* of 20.\d+ seconds") as c:
+    with pytest.raises(
+        OutputError, match=r"the disk is full: .* the first .* of 20.\d+ seconds"
+    ) as c:
         enlarge(source, tmp_path / f"out{suffix}", quality=10)
     part = tmp_path / f"out.part{suffix}"
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"in{suffix}", part.name]

@@ -117,22 +117,31 @@ def print_json(value: Any) -> None:
 @contextmanager
 def bar(title: str, total: int | None, *, hidden: bool) -> Iterator[Callable[[], None]]:
     """Show a progress bar that disappears at the end; call what it yields once per item."""
-    columns = (
+    with _counter(hidden=hidden) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar that disappears at the end; call what it yields with (done, total)."""
+    with _counter(hidden=False) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _counter(*, hidden: bool) -> Progress:
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
         console=console(),
         transient=True,
         disable=hidden or not console().is_terminal,
         redirect_stdout=sys.stdout.isatty(),  # otherwise results would go to the bar's stream
-    ) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
+    )
 
 
 @contextmanager

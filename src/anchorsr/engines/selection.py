@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import os
 import platform
-import time
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from anchorsr.engines.runtimes import ENGINES, Engine, default_threads, load_engine
 from anchorsr.errors import AnchorSRError, ModelError
@@ -32,6 +31,9 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.cache import recall, remember
+from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.system_info import package_version, processor_facts, processor_flags
+from anchorsr.utils.timing import time_interleaved
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -43,8 +45,7 @@ MOST_SHARE = 0.001
 # times in a row, and both are to be tried.
 _SIZES = ((1, 1), (7, 2), (13, 31), *[(64, 96)] * 7)
 _TIMED_SIZE = (256, 256)  # at 128 x 128 ONNX Runtime is still in the cache, as no tile is
-_WARM_UP = 3
-_ROUNDS = 5
+_ROUNDS = 7
 # The threads of an engine go on spinning for a while, at the cost of the one that comes next.
 _PAUSE = 0.03
 _LONGEST_TIMING = 2.0  # seconds an engine; only a large model of fixed size needs more
@@ -206,45 +207,21 @@ def _try(engine: Engine, images: list[UInt8Array], expected: list[UInt8Array]) -
 
 def _images(data: bytes) -> list[UInt8Array]:
     size = fixed_size(data)
-    return [_image(*side, seed)[None] for seed, side in enumerate([size] if size else _SIZES)]
-
-
-def _image(height: int, width: int, seed: int) -> UInt8Array:
-    """(height, width, 3) as photographs are: structure of every size, with a tenth each burnt out
-    and black; in it a white and a black rectangle; and below an eighth of noise.
-
-    Wide white areas make the largest sums. Noise is but a little of it, because it meets ties as
-    photographs do not: OpenVINO differs there in 0.04 % of the bytes, in Set14 in 0.0003 %.
-    """
-    generator = np.random.default_rng(seed)
-    total = np.zeros((height, width, 3))
-    for cell in (2, 4, 8, 16, 32):
-        shape = (height // cell + 2, width // cell + 2, 3)
-        grid = Image.fromarray(generator.integers(0, 256, shape, np.uint8))
-        total += cell * np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), float)
-    low, high = np.percentile(total, (10, 90))
-    spread = np.clip((total - low) / max(high - low, 1) * 255, 0, 255)
-    image: UInt8Array = spread.astype(np.uint8)
-    image[height // 4 : height // 2, width // 4 : width // 2] = 255
-    image[height // 2 : height * 3 // 4, width // 2 : width * 3 // 4] = 0
-    noise = image[height - height // 8 :]
-    noise[:] = generator.integers(0, 256, noise.shape, np.uint8)
-    return image
+    return [
+        sample_image(*side, seed=seed)[None] for seed, side in enumerate([size] if size else _SIZES)
+    ]
 
 
 def _time(engines: dict[str, Engine], data: bytes) -> dict[str, float]:
     """Milliseconds for one image: the shortest of some rounds in which each has its turn."""
-    images = _image(*(fixed_size(data) or _TIMED_SIZE), 0)[None]
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(_WARM_UP + _ROUNDS):
-        for name, engine in engines.items():
-            if sum(times[name]) < _LONGEST_TIMING or len(times[name]) < 2:
-                time.sleep(_PAUSE)
-                engine(images)
-                start = time.perf_counter()
-                engine(images)
-                times[name].append(time.perf_counter() - start)
-    return {name: 1000 * min(seconds) for name, seconds in times.items()}
+    images = sample_image(*(fixed_size(data) or _TIMED_SIZE))[None]
+    times = time_interleaved(
+        {name: functools.partial(engine, images) for name, engine in engines.items()},
+        rounds=_ROUNDS,
+        pause_s=_PAUSE,
+        budget_s=_LONGEST_TIMING,
+    )
+    return {name: 1000 * min(taken.seconds) for name, taken in times.items()}
 
 
 def _comparison(chosen: str, trials: dict[str, Trial]) -> str:
@@ -313,25 +290,21 @@ def _spec(module: str) -> ModuleSpec | None:
 
 def _version(module: str, distribution: str) -> str:
     """Of an installed package, or when it was installed if another distribution brought it."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        spec = _spec(module)
-        origin = Path(spec.origin) if spec and spec.origin else None
-        return str(origin.stat().st_mtime_ns) if origin and origin.is_file() else "unknown"
+    version = package_version(distribution)
+    if version is not None:
+        return version
+    spec = _spec(module)
+    origin = Path(spec.origin) if spec and spec.origin else None
+    return str(origin.stat().st_mtime_ns) if origin and origin.is_file() else "unknown"
 
 
 def _processor() -> str:
     """The processor's name and its vector instructions, as Linux says them; elsewhere the name."""
     name = f"{platform.machine()} {platform.processor()}"
-    try:
-        first = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n")[0]
-    except OSError:
+    facts = processor_facts()
+    if not facts:
         return name
-    lines = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = (facts.get("flags") or facts.get("Features") or "").split()
-    vector = sorted(flag for flag in flags if flag.startswith(_VECTOR_FLAGS))
+    vector = sorted(flag for flag in processor_flags() if flag.startswith(_VECTOR_FLAGS))
     models = [facts[key] for key in ("model name", "CPU implementer", "CPU part") if key in facts]
     return " ".join([name, *models, *vector])
 

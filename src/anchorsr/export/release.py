@@ -1,4 +1,4 @@
-"""A finished run as a model that can be shipped: the INT8 `.tflite`, measured, and its card."""
+"""Release a finished run: quantize it, score it, and write the INT8 `.tflite` and its card."""
 
 from __future__ import annotations
 
@@ -24,9 +24,15 @@ from anchorsr.utils.files import check_free, check_not_input, publish
 
 
 def check_release(output: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless `output` is a `.tflite` that may be written, and its card too."""
+    """Check that a model and its card may be written.
+
+    Raises:
+        OutputError: They may not, or `output` is not a `.tflite` file.
+    """
     if output.suffix.lower() != ".tflite":
-        raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
+        raise OutputError(
+            f"{output} does not end with .tflite; for ONNX, export that file afterwards"
+        )
     for path in (output, _card(output)):
         check_free(path, overwrite=overwrite)
 
@@ -41,26 +47,41 @@ def release(
     on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Score]:
-    """Quantize a run, publish it as `output` and write its card (`.json`) beside it.
+    """Quantize a run, write it as `output`, and write its card (`.json`) beside it.
 
-    Returns, for each validation folder of the run's recipe, the score of the float weights
-    (method `float`) and of the file in LiteRT (`int8`). train: see `finetune.quantize_run`.
-    Where no file can be for every size it is for `challenge.SIZE`; scores need one for each
-    image.
-    Raises what that, `export.make_file` and `check_release` raise, DataError for validation
-    folders that cannot be measured, and RecipeError in one of several processes.
+    A network that no single file can hold for every size is written for `challenge.SIZE`.
+
+    Args:
+        run: The run's folder.
+        output: The `.tflite` file.
+        train: Whether to use quantization-aware training where the recipe has it.
+        machine: Where and how to train.
+        overwrite: Whether to replace existing files.
+        on_loading: As of `quantization.qat.quantize_run`.
+        on_progress: As of `quantization.qat.quantize_run`.
+
+    Returns:
+        For each validation folder of the run's recipe, the score of the float weights (method
+        `float`) and of the file in LiteRT (`int8`).
+
+    Raises:
+        OutputError: The files may not be written.
+        DataError: The validation folders cannot be measured.
+        RecipeError: This is one of several processes.
+        ExactnessError: LiteRT does not reproduce the integer arithmetic.
+        AnchorSRError: What `quantize_run` raises.
     """
     check_release(output, overwrite=overwrite)
     check_not_input(_card(output), [run / RECORD, run / INTEGER_FOLDER / RECORD])
     if process_count() > 1:
-        raise RecipeError("a model is quantized by one process: start it without torchrun")
+        raise RecipeError("quantization runs in one process: start it without torchrun")
     recipe = read_run(run)
     train = train and recipe.quantization.schedule is not None
     check_validation(recipe, build_network(recipe.network).factor)
     graph = quantize_run(
         run, train=train, machine=machine, on_loading=on_loading, on_progress=on_progress
     )
-    graph = dataclasses.replace(graph, name=output.stem)  # one architecture, several models
+    graph = dataclasses.replace(graph, name=output.stem)  # the model's name, not the architecture's
     size = SIZE if needs_size(graph) else None
     data = make_file(graph, output, size=size)
     records = read_records(run, trained=train)
@@ -75,7 +96,7 @@ def release(
             for name in records["float"]["recipe"]["validation"]["folders"]
             for kind, method in methods.items()
         ]
-    # Only now, so that no file is without its card for long.
+    # The scores come first, so that the file is hardly ever without its card.
     publish(data, output, overwrite=overwrite)
     write_card(
         _card(output),
@@ -89,7 +110,7 @@ def release(
 
 
 def _figures(score: Score) -> dict[str, Any]:
-    """A score under the names that cards have for its parts."""
+    """Return a score under the keys of cards."""
     return {
         "pictures" if name == "images" else name: value
         for name, value in dataclasses.asdict(score).items()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from anchorsr.bench.plots import check_matplotlib
 from anchorsr.cli.terminal import print_table
 from anchorsr.cli.usage import UsageError
 from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, default_threads
@@ -17,8 +18,7 @@ from anchorsr.engines.selection import AUTO, installed_engines
 from anchorsr.errors import OutputError, unknown_choice
 from anchorsr.evaluation.evaluate import Score
 from anchorsr.models.registry import list_models
-from anchorsr.utils.files import check_free, is_same_file, publish
-from anchorsr.utils.strict_json import to_json
+from anchorsr.utils.files import check_free
 
 
 def complete_from(choices: Iterable[str]) -> Callable[[str], list[str]]:
@@ -98,13 +98,6 @@ ThreadCounts = Annotated[
         help="Number of threads, 0 for all processors; by default 1 and all. Repeatable.",
     ),
 ]
-STANDARD_OUTPUT = "-"
-JsonFile = Annotated[
-    str | None,
-    typer.Option(
-        "--json", help=f"A file for all figures as JSON; {STANDARD_OUTPUT} prints them instead."
-    ),
-]
 
 
 def choose_engines(names: list[str] | None) -> list[str]:
@@ -124,25 +117,19 @@ def choose_threads(counts: list[int] | None) -> list[int]:
     return sorted({count or default_threads() for count in counts or [1, 0]})
 
 
-def check_outputs(json_file: str | None, plot: Path | None, force: bool) -> None:
-    """Check outputs before minutes of measuring."""
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise OutputError(f"{plot} does not end with .svg, which is what a plot is written as")
-    if json_file not in (None, STANDARD_OUTPUT):
-        check_free(Path(str(json_file)), overwrite=force)
-    if plot is not None:
-        check_free(plot, overwrite=force)
-        if json_file not in (None, STANDARD_OUTPUT) and is_same_file(Path(str(json_file)), plot):
-            raise OutputError(f"{plot} is the plot: give another name for --json")
+def check_plot(plot: Path | None, *, overwrite: bool) -> None:
+    """Check that a plot can be drawn and written, before minutes of measuring.
 
-
-def write_json(report: Any, json_file: str | None, force: bool) -> None:
-    """Print a report, or write it to a file, or neither, as --json says."""
-    text = to_json(report, indent=1)
-    if json_file == STANDARD_OUTPUT:
-        print(text)
-    elif json_file is not None:
-        publish(f"{text}\n".encode(), Path(json_file), overwrite=force)
+    Raises:
+        OutputError: It is not an `.svg` file, or may not be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if plot is None:
+        return
+    if plot.suffix.lower() != ".svg":
+        raise OutputError(f"{plot} does not end with .svg, which is the only format of plots")
+    check_free(plot, overwrite=overwrite)
+    check_matplotlib()
 
 
 def parse_size(text: str) -> tuple[int, int]:
