@@ -39,9 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dog: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("name", _RUN)
-def test_marked_blocks_run(
-    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_marked_blocks_run(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scope = {"__name__": "example"}
     for block in blocks(ROOT / name):
         if not block.run:
