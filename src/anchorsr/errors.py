@@ -95,12 +95,14 @@ def needs(package: str, extra: str) -> Iterator[None]:
         raise MissingDependencyError(package, extra) from error
 
 
-def unknown_choice(kind: str, value: object, choices: Iterable[str]) -> str:
+def unknown_choice(kind: str, value: object, choices: Iterable[str], *, condition: str = "") -> str:
     """Phrase the message for a name that is not one of those that exist.
 
     Args:
         kind: What is chosen, such as "engine".
         value: The name that was given.
         choices: The names that exist.
+        condition: What else was required, such as "for factor 3".
     """
-    return f"no {kind} {value!r}; choose from: {', '.join(choices)}"
+    condition = condition and f" {condition}"
+    return f"no {kind} {value!r}{condition}; choose from: {', '.join(choices)}"

@@ -32,9 +32,7 @@ from anchorsr.errors import BenchmarkError, GraphError, MissingDependencyError, 
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.evaluation.evaluate import evaluate, load_method
 from anchorsr.images.io import RasterImage, write_image
-from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import list_models, model_path
-from anchorsr.networks.registry import build_network
 from anchorsr.quantization.ptq import quantize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils import timing
@@ -536,6 +534,9 @@ def test_a_file_of_fixed_size_is_measured_at_that_size_only(
     assert (code, out) == (1, "")
     assert err.endswith("fixed.tflite only takes 32x24 images: give --size 32x24\n")
     check_fixed_sizes([str(fixed)], factor=3, size=(24, 32), scaling=True)  # in tiles of any size
+    from anchorsr.lowering.trace import lower
+    from anchorsr.networks.registry import build_network
+
     bilinear = build_network(
         {"name": "residual_form", "form": "bilinear", "channels": 4, "body": 0}
     )

@@ -34,6 +34,7 @@ from anchorsr.cli.terminal import print_table
 from anchorsr.inference.upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
+from helpers.extras import hiding
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
@@ -223,7 +224,8 @@ def test_models_are_listed(call: Call) -> None:
     result = call("models")
     assert result.code == 0
     assert f"{DEFAULT} (default)" in result.out
-    assert str(model_path(DEFAULT, 3)) in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert str(model_path(DEFAULT, 3)) in call("models", "--paths").out
 
 
 @pytest.mark.parametrize("command", COMMANDS + IN_GROUPS)
@@ -423,8 +425,8 @@ def furnished(tmp_path: Path) -> Path:
 
 FAILURES = {
     # Inputs
-    "upscale missing.png": "missing.png cannot be opened",
-    "upscale missing/deeper.png": "deeper.png cannot be opened",
+    "upscale missing.png": "missing.png does not exist",
+    "upscale missing/deeper.png": "deeper.png does not exist",
     "upscale empty": "empty holds no image",
     "upscale file": "file is not a PNG, JPEG, WebP",
     # Outputs
@@ -442,17 +444,17 @@ FAILURES = {
     "upscale a.png -o out.webp --size 17000x9 --stretch": "16383 a side that WEBP can hold",
     "upscale a.png --scale 1e9": "would have to be computed; ask for a smaller size",
     "upscale a.png --scale 1e9 --dry-run": "would have to be computed; ask for a smaller size",
-    "upscale missing.png --dry-run": "missing.png cannot be opened",
+    "upscale missing.png --dry-run": "missing.png does not exist",
     "upscale empty --dry-run": "empty holds no image",
     # Models
-    "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
-    "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
+    "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; choose from: abpn_x3",
+    "models nonesuch": "no model 'nonesuch' for factor 3; choose from: abpn_x3",
     "models missing.tflite": "missing.tflite does not exist",
     "export fast_x2 -f 4 -o larger.onnx": "fast_x2 enlarges 2 times, not 4",
     "models good.tflite": "good.tflite has no card beside it",
     "models taken.tflite": "the card of taken.tflite is damaged",
-    "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; there are: abpn_x3",
-    "upscale a.png -m missing.tflite": "missing.tflite cannot be read",
+    "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; choose from: abpn_x3",
+    "upscale a.png -m missing.tflite": "missing.tflite does not exist",
     "upscale a.png -m empty.tflite/x.tflite": "x.tflite cannot be read",
     "upscale a.png -m text.tflite": "text.tflite: this is not a .tflite file",
     "upscale a.png -m cut.tflite": "cut.tflite",
@@ -464,14 +466,14 @@ FAILURES = {
     "evaluate missing": "missing is not an existing folder",
     "evaluate a.png": "a.png is not an existing folder",
     "evaluate images -m esrgan": "no model 'esrgan'",
-    "evaluate images -m text.onnx": "not a model that can be run",
-    "evaluate images -m missing.onnx": "missing.onnx cannot be read",
+    "evaluate images -m text.onnx": "ONNX Runtime does not load this model",
+    "evaluate images -m missing.onnx": "missing.onnx does not exist",
     "evaluate images -m twice.tflite": "enlarges 2 times, not 3",
     "evaluate images -m empty": "weights.pt",
     "evaluate images -m bicubic --border 20": "b in images",
     # Recipes and runs
-    "train missing.toml": "missing.toml cannot be read",
-    "train empty": "empty cannot be read",
+    "train missing.toml": "missing.toml does not exist",
+    "train empty": "empty is a folder",
     "train unknown.toml": "unknown key data.foldres",
     "train broken.toml": "broken.toml is not a TOML file",
     "quantize empty -o out.tflite": "empty does not hold a run",
@@ -524,12 +526,12 @@ USAGE = {
     "upscale --scale nan a.png": "above 0",
     "upscale --scale large a.png": "--scale",
     "upscale --width 0 a.png": "--width",
-    "upscale --size 3840 a.png": "3840x2160",
-    "upscale --size 0x9 a.png": "3840x2160",
+    "upscale --size 3840 a.png": "640x360",
+    "upscale --size 0x9 a.png": "640x360",
     "upscale --size 9x9 --width 9 a.png": "--size excludes",
     "upscale --size 9x9 --scale 2 a.png": "exclude one another",
     "upscale --width 9 --stretch a.png": "both width and height",
-    "upscale --format bmp a.png": "--format is one of png",
+    "upscale --format bmp a.png": "no format 'bmp'; choose from: png",
     "upscale -o": "-o",
     "enlarge a.png": "enlarge",
     "--enlarge": "--enlarge",
@@ -569,7 +571,7 @@ def test_usage_errors_are_in_our_own_words(call: Call, furnished: Path) -> None:
         "upscale --quality high a.png": "--quality is a whole number from 1 to 100, not 'high'",
         "upscale --scale large a.png": "--scale is a number, not 'large'",
         "upscale --width 0 a.png": "--width is a whole number of at least 1, not '0'",
-        "upscale --forc a.png": "there is no option --forc; did you mean --force or --format?",
+        "upscale --forc a.png": "there is no option --forc; did you mean --factor or --force or",
         "upscale --force=1 a.png": "--force takes no value",
         "upscale a.png -o": "-o needs a value",
         "upscale --engine tpu a.png": "no engine 'tpu'; choose from: auto, litert, openvino",
@@ -599,7 +601,8 @@ def test_nothing_asked_for_is_the_help(call: Call) -> None:
         ("upscale", "IMAGES"),
         ("video", "VIDEO"),
         ("train", "RECIPE"),
-        ("quantize", "--output"),
+        ("quantize", "RUN"),
+        ("quantize run", "--output"),
         ("export abpn", "--output"),
     ],
 )
@@ -912,6 +915,29 @@ def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: No
     assert json.loads((workshop / "run" / "run.json").read_text())["step"] >= 3
 
 
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@needs_shell
+@pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.video"])
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(
+    tmp_path: Path, interruptible: None, module: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
+    result = finish(start("models", folder=tmp_path, path=str(tmp_path)))
+    assert result == (-signal.SIGINT, "", "")
+
+
 def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     for number in range(5):
         write_png(tmp_path / "in" / f"{number}.png")
@@ -998,25 +1024,13 @@ def test_results_go_to_standard_output_while_a_bar_is_shown(tmp_path: Path) -> N
     assert b"error:" in shown
 
 
-HIDE = """
-import sys
-
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {hidden!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Hide())
-"""
-
-
 @pytest.fixture
 def bare(tmp_path: Path) -> str:
     """A folder that makes an installation without any extra of this one, when put first."""
     folder = tmp_path / "bare"
     folder.mkdir()
     hidden = ["torch", "pytorch_optimizer", "onnx", "onnxruntime", "openvino"]
-    (folder / "sitecustomize.py").write_text(HIDE.format(hidden=hidden))
+    (folder / "sitecustomize.py").write_text(hiding(hidden))
     return str(folder)
 
 

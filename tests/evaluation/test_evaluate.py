@@ -151,9 +151,9 @@ def test_the_example_in_the_docstring_runs(
     ("name", "message"),
     [
         ("nonesuch", "no model 'nonesuch' for factor 3"),
-        ("nowhere.tflite", "nowhere.tflite cannot be read"),
-        (Path("nowhere"), "nowhere cannot be read"),
-        ("nowhere.onnx", "nowhere.onnx cannot be read"),
+        ("nowhere.tflite", "nowhere.tflite does not exist"),
+        (Path("nowhere"), "nowhere does not exist"),
+        ("nowhere.onnx", "nowhere.onnx does not exist"),
     ],
 )
 def test_an_unknown_method_is_refused(plain: Path, name: str | Path, message: str) -> None:
@@ -163,7 +163,7 @@ def test_an_unknown_method_is_refused(plain: Path, name: str | Path, message: st
 
 def test_a_folder_that_is_no_run_is_refused(plain: Path) -> None:
     pytest.importorskip("torch")
-    with pytest.raises(CheckpointError, match=r"weights\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"weights\.pt does not exist"):
         evaluate(plain, plain)
 
 

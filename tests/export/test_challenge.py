@@ -360,7 +360,7 @@ def test_mistakes_are_told_before_anything_is_written(call: Call, tmp_path: Path
     (tmp_path / "x2.tflite").write_bytes(write_tflite(integer_graph(0, factor=2)))
     for arguments, words in [
         (["x2.tflite", "-o", "out"], "the challenge is x3"),
-        (["none.tflite", "-o", "out"], "cannot be read"),
+        (["none.tflite", "-o", "out"], "does not exist"),
         (["abpn", "-o", "x2.tflite"], "is not a folder"),
         (["abpn", "-o", "out", "--images", "none"], "not an existing folder"),
     ]:

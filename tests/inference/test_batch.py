@@ -135,7 +135,7 @@ def test_a_link_to_itself_is_a_bad_file_among_good_ones(tmp_path: Path, enlarger
     (tmp_path / "in" / "b.png").symlink_to("b.png")
     first, second = upscale_files(plan([tmp_path / "in"], tmp_path / "o", label="x3"), enlarger)
     assert first.error is None
-    assert "b.png cannot be opened" in str(second.error)
+    assert "b.png cannot be read" in str(second.error)
 
 
 def test_a_folder_that_cannot_be_listed_is_a_problem_of_its_own(

@@ -333,9 +333,9 @@ def test_what_does_not_enlarge_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "esrgan"}, "no model 'esrgan' for factor 3; there are: abpn_x3"),
-        ({"factor": 7}, f"no model '{DEFAULT}' for factor 7; there are: abpn_x3"),
-        ({"model": "nowhere.tflite"}, "nowhere.tflite cannot be read"),
+        ({"model": "esrgan"}, "no model 'esrgan' for factor 3; choose from: abpn_x3"),
+        ({"factor": 7}, f"no model '{DEFAULT}' for factor 7; choose from: abpn_x3"),
+        ({"model": "nowhere.tflite"}, "nowhere.tflite does not exist"),
     ],
 )
 def test_an_unknown_model_or_factor_says_what_there_is(

@@ -60,7 +60,7 @@ def test_every_file_is_a_model_or_its_card() -> None:
 
 def test_an_unknown_model_lists_what_there_is() -> None:
     for model in SHIPPED:
-        with pytest.raises(ModelError, match=f"there are: .*{model.path.stem}"):
+        with pytest.raises(ModelError, match=f"choose from: .*{model.path.stem}"):
             model_path("nonesuch", model.factor)
 
 

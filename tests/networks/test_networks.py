@@ -367,7 +367,7 @@ def test_grey_network_is_lowered_with_its_channels() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "name is one of: abpn, "),
+        ({}, "choose from: abpn, "),
         ({"name": "vgg"}, "not 'vgg'"),
         ({"name": "abpn", "width": 28}, "unknown key network.width; known are: factor, channels"),
         ({"name": "abpn", "factor": 5}, "network.factor is 2, 3 or 4, not 5"),
@@ -382,7 +382,7 @@ def test_grey_network_is_lowered_with_its_channels() -> None:
             {"name": "residual_form", "form": "feature_space", "body": 0},
             "around at least one body convolution",
         ),
-        ({"name": ["abpn"]}, "name is one of: abpn"),
+        ({"name": ["abpn"]}, "choose from: abpn"),
         ({"name": "abpn", "expansion": -1}, "body, tail_rank and expansion are not negative"),
         ({"name": "abpn", "expansion": True}, "network.expansion is int, not True"),
         ({"name": "abpn", "image_convolution": 1}, "network.image_convolution is bool, not 1"),

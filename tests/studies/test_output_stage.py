@@ -19,7 +19,6 @@ from anchorsr.quantization.rounding import keep_from_ties
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.studies.output_stage import measure_output_stages, quantize_output_stages, wrap_around
 from anchorsr.training.recipe import Recipe
-from anchorsr.training.trainer import Machine, train
 from anchorsr.utils.config import parse_table
 from helpers.float_graphs import FloatChain, anchored
 from helpers.graphs import image
@@ -102,6 +101,8 @@ def test_a_network_that_copies_its_input_has_no_output_stage() -> None:
 
 
 def test_a_run_is_scored_with_each_output_stage(tmp_path: Path) -> None:
+    from anchorsr.training.trainer import Machine, train
+
     folder = tmp_path / "images"
     folder.mkdir()
     for seed in range(2):

@@ -138,4 +138,4 @@ def test_a_wrong_engine_or_recipe_is_one_line(
     assert run(["study", str(recipes[0]), "--engine", "abacus"]) == 2
     assert "no engine 'abacus'" in capsys.readouterr().err
     assert run(["study", str(tmp_path / "none.toml")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err

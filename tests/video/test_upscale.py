@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anchorsr
+from anchorsr.cli import app
 from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, VideoError
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.locks import Claims
@@ -83,7 +85,7 @@ def test_sound_that_does_not_say_where_its_channels_are_goes_into_mp4(
 def test_every_time_and_every_byte_of_sound_stays(
     tmp_path: Path, suffix: str, audio: str, variable: bool
 ) -> None:
-    count = 2000
+    count = 300
     source = make_video(
         tmp_path / f"in{suffix}",
         moving(count, 32, 32),
@@ -102,7 +104,7 @@ def test_every_time_and_every_byte_of_sound_stays(
         assert len(after) == count
         assert sorted(pts for pts, _ in before) == sorted(pts for pts, _ in after)
         assert read(source, "audio") == read(output, "audio")
-        assert len(read(output, "audio")) > 1000
+        assert len(read(output, "audio")) > count
 
 
 def test_a_constant_rate_is_still_called_one(tmp_path: Path) -> None:
@@ -770,9 +772,8 @@ def test_a_full_disk_leaves_a_part_that_can_be_played(
 ) -> None:
     source = make_video(tmp_path / f"in{suffix}", moving(600), audio="aac")
     little_room(200_000, 500_000)
-    with pytest.raises(
-        OutputError, match=r"the disk is full: .* the first .* of 20.\d+ seconds"
-    ) as c:
+    said = r"the disk is full: .* the first .* of 20.\d+ seconds"
+    with pytest.raises(OutputError, match=said) as c:
         enlarge(source, tmp_path / f"out{suffix}", quality=10)
     part = tmp_path / f"out.part{suffix}"
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"in{suffix}", part.name]
@@ -819,7 +820,7 @@ def test_a_real_full_disk(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_a_part_that_can_be_played(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mp4", moving(1200), audio="aac")
+    source = make_video(tmp_path / "in.mp4", moving(300), audio="aac")
     notes: list[str] = []
 
     def stop(progress: VideoProgress) -> None:
@@ -830,11 +831,11 @@ def test_an_interrupt_leaves_a_part_that_can_be_played(tmp_path: Path) -> None:
         enlarge(source, tmp_path / "out.mp4", on_progress=stop, on_note=notes.append)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.part.mp4"]
     frames = len(decoded(tmp_path / "out.part.mp4"))
-    assert 20 < frames < 1200
-    assert f"the first {frames / 30:.2f} of 40." in notes[0]
+    assert 20 < frames < 300
+    assert f"the first {frames / 30:.2f} of 10." in notes[0]
     begin = float(notes[0].split("--start ")[1].split()[0])
     rest = enlarge(source, tmp_path / "rest.mp4", start=begin)
-    assert frames + rest.frames == 1200
+    assert frames + rest.frames == 300
 
 
 def environment() -> dict[str, str]:
@@ -850,7 +851,7 @@ def interruptible() -> Iterator[None]:
 
 
 def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None:
-    make_video(tmp_path / "in.mp4", moving(3000, 96, 128), audio="aac")
+    make_video(tmp_path / "in.mp4", moving(1000, 96, 128), audio="aac")
     process = subprocess.Popen(
         [sys.executable, "-m", "anchorsr", "video", "in.mp4", "-o", "out.mp4"],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
@@ -868,7 +869,7 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None
     assert process.returncode == 130, err
     assert "out.part.mp4 holds the first" in err
     assert err.splitlines()[-1] == "stopped"
-    assert 0 < len(decoded(part)) < 3000
+    assert 0 < len(decoded(part)) < 1000
 
 
 def test_a_second_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -919,50 +920,45 @@ def test_what_a_thread_raises_is_raised_once_and_leaves_nothing(
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
-    """Ten minutes of few, small frames and of sound, against ten seconds of them."""
-    peaks = []
-    program = (
-        "import resource, sys; from anchorsr.video.upscale import upscale_video\n"
-        "upscale_video(sys.argv[1], sys.argv[2], threads=1)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    for seconds in (10, 600):
-        source = make_video(
+    """900 frames after 50, of which each upscaled one has 81 kB as RGB and 41 kB as YUV."""
+    sources = [
+        make_video(
             tmp_path / f"{seconds}.mp4", moving(seconds * 5), time_base=Fraction(1, 5), rate=5,
             audio="aac",
-        )  # fmt: skip
-        out = subprocess.check_output(
-            [sys.executable, "-c", program, str(source), str(tmp_path / f"out{seconds}.mp4")],
-            env=environment(), text=True, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        peaks.append(int(out))
-    kilobytes = 1024 if sys.platform != "darwin" else 1024**2
-    assert (peaks[1] - peaks[0]) / kilobytes < 50
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "anchorsr", "video", *arguments],
-        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+        )
+        for seconds in (10, 180)
+    ]  # fmt: skip
+    program = (
+        "import resource, sys; from anchorsr.video.upscale import upscale_video\n"
+        "for path in sys.argv[1:]:\n"
+        "    upscale_video(path, threads=1, model='fast')\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    out = subprocess.check_output(
+        [sys.executable, "-c", program, *map(str, sources)],
+        env=environment(), text=True, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    short, long = map(int, out.split())
+    bytes_each = 1024 if sys.platform != "darwin" else 1
+    assert (long - short) * bytes_each < 20 * 2**20
 
 
-def test_the_command_says_what_it_did(tmp_path: Path) -> None:
-    import json
-
+def test_the_command_says_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     source = make_video(tmp_path / "in.mp4", moving(60), audio="aac")
-    done = run(tmp_path, "in.mp4")
-    assert (done.returncode, done.stdout) == (0, "in_x3.mp4\n")
-    assert done.stderr.startswith("note: 60 frames in ")
-    assert "of the tiles reused; in parallel: decoding" in done.stderr
-    done = run(tmp_path, "in.mp4", "-o", "b.mkv", "--duration", "1", "--json")
-    (row,) = json.loads(done.stdout)
+    assert app.run(["video", "in.mp4"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "in_x3.mp4\n"
+    assert printed.err.startswith("note: 60 frames in ")
+    assert "of the tiles reused; in parallel: decoding" in printed.err
+    assert app.run(["video", "in.mp4", "-o", "b.mkv", "--duration", "1", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
     assert (row["frames"], row["output"], row["problems"]) == (30, "b.mkv", [])
     assert row["frames_per_second"] > 0
     data = make_video(tmp_path / "c.mkv", moving(90)).read_bytes()
     source.write_bytes(data[: len(data) // 2])
-    done = run(tmp_path, "in.mp4", "-o", "d.mp4")
-    assert done.returncode == 1
-    assert "error: in.mp4 is damaged or cut off after" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert app.run(["video", "in.mp4", "-o", "d.mp4"]) == 1
+    assert "error: in.mp4 is damaged or cut off after" in capsys.readouterr().err
     assert (tmp_path / "d.mp4").exists()

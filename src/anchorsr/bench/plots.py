@@ -56,7 +56,7 @@ _ROW_MARKERS = tuple((colour, shape) for colour in (_BLUE, _ORANGE, _GREEN) for 
 _WIDTH, _HEIGHT = 8.6, 5.2  # inches
 _ROW = 0.24  # the height of one, in inches
 # Text stays text: small files, and letters of the reader's own font.
-_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "anchorsr", "font.family": "sans-serif"}
+_SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "anchorsr", "font.family": "sans-serif"}
 
 
 def check_matplotlib() -> None:
@@ -95,7 +95,7 @@ def draw_scatter(
     axes.set_xlim(min(p.low for p in points) / 1.25, max(p.high for p in points) * 1.6)
     axes.margins(y=0.15)
     _set_log_ticks(axes)
-    _draw_names(axes, groups)
+    _draw_names(figure, axes, groups)
     return _to_svg(figure, axes)
 
 
@@ -134,7 +134,7 @@ def draw_rows(
 
 
 def _new_figure(height: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
-    """A figure of its own: pyplot's would be the whole process's."""
+    """Make a figure without pyplot, whose state is the whole process's."""
     with needs("matplotlib", "plots"):
         from matplotlib.figure import Figure
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
@@ -181,11 +181,11 @@ def _set_log_ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _draw_names(axes: Axes, groups: Mapping[str, Sequence[Point]]) -> None:
+def _draw_names(figure: Figure, axes: Axes, groups: Mapping[str, Sequence[Point]]) -> None:
     """Write each group's name right of its points, lower where another name stands already."""
     line, right = 13.0, 10.0  # points: between two lines of text, and right of a marker
-    axes.figure.draw_without_rendering()
-    scale = 72 / axes.figure.dpi
+    figure.draw_without_rendering()
+    scale = 72 / figure.dpi
     taken: list[tuple[float, float]] = []
     for name, members in sorted(groups.items(), key=lambda item: -item[1][0].y):
         end = max(member.high for member in members)

@@ -26,8 +26,8 @@ class ProcessResult:
     output: str
 
 
-# Linux starts a process's peak at that of the process it was forked from, which holds engines
-# here. So a small process stands between, and waits until its own memory is small.
+# A process's peak starts at that of the process it was forked from, which holds engines here. So a
+# small process stands between.
 _WATCH = """
 import json, subprocess, sys, time
 start = time.perf_counter()

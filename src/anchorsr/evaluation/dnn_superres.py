@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorsr.errors import ModelError, needs
-from anchorsr.utils.files import reason
+from anchorsr.utils.files import cannot_read, reason
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -41,7 +41,7 @@ def load_dnn_superres(
     if network is None:
         raise ModelError(f"the name of {path} begins with none of: {', '.join(_NETWORKS)}")
     if not path.is_file():
-        raise ModelError(f"{path} does not exist")
+        raise ModelError(cannot_read(path, FileNotFoundError()))
     with needs("opencv-contrib-python-headless", "opencv"):
         import cv2
     try:

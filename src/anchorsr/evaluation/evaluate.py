@@ -26,6 +26,7 @@ from anchorsr.inference.upscaler import ready_upscaler
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.files import cannot_read
 
 UInt8Array = npt.NDArray[np.uint8]
 Method = Callable[[UInt8Array], UInt8Array]
@@ -159,7 +160,9 @@ def load_method(
         return load_dnn_superres(path, factor, threads=threads)
     if suffix == ".onnx":
         try:
-            onnx = load_engine(path, threads=threads)
+            onnx = load_engine(path.read_bytes(), threads=threads)
+        except OSError as error:
+            raise ModelError(cannot_read(path, error)) from error
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]

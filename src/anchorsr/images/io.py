@@ -33,7 +33,7 @@ from anchorsr.images.formats import (
     is_image_name,
 )
 from anchorsr.images.image import RasterImage, eight_bits
-from anchorsr.utils.files import check_free, publish, reason
+from anchorsr.utils.files import cannot_read, check_free, publish, reason
 
 __all__ = [
     "MAX_PIXELS",
@@ -138,9 +138,7 @@ def reading(path: Path) -> Iterator[tuple[BinaryIO, str]]:
             raise ImageError(f"{path} is a folder or a device; give an image file")
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        raise ImageError(
-            f"{path} cannot be opened ({reason(error)}); check its name and permissions"
-        ) from error
+        raise ImageError(cannot_read(path, error)) from error
     with file:
         try:
             header = file.read(64)

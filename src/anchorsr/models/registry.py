@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anchorsr.errors import AnchorSRError, ModelError
+from anchorsr.errors import AnchorSRError, ModelError, unknown_choice
 from anchorsr.graph.graph import Graph
 from anchorsr.serialization.tflite.reader import read_tflite
-from anchorsr.utils.files import publish, reason
+from anchorsr.utils.files import cannot_read, publish, reason
 from anchorsr.utils.strict_json import to_json
 
 DEFAULT = "quality"
@@ -57,10 +57,9 @@ def model_path(model: str | Path, factor: int | None = None) -> Path:
             return entry.path
         if model == entry.path.stem:
             raise ModelError(f"{model} enlarges {entry.factor} times, not {factor}")
-    there = ", ".join(entry.path.stem for entry in shipped)
-    raise ModelError(
-        f"no model {model!r} for factor {factor or DEFAULT_FACTOR}; there are: {there}"
-    )
+    names = [entry.path.stem for entry in shipped]
+    condition = f"for factor {factor or DEFAULT_FACTOR}"
+    raise ModelError(unknown_choice("model", model, names, condition=condition))
 
 
 def read_model(path: Path) -> tuple[bytes, Graph]:
@@ -68,7 +67,7 @@ def read_model(path: Path) -> tuple[bytes, Graph]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"the model {path} cannot be read: {reason(error)}") from error
+        raise ModelError(cannot_read(path, error)) from error
     try:
         return data, read_tflite(data, name=path.stem)
     except AnchorSRError as error:
@@ -81,7 +80,7 @@ def read_card(path: Path) -> dict[str, Any]:
         card = json.loads(path.with_suffix(".json").read_text())
     except OSError as error:
         if not path.exists():
-            raise ModelError(f"the model {path} does not exist") from error
+            raise ModelError(cannot_read(path, error)) from error
         raise ModelError(f"{path} has no card beside it: {reason(error)}") from error
     except ValueError as error:
         raise ModelError(f"the card of {path} is damaged: {reason(error)}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anchorsr.errors import RecipeError
+from anchorsr.errors import RecipeError, unknown_choice
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.carn import CARN, CARNConfig
 from anchorsr.networks.drrn import DRRN, DRRNConfig
@@ -54,7 +54,7 @@ def build_network(options: Mapping[str, Any]) -> RecipeNetwork:
     table = dict(options)
     name = table.pop("name", None)
     if not isinstance(name, str) or name not in NETWORKS:
-        raise RecipeError(f"[network] name is one of: {', '.join(NETWORKS)}; not {name!r}")
+        raise RecipeError(f"[network] name: {unknown_choice('network', name, NETWORKS)}")
     network, config = NETWORKS[name]
     made: RecipeNetwork = network(parse_table(config, table, "network"))
     return made

@@ -37,7 +37,7 @@ from anchorsr.studies.tables import (
     prediction_grid,
     study_grids,
 )
-from anchorsr.utils.files import check_free, check_not_input, publish, reason
+from anchorsr.utils.files import cannot_read, check_free, check_not_input, publish
 
 _FACTOR = 3
 _SIZE = (360, 640)
@@ -125,7 +125,7 @@ def read_study(path: Path) -> dict[str, Any]:
         study_grids(found["study"])
         output_stage_grids(found["tails"])
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {reason(error)}") from error
+        raise DataError(cannot_read(path, error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not the output of anchorsr study --json") from error
     return found

@@ -19,7 +19,7 @@ from anchorsr.networks.layers import RecipeNetwork
 from anchorsr.networks.registry import build_network
 from anchorsr.training.recipe import Recipe
 from anchorsr.utils.config import parse_table
-from anchorsr.utils.files import publish, reason
+from anchorsr.utils.files import cannot_read, publish, reason
 
 CHECKPOINT, WEIGHTS, RECORD = "checkpoint.pt", "weights.pt", "run.json"
 
@@ -72,7 +72,7 @@ def read_content(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+        raise CheckpointError(cannot_read(path, error)) from error
     except Exception as error:  # a damaged file can raise almost anything in the unpickler
         raise CheckpointError(f"{path} is damaged or not a checkpoint of anchorsr") from error
     if not isinstance(content, dict):

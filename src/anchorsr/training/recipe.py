@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from anchorsr.errors import RecipeError
 from anchorsr.utils.config import parse_table, require
+from anchorsr.utils.files import cannot_read
 
 # More than anybody means: patches and images at once, and steps.
 _MOST, _MOST_STEPS = 1_000_000, 10**12
@@ -161,7 +162,7 @@ def read_recipe(path: Path) -> Recipe:
         text = path.read_bytes().decode()
         table = tomllib.loads(text)
     except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+        raise RecipeError(cannot_read(path, error)) from error
     except ValueError as error:  # neither UTF-8 nor TOML, or a number of thousands of digits
         raise RecipeError(f"{path} is not a TOML file: {error}") from error
     try:

@@ -128,6 +128,7 @@ class ToRgb:
         )
 
     def __call__(self, frame: VideoFrame) -> UInt8Array:
+        """Convert one frame."""
         matrix = self._colours.matrix
         converted = self._reformatter.reformat(
             frame,

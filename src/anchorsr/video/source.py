@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -56,8 +57,7 @@ class Source:
         seconds: Length of what is read; None if the file does not state its duration.
         shift: Seconds subtracted from all timestamps.
         origin: Time, after the shift, at which the output begins.
-        container: The open file.
-        video: The video stream that is decoded.
+        container, video: The open file, and its stream that is decoded.
 
     Raises:
         VideoError: The file is not a video, or is of an unsupported kind.
@@ -142,8 +142,9 @@ class Source:
     def items(self) -> Iterator[VideoFrame | Packet[Stream]]:
         """Yield decoded frames, in strictly increasing time, and packets of the other streams."""
         kept = {stream.index for stream in self._kept}
-        held, self._held = self._held, []
-        for item in _chain(held, self._items):
+        items = itertools.chain(self._held, self._items)
+        self._held = []
+        for item in items:
             stream = getattr(item, "stream", None)
             if stream is None or stream.index in kept:
                 yield item
@@ -424,8 +425,7 @@ def _check_opaque(stream: VideoStream, path: Path) -> None:
 
 
 def _is_hidden(packet: Packet[Stream]) -> bool:
-    """Whether an edit list hides a packet, except the last ones before 0: audio decoders need
-    them to start."""
+    """Whether an edit list hides a packet; audio decoders need the last ones before 0."""
     if not packet.is_discard or packet.pts is None:
         return False
     return not -2 * (packet.duration or 0) < packet.pts < 0
@@ -447,9 +447,3 @@ def _mismatch(frame: VideoFrame, first: VideoFrame) -> str | None:
     except VideoError as error:
         return f"{error}; the output ends there"
     return None
-
-
-def _chain(held: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    yield from held
-    held.clear()
-    yield from rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, default_threads
 from anchorsr.engines.selection import AUTO, installed_engines
 from anchorsr.errors import OutputError, unknown_choice
 from anchorsr.evaluation.evaluate import Score
+from anchorsr.inference import sizes
 from anchorsr.models.registry import list_models
 from anchorsr.utils.files import check_free
 
@@ -141,10 +141,10 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         UsageError: The text is not a size.
     """
-    sides = re.fullmatch("([1-9][0-9]{0,4})[x×]([1-9][0-9]{0,4})", text.lower())
-    if sides is None:
+    height_and_width = sizes.parse_size(text)
+    if height_and_width is None:
         raise UsageError(f"--size is WIDTHxHEIGHT, such as 640x360, not {text!r}")
-    return int(sides[2]), int(sides[1])
+    return height_and_width
 
 
 def print_scores(scores: list[Score]) -> None:

@@ -17,14 +17,17 @@ from anchorsr.cli.commands.options import (
     OptionalFactor,
     Threads,
     Verbose,
+    complete_from,
+    parse_size,
 )
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark
+from anchorsr.cli.usage import UsageError
 from anchorsr.engines.selection import AUTO
-from anchorsr.errors import OutputError, StoppedError
+from anchorsr.errors import OutputError, StoppedError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.batch import Job, plan
 from anchorsr.inference.pipeline import Done, preview, upscale_files
-from anchorsr.inference.sizes import TargetSize, parse_size
+from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.upscaler import Enlarger
 from anchorsr.models.registry import DEFAULT
 
@@ -60,7 +63,12 @@ def upscale_command(
         bool, typer.Option("--stretch", help="Exactly --size, whatever the aspect.")
     ] = False,
     format_name: Annotated[
-        str | None, typer.Option("--format", help=f"Of all results: {', '.join(_FORMAT_NAMES)}.")
+        str | None,
+        typer.Option(
+            "--format",
+            autocompletion=complete_from(_FORMAT_NAMES),
+            help=f"Of all results: {', '.join(_FORMAT_NAMES)}.",
+        ),
     ] = None,
     quality: Annotated[
         int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")
@@ -177,10 +185,7 @@ def _wanted(
     if size is not None:
         if (width, height) != (None, None):
             raise typer.BadParameter("--size excludes --width and --height")
-        parsed = parse_size(size)
-        if parsed is None:
-            raise typer.BadParameter(f"--size is width x height, such as 3840x2160, not {size!r}")
-        height, width = parsed
+        height, width = parse_size(size)
     try:
         return TargetSize(scale, height, width, stretch)
     except OutputError as error:
@@ -192,7 +197,5 @@ def _suffix(format_name: str | None) -> str | None:
         return None
     suffix = f".{format_name.lower().removeprefix('.')}"
     if suffix not in SUFFIXES:
-        raise typer.BadParameter(
-            f"--format is one of {', '.join(_FORMAT_NAMES)}, not {format_name!r}"
-        )
+        raise UsageError(unknown_choice("format", format_name, _FORMAT_NAMES))
     return suffix
