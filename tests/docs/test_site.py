@@ -16,6 +16,7 @@ from helpers.markdown import PAGES, ROOT
 _LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs mkdocs: pip install '.[dev]'")
 def test_site_builds_without_warnings(tmp_path: Path) -> None:
     site = tmp_path / "site"
