@@ -160,7 +160,7 @@ def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
     images = image(9, 11)
     # Rounded, so that the scales are the same on every machine: a result that lies halfway
     # between two integers to the last bit of float32 may go the other way in LiteRT, and attention
-    # with random weights makes many levels of that one (docs/experiments.md).
+    # with random weights makes many levels of that one (docs/experiments/quantization.md).
     ranges = observe_ranges(graph, [images[0]], 99.999)
     rounded = {name: (float(f"{a:.4g}"), float(f"{b:.4g}")) for name, (a, b) in ranges.items()}
     integer = apply_quantization(graph, choose_quantization(graph, rounded))
