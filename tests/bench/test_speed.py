@@ -38,7 +38,7 @@ from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import list_models, model_path
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.strict_json import to_json
 from helpers.graphs import integer_graph
@@ -491,7 +491,7 @@ def test_a_file_of_fixed_size_is_measured_at_that_size_only(
     bilinear = build_network(
         {"name": "residual_form", "form": "bilinear", "channels": 4, "body": 0}
     )
-    graph = quantize(lower(bilinear, name="bilinear"), [natural_image(16, 16)])
+    graph = quantize_graph(lower(bilinear, name="bilinear"), [natural_image(16, 16)])
     fixed.write_bytes(write_tflite(graph, size=(24, 32)))
     with pytest.raises(ModelError, match="without --growth"):
         check_fixed_sizes([str(fixed)], factor=3, size=(24, 32), growth=True)

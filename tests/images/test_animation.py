@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import PNG_SIGNATURE, SRGB, chunk, exif_block, noise
 from PIL import Image, ImageDraw
 
 from anchorsr.errors import ImageError, OutputError
@@ -25,6 +24,7 @@ from anchorsr.images.image import RasterImage
 from anchorsr.images.io import read_image, write_image
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_image
+from helpers.images import PNG_SIGNATURE, SRGB, chunk, exif_block, noise
 
 SUFFIXES = [".gif", ".webp", ".png", ".avif"]
 TIMES = (70, 130, 200, 40, 1000, 30)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 from PIL import Image
 
 from anchorsr.errors import AnchorSRError, DataError, ImageError, MissingDependencyError
@@ -25,6 +24,7 @@ from anchorsr.images.io import find_images, read_image, write_image
 from anchorsr.inference.batch import plan
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.upscaler import Enlarger
+from helpers.images import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 
 MAX_PIXELS = 4_000_000
 

@@ -11,19 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import (
-    PNG_SIGNATURE,
-    SIZES,
-    SRGB,
-    assert_refused,
-    chunk,
-    cmyk_profile,
-    encoded,
-    exif_block,
-    noise,
-    png,
-    smooth,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,6 +25,19 @@ from anchorsr.images.io import (
     read_image,
     read_rgb,
     write_image,
+)
+from helpers.images import (
+    PNG_SIGNATURE,
+    SIZES,
+    SRGB,
+    assert_refused,
+    chunk,
+    cmyk_profile,
+    encoded,
+    exif_block,
+    noise,
+    png,
+    smooth,
 )
 
 # Colours

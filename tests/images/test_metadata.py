@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import HEIC, KEEPING, SRGB, chunk, encoded, exif_block, noise, png, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
@@ -23,6 +22,7 @@ from anchorsr.images.image import Metadata
 from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
 from anchorsr.images.tiff import encode_tiff, exif_of_tiff
 from anchorsr.inference.upscaler import Upscaler, upscale_image
+from helpers.images import HEIC, KEEPING, SRGB, chunk, encoded, exif_block, noise, png, smooth
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from helpers.images import HEIC, SIZES, SRGB, assert_refused, chunk, exif_block, png
 from PIL import Image
 
 from anchorsr.images.image import RasterImage, eight_bits
 from anchorsr.images.io import read_image, read_rgb, write_image
 from anchorsr.inference.upscaler import Upscaler, upscale_image
+from helpers.images import HEIC, SIZES, SRGB, assert_refused, chunk, exif_block, png
 
 
 def noise16(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -26,7 +26,7 @@ from anchorsr.quantization.calibration import (
     observe_ranges,
     tensor_roles,
 )
-from anchorsr.quantization.ptq import apply_quantization, quantize
+from anchorsr.quantization.ptq import apply_quantization, quantize_graph
 from helpers.float_graphs import FloatChain, anchored, with_every_operator
 from helpers.graphs import image
 
@@ -40,7 +40,7 @@ def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantizatio
 
 
 def test_an_operator_that_keeps_numbers_has_one_scale_in_and_out() -> None:
-    integer = quantize(with_every_operator(), IMAGES)
+    integer = quantize_graph(with_every_operator(), IMAGES)
     kept = [op for op in integer.operators if isinstance(op, KEEPS_NUMBERS)]
     assert len({type(op) for op in kept}) == 7  # a Clip is none in integers
     for operator in kept:

@@ -15,7 +15,7 @@ from anchorsr.lowering.trace import lower
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.calibration import observe_tensors
 from anchorsr.quantization.equalize import equalize
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from helpers.graphs import image
 
 IMAGES = [image(seed, 24, 20)[0] for seed in range(3)]
@@ -118,7 +118,7 @@ def test_other_operators_keep_their_channels(network: dict[str, object]) -> None
 def error_of(graph: Graph) -> float:
     images = image(7, 40, 40)
     expected = run_graph(graph, images.astype(np.float32))
-    made = run_graph(quantize(graph, IMAGES, percentile=100), images)
+    made = run_graph(quantize_graph(graph, IMAGES, percentile=100), images)
     return float(np.abs(made - expected).mean())
 
 

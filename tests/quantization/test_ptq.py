@@ -24,7 +24,12 @@ from anchorsr.quantization.calibration import (
     observe_ranges,
     tensor_roles,
 )
-from anchorsr.quantization.ptq import BIAS_LIMIT, apply_quantization, quantize, quantize_weights
+from anchorsr.quantization.ptq import (
+    BIAS_LIMIT,
+    apply_quantization,
+    quantize_graph,
+    quantize_weights,
+)
 from helpers.graphs import image
 
 
@@ -50,7 +55,7 @@ def test_integers_stay_close_to_the_float_graph(
     factor: int, image_convolution: bool, images: list[npt.NDArray[np.uint8]]
 ) -> None:
     graph = trained_like(factor, image_convolution=image_convolution)
-    integer = quantize(graph, images)
+    integer = quantize_graph(graph, images)
     expected = run_graph(graph, images[0][None].astype(np.float32))
     actual = run_graph(integer, images[0][None]).astype(float)
     assert np.abs(expected - actual).mean() < 1.5
@@ -58,7 +63,7 @@ def test_integers_stay_close_to_the_float_graph(
 
 
 def test_the_numeric_rules_hold(images: list[npt.NDArray[np.uint8]]) -> None:
-    integer = quantize(trained_like(), images)
+    integer = quantize_graph(trained_like(), images)
     assert integer.tensors[integer.input].dtype == integer.tensors[integer.output].dtype == "uint8"
     for name in (integer.input, integer.output):
         assert integer.tensors[name].quantization == Quantization(1.0, 0)
@@ -84,7 +89,7 @@ def test_the_anchor_is_exact(images: list[npt.NDArray[np.uint8]]) -> None:
         for op in graph.operators
     ]
     quiet = Graph("quiet", graph.tensors, silent, graph.input, graph.output)
-    output = run_graph(quantize(quiet, images), images[0][None])[0]
+    output = run_graph(quantize_graph(quiet, images), images[0][None])[0]
     np.testing.assert_array_equal(output, images[0].repeat(3, axis=0).repeat(3, axis=1))
 
 
@@ -104,7 +109,7 @@ def test_saturation_is_the_clip() -> None:
     noisy = Graph("loud", graph.tensors, loud, graph.input, graph.output)
     flat = np.full((1, 9, 9, 3), 250, np.uint8)
     expected = np.clip(np.rint(run_graph(noisy, flat.astype(np.float32))), 0, 255)
-    actual = run_graph(quantize(noisy, [flat[0]]), flat)
+    actual = run_graph(quantize_graph(noisy, [flat[0]]), flat)
     assert set(np.unique(expected)) & {0.0, 255.0}
     assert np.abs(expected - actual).max() <= 128  # a wrapped byte would be off by 256
 
@@ -156,7 +161,7 @@ def test_a_layer_that_is_almost_dead_is_named(images: list[npt.NDArray[np.uint8]
 
 def test_calibration_without_images_is_refused() -> None:
     with pytest.raises(DataError, match="at least one image"):
-        quantize(trained_like(), [])
+        quantize_graph(trained_like(), [])
 
 
 def test_an_integer_graph_is_not_quantized_again(images: list[npt.NDArray[np.uint8]]) -> None:
@@ -173,7 +178,7 @@ def test_published_networks_lose_little(name: str) -> None:
     graph = lower(build_network({"name": name}), name=name)
     image = smooth_image(20, 16)
     expected = np.clip(run_graph(graph, image[None].astype(np.float32)), 0, 255)
-    actual = run_graph(quantize(graph, [image], percentile=100), image[None])
+    actual = run_graph(quantize_graph(graph, [image], percentile=100), image[None])
     assert psnr(expected[0], actual[0], border=0) > 30
 
 

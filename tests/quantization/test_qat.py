@@ -21,16 +21,17 @@ from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import read_card
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.inference import to_tensor
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.ptq import apply_quantization
-from anchorsr.quantization.qat import calibrate_run, quantize_run, read_records
+from anchorsr.quantization.qat import QuantizedRun, calibrate, quantize
 from anchorsr.quantization.qat_network import IntegerNetwork
-from anchorsr.quantization.rounding import keep_from_ties
+from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.training.checkpoint import load_run
 from anchorsr.training.recipe import Recipe
-from anchorsr.training.trainer import Machine, Progress, train
-from anchorsr.training.validation import to_tensor
+from anchorsr.training.trainer import Machine, TrainingProgress, train
 from anchorsr.utils.config import parse_table
 from helpers.graphs import convolutions, image
 
@@ -80,8 +81,8 @@ def test_the_network_is_moved_from_ties_as_its_graph_would_be() -> None:
     network = integer_network()
     train_a_little(network, 5)
     trained = network.to_graph()
-    network.keep_from_ties()
-    moved, wanted = network.to_graph(), keep_from_ties(trained)
+    network.avoid_ties()
+    moved, wanted = network.to_graph(), avoid_ties(trained)
     three = zip(convolutions(trained), convolutions(wanted), convolutions(moved), strict=True)
     for before, same, after in three:
         np.testing.assert_allclose(after.weight_scales, same.weight_scales, rtol=3e-7)
@@ -149,7 +150,7 @@ def test_every_kind_of_network_is_quantized_to_a_file_that_is_exact(
     name: str, finished_run: Path, tmp_path: Path
 ) -> None:
     run = run_of(NETWORKS[name], finished_run, tmp_path / "run")
-    graph = quantize_run(run, machine=Machine(threads=1))
+    graph = quantize(run, machine=Machine(threads=1)).graph
     images = image(4, 9, 13)
     engine = load_engine(write_tflite(graph, size=(9, 13)), threads=1)
     np.testing.assert_array_equal(engine(images), run_graph(graph, images))
@@ -170,7 +171,7 @@ def test_a_network_that_sees_the_whole_image_is_released_and_measured(
     finished_run: Path, tmp_path: Path
 ) -> None:
     run = run_of({"name": "imdn", "blocks": 1}, finished_run, tmp_path / "run")
-    scores = release(run, tmp_path / "model.tflite", train=False)
+    scores = release(run, tmp_path / "model.tflite", qat=False)
     floating, integer = (score.psnr_rgb for score in scores)
     assert abs(floating - integer) < 1
     assert json.loads((tmp_path / "model.json").read_text())["receptive_field"] is None
@@ -182,7 +183,7 @@ def test_what_cannot_be_measured_is_not_published(finished_run: Path, tmp_path: 
     record["recipe"]["validation"]["folders"] = ["nowhere"]
     (tmp_path / "run/run.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match="nowhere"):
-        release(tmp_path / "run", tmp_path / "model.tflite", train=False)
+        release(tmp_path / "run", tmp_path / "model.tflite", qat=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
@@ -190,27 +191,27 @@ def test_a_card_does_not_replace_the_runs_record(finished_run: Path, tmp_path: P
     shutil.copytree(finished_run, tmp_path / "run")
     before = (tmp_path / "run/run.json").read_bytes()
     with pytest.raises(OutputError, match=r"run\.json"):
-        release(tmp_path / "run", tmp_path / "run/run.tflite", train=False, overwrite=True)
+        release(tmp_path / "run", tmp_path / "run/run.tflite", qat=False, overwrite=True)
     assert (tmp_path / "run/run.json").read_bytes() == before
 
 
 def test_the_card_of_another_file_is_refused(finished_run: Path, tmp_path: Path) -> None:
-    release(finished_run, tmp_path / "model.tflite", train=False)
+    release(finished_run, tmp_path / "model.tflite", qat=False)
     assert read_card(tmp_path / "model.tflite")["factor"] == 3
     (tmp_path / "model.tflite").write_bytes(b"another")
     with pytest.raises(ModelError, match="that of another file"):
         read_card(tmp_path / "model.tflite")
 
 
-def quantized(run: Path, stop_at: int | None = None) -> bytes:
+def quantized(run: Path, stop_at: int | None = None) -> QuantizedRun:
     sent: list[int] = []
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if stop_at is not None and progress.step >= stop_at and not sent:
             sent.append(progress.step)  # a second signal would stop at once
             signal.raise_signal(signal.SIGINT)
 
-    return write_tflite(quantize_run(run, machine=Machine(threads=1), on_progress=stop))
+    return quantize(run, machine=Machine(threads=1), on_progress=stop)
 
 
 def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
@@ -219,17 +220,18 @@ def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     for copy in (whole, torn):
         shutil.copytree(finished_run, copy)
-    calibrated = write_tflite(quantize_run(whole, train=False))
-    expected = quantized(whole)
-    assert expected != calibrated
+    calibrated = quantize(whole, qat=False)
+    expected = write_tflite(quantized(whole).graph)
+    assert expected != write_tflite(calibrated.graph)
     with pytest.raises(KeyboardInterrupt):
         quantized(torn, stop_at=4)
     step = json.loads((torn / "integer" / "run.json").read_text())["step"]
     assert 4 <= step < 8
-    assert quantized(torn) == expected
-    assert quantized(torn) == expected  # finished: nothing is trained again
-    assert read_records(torn, trained=True)["integer"]["step"] == 8
-    assert set(read_records(torn, trained=False)) == {"float"}
+    assert write_tflite(quantized(torn).graph) == expected
+    again = quantized(torn)  # finished: nothing is trained again
+    assert write_tflite(again.graph) == expected
+    assert again.records["integer"]["step"] == 8
+    assert set(calibrated.records) == {"float"}
 
 
 def test_half_of_what_the_integers_learn_is_the_float_network(
@@ -237,8 +239,7 @@ def test_half_of_what_the_integers_learn_is_the_float_network(
 ) -> None:
     """The other half are the images: noise, and as far from it as can be."""
     shutil.copytree(finished_run, tmp_path / "run")
-    quantized(tmp_path / "run")
-    records = read_records(tmp_path / "run", trained=True)
+    records = quantized(tmp_path / "run").records
     loss, of_integers = (records[of]["history"][-1]["loss"] for of in ("float", "integer"))
     assert loss > 20
     assert of_integers == pytest.approx(loss / 2, rel=0.1)
@@ -268,13 +269,13 @@ def test_a_recipe_may_have_channels_equalized_before_calibration(
     finished_run: Path, tmp_path: Path
 ) -> None:
     table = json.loads((finished_run / "run.json").read_text())["recipe"]
-    plain, _ = calibrate_run(finished_run)
+    plain = calibrate(load_run(finished_run)).graph
     table["quantization"]["equalize"] = True
-    train(parse_table(Recipe, table, ""), tmp_path, machine=Machine(threads=1))
-    equal, _ = calibrate_run(tmp_path)
+    run = train(parse_table(Recipe, table, ""), tmp_path, machine=Machine(threads=1))
+    equal = calibrate(run).graph
     first, changed = plain.operators[0], equal.operators[0]
     assert isinstance(first, Conv2D) and isinstance(changed, Conv2D)
     assert (abs(changed.bias) >= abs(first.bias)).all() and (changed.bias != first.bias).any()
     images = image(4, 12, 9).astype(np.float32)
     np.testing.assert_allclose(run_graph(equal, images), run_graph(plain, images), atol=1e-3)
-    assert quantize_run(tmp_path, machine=Machine(threads=1)).is_integer
+    assert quantize(run, machine=Machine(threads=1)).graph.is_integer

@@ -21,9 +21,9 @@ from anchorsr.graph.operators import (
     Sigmoid,
     TransposedConv2D,
 )
+from anchorsr.networks.inference import to_tensor
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.qat_network import IntegerNetwork
-from anchorsr.training.validation import to_tensor
 from helpers.float_graphs import FloatChain, with_every_operator
 from helpers.graphs import image
 

@@ -1,4 +1,4 @@
-"""What a run starts from: another run, a model file, a smaller network; dead channels revived."""
+"""Warm starts from a run, a model file or a smaller network; inactive channels re-initialized."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import numpy as np
 import pytest
 import torch
 
+from anchorsr.data.pairs import Pair
 from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import list_models, read_model
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.inference import upscale_float
 from anchorsr.networks.layers import RecipeNetwork
 from anchorsr.networks.registry import build_network
 from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 from anchorsr.training.initialize import (
     load_initial,
     load_matching_weights,
-    revive,
-    start_from_trained,
+    reinitialize_inactive_channels,
 )
 from anchorsr.training.recipe import Recipe
-from anchorsr.training.validation import upscale_float
+from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table
 
 SHIPPED = [model.path for model in list_models()]
@@ -39,7 +40,7 @@ SHIPPED = [model.path for model in list_models()]
 def write_model(network: RecipeNetwork, name: str, folder: Path, photograph: np.ndarray) -> Path:
     """The network as integers, and of its card what `load_initial` reads."""
     path = folder / "model.tflite"
-    graph = quantize(lower(network, name=name), [photograph])
+    graph = quantize_graph(lower(network, name=name), [photograph])
     path.write_bytes(write_tflite(graph, size=photograph.shape[:2] if needs_size(graph) else None))
     options = {"name": name, "factor": network.factor}
     card = {"runs": {"float": {"recipe": {"network": options}}}}
@@ -62,7 +63,7 @@ def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
 def test_a_new_network_starts_as_the_model_file_that_its_recipe_names(
     tmp_path: Path, dog: np.ndarray
 ) -> None:
-    """But for channels that have no effect on these images, which begin anew."""
+    """Except channels that have no effect on these images, which are re-initialized."""
     write_image(tmp_path / "dog.png", RasterImage(dog))
     path = next(path for path in SHIPPED if path.stem == "quality_x3")
     trained = load_initial(path)
@@ -72,9 +73,9 @@ def test_a_new_network_starts_as_the_model_file_that_its_recipe_names(
         "schedule": {"steps": 1},
         "initial_weights": str(path),
     }
-    network = build_network(table["network"])
-    start_from_trained(network, parse_table(Recipe, table, ""))
-    difference = upscale_float(network.eval(), dog).astype(int) - upscale_float(trained, dog)
+    table["optimizer"] = {"learning_rate": 1e-9}
+    network = train(parse_table(Recipe, table, ""), tmp_path / "run").network
+    difference = upscale_float(network, dog).astype(int) - upscale_float(trained, dog)
     assert np.abs(difference).mean() < 0.5
 
 
@@ -192,8 +193,8 @@ def test_a_mean_is_not_of_model_files(tmp_path: Path) -> None:
         "schedule": {"steps": 0},
         "initial_weights": [str(tmp_path / "run"), str(SHIPPED[0])],
     }
-    with pytest.raises(CheckpointError, match="a mean is of runs, not of model files"):
-        start_from_trained(build_network(table["network"]), parse_table(Recipe, table, ""))
+    with pytest.raises(CheckpointError, match="only runs can be averaged"):
+        train(parse_table(Recipe, table, ""), tmp_path / "mean")
 
 
 def test_a_card_of_another_network_is_refused(tmp_path: Path, dog: np.ndarray) -> None:
@@ -203,6 +204,10 @@ def test_a_card_of_another_network_is_refused(tmp_path: Path, dog: np.ndarray) -
     path.with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match=r"names another network: body\.0 does not fit"):
         load_initial(path)
+
+
+def reinitialize_on(network: ABPN, *images: np.ndarray) -> int:
+    return reinitialize_inactive_channels(network, [Pair("", lr, lr) for lr in images], seed=0)
 
 
 def lively(**options: object) -> ABPN:
@@ -225,17 +230,17 @@ def kill(network: ABPN, layer: int, channel: int) -> None:
 @pytest.mark.parametrize("image_convolution", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("tail_rank", [0, 5])
-def test_dormant_channels_begin_anew_and_change_next_to_nothing(
+def test_inactive_channels_are_reinitialized_and_change_next_to_nothing(
     dog: np.ndarray, image_convolution: bool, skip: bool, tail_rank: int
 ) -> None:
     options = {"image_convolution": image_convolution, "skip": skip, "tail_rank": tail_rank}
     network = lively(**options)
-    assert revive(network, iter([dog])) == 0
+    assert reinitialize_on(network, dog) == 0
     dead = [(0, 1), (2, 0), (2, 7), (3, 3)]
     for layer, channel in dead:
         kill(network, layer, channel)
     before, state = upscale_float(network.eval(), dog), copy.deepcopy(network.state_dict())
-    assert revive(network.train(), iter([dog, dog[:50]])) == len(dead)
+    assert reinitialize_on(network.train(), dog, dog[:50]) == len(dead)
     assert network.training
     after = upscale_float(network.eval(), dog)
     difference = np.abs(after.astype(int) - before)
@@ -250,14 +255,14 @@ def test_dormant_channels_begin_anew_and_change_next_to_nothing(
         assert read == [channel for at, channel in dead if at == layer]
 
 
-def test_a_channel_that_lives_through_the_skip_is_not_dormant(dog: np.ndarray) -> None:
+def test_a_channel_that_lives_through_the_skip_is_not_inactive(dog: np.ndarray) -> None:
     network = lively(skip=True)
     with torch.no_grad():
         network.body[1].weight[:, 2] = 0  # read by nothing but the sum
-    assert revive(network, iter([dog])) == 0
+    assert reinitialize_on(network, dog) == 0
     with torch.no_grad():
         network.last.weight[:, 2] = 0
-    assert revive(network, iter([dog])) > 0
+    assert reinitialize_on(network, dog) > 0
 
 
 def test_the_feature_space_form_has_a_skip_too(dog: np.ndarray) -> None:
@@ -269,7 +274,7 @@ def test_the_feature_space_form_has_a_skip_too(dog: np.ndarray) -> None:
             convolution.weight.abs_()
     kill(network, 3, 5)
     before = upscale_float(network.eval(), dog).astype(int)
-    assert revive(network, iter([dog])) == 1
+    assert reinitialize_on(network, dog) == 1
     assert np.abs(upscale_float(network, dog) - before).mean() < 1
 
 
@@ -278,5 +283,5 @@ def test_a_layer_without_any_effect_is_left_as_it_is(dog: np.ndarray) -> None:
     for channel in range(8):
         kill(network, 1, channel)
     state = copy.deepcopy(network.state_dict())
-    revive(network, iter([dog]))
+    reinitialize_on(network, dog)
     torch.testing.assert_close(network.body[1].weight, state["body.1.weight"])

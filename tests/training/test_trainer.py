@@ -24,22 +24,21 @@ from anchorsr.data.pairs import PatchSampler, load_training_pairs
 from anchorsr.errors import CheckpointError, DataError, ImageError, RecipeError, TrainingError
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.metrics import luma
+from anchorsr.networks.inference import to_tensor
 from anchorsr.networks.registry import build_network
 from anchorsr.training import trainer
 from anchorsr.training.checkpoint import (
     CHECKPOINT,
     RECORD,
     WEIGHTS,
+    load_run,
     load_weights,
     read_content,
-    read_run,
-    write_content,
 )
 from anchorsr.training.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.training.optim import learning_rate
 from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
-from anchorsr.training.trainer import Machine, Progress, train
-from anchorsr.training.validation import to_tensor
+from anchorsr.training.trainer import Machine, TrainingProgress, train
 from anchorsr.utils.config import parse_table
 
 ONE_THREAD = Machine(threads=1)
@@ -81,7 +80,7 @@ class StopAfter:
         self.step = step
         self.sent = False
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         if progress.step >= self.step and not self.sent:
             self.sent = True  # a second signal would stop at once
             signal.raise_signal(signal.SIGINT)  # here, not in a thread of some library
@@ -119,7 +118,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(images: Path, tmp_path: P
     class KilledError(Exception):
         pass
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: TrainingProgress) -> None:
         if progress.step == 24:
             raise KilledError  # before the last checkpoint is written
 
@@ -223,7 +222,7 @@ def test_training_learns(images: Path, tmp_path: Path) -> None:
     wanted = recipe(
         images, schedule={"steps": 150}, validation={"folders": [str(images)], "every": 50}
     )
-    history = train(wanted, tmp_path / "run", machine=ONE_THREAD)["history"]
+    history = train(wanted, tmp_path / "run", machine=ONE_THREAD).history
     assert history[-1][images.name] > history[0][images.name] + 0.5
     assert history[-1]["loss"] < history[0]["loss"]
 
@@ -232,8 +231,8 @@ def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
     before = state_of(tmp_path)
-    record = train(wanted, tmp_path, machine=ONE_THREAD)
-    assert record["step"] == 24
+    run = train(wanted, tmp_path, machine=ONE_THREAD)
+    assert run.step == 24 and run.is_finished
     assert all(torch.equal(value, before[name]) for name, value in state_of(tmp_path).items())
 
 
@@ -339,7 +338,7 @@ def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
     runs = [str(tmp_path / "one"), str(tmp_path / "two")]
     mean = recipe(images, initial_weights=runs, schedule={"steps": 0})
     for _ in range(2):  # again: it is finished
-        record = train(mean, tmp_path / "mean", machine=ONE_THREAD)
+        record = train(mean, tmp_path / "mean", machine=ONE_THREAD).record
     assert (record["step"], record["recipe"]["initial_weights"]) == (0, runs)
     assert record["history"] == [{"step": 0, images.name: pytest.approx(20, abs=10)}]
     networks = [load_weights(tmp_path / name) for name in ("one", "two", "mean")]
@@ -365,7 +364,7 @@ def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
         assert json.loads((tmp_path / "run" / RECORD).read_text())["step"] == every
     (tmp_path / "set" / "1.png").write_bytes(whole)
-    history = train(wanted, tmp_path / "run", machine=ONE_THREAD)["history"]
+    history = train(wanted, tmp_path / "run", machine=ONE_THREAD).history
     assert [(entry["step"], "set" in entry) for entry in history] == [
         (step, True) for step in range(every, 25, every)
     ]
@@ -374,7 +373,7 @@ def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
 def test_figures_have_names_of_their_own(images: Path, tmp_path: Path) -> None:
     for folders in (["a/Set", "b/Set"], ["a/loss"]):
         wanted = recipe(images, validation={"folders": folders})
-        with pytest.raises(RecipeError, match="two figures would be named"):
+        with pytest.raises(RecipeError, match="two figures would have the name"):
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 
@@ -386,10 +385,10 @@ def test_a_checkpoint_of_before_goes_on(images: Path, tmp_path: Path) -> None:
     content["recipe"]["initial_weights"] = ""
     content["recipe"]["validation"] = {"folders": ["a/Set", "b/Set"]}
     del content["recipe"]["luma"]
-    write_content(tmp_path / CHECKPOINT, content)
-    assert train(recipe(images), tmp_path, machine=ONE_THREAD)["step"] == 24
+    torch.save(content, tmp_path / CHECKPOINT)
+    assert train(recipe(images), tmp_path, machine=ONE_THREAD).step == 24
     for unknown in ({**content["recipe"], "newer": 1}, ["a list"]):
-        write_content(tmp_path / CHECKPOINT, {**content, "recipe": unknown})
+        torch.save({**content, "recipe": unknown}, tmp_path / CHECKPOINT)
         with pytest.raises(CheckpointError, match="is damaged or of another version"):
             train(recipe(images), tmp_path, machine=ONE_THREAD)
 
@@ -442,26 +441,26 @@ def test_the_loss_on_record_is_of_all_steps_since_the_last(
 ) -> None:
     """However often the run has reported, and when it was stopped."""
     wanted = recipe(images)
-    quick = train(wanted, tmp_path / "quick", machine=ONE_THREAD)["history"]
+    quick = train(wanted, tmp_path / "quick", machine=ONE_THREAD).history
     clock = itertools.count(0, 6)  # each look at it is a report
     monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "slow", machine=ONE_THREAD, on_progress=StopAfter(5))
-    slow = train(wanted, tmp_path / "slow", machine=ONE_THREAD)["history"]
+    slow = train(wanted, tmp_path / "slow", machine=ONE_THREAD).history
     assert [entry["loss"] for entry in slow] == [entry["loss"] for entry in quick]
 
 
 def test_a_finished_run_keeps_the_machine_that_it_was_made_on(images: Path, tmp_path: Path) -> None:
-    first = train(recipe(images), tmp_path, machine=ONE_THREAD)
+    first = train(recipe(images), tmp_path, machine=ONE_THREAD).record
     looked_at = Machine(threads=1, mixed_precision=True)
-    assert train(recipe(images), tmp_path, machine=looked_at) == first
+    assert train(recipe(images), tmp_path, machine=looked_at).record == first
 
 
 def test_processes_at_different_steps_do_not_train_together(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer.Processes, "gather", lambda _, value: [value, 9])
-    with pytest.raises(CheckpointError, match=r"stand at steps 0, 9: .* all machines share"):
+    with pytest.raises(CheckpointError, match=r"are at steps 0, 9: .* all machines share"):
         train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run").exists()
 
@@ -510,11 +509,11 @@ def test_a_network_for_one_colour_is_refused(images: Path, tmp_path: Path) -> No
 def test_the_record_holds_the_whole_recipe(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
-    held = read_run(tmp_path)
+    held = load_run(tmp_path).recipe
     assert held.network["image_convolution"] is True  # a default, written out
     assert dataclasses.replace(held, network=wanted.network) == wanted
     with pytest.raises(CheckpointError, match="anchorsr train"):
-        read_run(tmp_path / "nowhere")
+        load_run(tmp_path / "nowhere")
 
 
 def test_learning_rate_warms_up_and_decays() -> None:

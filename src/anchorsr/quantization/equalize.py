@@ -35,9 +35,10 @@ def equalize(graph: Graph, images: Iterable[npt.NDArray[np.uint8]]) -> Graph:
         found = np.abs(values).max(axis=(0, 1, 2))
         largest[name] = np.maximum(largest.get(name, 0), found)
 
+    scalable = _scalable(graph)
     observe_tensors(graph, images, observe)
     factors: dict[str, ops.Array] = {}
-    for members in _scalable(graph):
+    for members in scalable:
         found = np.max([largest[name] for name in members], axis=0)
         most = found.max() or np.float32(1)
         factors.update(dict.fromkeys(members, np.sqrt(most / np.where(found > 0, found, most))))

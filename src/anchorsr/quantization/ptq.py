@@ -32,7 +32,7 @@ BIAS_LIMIT = np.float32(2**22)
 _FILE_EDGE = ops.Quantization(1.0, 0)  # uint8 images as files hold them
 
 
-def quantize(
+def quantize_graph(
     graph: Graph,
     images: Iterable[npt.NDArray[np.uint8]],
     *,
@@ -85,13 +85,12 @@ def apply_quantization(
                 tensors[again] = dataclasses.replace(tensors[source], quantization=chosen[name])
                 operators.append(ops.Requantize(source, again))
                 sources = tuple(again if one == source else one for one in sources)
-        operator = ops.with_inputs(operator, sources)
-        if isinstance(operator, ops.Convolution):
+        if isinstance(operator, ops.PReLU):
+            operator = quantize_slopes(operator)
+        elif isinstance(operator, ops.Convolution):
             source_type, target_type = tensors[sources[0]], tensors[name]
             operator = _quantize_conv(operator, source_type, target_type, weight_limit)
-        elif isinstance(operator, ops.PReLU):
-            operator = quantize_slopes(operator)
-        operators.append(operator)
+        operators.append(ops.with_inputs(operator, sources))
     channels, last = graph.tensors[graph.output].channels, aliases[graph.output]
     if tensors[last].quantization != IMAGE:
         tensors[f"{last}/image"] = ops.TensorType(channels, "int8", IMAGE)

@@ -28,7 +28,7 @@ from anchorsr.networks.layers import BIAS_UNIT, Trainable
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
 from anchorsr.quantization.calibration import IMAGE, KEEPS_NUMBERS, fixed_quantizations, share
 from anchorsr.quantization.ptq import BIAS_LIMIT, WEIGHT_LIMIT, apply_quantization, quantize_slopes
-from anchorsr.quantization.rounding import keep_from_ties
+from anchorsr.quantization.rounding import avoid_ties
 
 
 class IntegerNetwork(Trainable):
@@ -106,10 +106,10 @@ class IntegerNetwork(Trainable):
         return apply_quantization(self._present_source(), self._present_choice())
 
     @torch.no_grad()
-    def keep_from_ties(self) -> None:
+    def avoid_ties(self) -> None:
         """Make filters and biases up to 5e-5 larger, so that scales become those of `ties`."""
         graph = self.to_graph()
-        for before, after in zip(graph.operators, keep_from_ties(graph).operators, strict=True):
+        for before, after in zip(graph.operators, avoid_ties(graph).operators, strict=True):
             if isinstance(after, ops.Convolution) and after.output in self.weights:
                 assert isinstance(before, ops.Convolution)
                 assert before.weight_scales is not None and after.weight_scales is not None

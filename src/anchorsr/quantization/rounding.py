@@ -23,7 +23,7 @@ _CANDIDATES = 24  # at the last of them a result of 255 is larger by 0.012
 _MOST_SUMS = 2**17  # a channel whose multiplier is below 0.002 is searched in part
 
 
-def keep_from_ties(graph: Graph) -> Graph:
+def avoid_ties(graph: Graph) -> Graph:
     """The integer graph with the weight scale of each output channel, or one up to 5e-5 larger.
 
     It is the first of those where ties cost least; integers stay as they are.

@@ -38,9 +38,9 @@ from anchorsr.quantization.calibration import (
     share,
 )
 from anchorsr.quantization.ptq import apply_quantization
-from anchorsr.quantization.qat import calibrate_run
-from anchorsr.quantization.rounding import keep_from_ties
-from anchorsr.training.checkpoint import read_run
+from anchorsr.quantization.qat import calibrate
+from anchorsr.quantization.rounding import avoid_ties
+from anchorsr.training.checkpoint import load_run
 
 OURS, PUBLISHED, CALIBRATED = "scale 1", "scale 1.25", "calibrated"
 UNSCALED, WRAPPED = "bytes as made", "wrapped"
@@ -50,11 +50,13 @@ _PUBLISHED_SUM = Quantization(1.25, -128)
 def measure_tails(run: Path, *, on_image: Callable[[str], None] | None = None) -> list[Score]:
     """The score of each tail of a finished run on each of its validation sets, executed exactly.
 
-    The border of the scores is the factor. Raises what `finetune.calibrate_run` and
+    The border of the scores is the factor. Raises what `qat.calibrate` and
     `evaluate.evaluate` raise.
     """
-    folders = [Path(name) for name in read_run(run).validation.folders]
-    graph, ranges = calibrate_run(run)
+    loaded = load_run(run)
+    folders = [Path(name) for name in loaded.recipe.validation.folders]
+    calibration = calibrate(loaded)
+    graph, ranges = calibration.graph, calibration.ranges
     methods = {name: _integer_method(one) for name, one in quantize_tails(graph, ranges).items()}
     methods[WRAPPED] = wrap_around(graph)
     return [
@@ -78,9 +80,7 @@ def quantize_tails(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
     if wanted == IMAGE:
         raise GraphError(f"{graph.name} calibrates to scale 1: there is nothing to compare")
     tails = {
-        name: keep_from_ties(
-            apply_quantization(graph, {**chosen, **dict.fromkeys(tail, quantization)})
-        )
+        name: avoid_ties(apply_quantization(graph, {**chosen, **dict.fromkeys(tail, quantization)}))
         for name, quantization in (
             (OURS, chosen[graph.output]),
             (PUBLISHED, _PUBLISHED_SUM),
