@@ -206,7 +206,7 @@ def test_crop_keeps_the_upper_left_multiple(size: tuple[int, int], factor: int) 
 
 @pytest.mark.parametrize("size", [(4, 6), (6, 4), (2, 2), (0, 6), (6, 0)])
 def test_size_that_is_not_a_multiple_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} is not a multiple of 3"):
+    with pytest.raises(ValueError, match=f"{size[1]}x{size[0]} is not a multiple of 3"):
         downscale(np.zeros((*size, 3), np.uint8), 3)
 
 

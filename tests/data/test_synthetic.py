@@ -1,4 +1,4 @@
-"""Drawn training images: the same for the same numbers, and with what photographs lack."""
+"""Synthetic training images: reproducible, with the flat areas and edges photographs lack."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_images_have_flat_areas_sharp_edges_and_every_colour() -> None:
 def test_the_command_writes_images_and_replaces_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "drawn"
-    arguments = ["data", "drawn", "-o", str(folder), "--count", "2", "--seed", "5"]
+    folder = tmp_path / "synthetic"
+    arguments = ["data", "synthetic", "-o", str(folder), "--count", "2", "--seed", "5"]
     assert run(arguments) == 0
     assert capsys.readouterr().out.strip() == str(folder)
     names = ["000.png", "001.png"]
@@ -55,5 +55,5 @@ def test_a_folder_that_cannot_be_made_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert run(["data", "drawn", "-o", str(tmp_path / "file" / "drawn")]) == 1
+    assert run(["data", "synthetic", "-o", str(tmp_path / "file" / "synthetic")]) == 1
     assert "cannot be made" in capsys.readouterr().err

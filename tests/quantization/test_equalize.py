@@ -66,7 +66,7 @@ def test_the_network_computes_the_same(network: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("network", [ABPN, SKIP], ids=["plain", "skip"])
-def test_a_channel_lacks_the_root_of_what_it_lacked(network: dict[str, object]) -> None:
+def test_equalization_takes_the_root_of_what_a_channel_lacks(network: dict[str, object]) -> None:
     graph = uneven(network)
     before, after = largest_of_channels(graph), largest_of_channels(equalize(graph, IMAGES))
     for operator in graph.operators:

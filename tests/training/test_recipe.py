@@ -266,7 +266,7 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
     [
         ({"data": {"folders": []}}, "data.folders names at least one folder"),
         ({"data": {"folders": ["a"], "patch": 7}}, "data.patch is from 8 to 1,000,000"),
-        ({"data": {"folders": ["a", ""]}}, "data.folders: an empty name would stand for all"),
+        ({"data": {"folders": ["a", ""]}}, "data.folders: an empty name would mean"),
         ({"data": {"folders": ["a"], "batch": 0}}, "data.batch is from 1 to 1,000,000"),
         ({"data": {"folders": ["a"], "batch": 10**20}}, "data.batch is from 1 to 1,000,000"),
         ({"data": {"folders": ["a"], "candidates": 10**20}}, "data.candidates is from 1 to 1,0"),
