@@ -29,10 +29,10 @@ def test_a_crop_is_upscaled_a_little(size: tuple[int, int]) -> None:
             for made, side in zip(blurred.shape[:2], size, strict=True)
         )
         if min(size) > 1:
-            step, before = (
+            after, before = (
                 np.abs(np.diff(one.astype(int), axis=1)).mean() for one in (blurred, rgb)
             )
-            assert step < 0.8 * before
+            assert after < 0.8 * before
 
 
 def test_the_command_writes_one_of_each_and_replaces_none(

@@ -19,9 +19,9 @@ from anchorsr.graph.operators import (
 )
 from anchorsr.quantization.calibration import (
     IMAGE,
-    KEEPS_NUMBERS,
+    KEEPS_VALUES,
     RESIDUAL,
-    _away_from_ties,
+    _tie_avoiding,
     choose_quantization,
     observe_ranges,
     tensor_roles,
@@ -41,7 +41,7 @@ def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantizatio
 
 def test_an_operator_that_keeps_numbers_has_one_scale_in_and_out() -> None:
     integer = quantize_graph(with_every_operator(), IMAGES)
-    kept = [op for op in integer.operators if isinstance(op, KEEPS_NUMBERS)]
+    kept = [op for op in integer.operators if isinstance(op, KEEPS_VALUES)]
     assert len({type(op) for op in kept}) == 7  # a Clip is none in integers
     for operator in kept:
         if not isinstance(operator, Requantize):
@@ -168,8 +168,8 @@ def test_no_root_lies_halfway_between_two_integers() -> None:
     """At the first scale LiteRT was once off by one, as its root was in the last bit."""
     before = Quantization(535.1635131835938, -128)
     tie = Quantization(1.4486761093139648, -128)
-    after = _away_from_ties(before, tie)
+    after = _tie_avoiding(before, tie)
     assert tie.scale < after.scale < 1.01 * tie.scale
-    assert _away_from_ties(before, after) == after
+    assert _tie_avoiding(before, after) == after
     roots = np.sqrt(np.arange(256) * before.scale) / after.scale
     assert np.abs(roots % 1 - 0.5).min() > 1e-5

@@ -11,7 +11,7 @@ from anchorsr.graph.executor import multipliers, run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
 from anchorsr.quantization.ptq import quantize_graph
-from anchorsr.quantization.rounding import avoid_ties, cost_of_ties
+from anchorsr.quantization.rounding import avoid_ties, tie_cost
 from helpers.graphs import convolutions, float_graph, image
 
 UNLUCKY = 13 / 1438  # 719 times that is 6.5
@@ -33,16 +33,16 @@ def unlucky_graph() -> Graph:
 
 @pytest.mark.parametrize("multiplier", [1.0, 300.0, 0.0])
 def test_integers_are_no_ties(multiplier: float) -> None:
-    assert cost_of_ties(multiplier) == 0
+    assert tie_cost(multiplier) == 0
 
 
 def test_each_tie_counts_by_its_result() -> None:
     """Exact ones in full; one that is half the window away a quarter."""
-    assert cost_of_ties(0.5) == pytest.approx(sum(1 / (n + 0.5) for n in range(255)))
-    assert cost_of_ties(200.5) == pytest.approx(1 / 200.5)
-    assert cost_of_ties(200.5 + 3e-5) == pytest.approx(1 / 4 / 200.5, rel=1e-4)
-    assert cost_of_ties(200.5 + 7e-5) == 0
-    assert cost_of_ties(UNLUCKY) > 1 / 6.5
+    assert tie_cost(0.5) == pytest.approx(sum(1 / (n + 0.5) for n in range(255)))
+    assert tie_cost(200.5) == pytest.approx(1 / 200.5)
+    assert tie_cost(200.5 + 3e-5) == pytest.approx(1 / 4 / 200.5, rel=1e-4)
+    assert tie_cost(200.5 + 7e-5) == 0
+    assert tie_cost(UNLUCKY) > 1 / 6.5
 
 
 def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
@@ -50,7 +50,7 @@ def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
     after = avoid_ties(before)
     first, *_ = convolutions(after)
     types = after.tensors[first.input], after.tensors[first.output]
-    assert max(cost_of_ties(float(each)) for each in multipliers(first, *types)) < 0.01
+    assert max(tie_cost(float(each)) for each in multipliers(first, *types)) < 0.01
     (anchor,) = (conv for conv in convolutions(before) if conv.copies_channels)
     (kept,) = (conv for conv in convolutions(after) if conv.copies_channels)
     assert np.array_equal(anchor.weight_scales, kept.weight_scales)

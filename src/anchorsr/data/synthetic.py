@@ -26,9 +26,7 @@ _FILTERS = (
     Image.Resampling.LANCZOS,
 )
 _FONT_SIZES = (9, 11, 13, 16, 20, 26, 34, 48, 70)  # pixels of the result
-_CHARACTERS = list(
-    2 * string.ascii_lowercase + string.ascii_uppercase + string.digits + ".,:-()%&?"
-)
+_CHARS = list(2 * string.ascii_lowercase + string.ascii_uppercase + string.digits + ".,:-()%&?")
 _CONTRAST = 150  # of 765: the least difference between text and its background
 
 Color = tuple[int, int, int]
@@ -147,7 +145,7 @@ def _add_text(random: np.random.Generator, image: Image.Image) -> None:
     height = int(random.choice(_FONT_SIZES) * _OVERSAMPLING * random.uniform(0.9, 1.1))
     lines = [
         " ".join(
-            "".join(random.choice(_CHARACTERS, random.integers(1, 9)))
+            "".join(random.choice(_CHARS, random.integers(1, 9)))
             for _ in range(random.integers(1, 8))
         )
         for _ in range(random.integers(1, 8))
