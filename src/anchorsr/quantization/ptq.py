@@ -165,8 +165,8 @@ def _quantize_conv(
     if largest >= LARGEST_MULTIPLIER:
         raise GraphError(
             f"{conv.output} would need a multiplier of {largest:.3g}, and LiteRT accepts those"
-            f" below {LARGEST_MULTIPLIER}: its activations are almost zero on the calibration images. The"
-            " layer is inactive, or the images are unlike those it was trained on"
+            f" below {LARGEST_MULTIPLIER}: its activations are almost zero on the calibration"
+            " images. The layer is inactive, or the images are unlike those it was trained on"
         )
     return quantized
 
