@@ -35,13 +35,14 @@ def test_a_crop_is_upscaled_a_little(size: tuple[int, int]) -> None:
             assert after < 0.8 * before
 
 
+@pytest.mark.parametrize("command", ["blurred", "soft"])  # its name in scripts of before
 def test_the_command_writes_one_of_each_and_replaces_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     (tmp_path / "in/below").mkdir(parents=True)
     write_image(tmp_path / "in/a.png", RasterImage(noise(1, 60, 50)))
     write_image(tmp_path / "in/below/a.png", RasterImage(noise(2, 60, 50)))
-    arguments = ["data", "blurred", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    arguments = ["data", command, str(tmp_path / "in"), "-o", str(tmp_path / "out")]
     assert run(arguments) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
     names = ["0000_a.png", "0001_a.png"]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
@@ -107,6 +106,7 @@ def test_step_overshoots_as_calculated_by_hand() -> None:
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 6])
 def test_inside_equals_pytorch_but_for_rounding_between_axes(dog: np.ndarray, factor: int) -> None:
+    torch = pytest.importorskip("torch", reason="needs anchorsr[train]")
     tensor = torch.from_numpy(dog.transpose(2, 0, 1)[None].astype(np.float64))
     size = (dog.shape[0] // factor, dog.shape[1] // factor)
     reduced = torch.nn.functional.interpolate(tensor, size=size, mode="bicubic", antialias=True)

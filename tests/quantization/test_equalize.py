@@ -6,6 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.graph.executor import run_graph

@@ -7,6 +7,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.errors import DataError, GraphError

@@ -1,4 +1,4 @@
-"""The trainable integer network computes what its exported file computes, byte for byte."""
+"""Quantization of a run: QAT computes what the exported file computes, byte for byte."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.engines.runtimes import load_engine
@@ -33,6 +36,7 @@ from anchorsr.training.checkpoint import load_run
 from anchorsr.training.recipe import Recipe
 from anchorsr.training.trainer import Machine, TrainingProgress, train
 from anchorsr.utils.config import parse_table
+from helpers.examples import run_example
 from helpers.graphs import convolutions, image
 
 
@@ -170,7 +174,7 @@ def test_a_network_that_needs_a_size_is_released_with_one(
 def test_a_network_that_sees_the_whole_image_is_released_and_measured(
     finished_run: Path, tmp_path: Path
 ) -> None:
-    run = run_of({"name": "imdn", "blocks": 1}, finished_run, tmp_path / "run")
+    run = run_of({"name": "imdn", "blocks": 1, "channels": 16}, finished_run, tmp_path / "run")
     scores = release(run, tmp_path / "model.tflite", qat=False)
     floating, integer = (score.psnr_rgb for score in scores)
     assert abs(floating - integer) < 1
@@ -234,10 +238,26 @@ def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
     assert set(calibrated.records) == {"float"}
 
 
-def test_half_of_what_the_integers_learn_is_the_float_network(
-    finished_run: Path, tmp_path: Path
+def test_the_example_of_quantize_runs(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other half are the images: noise, and as far from it as can be."""
+    shutil.copytree(finished_run, tmp_path / "runs/abpn_x3")
+    monkeypatch.chdir(tmp_path)
+    run_example(quantize, "quantize")
+
+
+def test_an_unfinished_run_is_quantized_only_if_asked(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["recipe"]["schedule"]["steps"] = 9
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"taken 4 of 9 steps: .* with --unfinished"):
+        quantize(tmp_path / "run", qat=False)
+    assert quantize(tmp_path / "run", qat=False, unfinished=True).graph.is_integer
+
+
+def test_half_of_the_target_of_qat_is_the_float_network(finished_run: Path, tmp_path: Path) -> None:
+    """The other half is the images: noise, as far from its output as can be."""
     shutil.copytree(finished_run, tmp_path / "run")
     records = quantized(tmp_path / "run").records
     loss, of_integers = (records[of]["history"][-1]["loss"] for of in ("float", "integer"))

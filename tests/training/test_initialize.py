@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.data.pairs import Pair
@@ -37,12 +40,14 @@ from anchorsr.utils.config import parse_table
 SHIPPED = [model.path for model in list_models()]
 
 
-def write_model(network: RecipeNetwork, name: str, folder: Path, photograph: np.ndarray) -> Path:
-    """The network as integers, and of its card what `load_initial` reads."""
+def write_model(
+    network: RecipeNetwork, name: str, folder: Path, photograph: np.ndarray, **changes: int
+) -> Path:
+    """Write the integers of a network, and what `load_initial` reads of a card."""
     path = folder / "model.tflite"
     graph = quantize_graph(lower(network, name=name), [photograph])
     path.write_bytes(write_tflite(graph, size=photograph.shape[:2] if needs_size(graph) else None))
-    options = {"name": name, "factor": network.factor}
+    options = {"name": name, "factor": network.factor, **changes}
     card = {"runs": {"float": {"recipe": {"network": options}}}}
     path.with_suffix(".json").write_text(json.dumps(card))
     return path
@@ -52,6 +57,7 @@ def write_model(network: RecipeNetwork, name: str, folder: Path, photograph: np.
 def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
     path: Path, dog: np.ndarray
 ) -> None:
+    dog = dog[40:104, 60:140]
     network = load_initial(path)
     _, graph = read_model(path)
     integers = run_graph(graph, dog[None])[0].astype(int)
@@ -64,17 +70,19 @@ def test_a_new_network_starts_as_the_model_file_that_its_recipe_names(
     tmp_path: Path, dog: np.ndarray
 ) -> None:
     """Except channels that have no effect on these images, which are re-initialized."""
-    write_image(tmp_path / "dog.png", RasterImage(dog))
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images/dog.png", RasterImage(dog[:120, :120]))
     path = next(path for path in SHIPPED if path.stem == "quality_x3")
     trained = load_initial(path)
     table = {
         "network": {"name": "abpn", **dataclasses.asdict(trained.config)},
-        "data": {"folders": [str(tmp_path)], "patch": 16},
+        "data": {"folders": [str(tmp_path / "images")], "patch": 16, "batch": 1},
         "schedule": {"steps": 1},
+        "optimizer": {"learning_rate": 1e-9},
         "initial_weights": str(path),
     }
-    table["optimizer"] = {"learning_rate": 1e-9}
     network = train(parse_table(Recipe, table, ""), tmp_path / "run").network
+    dog = dog[:60, :80]
     difference = upscale_float(network, dog).astype(int) - upscale_float(trained, dog)
     assert np.abs(difference).mean() < 0.5
 
@@ -95,8 +103,9 @@ def test_what_cannot_be_read_back_is_named(tmp_path: Path, dog: np.ndarray) -> N
 
 def test_another_network_of_convolutions_is_read_back(tmp_path: Path, dog: np.ndarray) -> None:
     torch.manual_seed(0)
-    network = build_network({"name": "edsr", "factor": 2}).eval()
-    found = load_initial(write_model(network, "edsr", tmp_path, dog[:32, :32]))
+    shape = {"channels": 16, "blocks": 2}
+    network = build_network({"name": "edsr", "factor": 2, **shape}).eval()
+    found = load_initial(write_model(network, "edsr", tmp_path, dog[:32, :32], **shape))
     weights = dict(network.named_parameters())
     for name, weight in found.named_parameters():
         torch.testing.assert_close(weight, weights[name], atol=0.02, rtol=0)
@@ -131,13 +140,22 @@ def test_a_deeper_network_keeps_its_convolution_in_image_space() -> None:
     torch.testing.assert_close(large(images), small(images), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["fsrcnn", "edsr", "srresnet"])
-def test_another_network_starts_from_one_of_its_own_kind(name: str) -> None:
-    trained, network, mean = (build_network({"name": name, "factor": 2}).eval() for _ in range(3))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "fsrcnn"},
+        {"name": "edsr", "channels": 16, "blocks": 2},
+        {"name": "srresnet", "channels": 16, "blocks": 2},
+    ],
+    ids=lambda options: options["name"],
+)
+def test_another_network_starts_from_one_of_its_own_kind(options: dict[str, object]) -> None:
+    options = {"factor": 2, **options}
+    trained, network, mean = (build_network(options).eval() for _ in range(3))
     images = torch.rand(1, 3, 9, 8) * 255
     load_matching_weights(network, [trained])
     torch.testing.assert_close(network(images), trained(images))
-    other = build_network({"name": name, "factor": 2})
+    other = build_network(options)
     load_matching_weights(mean, [trained, other])
     for key, tensor in mean.state_dict().items():
         first, second = trained.state_dict()[key], other.state_dict()[key]
@@ -159,7 +177,7 @@ def test_of_several_networks_the_mean_is_taken() -> None:
         for first, second, found in zip(*kernels, strict=True):
             torch.testing.assert_close(found, (2 * first + second) / 3, atol=1e-6, rtol=1e-4)
     small = build_network({**options, "body": 2})
-    with pytest.raises(CheckpointError, match="different shapes have no mean"):
+    with pytest.raises(CheckpointError, match="different shapes cannot be averaged"):
         load_matching_weights(mean, [one, small])
 
 

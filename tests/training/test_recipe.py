@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchorsr.errors import RecipeError
-from anchorsr.networks.registry import build_network
 from anchorsr.training.recipe import (
     DataRecipe,
     OptimizerRecipe,
@@ -64,6 +63,9 @@ def test_recipes_are_there() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_shipped_recipe_is_read_and_describes_a_network(path: Path) -> None:
     recipe = read_recipe(path)
+    pytest.importorskip("torch", reason="needs anchorsr[train]")
+    from anchorsr.networks.registry import build_network
+
     assert build_network(recipe.network).factor == recipe.network["factor"]
     assert f"_x{recipe.network['factor']}" in path.stem
     assert parse_table(Recipe, json.loads(json.dumps(recipe.as_table())), "") == recipe

@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 from torch import nn
 
@@ -40,6 +43,7 @@ from anchorsr.training.optim import learning_rate
 from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
 from anchorsr.training.trainer import Machine, TrainingProgress, train
 from anchorsr.utils.config import parse_table
+from helpers.examples import run_example
 
 ONE_THREAD = Machine(threads=1)
 
@@ -220,7 +224,7 @@ def test_a_part_of_the_loss_is_of_luma(images: Path, tmp_path: Path) -> None:
 
 def test_training_learns(images: Path, tmp_path: Path) -> None:
     wanted = recipe(
-        images, schedule={"steps": 150}, validation={"folders": [str(images)], "every": 50}
+        images, schedule={"steps": 60}, validation={"folders": [str(images)], "every": 20}
     )
     history = train(wanted, tmp_path / "run", machine=ONE_THREAD).history
     assert history[-1][images.name] > history[0][images.name] + 0.5
@@ -267,10 +271,44 @@ def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: 
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_finished_run_is_extended_by_raising_its_steps(images: Path, tmp_path: Path) -> None:
+    def constant(steps: int) -> Recipe:  # the rate of a step does not depend on their number
+        return recipe(images, schedule={"steps": steps, "decay": "none"})
+
+    whole = train(constant(36), tmp_path / "whole", machine=ONE_THREAD)
+    assert train(constant(24), tmp_path / "longer", machine=ONE_THREAD).is_finished
+    longer = train(constant(36), tmp_path / "longer", machine=ONE_THREAD)
+    assert (longer.step, longer.recipe.schedule.steps) == (36, 36)
+    assert [entry["step"] for entry in longer.history] == [12, 24, 36]
+    expected = whole.network.state_dict()
+    for name, weight in longer.network.state_dict().items():
+        assert torch.equal(weight, expected[name])
+
+
+def test_the_example_of_train_runs(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a small recipe under its name; a recipe is read from a path as well."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/abpn_x3.toml").write_text(
+        f"""
+        network = {{ name = "abpn", channels = 4, body = 1, expansion = 0 }}
+        data = {{ folders = "{images.as_posix()}", patch = 12, batch = 1 }}
+        schedule = {{ steps = 1 }}
+        """
+    )
+    run_example(train, "train")
+    assert load_run(Path("runs/abpn_x3")).step == 1
+
+
 def test_another_recipe_does_not_take_over_a_run(images: Path, tmp_path: Path) -> None:
     train(recipe(images), tmp_path, machine=ONE_THREAD)
     before = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(CheckpointError, match=r"another recipe \(loss, seed differ\)"):
+    for schedule in ({"steps": 23, "warmup": 2}, {"steps": 48, "warmup": 3}):
+        with pytest.raises(CheckpointError, match=r"schedule differ; only schedule\.steps may be"):
+            train(recipe(images, schedule=schedule), tmp_path, machine=ONE_THREAD)
+    with pytest.raises(CheckpointError, match=r"another recipe \(loss, seed differ;"):
         train(recipe(images, seed=1, loss="l2"), tmp_path, machine=ONE_THREAD)
     other = {"name": "abpn", "channels": 7, "body": 1, "expansion": 8}
     with pytest.raises(CheckpointError, match="network"):
@@ -567,7 +605,10 @@ def train_with_two(
     )
 
 
-@pytest.mark.parametrize("victim", ["", "0", "1"])
+@pytest.mark.parametrize(
+    "victim",
+    ["", pytest.param("0", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.slow)],
+)
 def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path, victim: str) -> None:
     """Also when one of them is killed and the same command is given again."""
     wanted = recipe(

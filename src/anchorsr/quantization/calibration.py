@@ -24,8 +24,10 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.verify import SIGMOID_OUTPUT
 
+# Of images as int8 inside a graph, of residuals added to them, and of uint8 input and output.
 IMAGE = ops.Quantization(1.0, -128)
 RESIDUAL = ops.Quantization(1.0, 0)
+IMAGE_IO = ops.Quantization(1.0, 0)
 
 # Operators whose output has the scale and zero point of their inputs.
 KEEPS_VALUES = ops.Move | ops.Clip | ops.Requantize

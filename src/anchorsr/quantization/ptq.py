@@ -21,6 +21,7 @@ from anchorsr.graph.graph import Graph
 from anchorsr.graph.verify import LARGEST_MULTIPLIER
 from anchorsr.quantization.calibration import (
     IMAGE,
+    IMAGE_IO,
     KEEPS_VALUES,
     choose_quantization,
     observe_ranges,
@@ -29,7 +30,6 @@ from anchorsr.quantization.calibration import (
 WEIGHT_LIMIT = 64
 # With a bias up to this, sums over 64 channels stay below 2^24, where float32 is exact.
 BIAS_LIMIT = np.float32(2**22)
-_TENSOR_IO = ops.Quantization(1.0, 0)  # uint8 images, as files take and return them
 
 
 def quantize_graph(
@@ -79,7 +79,7 @@ def apply_quantization(
         raise GraphError(f"{graph.name} is quantized already")
     aliases: dict[str, str] = {graph.input: "image"}
     tensors = {
-        graph.input: ops.TensorType(graph.tensors[graph.input].channels, "uint8", _TENSOR_IO),
+        graph.input: ops.TensorType(graph.tensors[graph.input].channels, "uint8", IMAGE_IO),
         "image": ops.TensorType(graph.tensors[graph.input].channels, "int8", IMAGE),
     }
     operators: list[ops.Operator] = [ops.Requantize(graph.input, "image")]
@@ -111,7 +111,7 @@ def apply_quantization(
         tensors[f"{last}/image"] = ops.TensorType(channels, "int8", IMAGE)
         operators.append(ops.Requantize(last, f"{last}/image"))
         last = f"{last}/image"
-    tensors["upscaled"] = ops.TensorType(channels, "uint8", _TENSOR_IO)
+    tensors["upscaled"] = ops.TensorType(channels, "uint8", IMAGE_IO)
     operators.append(ops.Requantize(last, "upscaled"))
     return Graph(graph.name, tensors, operators, graph.input, "upscaled")
 

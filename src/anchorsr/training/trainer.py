@@ -125,7 +125,8 @@ def train(
 
     Example:
         >>> run = anchorsr.train("recipes/abpn_x3.toml", "runs/abpn_x3")
-        >>> run.history[-1]["Set5"]
+        >>> run.is_finished
+        True
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
     folder = Path(folder)
