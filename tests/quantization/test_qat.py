@@ -191,12 +191,13 @@ def test_what_cannot_be_measured_is_not_published(finished_run: Path, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_a_card_does_not_replace_the_runs_record(finished_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished_run, tmp_path / "run")
-    before = (tmp_path / "run/run.json").read_bytes()
-    with pytest.raises(OutputError, match=r"run\.json"):
-        release(tmp_path / "run", tmp_path / "run/run.tflite", qat=False, overwrite=True)
-    assert (tmp_path / "run/run.json").read_bytes() == before
+def test_a_card_does_not_replace_the_record_of_a_run(finished_run: Path, tmp_path: Path) -> None:
+    for name in ("run", "another"):
+        shutil.copytree(finished_run, tmp_path / name)
+        before = (tmp_path / name / "run.json").read_bytes()
+        with pytest.raises(OutputError, match=r"run\.json is the record of a run"):
+            release(tmp_path / "run", tmp_path / name / "run.tflite", qat=False, overwrite=True)
+        assert (tmp_path / name / "run.json").read_bytes() == before
 
 
 def test_the_card_of_another_file_is_refused(finished_run: Path, tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
 from anchorsr.models.registry import write_card
 from anchorsr.networks.inference import upscale_float
-from anchorsr.quantization.qat import INTEGER_FOLDER, quantize
+from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import needs_size
-from anchorsr.training.checkpoint import RECORD
+from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
 from anchorsr.training.trainer import Machine, TrainingProgress
-from anchorsr.utils.files import check_free, check_not_input, publish
+from anchorsr.utils.files import check_free, publish
 
 
 def release(
@@ -67,7 +67,6 @@ def release(
         ExactnessError: LiteRT differs from the integer arithmetic.
     """
     _check_output(output, overwrite=overwrite)
-    check_not_input(_card(output), [run / RECORD, run / INTEGER_FOLDER / RECORD])
     if process_count() > 1:
         raise RecipeError("a model is quantized by one process: start it without torchrun")
     quantized = quantize(
@@ -113,7 +112,10 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     """Raise OutputError unless `output` is a `.tflite` that may be written, and its card too."""
     if output.suffix.lower() != ".tflite":
         raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
-    for path in (output, _card(output)):
+    card = _card(output)
+    if card.name == RECORD and (card.parent / CHECKPOINT).exists():
+        raise OutputError(f"{card} is the record of a run: write to another name")
+    for path in (output, card):
         check_free(path, overwrite=overwrite)
 
 
