@@ -1,4 +1,4 @@
-"""Sets of images from a server of this test: fetched, cut off and resumed, verified, unpacked."""
+"""Data sets from a local server: downloaded, interrupted and resumed, verified, unpacked."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ ARCHIVE = Archive("SET", 8, len(DATA), hashlib.sha256(DATA).hexdigest())
 
 @dataclass
 class Server:
-    """What the server does wrong, and what it was asked."""
+    """Faults of the server, and the requests it got."""
 
     url: str = ""
-    cut_after: int = 0  # bytes of one answer, 0: all
+    cut_after: int = 0  # bytes of one response, 0: all
     knows_ranges: bool = True
     status: int = 200
     data: bytes = DATA

@@ -1,4 +1,4 @@
-"""The bicubic reduction: MATLAB's own images, exact fractions, PyTorch's kernel, properties."""
+"""Bicubic resizing against MATLAB's images, exact fractions, PyTorch and known properties."""
 
 from fractions import Fraction
 from math import floor

@@ -1,4 +1,4 @@
-"""Which tensors share a scale, which have a fixed one, and that LiteRT takes every pair."""
+"""Which tensors share a scale, which have a fixed one, and that LiteRT accepts the ratios."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IMAGES = [image(seed, 17, 14)[0] for seed in range(2)]
 
 
 def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantization]:
-    """What is chosen where these tensors have these ranges, and all others (-1, 1)."""
+    """Choose quantization for these ranges, and (-1, 1) for all other tensors."""
     every = {name: ranges.get(name, (-1.0, 1.0)) for name in graph.tensors}
     return choose_quantization(graph, every)
 
@@ -42,7 +42,7 @@ def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantizatio
 def test_an_operator_that_keeps_numbers_has_one_scale_in_and_out() -> None:
     integer = quantize_graph(with_every_operator(), IMAGES)
     kept = [op for op in integer.operators if isinstance(op, KEEPS_VALUES)]
-    assert len({type(op) for op in kept}) == 7  # a Clip is none in integers
+    assert len({type(op) for op in kept}) == 7  # Clip is not one of them: it vanishes in integers
     for operator in kept:
         if not isinstance(operator, Requantize):
             names = (*operator.inputs, operator.output)
@@ -129,7 +129,7 @@ def test_a_sum_of_features_that_becomes_the_image_has_features_to_add() -> None:
 
 
 def test_a_tensor_that_is_read_elsewhere_is_not_made_a_residual() -> None:
-    """As such it would be cut off at ±128 where it is read as features."""
+    """As a residual it would be clipped at ±128 where it is read as features."""
     chain = FloatChain()
     chain.convolve("images", "packed", 12)
     chain.convolve("packed", "more", 12)
@@ -165,7 +165,7 @@ def test_a_clip_to_other_limits_is_refused() -> None:
 
 
 def test_no_root_lies_halfway_between_two_integers() -> None:
-    """At the first scale LiteRT was once off by one, as its root was in the last bit."""
+    """At the first scale LiteRT was off by one: its square root was wrong in the last bit."""
     before = Quantization(535.1635131835938, -128)
     tie = Quantization(1.4486761093139648, -128)
     after = _tie_avoiding(before, tie)

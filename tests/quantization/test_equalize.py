@@ -1,4 +1,4 @@
-"""Equalization changes how a network's numbers are spread, and nothing that it computes."""
+"""Equalization changes the ranges of channels, but not what a network computes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SKIP = ABPN | {"skip": True, "image_convolution": False, "tail_rank": 5}
 
 
 def uneven(network: dict[str, object]) -> Graph:
-    """A float graph whose six channels differ in size, and are read so that all matter alike."""
+    """A float graph whose six channels have different ranges and equal influence."""
     torch.manual_seed(1)
     built = build_network(network)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Post-training quantization follows the numeric rules and loses little."""
+"""Post-training quantization follows the numeric rules, with a small PSNR drop."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_numeric_rules_hold(images: list[npt.NDArray[np.uint8]]) -> None:
 
 
 def test_the_anchor_is_exact(images: list[npt.NDArray[np.uint8]]) -> None:
-    """A network whose residual is zero repeats every pixel, to the byte."""
+    """A network whose residual is zero repeats every pixel exactly."""
     graph = trained_like()
     silent = [
         dataclasses.replace(op, weights=0 * op.weights, bias=0 * op.bias)
@@ -146,7 +146,7 @@ def test_weights_are_rounded_to_the_nearest_integer_within_the_limit() -> None:
 
 
 def test_a_bias_beyond_what_sums_hold_makes_the_scale_larger() -> None:
-    """Else it would wrap at 2^31, in silence."""
+    """It would silently wrap at 2^31."""
     weights = np.full((1, 3, 3, 4), 1e-8, np.float32)
     integers, integer_bias, scales = quantize_weights(weights, np.array([20], np.float32), 0.5, 64)
     assert not integers.any()
@@ -176,7 +176,7 @@ def test_an_integer_graph_is_not_quantized_again(images: list[npt.NDArray[np.uin
 
 @pytest.mark.parametrize("name", ["fsrcnn", "edsr", "carn", "idn", "imdn", "latticenet"])
 def test_published_networks_lose_little(name: str) -> None:
-    """As they start: what they make of an image before training is of no other use."""
+    """With untrained weights, which is enough to compare float and integer results."""
     torch.manual_seed(0)
     graph = lower(build_network({"name": name}), name=name)
     image = smooth_image(20, 16)

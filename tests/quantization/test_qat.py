@@ -81,7 +81,7 @@ def test_training_forward_equals_executor_and_file_after_training(
     np.testing.assert_array_equal(load_engine(write_tflite(graph))(images), executed)
 
 
-def test_the_network_is_moved_from_ties_as_its_graph_would_be() -> None:
+def test_the_network_avoids_ties_as_its_graph_would() -> None:
     network = integer_network()
     train_a_little(network, 5)
     trained = network.to_graph()
@@ -117,7 +117,7 @@ def test_gradients_reach_every_parameter_and_the_loss_falls() -> None:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A float run of a few steps, whose recipe trains the integers for eight."""
+    """A float run of four steps, whose recipe has eight steps of QAT."""
     root = tmp_path_factory.mktemp("runs")
     (root / "images").mkdir()
     for seed in range(3):
@@ -141,7 +141,7 @@ NETWORKS = {
 
 
 def run_of(network: dict[str, Any], finished_run: Path, folder: Path) -> Path:
-    """As `finished_run`, of another network."""
+    """Train another network as `finished_run`."""
     table = json.loads((finished_run / "run.json").read_text())["recipe"]
     table |= {"network": network, "schedule": {"steps": 1}}
     table["quantization"]["schedule"] = {"steps": 2}
@@ -171,7 +171,7 @@ def test_a_network_that_needs_a_size_is_released_with_one(
     assert abs(floating - integer) < 0.5
 
 
-def test_a_network_that_sees_the_whole_image_is_released_and_measured(
+def test_a_network_with_global_pooling_is_released_and_measured(
     finished_run: Path, tmp_path: Path
 ) -> None:
     run = run_of({"name": "imdn", "blocks": 1, "channels": 16}, finished_run, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Scales move away from results that the last bits of a float would decide."""
+"""Tie-avoiding scales: no result depends on the last bits of a float."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_integers_are_no_ties(multiplier: float) -> None:
 
 
 def test_each_tie_counts_by_its_result() -> None:
-    """Exact ones in full; one that is half the window away a quarter."""
+    """Exact ties count in full, one at half the distance limit a quarter."""
     assert tie_cost(0.5) == pytest.approx(sum(1 / (n + 0.5) for n in range(255)))
     assert tie_cost(200.5) == pytest.approx(1 / 200.5)
     assert tie_cost(200.5 + 3e-5) == pytest.approx(1 / 4 / 200.5, rel=1e-4)
@@ -73,7 +73,7 @@ def test_an_image_hardly_changes() -> None:
 
 
 def test_another_order_of_operations_then_rounds_alike() -> None:
-    """As engines have it: the bias after the multiplication, both in float32."""
+    """As engines compute: the bias after the multiplication, both in float32."""
 
     def share(graph: Graph) -> float:
         conv = convolutions(graph)[0]

@@ -167,7 +167,7 @@ def test_another_network_starts_from_one_of_its_own_kind(options: dict[str, obje
 
 
 def test_of_several_networks_the_mean_is_taken() -> None:
-    """A name that stands twice counts twice."""
+    """A name that is given twice counts twice."""
     options = {"name": "abpn", "channels": 6, "body": 1, "skip": True, "image_convolution": False}
     torch.manual_seed(1)
     one, other, mean = (build_network(options) for _ in range(3))
@@ -182,13 +182,13 @@ def test_of_several_networks_the_mean_is_taken() -> None:
 
 
 def test_the_parts_of_a_convolution_of_low_rank_stay_as_they_were_trained() -> None:
-    """Of several, those between which other channels say the same have that as their mean."""
+    """The mean of factorizations that differ only in their basis is that of their product."""
     options = {"name": "abpn", "channels": 6, "body": 1, "image_convolution": False, "tail_rank": 5}
     torch.manual_seed(1)
     one, same, mean = (build_network(options) for _ in range(3))
     load_matching_weights(same, [one])
     for first, second in zip(one.last.parameters(), same.last.parameters(), strict=True):
-        if first.shape == one.last.filters.filters.shape:  # those begin anew
+        if first.shape == one.last.filters.filters.shape:  # those are re-initialized
             continue
         torch.testing.assert_close(first, second)
     mix = torch.randn(5, 5)
@@ -204,7 +204,7 @@ def test_the_parts_of_a_convolution_of_low_rank_stay_as_they_were_trained() -> N
 
 
 def test_a_mean_is_not_of_model_files(tmp_path: Path) -> None:
-    """Their channels can have been scaled apart (`equalize`), and then have no mean."""
+    """Their channels may be scaled differently (`equalize`), and then cannot be averaged."""
     table = {
         "network": {"name": "abpn"},
         "data": {"folders": [str(tmp_path)]},
@@ -276,7 +276,7 @@ def test_inactive_channels_are_reinitialized_and_change_next_to_nothing(
 def test_a_channel_that_lives_through_the_skip_is_not_inactive(dog: np.ndarray) -> None:
     network = lively(skip=True)
     with torch.no_grad():
-        network.body[1].weight[:, 2] = 0  # read by nothing but the sum
+        network.body[1].weight[:, 2] = 0  # only the sum reads it
     assert reinitialize_on(network, dog) == 0
     with torch.no_grad():
         network.last.weight[:, 2] = 0

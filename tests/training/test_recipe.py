@@ -51,7 +51,7 @@ def table(**changes: object) -> dict[str, object]:
 
 
 def refused(changed: dict[str, object], message: str) -> None:
-    """The error starts with the full name of the key, and goes on with the message."""
+    """Check that the error starts with the full name of the key, then the message."""
     with pytest.raises(RecipeError, match="^" + re.escape(message)):
         parse_table(Recipe, changed, "")
 
@@ -88,7 +88,7 @@ def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
 
 
 def test_a_list_of_one_name_may_be_the_name() -> None:
-    """Runs of before lists have it so in their records, and "" where they began from nothing."""
+    """Records of old versions have a name, or "" without initial weights, instead of a list."""
     recipe = parse_table(Recipe, table(initial_weights="run", data={"folders": "a"}), "")
     assert (recipe.initial_weights, recipe.data.folders) == (("run",), ("a",))
     assert parse_table(Recipe, table(initial_weights=""), "").initial_weights == ()
@@ -126,7 +126,7 @@ def test_every_level_is_read(tmp_path: Path) -> None:
     assert recipe.data == DataRecipe(("one", "two"), channel_shuffle=True)
     assert recipe.schedule == ScheduleRecipe(9, decay="halving", halve_every=3)
     assert recipe.quantization.schedule == ScheduleRecipe(5)
-    # A table that is given starts from the defaults of its kind, not of its place.
+    # A given table has the defaults of its class, not of the place where it is used.
     assert recipe.quantization.optimizer == OptimizerRecipe(betas=(0.0, 0.5))
     assert recipe.validation == ValidationRecipe(("three",), 2)
     assert isinstance(recipe.ema_decay, float)
@@ -297,7 +297,7 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"ema_decay": 1}, "ema_decay is in [0, 1)"),
         ({"ema_decay": -0.1}, "ema_decay is in [0, 1)"),
         ({"seed": -1}, "seed is in [0, 2^63)"),
-        # The same kinds of table in another place: the name is that place's.
+        # The same classes in another place: the message has the name of that place.
         ({"quantization": {"schedule": {"steps": -1}}}, "quantization.schedule.steps is from 0"),
         (
             {"quantization": {"optimizer": {"learning_rate": -1}}},

@@ -174,7 +174,7 @@ def test_the_edge_of_a_patch_counts_a_twentieth(kind: Loss, luma: float) -> None
 
 
 def test_the_relative_loss_of_a_run_is_that_of_its_patches(images: Path, tmp_path: Path) -> None:
-    """A run's first loss, against the untrained network on the patches of its first step."""
+    """Compare the first loss of a run with the untrained network on the first batch."""
     wanted = recipe(
         images,
         loss="relative_l2",
@@ -267,7 +267,7 @@ def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: 
         [sys.executable, "-c", TERMINATED, table, str(tmp_path)], text=True, timeout=120
     )
     assert printed == "stopped\n"
-    assert json.loads((tmp_path / RECORD).read_text())["step"] == 13  # the next step agrees on it
+    assert json.loads((tmp_path / RECORD).read_text())["step"] == 13  # stops after the next step
     assert not list(tmp_path.glob(".*"))
 
 
@@ -415,8 +415,8 @@ def test_figures_have_names_of_their_own(images: Path, tmp_path: Path) -> None:
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 
-def test_a_checkpoint_of_before_goes_on(images: Path, tmp_path: Path) -> None:
-    """In it the name of what a run started from was no list, and there was no `luma`."""
+def test_a_checkpoint_of_an_old_version_is_resumed(images: Path, tmp_path: Path) -> None:
+    """There, `initial_weights` was a string, and `luma` did not exist."""
     with pytest.raises(KeyboardInterrupt):
         train(recipe(images), tmp_path, machine=ONE_THREAD, on_progress=StopAfter(12))
     content = read_content(tmp_path / CHECKPOINT)
@@ -434,7 +434,7 @@ def test_a_checkpoint_of_before_goes_on(images: Path, tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_never_saved(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loss and gradient can be finite and the step not."""
+    """The step can be infinite with a finite loss and gradient."""
     train(recipe(images, schedule={"steps": 12}), tmp_path / "good", machine=ONE_THREAD)
 
     def overflow(self: torch.optim.Adam) -> None:
@@ -461,7 +461,7 @@ def test_weights_that_are_not_finite_are_never_saved(
     ],
     ids=["missing", "replaced"],
 )
-def test_other_images_do_not_go_on_with_a_run(
+def test_a_run_is_not_resumed_with_other_images(
     images: Path, tmp_path: Path, change: Callable[[Path], None], message: str
 ) -> None:
     copied = tmp_path / "images"
@@ -480,7 +480,7 @@ def test_the_loss_on_record_is_of_all_steps_since_the_last(
     """However often the run has reported, and when it was stopped."""
     wanted = recipe(images)
     quick = train(wanted, tmp_path / "quick", machine=ONE_THREAD).history
-    clock = itertools.count(0, 6)  # each look at it is a report
+    clock = itertools.count(0, 6)  # each call is followed by a report
     monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "slow", machine=ONE_THREAD, on_progress=StopAfter(5))
@@ -503,7 +503,7 @@ def test_processes_at_different_steps_do_not_train_together(
     assert not (tmp_path / "run").exists()
 
 
-def test_half_of_a_launch_is_told(
+def test_an_incomplete_torchrun_environment_is_refused(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -512,7 +512,7 @@ def test_half_of_a_launch_is_told(
         train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
 
 
-def test_a_missing_validation_folder_is_told_at_the_start(images: Path, tmp_path: Path) -> None:
+def test_a_missing_validation_folder_is_found_at_the_start(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images, validation={"folders": [str(tmp_path / "nowhere")], "every": 12})
     with pytest.raises(DataError, match="nowhere"):
         train(wanted, tmp_path / "run", machine=ONE_THREAD)
@@ -532,7 +532,7 @@ def test_statistics_of_batch_normalization_are_those_of_training(
     network = load_weights(tmp_path)
     seen = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert seen
-    for module in seen:  # validation has added nothing to them
+    for module in seen:  # validation has not changed them
         assert module.num_batches_tracked == 4
         assert module.running_mean.any()
         assert not module.training
@@ -575,7 +575,7 @@ recipe, folder, victim = json.loads(Path(sys.argv[1]).read_text()), Path(sys.arg
 number = Path(f"{folder}.process-{os.environ['RANK']}")
 number.write_text(str(os.getpid()))
 
-def kill(progress):  # only process 0 is told of progress
+def kill(progress):  # only process 0 reports progress
     if victim and progress.step == 8:
         os.kill(int(Path(f"{folder}.process-{victim}").read_text()), signal.SIGKILL)
 
@@ -589,10 +589,10 @@ def train_with_two(
     """Train on two processes, of which one is killed in step 8 if it is named."""
     (run.parent / "recipe.json").write_text(json.dumps(recipe.as_table()))
     (run.parent / "script.py").write_text(SCRIPT)
-    # Processes that gloo aborts, as it does once in a hundred launches on a machine that is busy
-    # (exit code -6), are started again and go on from the checkpoint.
+    # On a busy machine gloo aborts one launch in a hundred (exit code -6); the processes are then
+    # started again and resume from the checkpoint.
     restarts = "0" if victim else "1"
-    # The launcher resolves this machine's name unless it is told to stay local.
+    # Without an address the launcher resolves the name of this machine.
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         + ["--max-restarts", restarts]
@@ -610,7 +610,7 @@ def train_with_two(
     ["", pytest.param("0", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.slow)],
 )
 def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path, victim: str) -> None:
-    """Also when one of them is killed and the same command is given again."""
+    """Also when one of them is killed and the same command is repeated."""
     wanted = recipe(
         images,
         schedule={"steps": 12},
@@ -633,8 +633,8 @@ def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path, vic
         assert mine[images.name] == pytest.approx(theirs[images.name], abs=0.01)
 
 
-def test_two_processes_that_go_on_end_as_if_never_stopped(images: Path, tmp_path: Path) -> None:
-    """Also where the noise of training has a range that it remembers."""
+def test_two_resumed_processes_equal_two_uninterrupted_ones(images: Path, tmp_path: Path) -> None:
+    """Also with activation noise, whose range is part of the state."""
     network = {"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "skip": True}
     wanted = recipe(
         images,
