@@ -33,7 +33,7 @@ from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.evaluation.evaluate import evaluate, load_method
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.models.registry import list_models, model_path
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils import timing
 from anchorsr.utils.sample_image import sample_image
@@ -468,7 +468,7 @@ def test_a_file_of_fixed_size_is_measured_at_that_size_only(
     bilinear = build_network(
         {"name": "residual_form", "form": "bilinear", "channels": 4, "body": 0}
     )
-    graph = quantize(lower(bilinear, name="bilinear"), [sample_image(16, 16)])
+    graph = quantize_graph(lower(bilinear, name="bilinear"), [sample_image(16, 16)])
     fixed.write_bytes(write_tflite(graph, size=(24, 32)))
     with pytest.raises(ModelError, match="without --scaling"):
         check_fixed_sizes([str(fixed)], factor=3, size=(24, 32), scaling=True)

@@ -833,7 +833,7 @@ def test_an_interrupted_training_says_how_to_go_on(
     release = pytest.importorskip("anchorsr.export.release")
     assert call("train", "tiny.toml", "-o", "run", "--threads", 1).code == 0
     monkeypatch.setattr(training, "train", raising(KeyboardInterrupt()))
-    monkeypatch.setattr(release, "quantize_run", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(release, "quantize", raising(KeyboardInterrupt()))
     arguments = ("tiny.toml",) if command == "train" else ("run", "-o", "out.tflite")
     result = call(command, *arguments)
     assert result.code == 130

@@ -25,7 +25,7 @@ from anchorsr.inference.upscaler import upscale as upscale_with_any_engine
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import float_graph, image, integer_graph, reference_run
@@ -299,7 +299,7 @@ def test_a_network_that_sees_far_takes_larger_tiles(tmp_path: Path) -> None:
 
 def test_a_network_that_sees_the_whole_image_enlarges_it_in_one_tile(tmp_path: Path) -> None:
     network = build_network({"name": "imdn", "channels": 16, "blocks": 1})
-    graph = quantize(lower(network, name="imdn"), [small(1, 20, 24)])
+    graph = quantize_graph(lower(network, name="imdn"), [small(1, 20, 24)])
     assert not graph.is_local
     path = tmp_path / "imdn.tflite"
     path.write_bytes(write_tflite(graph))

@@ -32,7 +32,7 @@ from anchorsr.graph.operators import (
 from anchorsr.lowering.trace import lower
 from anchorsr.networks import layers
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from helpers.graphs import image
 
 CHANNELS = 6
@@ -392,7 +392,7 @@ def test_a_module_may_have_the_name_of_a_tensor_of_ours(name: str) -> None:
     network = nn.Sequential()
     network.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
     network.add_module("last", layers.Clip())
-    graph = quantize(lower(network, name="named"), [image(0, 8, 8)[0]])
+    graph = quantize_graph(lower(network, name="named"), [image(0, 8, 8)[0]])
     assert run_graph(graph, image(1, 8, 8)).shape == (1, 8, 8, 3)
 
 

@@ -14,8 +14,8 @@ from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Quantization
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.quantization.calibration import observe_ranges
-from anchorsr.quantization.ptq import quantize
-from anchorsr.quantization.rounding import keep_from_ties
+from anchorsr.quantization.ptq import quantize_graph
+from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.studies.output_stage import measure_output_stages, quantize_output_stages, wrap_around
 from anchorsr.training.recipe import Recipe
@@ -44,7 +44,7 @@ def quantization(graph: Graph, name: str) -> Quantization:
 
 
 def test_ours_is_what_is_quantized_otherwise(stages: dict[str, Graph]) -> None:
-    otherwise = keep_from_ties(quantize(small_network(), [LR[0]], percentile=100))
+    otherwise = avoid_ties(quantize_graph(small_network(), [LR[0]], percentile=100))
     expected = run_graph(otherwise, LR)
     np.testing.assert_array_equal(run_graph(stages["scale 1"], LR), expected)
 

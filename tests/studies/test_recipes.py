@@ -12,7 +12,7 @@ from anchorsr.cli.app import run
 from anchorsr.errors import RecipeError
 from anchorsr.evaluation.evaluate import evaluate, run_at_every_size
 from anchorsr.images.io import RasterImage, write_image
-from anchorsr.quantization.qat import quantize_run
+from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.studies.output_stage import CALIBRATED, OURS, PUBLISHED, UNSCALED, WRAPPED
 from anchorsr.studies.recipes import run_study
@@ -95,7 +95,7 @@ def test_a_file_for_each_size_gives_what_one_for_all_gives(
     recipes: list[Path], tmp_path: Path
 ) -> None:
     run_study(recipes[1:], tmp_path, engines=[], rounds=1)
-    graph = quantize_run(tmp_path / "narrow", train=False)
+    graph = quantize(tmp_path / "narrow", qat=False).graph
     model = tmp_path / "narrow.tflite"
     model.write_bytes(write_tflite(graph))
     images = recipes[0].parent / "images"

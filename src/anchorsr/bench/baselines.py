@@ -13,6 +13,7 @@ import numpy as np
 
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
+from anchorsr.quantization.calibration import IMAGE, IMAGE_IO, RESIDUAL
 
 PUBLISHED = "published"
 
@@ -26,9 +27,6 @@ KNOWN_PSNR = {
 }
 KNOWN_FACTOR = 3
 
-_FILE = ops.Quantization(1.0, 0)
-_IMAGE = ops.Quantization(1.0, -128)
-_RESIDUAL = ops.Quantization(1.0, 0)
 _FEATURES = ops.Quantization(1.0, -128)
 _WEIGHT_LIMIT = 64
 
@@ -49,13 +47,13 @@ def published_graph(factor: int = 3, *, channels: int = 28, body: int = 4) -> Gr
     for _ in range(1 + body):
         chain.convolve(channels)
     chain.convolve(colors)
-    chain.convolve(colors, relu=False, quantization=_RESIDUAL)
+    chain.convolve(colors, relu=False, quantization=RESIDUAL)
     residual = chain.last
-    chain.add(ops.Concat(("image",) * factor**2, "anchor"), colors, _IMAGE)
-    chain.add(ops.Add((residual, "anchor"), "sum"), colors, _IMAGE)
-    chain.add(ops.DepthToSpace("sum", "large", factor), 3, _IMAGE)
-    chain.add(ops.Minimum("large", "bounded", 127), 3, _IMAGE)
-    chain.add(ops.ReLU("bounded", "clipped"), 3, _IMAGE)
+    chain.add(ops.Concat(("image",) * factor**2, "anchor"), colors, IMAGE)
+    chain.add(ops.Add((residual, "anchor"), "sum"), colors, IMAGE)
+    chain.add(ops.DepthToSpace("sum", "large", factor), 3, IMAGE)
+    chain.add(ops.Minimum("large", "bounded", 127), 3, IMAGE)
+    chain.add(ops.ReLU("bounded", "clipped"), 3, IMAGE)
     return chain.graph()
 
 
@@ -73,7 +71,7 @@ def wide_graph(channels: int, *, count: int = 2) -> Graph:
     chain.convolve(channels, kernel=1)
     for _ in range(count):
         chain.convolve(channels)
-    chain.convolve(3, kernel=1, relu=False, quantization=_IMAGE)
+    chain.convolve(3, kernel=1, relu=False, quantization=IMAGE)
     return chain.graph()
 
 
@@ -83,9 +81,9 @@ class _Chain:
     def __init__(self, name: str) -> None:
         self._name = name
         self._generator = np.random.default_rng(0)
-        self._tensors = {"images": ops.TensorType(3, "uint8", _FILE)}
+        self._tensors = {"images": ops.TensorType(3, "uint8", IMAGE_IO)}
         self._operators: list[ops.Operator] = []
-        self.add(ops.Requantize("images", "image"), 3, _IMAGE)
+        self.add(ops.Requantize("images", "image"), 3, IMAGE)
 
     @property
     def last(self) -> str:
@@ -117,6 +115,6 @@ class _Chain:
 
     def graph(self) -> Graph:
         last = self._tensors[self.last]
-        tensors = {**self._tensors, "upscaled": ops.TensorType(last.channels, "uint8", _FILE)}
+        tensors = {**self._tensors, "upscaled": ops.TensorType(last.channels, "uint8", IMAGE_IO)}
         operators = (*self._operators, ops.Requantize(self.last, "upscaled"))
         return Graph(self._name, tensors, operators, "images", "upscaled")

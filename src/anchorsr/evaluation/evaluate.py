@@ -197,8 +197,8 @@ def _float_method(run: Path, threads: int | None) -> Method:
     with needs("PyTorch", "train"):
         import torch
 
+        from anchorsr.networks.inference import upscale_float
         from anchorsr.training.checkpoint import load_weights
-        from anchorsr.training.validation import upscale_float
     if threads:
         torch.set_num_threads(threads)
     network: Any = load_weights(run)

@@ -20,7 +20,7 @@ from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs, unkno
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import list_models, model_path, read_model
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.studies.op_costs import CALL, Terms, combine, cost_terms, file_io_terms, sum_terms
 from anchorsr.studies.op_graphs import OperatorClass, Precision, classify
 from anchorsr.studies.operators import PAUSE_S, PRECISIONS, Setting, prepare_call, prepare_probes
@@ -158,7 +158,7 @@ def as_network(name: str, graph: Graph, precisions: Sequence[Precision]) -> Netw
         if (precision == "int8") == graph.is_integer:
             graphs[precision] = graph
         elif precision == "int8":
-            graphs[precision] = quantize(graph, [sample_image(*_CALIBRATION)])
+            graphs[precision] = quantize_graph(graph, [sample_image(*_CALIBRATION)])
         else:
             graphs[precision] = dequantize(graph)
     return Network(name, graphs)

@@ -18,6 +18,7 @@ import numpy as np
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
+from anchorsr.quantization.calibration import RESIDUAL
 
 Precision = Literal["float32", "int8"]
 
@@ -26,7 +27,6 @@ _WEIGHT_LIMIT = 64
 _SLOPE = 0.125
 # Like most activations: runtimes, above all OpenVINO, are slower with a zero point that is not 0.
 _FEATURES = ops.Quantization(1.0, -9)
-_RESIDUAL = ops.Quantization(1.0, 0)
 _RECTIFIED = ops.Quantization(1.0, -128)
 _SIGMOID = ops.Quantization(1 / 256, -128)
 
@@ -226,7 +226,7 @@ def residual_graph(
         chain.append(lambda _, name: ops.Concat((second, image), name), channels + IMAGE)
     in_space = form in ("isrl_nearest", "isrl_bilinear")
     added = in_space or form in ("anchor_concat", "anchor_tile", "anchor_conv")
-    residual = chain.convolve(packed, quantization=_RESIDUAL if added else _RECTIFIED)
+    residual = chain.convolve(packed, quantization=RESIDUAL if added else _RECTIFIED)
     if added and not in_space:
         copies: dict[str, Callable[[str, str], ops.Operator]] = {
             "anchor_concat": lambda _, name: ops.Concat((image,) * factor**2, name),

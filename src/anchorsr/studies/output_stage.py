@@ -35,9 +35,9 @@ from anchorsr.quantization.calibration import (
     share,
 )
 from anchorsr.quantization.ptq import apply_quantization
-from anchorsr.quantization.qat import calibrate_run
-from anchorsr.quantization.rounding import keep_from_ties
-from anchorsr.training.checkpoint import read_run
+from anchorsr.quantization.qat import calibrate
+from anchorsr.quantization.rounding import avoid_ties
+from anchorsr.training.checkpoint import load_run
 
 OURS, PUBLISHED, CALIBRATED = "scale 1", "scale 1.25", "calibrated"
 UNSCALED, WRAPPED = "bytes as made", "wrapped"
@@ -54,10 +54,12 @@ def measure_output_stages(
         on_image: Called with the name of each image that was scored.
 
     Raises:
-        AnchorSRError: What `quantization.qat.calibrate_run` and `evaluation.evaluate` raise.
+        AnchorSRError: What `quantization.qat.calibrate` and `evaluation.evaluate` raise.
     """
-    folders = [Path(name) for name in read_run(run).validation.folders]
-    graph, ranges = calibrate_run(run)
+    loaded = load_run(run)
+    folders = [Path(name) for name in loaded.recipe.validation.folders]
+    calibration = calibrate(loaded)
+    graph, ranges = calibration.graph, calibration.ranges
     methods = {
         name: _integer_method(one) for name, one in quantize_output_stages(graph, ranges).items()
     }
@@ -84,9 +86,7 @@ def quantize_output_stages(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
     if wanted == IMAGE:
         raise GraphError(f"{graph.name} calibrates to scale 1: there is nothing to compare")
     stages = {
-        name: keep_from_ties(
-            apply_quantization(graph, {**chosen, **dict.fromkeys(last, quantization)})
-        )
+        name: avoid_ties(apply_quantization(graph, {**chosen, **dict.fromkeys(last, quantization)}))
         for name, quantization in (
             (OURS, chosen[graph.output]),
             (PUBLISHED, _PUBLISHED_SUM),

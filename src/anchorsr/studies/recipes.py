@@ -18,14 +18,15 @@ from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, RecipeError
 from anchorsr.evaluation.evaluate import Method, evaluate_method, run_at_every_size
 from anchorsr.graph.graph import Graph
+from anchorsr.networks.inference import upscale_float
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.qat import quantize_run
+from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import write_tflite
-from anchorsr.training.checkpoint import load_weights
+from anchorsr.training.checkpoint import TrainingRun
 from anchorsr.training.distributed import process_count
 from anchorsr.training.recipe import Recipe, read_recipe
 from anchorsr.training.trainer import Machine, train
-from anchorsr.training.validation import check_validation, upscale_float
+from anchorsr.training.validation import check_validation
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.timing import Times, time_interleaved
 
@@ -80,7 +81,7 @@ def run_study(
 
     Raises:
         RecipeError: A recipe is wrong, two have one name, or there are several processes.
-        AnchorSRError: What `train`, `quantize_run` and the engines raise.
+        AnchorSRError: What `train`, `quantize` and the engines raise.
     """
     parsed = [(path.stem, read_recipe(path)) for path in recipes]
     _check(parsed)
@@ -88,14 +89,13 @@ def run_study(
     for name, recipe in parsed:
         if on_recipe is not None:
             on_recipe(name)
-        run = folder / name
-        record = train(recipe, run, machine=machine, **callbacks)
-        calibrated = quantize_run(run, train=False, machine=machine)
+        run = train(recipe, folder / name, machine=machine, **callbacks)
+        calibrated = quantize(run, qat=False, machine=machine).graph
         trained = None
         if recipe.quantization.schedule is not None:
-            trained = quantize_run(run, machine=machine, **callbacks)
-        done.append((name, recipe, record["step"], calibrated, trained))
-    graphs = {name: trained or calibrated for name, _, _, calibrated, trained in done}
+            trained = quantize(run, machine=machine, **callbacks).graph
+        done.append((name, run, calibrated, trained))
+    graphs = {name: trained or calibrated for name, _, calibrated, trained in done}
     speeds = measure_graphs(graphs, engines=engines, threads=threads, size=size, rounds=rounds)
     return [
         StudyResult(
@@ -103,17 +103,17 @@ def run_study(
             factor=calibrated.factor,
             parameters=calibrated.parameter_count,
             macs_per_pixel=calibrated.macs_per_pixel,
-            steps=steps,
-            float_psnr=_float_psnr(folder / name, recipe),
-            calibrated_psnr=graph_psnr(calibrated, recipe),
-            trained_psnr=None if trained is None else graph_psnr(trained, recipe),
+            steps=run.step,
+            float_psnr=_float_psnr(run),
+            calibrated_psnr=graph_psnr(calibrated, run.recipe),
+            trained_psnr=None if trained is None else graph_psnr(trained, run.recipe),
             latency_ms={
                 engine: times.median * 1000
                 for (graph, engine), times in speeds.items()
                 if graph == name
             },
         )
-        for name, recipe, steps, calibrated, trained in done
+        for name, run, calibrated, trained in done
     ]
 
 
@@ -160,9 +160,8 @@ def measure_graphs(
     return time_interleaved(calls, rounds=rounds)
 
 
-def _float_psnr(run: Path, recipe: Recipe) -> dict[str, float]:
-    network = load_weights(run)
-    return _psnr(functools.partial(upscale_float, network), network.factor, recipe)
+def _float_psnr(run: TrainingRun) -> dict[str, float]:
+    return _psnr(functools.partial(upscale_float, run.network), run.network.factor, run.recipe)
 
 
 def _psnr(method: Method, factor: int, recipe: Recipe) -> dict[str, float]:
