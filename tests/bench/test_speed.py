@@ -27,6 +27,7 @@ from anchorsr.bench.speed import (
 )
 from anchorsr.bench.system_info import describe_machine
 from anchorsr.cli import app
+from anchorsr.engines import selection
 from anchorsr.engines.selection import installed_engines
 from anchorsr.errors import BenchmarkError, GraphError, MissingDependencyError, ModelError
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
@@ -46,6 +47,13 @@ SIZE = (8, 12)
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "PAUSE_S", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def quick_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are tried with small images; the measured processes recall what was found."""
+    monkeypatch.setattr(selection, "_SIZES", ((7, 9),))
+    monkeypatch.setattr(selection, "_TIMED_SIZE", (8, 8))
 
 
 # A process
