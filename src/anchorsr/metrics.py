@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from anchorsr.arrays import Float64Array
 
 _WINDOW, _SIGMA = 11, 1.5
 
@@ -47,7 +47,7 @@ def ssim(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> f
     return float(similarity.mean())
 
 
-def luma(rgb: npt.NDArray[Any]) -> FloatArray:
+def luma(rgb: npt.NDArray[Any]) -> Float64Array:
     """(H, W, 3) RGB on [0, 255] to (H, W) luma on [16, 235], not rounded (ITU-R BT.601)."""
     weights = np.array([65.481, 128.553, 24.966]) / 255
     return np.asarray(rgb.astype(np.float64) @ weights + 16)
@@ -55,7 +55,7 @@ def luma(rgb: npt.NDArray[Any]) -> FloatArray:
 
 def _prepare(
     first: npt.NDArray[Any], second: npt.NDArray[Any], border: int
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Float64Array, Float64Array]:
     if first.shape != second.shape:
         raise ValueError(f"images of equal shape are compared, not {first.shape}, {second.shape}")
     if border < 0 or min(first.shape[:2]) <= 2 * border:
@@ -64,7 +64,7 @@ def _prepare(
     return first[inside].astype(np.float64), second[inside].astype(np.float64)
 
 
-def _blur(image: FloatArray) -> FloatArray:
+def _blur(image: Float64Array) -> Float64Array:
     """Gaussian window along both axes, only where it fits ("valid")."""
     position = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(position**2) / (2 * _SIGMA**2))

@@ -15,7 +15,7 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D, Sigmoid, TransposedConv2D
 from anchorsr.lowering.trace import lower
-from anchorsr.networks.registry import NETWORKS, build_network
+from anchorsr.networks.registry import NETWORKS, build_network, load_classes
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.serialization.tflite.summary import summarize
@@ -235,6 +235,6 @@ def test_network_refuses_what_it_is_not_made_for(name: str) -> None:
     with pytest.raises(RecipeError, match="factor is 2, 3 or 4, not 5"):
         build_network({"name": name, "factor": 5})
     for option in ("colors", "channels", "blocks", "units", "depth", "shrunk"):
-        if option in NETWORKS[name][1].__dataclass_fields__:
+        if option in load_classes(name)[1].__dataclass_fields__:
             with pytest.raises(RecipeError, match=option):
                 build_network({"name": name, option: 0})

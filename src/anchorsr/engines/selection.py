@@ -23,17 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.engines.runtimes import ENGINES, Engine, default_threads, load_engine
 from anchorsr.errors import AnchorSRError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.cache import recall, remember
-
-UInt8Array = npt.NDArray[np.uint8]
 
 AUTO = "auto"
 MOST_LEVELS = 4

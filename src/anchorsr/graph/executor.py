@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import fixed_point, kernels
 from anchorsr.graph import operators as ops
@@ -29,8 +30,8 @@ _EXACT_FLOAT32 = 2**24
 
 
 def run_graph(
-    graph: Graph, images: ops.Array, *, observe: Callable[[str, ops.Array], None] | None = None
-) -> ops.Array:
+    graph: Graph, images: Array, *, observe: Callable[[str, Array], None] | None = None
+) -> Array:
     """Run the graph on (N, H, W, C) images of its input's number type.
 
     observe is called with the name and value of every tensor that is made.
@@ -43,7 +44,7 @@ def run_graph(
             f" not {images.dtype} {images.shape}"
         )
     last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
-    values: dict[str, ops.Array] = {graph.input: images}
+    values: dict[str, Array] = {graph.input: images}
     for index, operator in enumerate(graph.operators):
         types = [graph.tensors[name] for name in operator.inputs]
         sources = [values[name] for name in operator.inputs]
@@ -76,10 +77,10 @@ def accumulator_bound(conv: ops.Convolution) -> int:
 
 def execute(
     operator: ops.Operator,
-    sources: list[ops.Array],
+    sources: list[Array],
     types: list[ops.TensorType],
     target: ops.TensorType,
-) -> ops.Array:
+) -> Array:
     """What one operator makes of tensors of these types."""
     moved = _MOVES.get(type(operator))
     if moved is not None:
@@ -96,12 +97,12 @@ def execute(
 
 
 # Operators that give on the numbers that they take, whatever these mean.
-def _relu(sources: list[ops.Array], target: ops.TensorType) -> ops.Array:
+def _relu(sources: list[Array], target: ops.TensorType) -> Array:
     zero = 0 if target.quantization is None else target.quantization.zero_point
     return np.asarray(np.maximum(sources[0], sources[0].dtype.type(zero)))
 
 
-def _pool(pool: ops.Pool2D, source: ops.Array) -> ops.Array:
+def _pool(pool: ops.Pool2D, source: Array) -> Array:
     if pool.kind == "max":
         return kernels.pool_max(source, pool.size)
     if source.dtype == np.float32:
@@ -110,7 +111,7 @@ def _pool(pool: ops.Pool2D, source: ops.Array) -> ops.Array:
     return fixed_point.mean_of_window(source, pool.size)
 
 
-def _resize(resize: ops.Resize, source: ops.Array) -> ops.Array:
+def _resize(resize: ops.Resize, source: Array) -> Array:
     if resize.mode == "nearest":
         return kernels.resize_nearest(source, resize.factor)
     if source.dtype == np.float32:
@@ -118,7 +119,7 @@ def _resize(resize: ops.Resize, source: ops.Array) -> ops.Array:
     return fixed_point.resize_bilinear(source, resize.factor)
 
 
-_MOVES: dict[type, Callable[[Any, list[ops.Array], ops.TensorType], ops.Array]] = {
+_MOVES: dict[type, Callable[[Any, list[Array], ops.TensorType], Array]] = {
     ops.Concat: lambda op, sources, target: np.concatenate(sources, axis=3),
     ops.DepthToSpace: lambda op, sources, target: kernels.depth_to_space(sources[0], op.block),
     ops.Minimum: lambda op, sources, target: np.minimum(
@@ -133,7 +134,7 @@ _MOVES: dict[type, Callable[[Any, list[ops.Array], ops.TensorType], ops.Array]] 
 
 
 # Operators over float32.
-def _sum_of_products(conv: ops.Convolution, images: ops.Array, weights: ops.Array) -> ops.Array:
+def _sum_of_products(conv: ops.Convolution, images: Array, weights: Array) -> Array:
     if isinstance(conv, ops.DepthwiseConv2D):
         return kernels.convolve_depthwise(images, weights)
     if isinstance(conv, ops.TransposedConv2D):
@@ -145,22 +146,22 @@ def _has_relu(conv: ops.Convolution) -> bool:
     return not isinstance(conv, ops.TransposedConv2D) and conv.relu
 
 
-def _float_convolve(conv: ops.Convolution, source: ops.Array) -> ops.Array:
+def _float_convolve(conv: ops.Convolution, source: Array) -> Array:
     total = _sum_of_products(conv, source, conv.weights) + conv.bias
     return np.maximum(total, np.float32(0)) if _has_relu(conv) else total
 
 
-def _float_slope(source: ops.Array, slope: ops.Array | np.float32) -> ops.Array:
+def _float_slope(source: Array, slope: Array | np.float32) -> Array:
     return np.where(source < 0, source * slope, source)
 
 
-def _float_sigmoid(source: ops.Array) -> ops.Array:
+def _float_sigmoid(source: Array) -> Array:
     # exp only of what is negative, so that nothing overflows.
     power = np.exp(-np.abs(source))
     return np.asarray(np.where(source < 0, power, np.float32(1)) / (1 + power))
 
 
-_FLOAT: dict[type, Callable[..., ops.Array]] = {
+_FLOAT: dict[type, Callable[..., Array]] = {
     ops.Conv2D: _float_convolve,
     ops.DepthwiseConv2D: _float_convolve,
     ops.TransposedConv2D: _float_convolve,
@@ -180,8 +181,8 @@ _FLOAT: dict[type, Callable[..., ops.Array]] = {
 
 # Operators over integers.
 def _integer_convolve(
-    conv: ops.Convolution, images: ops.Array, source: ops.TensorType, target: ops.TensorType
-) -> ops.Array:
+    conv: ops.Convolution, images: Array, source: ops.TensorType, target: ops.TensorType
+) -> Array:
     before, after = _quantization(source), _quantization(target)
     kind = np.dtype(np.float32 if accumulator_bound(conv) < _EXACT_FLOAT32 else np.float64)
     centred = images.astype(kind) - before.zero_point
@@ -193,15 +194,15 @@ def _integer_convolve(
 
 
 def _requantize(
-    source: ops.Array, before: ops.Quantization, after: ops.Quantization, target: ops.TensorType
-) -> ops.Array:
+    source: Array, before: ops.Quantization, after: ops.Quantization, target: ops.TensorType
+) -> Array:
     if before.scale != after.scale:
         return fixed_point.rescale(source, before, after)
     return _saturate(source.astype(np.int32) - before.zero_point + after.zero_point, target)
 
 
 _INTEGER: dict[
-    type, Callable[[Any, list[ops.Array], list[ops.Quantization], ops.Quantization], ops.Array]
+    type, Callable[[Any, list[Array], list[ops.Quantization], ops.Quantization], Array]
 ] = {
     ops.Add: lambda op, x, before, after: fixed_point.add(x[0], x[1], before, after),
     ops.Subtract: lambda op, x, before, after: fixed_point.subtract(x[0], x[1], before, after),
@@ -224,9 +225,7 @@ def _quantization(tensor: ops.TensorType) -> ops.Quantization:
     return tensor.quantization
 
 
-def _saturate(
-    values: npt.NDArray[Any], target: ops.TensorType, low: int | None = None
-) -> ops.Array:
+def _saturate(values: npt.NDArray[Any], target: ops.TensorType, low: int | None = None) -> Array:
     info = np.iinfo(target.dtype)
     saturated = np.clip(values, info.min if low is None else low, info.max)
     return np.asarray(saturated, target.dtype)

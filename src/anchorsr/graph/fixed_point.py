@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.graph import kernels
-from anchorsr.graph.operators import Array, Quantization
+from anchorsr.graph.operators import Quantization
 
 _ALL_INT8 = np.arange(-128, 128, dtype=np.int32)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anchorsr.graph.operators import Array
+from anchorsr.arrays import Array
 
 
 def convolve(images: Array, weights: Array, groups: int = 1) -> Array:

@@ -14,10 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 
 DType = Literal["float32", "uint8", "int8"]
-Array = npt.NDArray[Any]
+
+# Quantized weights lie within ±64: two products then fit 16 bits (255 · 64 · 2 < 2^15), so no x86
+# kernel saturates.
+WEIGHT_LIMIT = 64
 
 # Below it float32 has fewer digits, and LiteRT crashes.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)

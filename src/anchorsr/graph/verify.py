@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 
@@ -269,7 +270,7 @@ def _check_transposed(conv: ops.TransposedConv2D, channels: int, target: ops.Ten
 
 
 def _check_weights(
-    weights: ops.Array, bias: ops.Array, scales: ops.Array | None, target: ops.TensorType
+    weights: Array, bias: Array, scales: Array | None, target: ops.TensorType
 ) -> None:
     if bias.shape != (target.channels,):
         raise GraphError(f"a bias has one number per output channel, not shape {bias.shape}")

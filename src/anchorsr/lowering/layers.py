@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.networks import layers
@@ -68,19 +69,19 @@ def pool(module: nn.MaxPool2d | nn.AvgPool2d, source: str, name: str) -> ops.Poo
     return ops.Pool2D(source, name, "average" if average else "max", size)
 
 
-def to_nhwc(kernel: torch.Tensor) -> ops.Array:
+def to_nhwc(kernel: torch.Tensor) -> Array:
     """(out, in, H, W) to (out, H, W, in)."""
     return np.ascontiguousarray(to_array(kernel).transpose(0, 2, 3, 1))
 
 
-def to_array(tensor: torch.Tensor) -> ops.Array:
+def to_array(tensor: torch.Tensor) -> Array:
     return tensor.detach().float().cpu().numpy().copy()
 
 
-def _running(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[torch.Tensor, ops.Array]:
+def _running(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[torch.Tensor, Array]:
     """The kernel, and the bias as an array, zeros where there is none."""
     if isinstance(conv, layers.Convolution | layers.TransposedConvolution):
-        kernel, bias = conv.running()
+        kernel, bias = conv.scaled_parameters()
         return kernel, to_array(bias)
     if conv.bias is None:
         return conv.weight, np.zeros(conv.out_channels, np.float32)

@@ -20,30 +20,33 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.verify import check_operator, extent_of
 from anchorsr.lowering.layers import convolution, pool, to_array, to_nhwc, transposed
 from anchorsr.networks import layers
+from anchorsr.networks.noise import ActivationNoise
+from anchorsr.networks.reparameterized import Conv3x3
 
 _LEAVES = (
-    layers.Conv3x3,
+    Conv3x3,
     layers.Convolution,
     layers.TransposedConvolution,
     layers.Anchor,
     layers.DepthToSpace,
-    layers.Enlarge,
+    layers.Interpolate,
     layers.SquareRoot,
     layers.Clip,
-    layers.ActivationNoise,
+    ActivationNoise,
 )
 
 # Tensors that graphs have whatever the network is: here, and once it is quantized.
 _OWN_NAMES = ("images", "image", "upscaled")
 
 # Modules that do nothing once a network is trained.
-_NOTHING = (nn.Identity, layers.ActivationNoise)
+_NOTHING = (nn.Identity, ActivationNoise)
 
 
 def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
@@ -130,7 +133,7 @@ class _Builder:
         made: ops.Operator
         if isinstance(module, nn.ReLU):
             self._add_relu(node)
-        elif isinstance(module, layers.Conv3x3):
+        elif isinstance(module, Conv3x3):
             bias = module.bias * layers.BIAS_UNIT
             made = ops.Conv2D(source, node.name, to_nhwc(module.kernel()), to_array(bias))
             self._append(node, made, len(made.bias))
@@ -168,7 +171,7 @@ class _Builder:
             return ops.Sigmoid(source, node.name)
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
             return ops.GlobalAveragePool(source, node.name)
-        if isinstance(module, layers.Enlarge):
+        if isinstance(module, layers.Interpolate):
             return ops.Resize(source, node.name, module.factor, module.mode)
         if isinstance(module, layers.SquareRoot):
             return ops.SquareRoot(source, node.name)
@@ -321,7 +324,7 @@ class _Builder:
             source = self._source(node)
             self._append(node, ops.ReLU(source, node.name), self._tensors[source].channels)
 
-    def _scale(self, node: fx.Node, scale: ops.Array, shift: ops.Array) -> None:
+    def _scale(self, node: fx.Node, scale: Array, shift: Array) -> None:
         """Each channel times its scale plus its shift, in the convolution before if there is one
         that does nothing else."""
         before = self._sole_maker(node)

@@ -26,7 +26,6 @@ from anchorsr.quantization.calibration import (
     observe_ranges,
 )
 
-WEIGHT_LIMIT = 64
 # A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.
 BIAS_LIMIT = np.float32(2**22)
 _FILE_EDGE = ops.Quantization(1.0, 0)  # uint8 images as files hold them
@@ -37,7 +36,7 @@ def quantize(
     images: Iterable[npt.NDArray[np.uint8]],
     *,
     percentile: float = 99.999,
-    weight_limit: int = WEIGHT_LIMIT,
+    weight_limit: int = ops.WEIGHT_LIMIT,
 ) -> Graph:
     """The integer graph of a float graph, with ranges from LR images, (H, W, 3) uint8.
 
@@ -54,7 +53,7 @@ def quantize(
 
 
 def apply_quantization(
-    graph: Graph, chosen: Mapping[str, ops.Quantization], *, weight_limit: int = WEIGHT_LIMIT
+    graph: Graph, chosen: Mapping[str, ops.Quantization], *, weight_limit: int = ops.WEIGHT_LIMIT
 ) -> Graph:
     """The integer graph whose tensors have these scales and zero points, uint8 in and out.
 

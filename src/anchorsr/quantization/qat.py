@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.pairs import draw_pairs
 from anchorsr.graph.graph import Graph
 from anchorsr.lowering.trace import lower
-from anchorsr.networks.layers import RecipeNetwork
+from anchorsr.networks.base import RecipeNetwork
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
 from anchorsr.quantization.equalize import equalize
 from anchorsr.quantization.ptq import apply_quantization
@@ -30,8 +29,6 @@ from anchorsr.quantization.rounding import keep_from_ties
 from anchorsr.training.checkpoint import load_weights, read_record, read_run
 from anchorsr.training.recipe import Recipe
 from anchorsr.training.trainer import Machine, Progress, fit
-
-UInt8Array = npt.NDArray[np.uint8]
 
 INTEGER_FOLDER = "integer"
 

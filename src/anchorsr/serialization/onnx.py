@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError, needs
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers
@@ -213,7 +214,7 @@ class _Writer:
                 assert_never(operator)
 
     def _add_conv(
-        self, conv: ops.Conv2D | ops.DepthwiseConv2D, weights: ops.Array, groups: int
+        self, conv: ops.Conv2D | ops.DepthwiseConv2D, weights: Array, groups: int
     ) -> None:
         """weights: as ONNX wants them, (out, in / groups, height, width)."""
         source, output = self._stored[conv.input], self._stored[conv.output]
@@ -371,7 +372,7 @@ class _Writer:
 
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
 
-    def _constant(self, name: str, values: ops.Array | np.generic) -> str:
+    def _constant(self, name: str, values: Array | np.generic) -> str:
         from onnx import numpy_helper
 
         if name not in self._constants:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
@@ -22,7 +23,6 @@ from anchorsr.graph.graph import Graph
 Precision = Literal["float32", "int8"]
 
 IMAGE = 3  # channels
-_WEIGHT_LIMIT = 64
 _SLOPE = 0.125
 # As most activations have it: runtimes are slower, OpenVINO much, where the zero point is not 0.
 _FEATURES = ops.Quantization(1.0, -9)
@@ -384,14 +384,14 @@ class Chain:
 
     def _constants(
         self, shape: tuple[int, ...], channels: int
-    ) -> tuple[ops.Array, ops.Array, ops.Array | None]:
+    ) -> tuple[Array, Array, Array | None]:
         """Random weights, no bias, and the scales of integers: He's initialization, which keeps
         the size of activations from layer to layer."""
         reads = max(1, math.prod(shape) // channels)
         if not self._integer:
             weights = self._generator.normal(0, math.sqrt(2 / reads), shape)
             return weights.astype(np.float32), np.zeros(channels, np.float32), None
-        integers = self._generator.integers(-_WEIGHT_LIMIT, _WEIGHT_LIMIT + 1, shape, np.int8)
-        scale = math.sqrt(2 / reads) / (_WEIGHT_LIMIT / math.sqrt(3))
+        integers = self._generator.integers(-ops.WEIGHT_LIMIT, ops.WEIGHT_LIMIT + 1, shape, np.int8)
+        scale = math.sqrt(2 / reads) / (ops.WEIGHT_LIMIT / math.sqrt(3))
         scales = np.full(channels, scale, np.float32)
         return integers, np.zeros(channels, np.int32), scales

@@ -291,5 +291,5 @@ _NETWORKS = (
 )
 _STUDY = (
     "Networks trained on one budget by `anchorsr study`; recipes/studies/ has ABPN's convolutions"
-    " with each residual form (`networks.residual_forms`), and FSRCNN."
+    " with each residual form (`networks.residual_form`), and FSRCNN."
 )

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from anchorsr.data.pairs import Pair, Patches, PatchSampler, load_training_pairs
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, RecipeError, TrainingError
-from anchorsr.networks.layers import ActivationNoise, Trainable
+from anchorsr.networks.base import Trainable
+from anchorsr.networks.noise import ActivationNoise
 from anchorsr.networks.registry import build_network
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD, WEIGHTS, read_content, write_content
 from anchorsr.training.distributed import Processes, join_processes, stop_requests

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.arrays import UInt8Array
 
 # LR pixels a side. Smaller ones follow what moves more closely; gathering them in rectangles
 # keeps the halos few.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import AnchorSRError, GraphError, ModelError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
@@ -275,7 +276,7 @@ class _Reader:
         if stored.options is not None and stored.options.fusedActivationFunction:
             raise GraphError(f"{stored.kind} has a fused activation, which a graph does not hold")
 
-    def _note_size(self, stored: _Stored, source: int, factor: int, size: ops.Array) -> None:
+    def _note_size(self, stored: _Stored, source: int, factor: int, size: Array) -> None:
         height_width = _list(self._tensor(source).shape)[1:3]
         made = size[:4].tolist()
         if factor < 1 or size.size != 2 or made != [factor * side for side in height_width]:
@@ -289,9 +290,7 @@ class _Reader:
             raise GraphError(f"{stored.kind} has a fused activation other than RELU: unsupported")
         return bool(fused == activation.RELU)
 
-    def _weighted(
-        self, stored: _Stored, axis: int
-    ) -> tuple[str, ops.Array, ops.Array, ops.Array | None]:
+    def _weighted(self, stored: _Stored, axis: int) -> tuple[str, Array, Array, Array | None]:
         """Source, weights, bias and weight scales of a convolution; axis: of the weights, along
         which output channels lie."""
         kind, source = stored.kind, self._source(stored)
@@ -340,7 +339,7 @@ class _Reader:
             raise GraphError(f"two tensors have the name {name!r}")
         return name
 
-    def _constant(self, kind: str, index: int) -> ops.Array:
+    def _constant(self, kind: str, index: int) -> Array:
         tensor = self._tensor(index)
         dtype = self._dtypes.get(tensor.type)
         data = self._model.buffers[tensor.buffer].data
@@ -348,7 +347,7 @@ class _Reader:
             raise GraphError(f"{kind} has weights of type {dtype}, or made while it runs")
         return np.frombuffer(data.tobytes(), dtype).reshape(_list(tensor.shape)).copy()
 
-    def _channel_scales(self, kind: str, index: int, channels: int, axis: int) -> ops.Array:
+    def _channel_scales(self, kind: str, index: int, channels: int, axis: int) -> Array:
         tensor = self._tensor(index)
         scales, zero_points = _quantization(tensor)
         # With one channel the axis means nothing.

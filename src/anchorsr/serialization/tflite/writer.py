@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
@@ -70,7 +71,7 @@ def _packed(schema: ModuleType, model: Any) -> bytes:
     class AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc, name-defined]
         """Aligns constants as the schema asks; the generated code aligns them to 4 bytes."""
 
-        def CreateNumpyVector(self, x: ops.Array) -> Any:
+        def CreateNumpyVector(self, x: Array) -> Any:
             self.Prep(_BUFFER_ALIGNMENT, x.nbytes)
             return super().CreateNumpyVector(x)
 
@@ -311,7 +312,7 @@ class _Writer:
         extent = self._graph.extents[operator.output]
         return self._size[0] * extent, self._size[1] * extent
 
-    def _add_weights(self, conv: ops.Convolution, weights: ops.Array, axis: int = 0) -> list[int]:
+    def _add_weights(self, conv: ops.Convolution, weights: Array, axis: int = 0) -> list[int]:
         """The constants of a convolution; axis: of the weights, along which output channels lie."""
         source = self._graph.tensors[conv.input]
         names = f"{conv.output}/weights", f"{conv.output}/bias"
@@ -329,7 +330,7 @@ class _Writer:
         ]
 
     def _add_constant(
-        self, name: str, values: ops.Array, scales: ops.Array | None = None, axis: int = 0
+        self, name: str, values: Array, scales: Array | None = None, axis: int = 0
     ) -> int:
         data = np.frombuffer(values.tobytes(), dtype=np.uint8)
         self._buffers.append(self._schema.BufferT(data))
@@ -369,7 +370,7 @@ class _Writer:
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
-    def _quantization(self, scales: ops.Array, zero_points: list[int]) -> Any:
+    def _quantization(self, scales: Array, zero_points: list[int]) -> Any:
         return self._schema.QuantizationParametersT(scale=scales.tolist(), zeroPoint=zero_points)
 
 
