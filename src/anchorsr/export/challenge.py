@@ -27,7 +27,7 @@ from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.metrics import psnr
-from anchorsr.serialization.tflite.summary import Edge, summarize
+from anchorsr.serialization.tflite.summary import TensorInfo, summarize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import check_folder, check_free, check_not_input, make_folder, publish
 
@@ -179,7 +179,7 @@ def score(psnr: float, milliseconds: float, *, constant: float = CONSTANT_2021) 
 
 
 def _check_edge(
-    name: str, side: str, edge: Edge, sides: tuple[int, int], dtypes: set[str]
+    name: str, side: str, edge: TensorInfo, sides: tuple[int, int], dtypes: set[str]
 ) -> Check:
     shape = (1, *sides, 3)
     asked = f"{name}: {side} {_shape_text(shape)} {' or '.join(sorted(dtypes))}"

@@ -1,15 +1,15 @@
-"""Exact execution of a graph with numpy: what "exact" means in this project.
+"""Reference execution of a graph with numpy, which defines what "exact" means.
 
-An integer convolution sums (x - zero_point) * w and the bias as integers, multiplies each
-channel by one float32 number, rounds half to even, adds the output's zero point and
-saturates. That is what LiteRT's XNNPACK kernels and ONNX Runtime compute (the multiplier is
-float32(input scale * weight scale) / output scale, each operation rounded to float32), so
-their bytes can be compared with these for equality. Sums are carried in float32 while all
-of them stay below 2^24, where float32 holds every integer, and in float64 otherwise.
+An integer convolution sums (x - zero_point) * w and the bias as integers, multiplies each channel
+by one float32 number, rounds half to even, adds the zero point of the output and saturates.
+LiteRT's XNNPACK kernels and ONNX Runtime compute the same (the multiplier is float32(input scale *
+weight scale) / output scale, each operation rounded to float32), so their outputs can be compared
+for equality. Sums are computed in float32 if all of them are below 2^24, up to which float32
+represents every integer, and in float64 otherwise.
 
-Where other operators change scales they are computed as LiteRT does (`fixed_point`); only where
-every scale is the same do all runtimes agree. Float graphs run too, for calibration and
-comparison; they are accurate to float32 rounding, not bit for bit.
+Other operators that change scales are computed as in LiteRT (`fixed_point`); all runtimes agree
+only where all scales are equal. Float graphs, for calibration and comparison, are accurate to
+float32 rounding, not bit for bit.
 """
 
 from __future__ import annotations
@@ -32,10 +32,18 @@ _EXACT_FLOAT32 = 2**24
 def run_graph(
     graph: Graph, images: Array, *, observe: Callable[[str, Array], None] | None = None
 ) -> Array:
-    """Run the graph on (N, H, W, C) images of its input's number type.
+    """Run a graph.
 
-    observe is called with the name and value of every tensor that is made.
-    Raises GraphError for images of another type or number of channels.
+    Args:
+        graph: The graph.
+        images: (N, H, W, C) of the data type of the graph's input.
+        observe: Called with the name and the value of every computed tensor.
+
+    Returns:
+        The output, (N, factor · H, factor · W, C).
+
+    Raises:
+        GraphError: The images have another data type or number of channels.
     """
     expected = graph.tensors[graph.input]
     if images.ndim != 4 or images.shape[3] != expected.channels or images.dtype != expected.dtype:
@@ -61,7 +69,7 @@ def run_graph(
 def multipliers(
     conv: ops.Convolution, source: ops.TensorType, target: ops.TensorType
 ) -> npt.NDArray[np.float32]:
-    """One float32 factor per output channel, from sums to the output's integers."""
+    """Compute the per-channel float32 factors from accumulators to output integers."""
     if source.quantization is None or target.quantization is None or conv.weight_scales is None:
         raise GraphError("multipliers belong to integer convolutions")
     product = np.float32(source.quantization.scale) * conv.weight_scales
@@ -69,7 +77,7 @@ def multipliers(
 
 
 def accumulator_bound(conv: ops.Convolution) -> int:
-    """An upper bound of the absolute value of every partial sum of an integer convolution."""
+    """Bound the absolute value of every partial sum of an integer convolution."""
     weights = np.abs(conv.weights.astype(np.int64))
     axes = (0, 1) if isinstance(conv, ops.DepthwiseConv2D) else (1, 2, 3)
     return int((255 * weights.sum(axis=axes) + np.abs(conv.bias.astype(np.int64))).max())
@@ -81,7 +89,7 @@ def execute(
     types: list[ops.TensorType],
     target: ops.TensorType,
 ) -> Array:
-    """What one operator makes of tensors of these types."""
+    """Run one operator on tensors of these types."""
     moved = _MOVES.get(type(operator))
     if moved is not None:
         return moved(operator, sources, target)
@@ -96,7 +104,7 @@ def execute(
     return _INTEGER[type(operator)](operator, sources, before, after)
 
 
-# Operators that give on the numbers that they take, whatever these mean.
+# Operators that keep the type of their input.
 def _relu(sources: list[Array], target: ops.TensorType) -> Array:
     zero = 0 if target.quantization is None else target.quantization.zero_point
     return np.asarray(np.maximum(sources[0], sources[0].dtype.type(zero)))
@@ -156,7 +164,7 @@ def _float_slope(source: Array, slope: Array | np.float32) -> Array:
 
 
 def _float_sigmoid(source: Array) -> Array:
-    # exp only of what is negative, so that nothing overflows.
+    # exp of negative values only, so that nothing overflows.
     power = np.exp(-np.abs(source))
     return np.asarray(np.where(source < 0, power, np.float32(1)) / (1 + power))
 
@@ -221,7 +229,7 @@ _INTEGER: dict[
 
 def _quantization(tensor: ops.TensorType) -> ops.Quantization:
     if tensor.quantization is None:
-        raise GraphError("an integer operator reads or makes a float tensor")
+        raise GraphError("an integer operator has a float tensor")
     return tensor.quantization
 
 
