@@ -34,7 +34,7 @@ from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
-    ImageArray,
+    UInt8Array,
     crop,
     difference,
     downloaded,
@@ -43,7 +43,7 @@ from exactness import (
     run_command,
 )
 
-Job = tuple[bytes, ImageArray]  # a `.tflite` file, and its input (1, H, W, 3)
+Job = tuple[bytes, UInt8Array]  # a `.tflite` file, and its input (1, H, W, 3)
 
 SIZES = ((96, 128), (37, 53))
 
@@ -196,7 +196,7 @@ def _install_litert(system: Path) -> None:
 
 def emulate(
     system: Path, core: Core, jobs: Sequence[Job], qemu: str
-) -> tuple[list[ImageArray], set[str]]:
+) -> tuple[list[UInt8Array], set[str]]:
     """Run the jobs on a core; returns the results and the INSTRUCTIONS that were used."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

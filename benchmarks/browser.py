@@ -39,7 +39,7 @@ from anchorsr.serialization.onnx import write_onnx
 from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
-    ImageArray,
+    UInt8Array,
     crop,
     difference,
     downloaded,
@@ -86,7 +86,7 @@ class Job:
     """An `.onnx` file, its input (1, H, W, 3), and its halo in pixels."""
 
     model: bytes
-    image: ImageArray
+    image: UInt8Array
     halo: int
 
 
@@ -165,7 +165,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 
 def run_in_browser(
     browser: str, runtime: Path, jobs: Sequence[Job]
-) -> list[tuple[ImageArray, float]]:
+) -> list[tuple[UInt8Array, float]]:
     """Run the jobs; returns the result (1, H, W, 3) and the milliseconds of each.
 
     Raises BenchmarkError for an error in the page, and where no result comes.
@@ -213,7 +213,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _result(
     posted: queue.Queue[tuple[str, bytes]], process: subprocess.Popen[bytes]
-) -> tuple[ImageArray, float]:
+) -> tuple[UInt8Array, float]:
     for _ in range(TIMEOUT_SECONDS):
         try:
             path, data = posted.get(timeout=1)

@@ -9,16 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.bench.baselines import PUBLISHED, published_graph
 from anchorsr.errors import AnchorSRError, BenchmarkError
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import reason
-
-ImageArray = npt.NDArray[np.uint8]
 
 # The prefixes of error lines of apt-get, pip, QEMU and npm.
 _SAYS_WHY = ("E:", "ERROR:", "qemu:", "npm error code")
@@ -41,7 +39,7 @@ def load_models(names: Sequence[str]) -> list[tuple[str, bytes, Graph]]:
     return models
 
 
-def crop(photograph: ImageArray, height: int, width: int) -> ImageArray:
+def crop(photograph: UInt8Array, height: int, width: int) -> UInt8Array:
     """Crop (1, height, width, 3) from the centre, mirrored where the photograph is smaller."""
     rows, columns = photograph.shape[:2]
     missing = (0, max(0, height - rows)), (0, max(0, width - columns)), (0, 0)
@@ -50,7 +48,7 @@ def crop(photograph: ImageArray, height: int, width: int) -> ImageArray:
     return padded[None, top : top + height, left : left + width]
 
 
-def difference(made: ImageArray, expected: ImageArray) -> str | None:
+def difference(made: UInt8Array, expected: UInt8Array) -> str | None:
     """Describe how two results differ; None if every byte is the same."""
     if (made.shape, made.dtype) != (expected.shape, expected.dtype):
         return f"{made.dtype} {made.shape}, not {expected.dtype} {expected.shape}"

@@ -16,7 +16,7 @@ TORCH = {
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
     "anchorsr.networks.fsrcnn",
-    "anchorsr.networks.residual_forms",
+    "anchorsr.networks.residual_form",
     "anchorsr.networks.vdsr",
     "anchorsr.networks.drrn",
     "anchorsr.networks.edsr",

@@ -40,7 +40,7 @@ from anchorsr.inference.upscaler import upscale
 from anchorsr.metrics import psnr
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.reader import read_tflite
-from anchorsr.serialization.tflite.summary import Edge, summarize
+from anchorsr.serialization.tflite.summary import TensorInfo, summarize
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
@@ -197,8 +197,8 @@ def test_a_file_says_what_it_is() -> None:
     summary = summarize(write_tflite(graph, size=(4, 5)))
     expected = ("QUANTIZE", *["CONV_2D"] * 3, "ADD", "DEPTH_TO_SPACE", "QUANTIZE")
     assert summary.operators == expected
-    assert summary.input == Edge("uint8", (1, 4, 5, 3))
-    assert summary.output == Edge("uint8", (1, 12, 15, 3))
+    assert summary.input == TensorInfo("uint8", (1, 4, 5, 3))
+    assert summary.output == TensorInfo("uint8", (1, 12, 15, 3))
     assert summary.dtypes == {"uint8", "int8", "int32"}
     clipped = summarize(write_tflite(float_graph(0)))
     assert clipped.operators[-2:] == ("MAXIMUM", "MINIMUM")
@@ -209,7 +209,7 @@ def test_a_file_says_what_it_is() -> None:
 
 def test_accelerators_are_asked_for_every_operator(files: dict[str, bytes]) -> None:
     refused = {a.name: a.refuses(summarize(files[FREE]).operators) for a in ACCELERATORS}
-    assert refused.pop("Edge TPU") == ("DEPTH_TO_SPACE",)
+    assert refused.pop("TensorInfo TPU") == ("DEPTH_TO_SPACE",)
     assert refused.pop("MediaTek NeuroPilot") == ("DEPTH_TO_SPACE",)
     assert refused.pop("Samsung AI LiteCore") == ("DEPTH_TO_SPACE", "QUANTIZE")
     assert set(refused.values()) == {()}

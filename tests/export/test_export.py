@@ -19,10 +19,10 @@ from anchorsr.export import export as export_module
 from anchorsr.export.export import SIZES, check_exact, export_graph, export_model
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Clip, Conv2D
+from anchorsr.graph.operators import WEIGHT_LIMIT, Clip, Conv2D
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
-from anchorsr.quantization.ptq import WEIGHT_LIMIT, apply_quantization
+from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import assert_equal_graphs, float_graph, image, integer_graph, reference_run

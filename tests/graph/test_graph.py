@@ -73,7 +73,7 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     r"depthwise weights are \(odd, odd, channels\)": lambda: chain(
         floats(4, 4), DepthwiseConv2D("a", "b", weights(3, 2, 4), weights(4))
     ),
-    "do not lead from 4 to 8": lambda: chain(
+    "do not map 4 to 8": lambda: chain(
         floats(4, 8), DepthwiseConv2D("a", "b", weights(3, 3, 4), weights(8))
     ),
     "one number per output channel": lambda: chain(
@@ -82,13 +82,13 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "transposed weights .* do not lead": lambda: chain(
         floats(4, 2), TransposedConv2D("a", "b", weights(4, 3, 3, 2), weights(2), 3)
     ),
-    "overhangs its stride 2 by an even": lambda: chain(
+    "exceeds its stride 2 by an even": lambda: chain(
         floats(4, 2), TransposedConv2D("a", "b", weights(2, 9, 9, 4), weights(2), 2)
     ),
-    "overhangs its stride 4": lambda: chain(
+    "exceeds its stride 4": lambda: chain(
         floats(4, 2), TransposedConv2D("a", "b", weights(2, 2, 2, 4), weights(2), 4)
     ),
-    "integer convolutions carry weight scales": lambda: chain(
+    "integer convolutions have weight scales": lambda: chain(
         [int8(4), int8(4)],
         DepthwiseConv2D("a", "b", np.ones((1, 1, 4), np.int8), np.zeros(4, np.int32)),
     ),
@@ -103,8 +103,8 @@ REFUSED: dict[str, Callable[[], Graph]] = {
         floats(4, 4, 8), GlobalAveragePool("a", "b"), Concat(("a", "b"), "c")
     ),
     "Concat reads nothing": lambda: chain(floats(4, 4), Concat((), "b")),
-    "Slice takes 3 channels from number 2": lambda: chain(floats(4, 3), Slice("a", "b", 2)),
-    "Slice takes 3 channels from number -1": lambda: chain(floats(4, 3), Slice("a", "b", -1)),
+    "Slice takes 3 channels from index 2": lambda: chain(floats(4, 3), Slice("a", "b", 2)),
+    "Slice takes 3 channels from index -1": lambda: chain(floats(4, 3), Slice("a", "b", -1)),
     "Tile repeats 4 channels 2 times: that is not 12": lambda: chain(
         floats(4, 12), Tile("a", "b", 2)
     ),
@@ -114,20 +114,22 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "one int8 slope per channel": lambda: chain(
         [int8(4), int8(4)], PReLU("a", "b", weights(4), 1.0)
     ),
-    "carries the scale of its slopes": lambda: chain(
+    "has a scale of its slopes": lambda: chain(
         [int8(4), int8(4)], PReLU("a", "b", np.ones(4, np.int8))
     ),
     "scale 1/256 and zero point -128": lambda: chain(
         [int8(4), int8(4, 1 / 256)], Sigmoid("a", "b")
     ),
     "Pool2D's size is odd, not 2": lambda: chain(floats(4, 4), Pool2D("a", "b", "max", 2)),
-    "Resize enlarges a whole number": lambda: chain(floats(4, 4), Resize("a", "b", 0, "nearest")),
-    "only tensors that are 1x1": lambda: chain(floats(4, 4), SquareRoot("a", "b")),
-    "zero point -128: none is negative": lambda: chain(
+    "Resize has a factor of at least 1": lambda: chain(
+        floats(4, 4), Resize("a", "b", 0, "nearest")
+    ),
+    "works on 1x1 tensors only": lambda: chain(floats(4, 4), SquareRoot("a", "b")),
+    "zero point -128, so that none is negative": lambda: chain(
         [int8(4), int8(4), int8(4)], GlobalAveragePool("a", "b"), SquareRoot("b", "c")
     ),
-    "Conv2D over a tensor that is 1x1": pooled(Conv2D("b", "c", weights(4, 3, 3, 4), weights(4))),
-    "DepthwiseConv2D over a tensor that is 1x1": pooled(
+    "Conv2D over a 1x1 tensor": pooled(Conv2D("b", "c", weights(4, 3, 3, 4), weights(4))),
+    "DepthwiseConv2D over a 1x1 tensor": pooled(
         DepthwiseConv2D("b", "c", weights(3, 3, 4), weights(4))
     ),
     "Resize takes images": pooled(Resize("b", "c", 2, "nearest")),
@@ -136,14 +138,12 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "TransposedConv2D takes images": pooled(
         TransposedConv2D("b", "c", weights(4, 2, 2, 4), weights(4), 2)
     ),
-    "Pool2D does not change numbers": lambda: chain(
-        [int8(4), int8(4, 0.5)], Pool2D("a", "b", "max", 3)
-    ),
+    "Pool2D keeps the type": lambda: chain([int8(4), int8(4, 0.5)], Pool2D("a", "b", "max", 3)),
     "Resize works on float32 and int8": lambda: chain(
         [UINT8, UINT8], Resize("a", "b", 2, "nearest")
     ),
     "Add works on float32 and int8": lambda: chain([UINT8, UINT8], Add(("a", "a"), "b")),
-    "Multiply takes and makes the same number type": lambda: chain(
+    "Multiply has inputs and an output of one data type": lambda: chain(
         [int8(4), *floats(4)], Multiply(("a", "a"), "b")
     ),
     "Add has a scale 256 times": lambda: chain([int8(4, 256.0), int8(4)], Add(("a", "a"), "b")),

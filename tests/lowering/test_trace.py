@@ -123,8 +123,8 @@ def normalization(channels: int) -> nn.BatchNorm2d:
         (nn.MaxPool2d(3, 1, 1), Pool2D),
         (nn.MaxPool2d((5, 5), stride=1, padding=2), Pool2D),
         (nn.AvgPool2d(3, 1, 1, count_include_pad=False), Pool2D),
-        (layers.Enlarge(3, "nearest"), Resize),
-        (layers.Enlarge(2, "bilinear"), Resize),
+        (layers.Interpolate(3, "nearest"), Resize),
+        (layers.Interpolate(2, "bilinear"), Resize),
         (layers.Clip(), Clip),
         (layers.Anchor(2), Conv2D),
     ],
@@ -288,11 +288,11 @@ def test_every_residual_form_is_lowered(form: str, tail: list[type], clip: bool)
         (lambda self, x: torch.cat([x, x], 2), r"the operator cat .* along dimension 1"),
         (lambda self, x: torch.cat(x.chunk(2, 1), 1), "the operator cat"),
         (lambda self, x: x.chunk(2, 2)[0], r"the operator chunk .* along dimension 1"),
-        (lambda self, x: self.relu(x.chunk(2, 1)), "the module relu .* not one tensor"),
+        (lambda self, x: self.relu(x.chunk(2, 1)), "the module relu .* other than a single tensor"),
         (lambda self, x: x[0], "the operator getitem .* only a range of channels"),
         (lambda self, x: x[:, ::2], "the operator getitem .* only a range of channels"),
         (lambda self, x: x[:, :, 1:], "the operator getitem .* only a range of channels"),
-        (lambda self, x: torch.sqrt(x), "the operator sqrt .* only tensors that are 1x1"),
+        (lambda self, x: torch.sqrt(x), "the operator sqrt .* works on 1x1 tensors only"),
         (lambda self, x: self.conv(self.pool(x)), r"the module conv \(Conv2d\) .* 1x1 weights"),
         (lambda self, x: self.inplace(x) + x, r"the module inplace \(ReLU\) .* read elsewhere"),
         (lambda self, x: functional.relu(x, True) + x, "the operator relu .* read elsewhere"),
@@ -346,7 +346,7 @@ def test_network_of_two_inputs_is_refused() -> None:
         def forward(self, images: Tensor, other: Tensor) -> Tensor:
             return images + other
 
-    with pytest.raises(GraphError, match="one tensor, and other is another"):
+    with pytest.raises(GraphError, match="one tensor, but other is a second one"):
         lower(Two(), name="two")
 
 
@@ -383,7 +383,7 @@ def test_an_output_size_of_a_transposed_convolution_is_refused() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.up(images, [11, 15])
 
-    with pytest.raises(GraphError, match="it is told the size of its output"):
+    with pytest.raises(GraphError, match="it is called with an output size"):
         lower(Large(), name="large")
 
 

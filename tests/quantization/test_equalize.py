@@ -11,9 +11,10 @@ pytest.importorskip("torch", reason="needs anchorsr[train]")
 
 import torch
 
+from anchorsr.arrays import Array
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Array, Conv2D
+from anchorsr.graph.operators import Conv2D
 from anchorsr.lowering.trace import lower
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.calibration import observe_tensors

@@ -22,10 +22,10 @@ from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import list_models, read_model
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.base import RecipeNetwork
 from anchorsr.networks.inference import upscale_float
-from anchorsr.networks.layers import RecipeNetwork
 from anchorsr.networks.registry import build_network
-from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
+from anchorsr.networks.residual_form import ResidualForm, ResidualFormConfig
 from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 from anchorsr.training.initialize import (
@@ -173,7 +173,7 @@ def test_of_several_networks_the_mean_is_taken() -> None:
     one, other, mean = (build_network(options) for _ in range(3))
     load_matching_weights(mean, [one, one, other])
     for name in ("body.0", "body.1", "last"):
-        kernels = [net.get_submodule(name).plain() for net in (one, other, mean)]
+        kernels = [net.get_submodule(name).collapsed() for net in (one, other, mean)]
         for first, second, found in zip(*kernels, strict=True):
             torch.testing.assert_close(found, (2 * first + second) / 3, atol=1e-6, rtol=1e-4)
     small = build_network({**options, "body": 2})
@@ -192,12 +192,12 @@ def test_the_parts_of_a_convolution_of_low_rank_stay_as_they_were_trained() -> N
             continue
         torch.testing.assert_close(first, second)
     mix = torch.randn(5, 5)
-    kernel, offset = one.last.filters.plain()
-    same.last.filters.compute((mix @ kernel.flatten(1)).view_as(kernel), mix @ offset)
+    kernel, offset = one.last.filters.collapsed()
+    same.last.filters.set_kernel((mix @ kernel.flatten(1)).view_as(kernel), mix @ offset)
     mixing = one.last.mixing.weight[:, :, 0, 0] @ torch.linalg.inv(mix)
-    same.last.mixing.compute(mixing[:, :, None, None], one.last.mixing.bias)
+    same.last.mixing.set_kernel(mixing[:, :, None, None], one.last.mixing.bias)
     load_matching_weights(mean, [one, same])
-    torch.testing.assert_close(mean.last.filters.plain()[0], kernel, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(mean.last.filters.collapsed()[0], kernel, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(
         mean.last.mixing.weight, one.last.mixing.weight, atol=1e-4, rtol=1e-3
     )

@@ -28,7 +28,6 @@ KNOWN_PSNR = {
 KNOWN_FACTOR = 3
 
 _FEATURES = ops.Quantization(1.0, -128)
-_WEIGHT_LIMIT = 64
 
 
 def published_graph(factor: int = 3, *, channels: int = 28, body: int = 4) -> Graph:
@@ -103,9 +102,9 @@ class _Chain:
     ) -> None:
         source = self.last
         shape = (channels, kernel, kernel, self._tensors[source].channels)
-        weights = self._generator.integers(-_WEIGHT_LIMIT, _WEIGHT_LIMIT + 1, shape, np.int8)
+        weights = self._generator.integers(-ops.WEIGHT_LIMIT, ops.WEIGHT_LIMIT + 1, shape, np.int8)
         # He's initialization, which keeps the size of activations from layer to layer.
-        deviation = _WEIGHT_LIMIT / np.sqrt(3)
+        deviation = ops.WEIGHT_LIMIT / np.sqrt(3)
         scale = np.sqrt(2 / np.prod(shape[1:])) / deviation
         scales = np.full(channels, scale, np.float32)
         name = f"conv{len(self._operators)}"

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-import numpy as np
-import numpy.typing as npt
-
+from anchorsr.arrays import UInt8Array
 from anchorsr.bench.baselines import (
     BICUBIC,
     KNOWN_FACTOR,
@@ -33,8 +31,6 @@ from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.timing import Times, count_progress, time_interleaved
-
-UInt8Array = npt.NDArray[np.uint8]
 
 # Wider ones are no faster, and take long.
 _WIDE_CHANNELS = (64, 128)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-UInt8Array = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float64]
+from anchorsr.arrays import Float64Array, UInt8Array
 
 
 def downscale(image: UInt8Array, factor: int) -> UInt8Array:
@@ -57,7 +56,7 @@ def _resize_rows(image: UInt8Array, length: int) -> UInt8Array:
     return rounded.astype(np.uint8)
 
 
-def _taps(size: int, length: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
+def _taps(size: int, length: int) -> tuple[npt.NDArray[np.intp], Float64Array]:
     """Return, for each output index, the input indices and their weights, (length, taps)."""
     scale = length / size
     stretch = max(1.0, 1.0 / scale)
@@ -71,7 +70,7 @@ def _taps(size: int, length: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
     return np.clip(indices[:, used], 0, size - 1), weights[:, used]
 
 
-def _cubic(distance: FloatArray) -> FloatArray:
+def _cubic(distance: Float64Array) -> Float64Array:
     """Evaluate Keys' cubic kernel, a = -0.5 (IEEE Trans. ASSP 29(6), 1981, equation 15)."""
     x = np.abs(distance)
     near = (1.5 * x - 2.5) * x * x + 1

@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.imresize import crop_to_multiple, downscale
 from anchorsr.errors import DataError
 from anchorsr.images.io import find_images, read_rgb
-
-UInt8Array = npt.NDArray[np.uint8]
 
 # Squared levels (35 dB), added to each error: flat images would get a thousandfold weight.
 _ERROR_FLOOR = 20.0

@@ -10,9 +10,8 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from anchorsr.arrays import Array
 
 _TO_CHANNELS_LAST = [0, 2, 3, 1]
 

@@ -19,8 +19,8 @@ from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.engines.openvino_graph import depth_to_space, remove_depth_to_space
 from anchorsr.errors import ModelError, needs, unknown_choice
 from anchorsr.serialization.onnx import write_onnx
@@ -28,7 +28,6 @@ from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.files import cannot_read, reason
 
-Array = npt.NDArray[Any]
 Number = type[np.uint8] | type[np.int8] | type[np.float32]
 
 # The first is in the base installation.

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.engines.runtimes import ENGINES, Engine, default_threads, load_engine
 from anchorsr.errors import AnchorSRError, ModelError
 from anchorsr.graph.executor import run_graph
@@ -33,8 +33,6 @@ from anchorsr.utils.cache import recall, remember
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.system_info import package_version, processor_facts, processor_flags
 from anchorsr.utils.timing import time_interleaved
-
-UInt8Array = npt.NDArray[np.uint8]
 
 AUTO = "auto"
 MOST_LEVELS = 4

@@ -18,17 +18,15 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.image import eight_bits
 from anchorsr.images.io import SUFFIXES, RasterImage, check_size, encode_image, read_image
 from anchorsr.inference.upscaler import Upscaler, upscale_image
 from anchorsr.metrics import luma, psnr
 from anchorsr.utils.files import check_not_input, reason
-
-UInt8Array = npt.NDArray[np.uint8]
 
 # What a page shows at most: browsers draw this much smoothly, and as one texture.
 _MOST_PIXELS = 24_000_000

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ModelError, needs
 from anchorsr.utils.files import cannot_read, reason
-
-UInt8Array = npt.NDArray[np.uint8]
 
 _NETWORKS = ("edsr", "espcn", "fsrcnn", "lapsrn")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
@@ -28,7 +28,6 @@ from anchorsr.models.registry import list_models
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import cannot_read
 
-UInt8Array = npt.NDArray[np.uint8]
 Method = Callable[[UInt8Array], UInt8Array]
 
 

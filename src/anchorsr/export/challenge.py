@@ -25,7 +25,7 @@ from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.metrics import psnr
-from anchorsr.serialization.tflite.summary import Edge, summarize
+from anchorsr.serialization.tflite.summary import TensorInfo, summarize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import check_folder, check_free, check_not_input, make_folder, publish
 from anchorsr.utils.sample_image import sample_image
@@ -214,7 +214,9 @@ def score(psnr: float, milliseconds: float, *, constant: float = CONSTANT_2021) 
     return float(2 ** (2 * psnr - np.log2(constant)) / milliseconds)
 
 
-def _check_io(name: str, side: str, edge: Edge, sides: tuple[int, int], dtypes: set[str]) -> Check:
+def _check_io(
+    name: str, side: str, edge: TensorInfo, sides: tuple[int, int], dtypes: set[str]
+) -> Check:
     shape = (1, *sides, 3)
     rule = f"{name}: {side} {_shape_text(shape)} {' or '.join(sorted(dtypes))}"
     found = f"{_shape_text(edge.shape)} {edge.dtype}"

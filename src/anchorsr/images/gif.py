@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.images.png import changed_box
 
-UInt8Array = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 _CLEAR = 255  # the palette's last entry, which is not drawn
 _CODE = np.array([1, 1 << 8, 1 << 16], np.int32)  # a colour as one number

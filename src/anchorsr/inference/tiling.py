@@ -15,11 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.engines.runtimes import Engine
-
-UInt8Array = npt.NDArray[np.uint8]
 
 # LR pixels a side, halo included.
 TILE = 512

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.engines.runtimes import default_threads
 from anchorsr.engines.selection import AUTO, choose_engine
 from anchorsr.errors import ModelError
@@ -39,8 +40,6 @@ from anchorsr.inference.tiling import TILE, upscale_strips, upscale_tiled
 from anchorsr.models.registry import DEFAULT, list_models, model_path, read_model
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
-
-UInt8Array = npt.NDArray[np.uint8]
 
 # Rows of a 16-bit image that are enlarged at a time.
 _BAND = 128

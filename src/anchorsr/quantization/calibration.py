@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.errors import DataError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
@@ -72,7 +73,7 @@ def observe_ranges(
     """
     seen: dict[str, tuple[float, float]] = {}
 
-    def observe(name: str, values: ops.Array) -> None:
+    def observe(name: str, values: Array) -> None:
         low, high = np.percentile(values, (100 - percentile, percentile))
         widest = seen.get(name, (np.inf, -np.inf))
         seen[name] = (min(widest[0], float(low)), max(widest[1], float(high)))
@@ -84,7 +85,7 @@ def observe_ranges(
 def observe_tensors(
     graph: Graph,
     images: Iterable[npt.NDArray[np.uint8]],
-    observe: Callable[[str, ops.Array], None],
+    observe: Callable[[str, Array], None],
 ) -> None:
     """Run a float graph on images and call `observe` with the name and value of each tensor.
 

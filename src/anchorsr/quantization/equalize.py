@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
 from anchorsr.quantization.calibration import observe_tensors, share, tensor_roles
@@ -34,15 +35,15 @@ def equalize(graph: Graph, images: Iterable[npt.NDArray[np.uint8]]) -> Graph:
     Raises:
         DataError: There are no images.
     """
-    largest: dict[str, ops.Array] = {}
+    largest: dict[str, Array] = {}
 
-    def observe(name: str, values: ops.Array) -> None:
+    def observe(name: str, values: Array) -> None:
         found = np.abs(values).max(axis=(0, 1, 2))
         largest[name] = np.maximum(largest.get(name, 0), found)
 
     scalable = _scalable(graph)
     observe_tensors(graph, images, observe)
-    factors: dict[str, ops.Array] = {}
+    factors: dict[str, Array] = {}
     for members in scalable:
         found = np.max([largest[name] for name in members], axis=0)
         most = found.max() or np.float32(1)
@@ -71,7 +72,7 @@ def _scalable(graph: Graph) -> list[list[str]]:
     return list(members.values())
 
 
-def _scaled(operator: ops.Operator, factors: dict[str, ops.Array]) -> ops.Operator:
+def _scaled(operator: ops.Operator, factors: dict[str, Array]) -> ops.Operator:
     if not isinstance(operator, ops.Conv2D):
         return operator
     written = factors.get(operator.output, _UNCHANGED)

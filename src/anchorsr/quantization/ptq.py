@@ -27,7 +27,6 @@ from anchorsr.quantization.calibration import (
     observe_ranges,
 )
 
-WEIGHT_LIMIT = 64
 # With a bias up to this, sums over 64 channels stay below 2^24, where float32 is exact.
 BIAS_LIMIT = np.float32(2**22)
 
@@ -37,7 +36,7 @@ def quantize_graph(
     images: Iterable[npt.NDArray[np.uint8]],
     *,
     percentile: float = 99.999,
-    weight_limit: int = WEIGHT_LIMIT,
+    weight_limit: int = ops.WEIGHT_LIMIT,
 ) -> Graph:
     """Quantize a float graph.
 
@@ -61,7 +60,7 @@ def quantize_graph(
 
 
 def apply_quantization(
-    graph: Graph, chosen: Mapping[str, ops.Quantization], *, weight_limit: int = WEIGHT_LIMIT
+    graph: Graph, chosen: Mapping[str, ops.Quantization], *, weight_limit: int = ops.WEIGHT_LIMIT
 ) -> Graph:
     """Quantize a float graph with chosen scales and zero points, uint8 in and out.
 

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.pairs import draw_pairs
 from anchorsr.errors import CheckpointError
 from anchorsr.graph.graph import Graph
@@ -32,8 +31,6 @@ from anchorsr.quantization.qat_network import IntegerNetwork
 from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.training.checkpoint import TrainingRun, load_run
 from anchorsr.training.trainer import Machine, TrainingProgress, fit
-
-UInt8Array = npt.NDArray[np.uint8]
 
 INTEGER_FOLDER = "integer"
 

@@ -23,10 +23,11 @@ from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import execute
 from anchorsr.graph.graph import Graph
-from anchorsr.networks.layers import BIAS_UNIT, Trainable
+from anchorsr.networks.base import Trainable
+from anchorsr.networks.layers import BIAS_UNIT
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
 from anchorsr.quantization.calibration import IMAGE, KEEPS_VALUES, fixed_quantizations, share
-from anchorsr.quantization.ptq import BIAS_LIMIT, WEIGHT_LIMIT, apply_quantization, quantize_slopes
+from anchorsr.quantization.ptq import BIAS_LIMIT, apply_quantization, quantize_slopes
 from anchorsr.quantization.rounding import avoid_ties
 
 
@@ -335,7 +336,9 @@ def _real(operator: ops.Operator, sources: list[Tensor], slopes: Tensor | None) 
 def _weight_scale(weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
     """Compute the scales of `ptq.quantize_weights`, by the same operations."""
     largest = weight.abs().amax(dim=(1, 2, 3))
-    scale = torch.maximum(largest / WEIGHT_LIMIT, bias.abs() / (input_scale * float(BIAS_LIMIT)))
+    scale = torch.maximum(
+        largest / ops.WEIGHT_LIMIT, bias.abs() / (input_scale * float(BIAS_LIMIT))
+    )
     widest = scale.max()
     return torch.where(scale > 0, scale, torch.where(widest > 0, widest, 1.0))
 

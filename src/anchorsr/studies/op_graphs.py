@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
@@ -23,7 +24,6 @@ from anchorsr.quantization.calibration import RESIDUAL
 Precision = Literal["float32", "int8"]
 
 IMAGE = 3  # channels
-_WEIGHT_LIMIT = 64
 _SLOPE = 0.125
 # Like most activations: runtimes, above all OpenVINO, are slower with a zero point that is not 0.
 _FEATURES = ops.Quantization(1.0, -9)
@@ -420,7 +420,7 @@ class Chain:
 
     def _constants(
         self, shape: tuple[int, ...], channels: int
-    ) -> tuple[ops.Array, ops.Array, ops.Array | None]:
+    ) -> tuple[Array, Array, Array | None]:
         """Draw weights, zero biases and the weights' scales.
 
         He's initialization keeps the size of activations from layer to layer.
@@ -429,7 +429,7 @@ class Chain:
         if not self._integer:
             weights = self._generator.normal(0, math.sqrt(2 / reads), shape)
             return weights.astype(np.float32), np.zeros(channels, np.float32), None
-        integers = self._generator.integers(-_WEIGHT_LIMIT, _WEIGHT_LIMIT + 1, shape, np.int8)
-        scale = math.sqrt(2 / reads) / (_WEIGHT_LIMIT / math.sqrt(3))
+        integers = self._generator.integers(-ops.WEIGHT_LIMIT, ops.WEIGHT_LIMIT + 1, shape, np.int8)
+        scale = math.sqrt(2 / reads) / (ops.WEIGHT_LIMIT / math.sqrt(3))
         scales = np.full(channels, scale, np.float32)
         return integers, np.zeros(channels, np.int32), scales

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from anchorsr.errors import CheckpointError, RecipeError
-from anchorsr.networks.layers import RecipeNetwork
+from anchorsr.networks.base import RecipeNetwork
 from anchorsr.networks.registry import build_network
 from anchorsr.training.recipe import Recipe
 from anchorsr.utils.config import parse_table

@@ -21,8 +21,10 @@ from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
 from anchorsr.models.registry import read_card, read_model
 from anchorsr.networks.abpn import ABPN
-from anchorsr.networks.layers import Conv3x3, Convolution, LowRankConv3x3, RecipeNetwork
+from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.layers import Convolution
 from anchorsr.networks.registry import build_network
+from anchorsr.networks.reparameterized import Conv3x3, LowRankConv3x3
 from anchorsr.training.checkpoint import load_weights
 
 # A channel's effect is its RMS activation times the norm of the weights that read it. A channel
@@ -109,10 +111,10 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
     for name, module in _convolutions(network):
         widths = shapes[0].get(name)
         if widths == module.widths:
-            module.take_mean([one[name] for one in sources])
+            module.set_mean([one[name] for one in sources])
             found = True
         elif widths is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
-            module.pass_through()
+            module.set_identity()
         elif widths is not None and name not in _OUTPUT:
             raise CheckpointError(
                 f"initial_weights: {name} has {widths[0]} to {widths[1]} channels there, and"
@@ -158,21 +160,21 @@ def reinitialize_inactive_channels(network: ABPN, pairs: Sequence[Pair], *, seed
         inactive = effect <= _INACTIVE * effect.mean()
         if not inactive.any() or inactive.all():
             continue
-        kernel, bias = (tensor.clone() for tensor in convolution.plain())
+        kernel, bias = (tensor.clone() for tensor in convolution.collapsed())
         fresh = torch.randn_like(kernel[inactive])
         size = kernel[~inactive].flatten(1).norm(dim=1).mean()
         shared = network.has_skip and index in (0, network.config.body)
         size = size * (_SMALL if shared else 1)
         fresh *= size / fresh.flatten(1).norm(dim=1)[:, None, None, None]
         kernel[inactive], bias[inactive] = fresh, 0
-        convolution.compute(kernel, bias)
+        convolution.set_kernel(kernel, bias)
         before = _mean([convolution(features) for features in inputs[convolution]])
         offset = before / convolution.bias_unit
         convolution.bias.sub_(torch.where(inactive, offset, 0))
         if not shared:
-            kernel, bias = (tensor.clone() for tensor in reader.plain())
+            kernel, bias = (tensor.clone() for tensor in reader.collapsed())
             kernel[:, inactive] = 0
-            reader.compute(kernel, bias)
+            reader.set_kernel(kernel, bias)
         count += int(inactive.sum())
     network.train(training)
     return count
@@ -194,7 +196,9 @@ def _read_back(network: RecipeNetwork, graph: Graph, source: Path) -> None:
         kernel = torch.from_numpy(conv.weights.transpose(0, 3, 1, 2).copy())
         if kernel.shape != module.weight.shape:
             raise ModelError(f"the card of {source} names another network: {name} does not fit")
-        module.compute(kernel / module.kernel_unit, torch.from_numpy(conv.bias) / module.bias_unit)
+        module.set_kernel(
+            kernel / module.kernel_unit, torch.from_numpy(conv.bias) / module.bias_unit
+        )
 
 
 def _convolutions(network: nn.Module) -> Iterator[tuple[str, Conv3x3 | LowRankConv3x3]]:

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from anchorsr.data.pairs import Patches, PatchSampler, fingerprint, load_training_pairs
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.networks.abpn import ABPN
+from anchorsr.networks.base import Trainable
 from anchorsr.networks.inference import to_tensor
-from anchorsr.networks.layers import ActivationNoise, Trainable
+from anchorsr.networks.noise import ActivationNoise
 from anchorsr.networks.registry import build_network
 from anchorsr.training.checkpoint import (
     CHECKPOINT,

@@ -7,8 +7,8 @@ from pathlib import Path
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.errors import DataError, RecipeError
 from anchorsr.metrics import psnr
+from anchorsr.networks.base import Trainable
 from anchorsr.networks.inference import upscale_float
-from anchorsr.networks.layers import Trainable
 from anchorsr.training.recipe import Recipe
 from anchorsr.utils.files import reason
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import VideoError
 from anchorsr.video.tile_reuse import Rectangle
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from av import VideoFormat, VideoFrame
     from av.video.codeccontext import VideoCodecContext
 
-UInt8Array = npt.NDArray[np.uint8]
 
 _UNSPECIFIED = 2
 _BT709, _FCC, _BT470BG, _SMPTE170M, _SMPTE240M = 1, 4, 5, 6, 7

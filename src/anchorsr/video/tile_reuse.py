@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.arrays import UInt8Array
 
 # LR pixels per side. Smaller tiles follow motion more closely; merging them into rectangles keeps
 # the number of halos low.
