@@ -32,6 +32,7 @@ from anchorsr.graph.operators import (
 from anchorsr.lowering.trace import lower
 from anchorsr.networks import layers
 from anchorsr.networks.registry import build_network
+from anchorsr.networks.reparameterized import Conv3x3
 from anchorsr.quantization.ptq import quantize
 from helpers.graphs import image
 
@@ -44,7 +45,7 @@ class Custom(nn.Module):
     def __init__(self, forward) -> None:
         super().__init__()
         self.conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.other = layers.Conv3x3(CHANNELS, CHANNELS, expansion=0)
+        self.other = Conv3x3(CHANNELS, CHANNELS, expansion=0)
         self.relu = nn.ReLU()
         self.inplace = nn.ReLU(inplace=True)
         self.sigmoid = nn.Sigmoid()

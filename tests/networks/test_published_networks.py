@@ -189,7 +189,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "edsr": {"channels": 8, "blocks": 1},
     "srresnet": {"channels": 8, "blocks": 1},
     "carn": {"channels": 8},
-    "imdn": {"channels": 16, "blocks": 2},
+    "imdn": {"blocks": 2},
 }
 
 
