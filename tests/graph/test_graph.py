@@ -79,7 +79,7 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "one number per output channel": lambda: chain(
         floats(4, 4), DepthwiseConv2D("a", "b", weights(3, 3, 4), weights(3))
     ),
-    "transposed weights .* do not lead": lambda: chain(
+    "transposed weights .* do not map": lambda: chain(
         floats(4, 2), TransposedConv2D("a", "b", weights(4, 3, 3, 2), weights(2), 3)
     ),
     "exceeds its stride 2 by an even": lambda: chain(
@@ -93,19 +93,19 @@ REFUSED: dict[str, Callable[[], Graph]] = {
         DepthwiseConv2D("a", "b", np.ones((1, 1, 4), np.int8), np.zeros(4, np.int32)),
     ),
     "Subtract takes two tensors": lambda: chain(floats(4, 2), Subtract(("a", "a"), "b")),
-    "Multiply takes two tensors of one height": lambda: chain(
+    "Multiply takes two tensors of the same height": lambda: chain(
         floats(4, 1, 4, 4),
         DepthToSpace("a", "b", 2),
         Concat(("b", "b", "b", "b"), "c"),
         Multiply(("a", "c"), "d"),
     ),
-    "Concat takes tensors of one height": lambda: chain(
+    "Concat takes tensors of the same height": lambda: chain(
         floats(4, 4, 8), GlobalAveragePool("a", "b"), Concat(("a", "b"), "c")
     ),
     "Concat reads nothing": lambda: chain(floats(4, 4), Concat((), "b")),
     "Slice takes 3 channels from index 2": lambda: chain(floats(4, 3), Slice("a", "b", 2)),
     "Slice takes 3 channels from index -1": lambda: chain(floats(4, 3), Slice("a", "b", -1)),
-    "Tile repeats 4 channels 2 times: that is not 12": lambda: chain(
+    "Tile repeats 4 channels 2 times, which is not 12": lambda: chain(
         floats(4, 12), Tile("a", "b", 2)
     ),
     "ReLU keeps the number of channels": lambda: chain(floats(4, 3), ReLU("a", "b")),
@@ -132,10 +132,10 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "DepthwiseConv2D over a 1x1 tensor": pooled(
         DepthwiseConv2D("b", "c", weights(3, 3, 4), weights(4))
     ),
-    "Resize takes images": pooled(Resize("b", "c", 2, "nearest")),
-    "DepthToSpace takes images": pooled(DepthToSpace("b", "c", 2), out=1),
-    "Pool2D takes images": pooled(Pool2D("b", "c", "max", 3)),
-    "TransposedConv2D takes images": pooled(
+    "Resize works on images": pooled(Resize("b", "c", 2, "nearest")),
+    "DepthToSpace works on images": pooled(DepthToSpace("b", "c", 2), out=1),
+    "Pool2D works on images": pooled(Pool2D("b", "c", "max", 3)),
+    "TransposedConv2D works on images": pooled(
         TransposedConv2D("b", "c", weights(4, 2, 2, 4), weights(4), 2)
     ),
     "Pool2D keeps the type": lambda: chain([int8(4), int8(4, 0.5)], Pool2D("a", "b", "max", 3)),
@@ -178,7 +178,7 @@ REFUSED: dict[str, Callable[[], Graph]] = {
             np.array([150], np.float32),
         ),
     ),
-    "a scale is a number of at least 1.18e-38": lambda: chain(
+    "a scale is at least 1.18e-38": lambda: chain(
         [int8(4, 2.0**-140), int8(4, 2.0**-140)], ReLU("a", "b")
     ),
     "Requantize from or to uint8 keeps the scale": lambda: chain(
