@@ -1,4 +1,4 @@
-"""`python -m anchorsr`, and what `torchrun -m anchorsr` starts."""
+"""`python -m anchorsr`; also the entry point for `torchrun -m anchorsr`."""
 
 from anchorsr.cli.app import main
 

@@ -17,7 +17,7 @@ from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import Ended, Times, run_process, take_turns
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.upscaler import Enlarger, ready_upscaler
+from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
 
 # Starts are slow and spread little.
 _START_ROUNDS = 5
@@ -68,14 +68,14 @@ def measure_end_to_end(
         source, target = Path(folder, "in.jpg"), Path(folder, "out.jpg")
         Image.fromarray(image).save(source, quality=92)
         frames = take_turns(
-            {model: _bound(upscaler, image) for model, upscaler in upscalers.items()},
+            {model: _bound(upscaler.upscale_rgb, image) for model, upscaler in upscalers.items()},
             rounds=rounds,
             on_call=on_call,
         )
         files = take_turns(
             {
                 model: _bound(
-                    _file_to_file, Enlarger(model, factor, threads=threads), source, target
+                    _file_to_file, ImageUpscaler(model, factor, threads=threads), source, target
                 )
                 for model in models
             },
@@ -108,8 +108,8 @@ def _bound(function: Callable[..., object], *arguments: object) -> Callable[[], 
     return lambda: function(*arguments)
 
 
-def _file_to_file(enlarger: Enlarger, source: Path, target: Path) -> None:
-    for done in upscale_files([Job(source, target)], enlarger, overwrite=True):
+def _file_to_file(upscaler: ImageUpscaler, source: Path, target: Path) -> None:
+    for done in upscale_files([Job(source, target)], upscaler, overwrite=True):
         if done.error is not None:
             raise done.error
 

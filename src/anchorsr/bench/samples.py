@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.images.resize import resize_plane
+
 # A JPEG of 360x640 then takes 2.6 bits a pixel and its enlargement 1.7, as photographs do.
 _FALL = 0.75
 
@@ -19,8 +21,7 @@ def natural_image(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.u
     while cell >= 1:
         rows, columns = -(-height // cell), -(-width // cell)
         grid = generator.normal(0, strength, (rows, columns)).astype(np.float32)
-        larger = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
-        total += np.asarray(larger)
+        total += resize_plane(grid, height, width, Image.Resampling.BICUBIC)
         strength, cell = strength * _FALL, cell // 2
     tint = generator.normal(0, 20, 3).astype(np.float32)
     return np.asarray(np.clip(total[:, :, None] + 128 + tint, 0, 255), np.uint8)

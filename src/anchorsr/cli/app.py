@@ -74,8 +74,10 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": probe.report_command,
 }
 for _name, _command_function in _COMMANDS.items():
-    # Without arguments `models` lists them and `benchmark` runs; the others print their help.
-    app.command(_name, no_args_is_help=_name not in ("models", "benchmark"))(_command_function)
+    # Without arguments `models` lists them, `benchmark` runs and `upscale` says what is missing;
+    # the others print their help.
+    no_help = _name in ("models", "benchmark", "upscale")
+    app.command(_name, no_args_is_help=not no_help)(_command_function)
 
 _GROUPS = {"data": data.data_app, "probe": probe.probe_app}
 for _name, _group in _GROUPS.items():

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from anchorsr.images.io import RasterImage, read_rgb, write_image
+from anchorsr.images.resize import bicubic
 from anchorsr.utils.files import check_free, make_folder
 
 SIDE = 512  # of the results, at most
@@ -50,6 +50,5 @@ def soften(rgb: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.NDArr
     height, width = (min(side, int(SIDE / scale)) for side in rgb.shape[:2])
     top = random.integers(rgb.shape[0] - height + 1)
     left = random.integers(rgb.shape[1] - width + 1)
-    part = Image.fromarray(rgb[top : top + height, left : left + width])
-    size = (round(width * scale), round(height * scale))
-    return np.asarray(part.resize(size, Image.Resampling.BICUBIC))
+    part = rgb[top : top + height, left : left + width]
+    return bicubic(part, round(height * scale), round(width * scale))

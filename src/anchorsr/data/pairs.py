@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from anchorsr.data.imresize import crop_to_multiple, downscale
 from anchorsr.errors import DataError
 from anchorsr.images.io import find_images, read_rgb
+from anchorsr.images.resize import bicubic
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -42,8 +42,8 @@ class Pair:
     def bicubic_error(self) -> float:
         """The mean squared error of bicubic enlargement, in squared levels."""
         height, width = self.hr.shape[:2]
-        enlarged = Image.fromarray(self.lr).resize((width, height), Image.Resampling.BICUBIC)
-        return float(np.square(np.asarray(enlarged, np.float32) - self.hr).mean())
+        upscaled = bicubic(self.lr, height, width)
+        return float(np.square(upscaled.astype(np.float32) - self.hr).mean())
 
 
 class Patches(NamedTuple):

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from anchorsr.engines.runtimes import ENGINES, Engine, default_threads, load_engine
 from anchorsr.errors import AnchorSRError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
+from anchorsr.images.resize import bicubic
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.cache import recall, remember
 
@@ -220,8 +220,8 @@ def _image(height: int, width: int, seed: int) -> UInt8Array:
     total = np.zeros((height, width, 3))
     for cell in (2, 4, 8, 16, 32):
         shape = (height // cell + 2, width // cell + 2, 3)
-        grid = Image.fromarray(generator.integers(0, 256, shape, np.uint8))
-        total += cell * np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), float)
+        grid = generator.integers(0, 256, shape, np.uint8)
+        total += cell * bicubic(grid, height, width).astype(float)
     low, high = np.percentile(total, (10, 90))
     spread = np.clip((total - low) / max(high - low, 1) * 255, 0, 255)
     image: UInt8Array = spread.astype(np.uint8)

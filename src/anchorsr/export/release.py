@@ -6,13 +6,12 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from anchorsr.errors import OutputError, RecipeError
 from anchorsr.evaluation.evaluate import Score, evaluate_method, load_method, run_at_every_size
 from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
-from anchorsr.models.registry import write_card
+from anchorsr.models.card import ModelCard, write_card
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.qat import INTEGER_FOLDER, quantize_run, read_records
 from anchorsr.serialization.tflite.writer import needs_size
@@ -77,23 +76,9 @@ def release(
         ]
     # Only now, so that no file is without its card for long.
     publish(data, output, overwrite=overwrite)
-    write_card(
-        _card(output),
-        data,
-        graph,
-        figures=[_figures(score) for score in scores],
-        runs=records,
-        overwrite=overwrite,
-    )
+    card = ModelCard.of_file(data, graph, figures=scores, runs=records)
+    write_card(_card(output), card, overwrite=overwrite)
     return scores
-
-
-def _figures(score: Score) -> dict[str, Any]:
-    """A score under the names that cards have for its parts."""
-    return {
-        "pictures" if name == "images" else name: value
-        for name, value in dataclasses.asdict(score).items()
-    }
 
 
 def _card(output: Path) -> Path:

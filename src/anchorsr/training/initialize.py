@@ -20,7 +20,8 @@ from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.models.registry import read_card, read_model
+from anchorsr.models.card import read_card
+from anchorsr.models.registry import read_model
 from anchorsr.networks.abpn import ABPN
 from anchorsr.networks.layers import Conv3x3, Convolution, LowRankConv3x3, RecipeNetwork
 from anchorsr.networks.registry import build_network
@@ -82,7 +83,7 @@ def load_initial(source: Path) -> RecipeNetwork:
     _, graph = read_model(source)
     card = read_card(source)
     try:
-        network = build_network(card["runs"]["float"]["recipe"]["network"])
+        network = build_network(card.runs["float"]["recipe"]["network"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"the card of {source} does not name its network") from error
     _read_back(network, dequantize(graph), source)

@@ -21,7 +21,7 @@ from anchorsr.errors import OutputError, VideoError, needs
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import DEFAULT
 from anchorsr.utils.files import check_free, check_not_input, is_same_file, move_into_place, reason
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 from anchorsr.video.codecs import CODECS, LONGEST_SIDE, SUFFIXES, Codec, choose_codec
 from anchorsr.video.colour import subsampling
 from anchorsr.video.pipeline import Clock, Pipeline, frame_size
@@ -130,8 +130,8 @@ def upscale_video(
     part = target.with_name(f"{target.stem}.part{target.suffix}")
     _check_names(source, target, part, overwrite=overwrite)
     reading = Source(source, start=start, duration=duration, threads=threads)
-    with contextlib.closing(reading), Claims() as claims:
-        if not claims.take(target):
+    with contextlib.closing(reading), FileLocks() as locks:
+        if not locks.acquire(target):
             raise OutputError(f"{target} is being made by another run")
         with _making_way(part, overwrite=overwrite):
             job = _Job(reading, target, part, upscaler, encoder, crf, threads, on_progress, on_note)
@@ -179,7 +179,9 @@ class _Job:
             threads=threads,
             note=self._note,
         )
-        self._reusing = ReusingUpscaler(upscaler, factor=upscaler.factor, halo=upscaler.graph.halo)
+        self._reusing = ReusingUpscaler(
+            upscaler.upscale_rgb, factor=upscaler.factor, halo=upscaler.graph.halo
+        )
         self._pipeline = Pipeline(source, self._target, self._reusing)
         self._recent: list[tuple[float, int]] = []
 
