@@ -7,6 +7,7 @@ only windows that lie within the image.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,27 @@ import numpy.typing as npt
 from anchorsr.arrays import Float64Array
 
 _WINDOW, _SIGMA = 11, 1.5
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean scores of a method on a test set.
+
+    Attributes:
+        method: What was measured: a model's name, a file, a run, or `bicubic`.
+        test_set: The name of the test set.
+        images: The number of images.
+        psnr_rgb: PSNR over RGB in dB.
+        psnr_y: PSNR over BT.601 luma in dB.
+        ssim_y: SSIM over BT.601 luma.
+    """
+
+    method: str
+    test_set: str
+    images: int
+    psnr_rgb: float
+    psnr_y: float
+    ssim_y: float
 
 
 def psnr(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -33,6 +32,9 @@ from anchorsr.errors import BenchmarkError, GraphError, MissingDependencyError, 
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.evaluation.evaluate import evaluate, load_method
 from anchorsr.images.io import RasterImage, write_image
+from anchorsr.lowering.trace import lower
+from anchorsr.metrics import Score
+from anchorsr.models.card import ModelCard
 from anchorsr.models.registry import list_models, model_path
 from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -213,16 +215,17 @@ def test_quality_is_that_of_the_file_and_not_of_a_shipped_one_of_its_name(tmp_pa
     mine = tmp_path / "abpn_x3.tflite"
     mine.write_bytes(write_tflite(integer_graph(0)))
     assert find_quality([str(mine)], factor=3, test_set="BSD100") == {}
-    rows = [{"method": "int8", "test_set": "BSD100", "psnr_rgb": 12.5}]
-    digest = hashlib.sha256(mine.read_bytes()).hexdigest()
-    for card, known in (
-        ({"figures": rows, "sha256": digest}, {str(mine): 12.5}),
-        ({"figures": rows, "sha256": "of another file"}, {}),
-        ({"figures": [{**rows[0], "psnr_rgb": None}], "sha256": digest}, {}),
-        ({"figures": [{"method": "int8"}, 5], "sha256": digest}, {}),
-        ({"figures": None, "sha256": digest}, {}),
+    score = Score("int8", "BSD100", 100, 12.5, 14.5, 0.5)
+    card = ModelCard.of_file(mine.read_bytes(), integer_graph(0), figures=[score], runs={})
+    table = card.to_dict()
+    for changed, known in (
+        ({}, {str(mine): 12.5}),
+        ({"sha256": "of another file"}, {}),
+        ({"figures": [{**table["figures"][0], "psnr_rgb": None}]}, {}),
+        ({"figures": [{"method": "int8"}, 5]}, {}),
+        ({"figures": None}, {}),
     ):
-        mine.with_suffix(".json").write_text(json.dumps(card))
+        mine.with_suffix(".json").write_text(json.dumps({**table, **changed}))
         assert find_quality([str(mine)], factor=3, test_set="BSD100") == known
 
 
@@ -470,7 +473,6 @@ def test_a_file_of_fixed_size_is_measured_at_that_size_only(
     assert (code, out) == (1, "")
     assert err.endswith("fixed.tflite only takes 32x24 images: give --size 32x24\n")
     check_fixed_sizes([str(fixed)], factor=3, size=(24, 32), scaling=True)  # in tiles of any size
-    from anchorsr.lowering.trace import lower
     from anchorsr.networks.registry import build_network
 
     bilinear = build_network(

@@ -196,19 +196,19 @@ def test_a_folder_is_mirrored_and_what_is_there_is_skipped(call: Call, tmp_path:
     first, second, third = (
         str(Path("out") / name) for name in ("a.png", "deep/b.png", "deep/c.png")
     )
-    older = "note: 1 skipped: there already, older than the original\n"
+    older = "note: 1 skipped: already exists, older than the original\n"
     before = tree(tmp_path)
     planned = call("upscale", "in", "-o", "out", "--dry-run")
     assert planned.out.splitlines() == [
-        f"{first} is there already, older than the original",
+        f"{first}: skipped, already exists, older than the original",
         f"{Path('in/deep/b.png')} 5x6 -> {second} 15x18",
-        f"{third} is there already",
+        f"{third}: skipped, already exists",
     ]
     assert tree(tmp_path) == before
     result = call("upscale", "in", "-o", "out")
-    assert result == (0, f"{second}\n", f"{older}note: 1 skipped: there already\n")
+    assert result == (0, f"{second}\n", f"{older}note: 1 skipped: already exists\n")
     result = call("upscale", "in", "-o", "out")
-    assert result == (0, "", f"{older}note: 2 skipped: there already\n")
+    assert result == (0, "", f"{older}note: 2 skipped: already exists\n")
     result = call("upscale", "in", "-o", "out", "--force")
     assert result == (0, f"{first}\n{second}\n{third}\n", "")
 
@@ -268,7 +268,7 @@ def test_json_of_upscale(call: Call, tmp_path: Path) -> None:
     assert result.err.count("\n") == 1
     (tmp_path / "in" / "b.png").unlink()
     assert json.loads(call("upscale", "in", "-o", "out", "--json").out) == [
-        {**names, "status": "skipped", "reason": "there already"}
+        {**names, "status": "skipped", "reason": "already exists"}
     ]
     result = call("upscale", "in", "-o", "out", "--json", "--dry-run", "--force")
     assert json.loads(result.out) == [{**names, "status": "planned", **sizes}]
@@ -281,7 +281,7 @@ def test_what_is_named_as_a_result_is_left_out_and_told(call: Call, tmp_path: Pa
     words = "skipped: named as the result of an earlier run"
     assert result == (0, "a_x3.png\n", f"note: 1 {words}\n")
     assert call("upscale", ".").err.splitlines() == [
-        "note: 1 skipped: there already",
+        "note: 1 skipped: already exists",
         f"note: 2 {words}",
     ]
 
@@ -429,18 +429,22 @@ FAILURES = {
     "upscale missing/deeper.png": "deeper.png does not exist",
     "upscale empty": "empty holds no image",
     "upscale file": "file is not a PNG, JPEG, WebP",
+    "upscale film.mp4": "film.mp4 is a video: use anchorsr video film.mp4",
+    "upscale film.mp4 -o larger.mp4": "film.mp4 is a video: use anchorsr video film.mp4",
+    "upscale a.png -m mine.onnx": "mine.onnx is an ONNX file: give the .tflite file",
     # Outputs
     "upscale a.png -o a.png": "a.png is an input",
     "upscale a.png -o a.png --force": "a.png is an input",
     "upscale a.png -o . --force": "a.png is an input",
-    "upscale a.png -o taken.png": "taken.png exists already",
+    "upscale a.png -o taken.png": "taken.png exists already: choose another name, or replace it"
+    " with --force",
     "upscale a.png -o file": "file is not a folder",
     "upscale a.png -o file/out.png": "not an existing folder",
     "upscale a.png -o missing/out.png": "missing is not an existing folder",
     "upscale a.png images -o taken.png": "taken.png is not a folder",
     "upscale a.png -o out.bmp": "no suffix that can be written",
     "upscale a.png a.png": "two images would become a_x3.png",
-    "upscale a.png -o out.png --format jpg": "says its format already",
+    "upscale a.png -o out.png --format jpg": "names a format already",
     "upscale a.png -o out.webp --size 17000x9 --stretch": "16383 a side that WEBP can hold",
     "upscale a.png --scale 1e9": "would have to be computed; ask for a smaller size",
     "upscale a.png --scale 1e9 --dry-run": "would have to be computed; ask for a smaller size",
@@ -450,7 +454,7 @@ FAILURES = {
     "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; choose from: abpn_x3",
     "models nonesuch": "no model 'nonesuch' for factor 3; choose from: abpn_x3",
     "models missing.tflite": "missing.tflite does not exist",
-    "export fast_x2 -f 4 -o larger.onnx": "fast_x2 enlarges 2 times, not 4",
+    "export fast_x2 -f 4 -o larger.onnx": "fast_x2 upscales 2 times, not 4",
     "models good.tflite": "good.tflite has no card beside it",
     "models taken.tflite": "the card of taken.tflite is damaged",
     "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; choose from: abpn_x3",
@@ -459,7 +463,7 @@ FAILURES = {
     "upscale a.png -m text.tflite": "text.tflite: this is not a .tflite file",
     "upscale a.png -m cut.tflite": "cut.tflite",
     "upscale a.png -m float.tflite": "takes uint8 with 3 channels",
-    "upscale a.png -m twice.tflite -f 3": "enlarges 2 times, not 3",
+    "upscale a.png -m twice.tflite -f 3": "upscales 2 times, not 3",
     "upscale a.png -m esrgan -o new-folder": "no model 'esrgan'",
     # Test sets
     "evaluate empty": "empty holds no image",
@@ -468,7 +472,7 @@ FAILURES = {
     "evaluate images -m esrgan": "no model 'esrgan'",
     "evaluate images -m text.onnx": "ONNX Runtime does not load this model",
     "evaluate images -m missing.onnx": "missing.onnx does not exist",
-    "evaluate images -m twice.tflite": "enlarges 2 times, not 3",
+    "evaluate images -m twice.tflite": "upscales 2 times, not 3",
     "evaluate images -m empty": "weights.pt",
     "evaluate images -m bicubic --border 20": "b in images",
     # Recipes and runs
@@ -501,7 +505,8 @@ def test_links_that_go_round_in_circles_are_a_file_that_exists(call: Call, tmp_p
     assert result.code == 1
     assert (
         result.err
-        == "error: loop.tflite exists already; choose another name or allow overwriting\n"
+        == "error: loop.tflite exists already: choose another name, or replace it with --force"
+        " (overwrite=True in Python)\n"
     )
 
 
@@ -515,6 +520,8 @@ def test_a_failure_is_one_line_and_changes_nothing(call: Call, furnished: Path, 
 
 
 USAGE = {
+    "upscale": "name at least one image or folder to upscale",
+    "upscale --force": "name at least one image or folder to upscale",
     "upscale --quality 0 a.png": "--quality",
     "upscale --quality 101 a.png": "--quality",
     "upscale --quality high a.png": "--quality",
@@ -854,8 +861,8 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        ([], "the same command goes on with the others"),
-        (["--force"], "without --force the same command makes those that are missing"),
+        ([], "the same command resumes with the others"),
+        (["--force"], "the same command without --force makes the missing ones"),
     ],
 )
 def test_ctrl_c_leaves_whole_images_only(

@@ -18,7 +18,7 @@ from anchorsr.cli.app import run
 from anchorsr.data import download as download_module
 from anchorsr.data.download import Archive, download
 from anchorsr.errors import DataError, OutputError
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 
 
 def zipped(folder: str, count: int) -> bytes:
@@ -109,8 +109,8 @@ def test_a_set_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path
 
 
 def test_two_runs_do_not_fetch_the_same(server: Server, tmp_path: Path) -> None:
-    with Claims() as other:
-        assert other.take(tmp_path / "SET.zip.part")
+    with FileLocks() as other:
+        assert other.acquire(tmp_path / "SET.zip.part")
         with pytest.raises(OutputError, match="is being downloaded by another process"):
             download(ARCHIVE, tmp_path, address=server.url)
     assert download(ARCHIVE, tmp_path, address=server.url) == tmp_path / "SET"

@@ -195,7 +195,7 @@ def test_a_folder_with_the_name_of_a_model_does_not_hide_it(
 def test_a_model_of_another_factor_is_refused(plain: Path, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"twice{suffix}"
     export_graph(integer_graph(0, factor=2), path)
-    with pytest.raises(ModelError, match=r"enlarges 2 times, not 3|not 3 times larger"):
+    with pytest.raises(ModelError, match=r"upscales 2 times, not 3|not 3 times larger"):
         evaluate(path, plain)
 
 

@@ -22,7 +22,7 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.operators import Conv2D
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
-from anchorsr.models.registry import read_card
+from anchorsr.models.card import read_card
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.inference import to_tensor
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
@@ -202,7 +202,7 @@ def test_a_card_does_not_replace_the_record_of_a_run(finished_run: Path, tmp_pat
 
 def test_the_card_of_another_file_is_refused(finished_run: Path, tmp_path: Path) -> None:
     release(finished_run, tmp_path / "model.tflite", qat=False)
-    assert read_card(tmp_path / "model.tflite")["factor"] == 3
+    assert read_card(tmp_path / "model.tflite").factor == 3
     (tmp_path / "model.tflite").write_bytes(b"another")
     with pytest.raises(ModelError, match="that of another file"):
         read_card(tmp_path / "model.tflite")

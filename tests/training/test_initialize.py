@@ -20,6 +20,7 @@ from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
+from anchorsr.models.card import ModelCard, write_card
 from anchorsr.models.registry import list_models, read_model
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.base import RecipeNetwork
@@ -48,8 +49,9 @@ def write_model(
     graph = quantize_graph(lower(network, name=name), [photograph])
     path.write_bytes(write_tflite(graph, size=photograph.shape[:2] if needs_size(graph) else None))
     options = {"name": name, "factor": network.factor, **changes}
-    card = {"runs": {"float": {"recipe": {"network": options}}}}
-    path.with_suffix(".json").write_text(json.dumps(card))
+    runs = {"float": {"recipe": {"network": options}}}
+    card = ModelCard.of_file(path.read_bytes(), graph, figures=[], runs=runs)
+    write_card(path.with_suffix(".json"), card, overwrite=True)
     return path
 
 
@@ -91,7 +93,9 @@ def test_what_cannot_be_read_back_is_named(tmp_path: Path, dog: np.ndarray) -> N
     shutil.copy(SHIPPED[0], tmp_path / "bare.tflite")
     with pytest.raises(ModelError, match="has no card beside it"):
         load_initial(tmp_path / "bare.tflite")
-    (tmp_path / "bare.json").write_text('{"runs": {}}')
+    data, graph = read_model(tmp_path / "bare.tflite")
+    card = ModelCard.of_file(data, graph, figures=[], runs={})
+    write_card(tmp_path / "bare.json", card, overwrite=False)
     with pytest.raises(ModelError, match="does not name its network"):
         load_initial(tmp_path / "bare.tflite")
     with pytest.raises(ModelError, match="does not exist"):

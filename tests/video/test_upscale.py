@@ -27,7 +27,7 @@ import anchorsr
 from anchorsr.cli import app
 from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, VideoError
 from anchorsr.inference.upscaler import Upscaler
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 from anchorsr.video import codecs, pipeline, target
 from anchorsr.video.colour import Colours, FromRgb, planes
 from anchorsr.video.tile_reuse import Rectangle
@@ -600,8 +600,8 @@ def test_what_another_run_is_making_is_left_to_it(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(6))
     part = tmp_path / "out.part.mp4"
     part.write_bytes(b"of the other run")
-    with Claims() as claims:
-        assert claims.take(tmp_path / "out.mp4")
+    with FileLocks() as locks:
+        assert locks.acquire(tmp_path / "out.mp4")
         with pytest.raises(OutputError, match="is being written by another process"):
             enlarge(source, tmp_path / "out.mp4", overwrite=True)
     assert part.read_bytes() == b"of the other run"

@@ -18,7 +18,7 @@ from PIL import Image
 from anchorsr.bench.process import ProcessResult, run_process
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.upscaler import Enlarger, ready_upscaler
+from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.timing import count_progress, time_interleaved
 
@@ -84,14 +84,14 @@ def measure_end_to_end(
         source, target = Path(folder, "in.jpg"), Path(folder, "out.jpg")
         Image.fromarray(image).save(source, quality=92)
         frames = time_interleaved(
-            {model: partial(upscaler, image) for model, upscaler in upscalers.items()},
+            {model: partial(upscaler.upscale_rgb, image) for model, upscaler in upscalers.items()},
             rounds=rounds,
             on_call=on_call,
         )
         files = time_interleaved(
             {
                 model: partial(
-                    _upscale_file, Enlarger(model, factor, threads=threads), source, target
+                    _upscale_file, ImageUpscaler(model, factor, threads=threads), source, target
                 )
                 for model in models
             },
@@ -120,8 +120,8 @@ def measure_end_to_end(
     ]
 
 
-def _upscale_file(enlarger: Enlarger, source: Path, target: Path) -> None:
-    for done in upscale_files([Job(source, target)], enlarger, overwrite=True):
+def _upscale_file(upscaler: ImageUpscaler, source: Path, target: Path) -> None:
+    for done in upscale_files([Job(source, target)], upscaler, overwrite=True):
         if done.error is not None:
             raise done.error
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.bench.baselines import (
@@ -26,7 +26,9 @@ from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, ModelError
 from anchorsr.evaluation.evaluate import evaluate, load_method
 from anchorsr.graph.graph import Graph
-from anchorsr.models.registry import list_models, model_path, read_card, read_model
+from anchorsr.metrics import Score
+from anchorsr.models.card import read_card
+from anchorsr.models.registry import list_models, model_path, read_model
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 from anchorsr.utils.sample_image import sample_image
@@ -156,7 +158,7 @@ def find_quality(
     Returns:
         PSNR over RGB in dB by model; those without a finite figure are left out.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, float] = {}
     for name in models:
         known = KNOWN_PSNR.get(name, {}) if factor == KNOWN_FACTOR else {}
         if images is not None and name != PUBLISHED:
@@ -164,15 +166,10 @@ def find_quality(
         elif test_set in known:
             found[name] = known[test_set]
         elif is_network(name):
-            for row in _figures(model_path(name, factor)):
-                if (row.get("method"), row.get("test_set")) == ("int8", test_set):
-                    found[name] = row.get("psnr_rgb")
-    return {name: value for name, value in found.items() if _is_finite(value)}
-
-
-def _is_finite(value: object) -> TypeGuard[float]:
-    """Tell a number from null, which cards have for equal images, and from what people write."""
-    return isinstance(value, int | float) and math.isfinite(value)
+            for score in _card_scores(model_path(name, factor)):
+                if (score.method, score.test_set) == ("int8", test_set):
+                    found[name] = score.psnr_rgb
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def check_fixed_sizes(
@@ -198,14 +195,12 @@ def check_fixed_sizes(
             raise ModelError(f"{name} only takes {sides} images: give --size {sides}{more}")
 
 
-def _figures(path: Path) -> list[dict[str, Any]]:
-    """Read the figures of the card beside a model file, if it is this very file's."""
+def _card_scores(path: Path) -> tuple[Score, ...]:
+    """What the card beside a model file says, if it has one that is of this very file."""
     try:
-        card = read_card(path)
+        return read_card(path).figures
     except ModelError:
-        return []
-    figures = card.get("figures") if card.get("sha256") else None
-    return [row for row in figures if isinstance(row, dict)] if isinstance(figures, list) else []
+        return ()
 
 
 def read_graph(model: str, factor: int) -> Graph:

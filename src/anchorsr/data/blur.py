@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from anchorsr.data.folders import write_images
 from anchorsr.images.io import read_rgb
+from anchorsr.images.resize import bicubic
 
 SIDE = 512  # limit of the results
 _SCALES = (1.1, 1.6)
@@ -55,6 +55,5 @@ def blur(rgb: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.NDArray
     height, width = (min(side, int(SIDE / scale)) for side in rgb.shape[:2])
     top = random.integers(rgb.shape[0] - height + 1)
     left = random.integers(rgb.shape[1] - width + 1)
-    crop = Image.fromarray(rgb[top : top + height, left : left + width])
-    size = (round(width * scale), round(height * scale))
-    return np.asarray(crop.resize(size, Image.Resampling.BICUBIC))
+    part = rgb[top : top + height, left : left + width]
+    return bicubic(part, round(height * scale), round(width * scale))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from anchorsr.errors import DataError, OutputError
 from anchorsr.utils.files import check_folder, make_folder, reason
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def download(
     check_folder(folder)
     make_folder(folder)
     part = folder / f"{archive.folder}.zip.part"
-    with Claims() as claims:
-        if not claims.take(part):
+    with FileLocks() as locks:
+        if not locks.acquire(part):
             raise OutputError(f"{part} is being downloaded by another process")
         if target.is_dir():  # made by a process that has ended since
             return target

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.data.imresize import crop_to_multiple, downscale
 from anchorsr.errors import DataError
 from anchorsr.images.io import find_images, read_rgb
+from anchorsr.images.resize import bicubic
 
 # Squared levels (35 dB), added to each error: flat images would get a thousandfold weight.
 _ERROR_FLOOR = 20.0
@@ -48,8 +48,8 @@ class Pair:
     def bicubic_error(self) -> float:
         """Mean squared error of bicubic upscaling, in squared levels of 255."""
         height, width = self.hr.shape[:2]
-        upscaled = Image.fromarray(self.lr).resize((width, height), Image.Resampling.BICUBIC)
-        return float(np.square(np.asarray(upscaled, np.float32) - self.hr).mean())
+        upscaled = bicubic(self.lr, height, width)
+        return float(np.square(upscaled.astype(np.float32) - self.hr).mean())
 
 
 class Patches(NamedTuple):

@@ -23,8 +23,9 @@ from PIL import Image
 from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.image import eight_bits
-from anchorsr.images.io import SUFFIXES, RasterImage, check_size, encode_image, read_image
-from anchorsr.inference.upscaler import Upscaler, upscale_image
+from anchorsr.images.io import SUFFIXES, RasterImage, check_output, encode_image, read_image
+from anchorsr.images.resize import bicubic
+from anchorsr.inference.upscaler import Upscaler
 from anchorsr.metrics import luma, psnr
 from anchorsr.utils.files import check_not_input, reason
 
@@ -91,9 +92,9 @@ def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> 
     factor = upscaler.factor
     truth = None if original is None else _read_original(original, image, factor)
     started = time.perf_counter()
-    smooth = bicubic(image, factor)
+    smooth = upscale_bicubic(image, factor)
     bicubic_done = time.perf_counter()
-    ours = upscale_image(image, upscaler)
+    ours = upscaler.upscale_image(image)
     done = time.perf_counter()
     like = _file_like(path, height * factor, width * factor)
 
@@ -115,14 +116,11 @@ def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> 
     )
 
 
-def bicubic(image: RasterImage, factor: int) -> RasterImage:
-    """Upscale an image by Pillow's bicubic; with alpha, as Pillow resizes RGBA."""
-    height, width = image.rgb.shape[:2]
-    pil_image = Image.fromarray(np.ascontiguousarray(image.rgb))
-    if image.alpha is not None:
-        pil_image.putalpha(Image.fromarray(np.ascontiguousarray(image.alpha)))
-    size = (width * factor, height * factor)
-    larger = np.asarray(pil_image.resize(size, Image.Resampling.BICUBIC))
+def upscale_bicubic(image: RasterImage, factor: int) -> RasterImage:
+    """Upscale with Pillow's bicubic filter; with alpha, as Pillow resizes RGBA."""
+    height, width = image.size
+    rgba = image.rgb if image.alpha is None else np.dstack((image.rgb, image.alpha))
+    larger = bicubic(rgba, height * factor, width * factor)
     alpha = None if image.alpha is None else larger[:, :, 3]
     return dataclasses.replace(image, rgb=np.ascontiguousarray(larger[:, :, :3]), alpha=alpha)
 
@@ -203,8 +201,8 @@ def _file_like(path: Path, height: int, width: int) -> Path:
     """Return a name with the suffix that `upscale` would save the result with."""
     suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
     try:
-        check_size(Path(f"larger{suffix}"), height, width)
-    except OutputError:  # too many pixels a side for that format
+        check_output(Path(f"larger{suffix}"), height, width)
+    except OutputError:  # more pixels a side than that format holds
         suffix = ".png"
     return Path(f"larger{suffix}")
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.data.pairs import load_test_pairs
@@ -22,25 +20,15 @@ from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.graph.graph import Graph
+from anchorsr.images.resize import bicubic
 from anchorsr.inference.upscaler import ready_upscaler
+from anchorsr.metrics import Score as Score
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import cannot_read
 
 Method = Callable[[UInt8Array], UInt8Array]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Means over the images of one set; PSNR in dB, over RGB and over BT.601 luma."""
-
-    method: str
-    test_set: str
-    images: int
-    psnr_rgb: float
-    psnr_y: float
-    ssim_y: float
 
 
 def evaluate(
@@ -151,7 +139,7 @@ def load_method(
     """
     path = Path(name)
     if name == "bicubic":
-        return lambda lr: _bicubic(lr, factor)
+        return lambda lr: bicubic(lr, lr.shape[0] * factor, lr.shape[1] * factor)
     if path.is_dir() and name not in {model.name for model in list_models()}:
         return _float_method(path, threads)
     suffix = path.suffix.lower()
@@ -165,7 +153,7 @@ def load_method(
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]
-    return ready_upscaler(name, factor, threads=threads, engine=engine)
+    return ready_upscaler(name, factor, threads=threads, engine=engine).upscale_rgb
 
 
 def run_at_every_size(graph: Graph) -> Method:
@@ -185,11 +173,6 @@ def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float,
         psnr(sr_luma, hr_luma, border=border),
         ssim(sr_luma, hr_luma, border=border),
     )
-
-
-def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:
-    size = (lr.shape[1] * factor, lr.shape[0] * factor)
-    return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.BICUBIC))
 
 
 def _float_method(run: Path, threads: int | None) -> Method:

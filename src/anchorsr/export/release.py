@@ -7,7 +7,6 @@ import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from anchorsr.errors import OutputError, RecipeError
 from anchorsr.evaluation.evaluate import (
@@ -19,7 +18,7 @@ from anchorsr.evaluation.evaluate import (
 )
 from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
-from anchorsr.models.registry import write_card
+from anchorsr.models.card import ModelCard, write_card
 from anchorsr.networks.inference import upscale_float
 from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import needs_size
@@ -97,14 +96,8 @@ def release(
         ]
     # The scores come first, so that the file is hardly ever without its card.
     publish(data, output, overwrite=overwrite)
-    write_card(
-        _card(output),
-        data,
-        graph,
-        figures=[_figures(score) for score in scores],
-        runs=quantized.records,
-        overwrite=overwrite,
-    )
+    card = ModelCard.of_file(data, graph, figures=scores, runs=quantized.records)
+    write_card(_card(output), card, overwrite=overwrite)
     return scores
 
 
@@ -117,14 +110,6 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{card} is the record of a run: write to another name")
     for path in (output, card):
         check_free(path, overwrite=overwrite)
-
-
-def _figures(score: Score) -> dict[str, Any]:
-    """Return a score under the keys of cards."""
-    return {
-        "pictures" if name == "images" else name: value
-        for name, value in dataclasses.asdict(score).items()
-    }
 
 
 def _card(output: Path) -> Path:

@@ -19,7 +19,8 @@ from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.models.registry import read_card, read_model
+from anchorsr.models.card import read_card
+from anchorsr.models.registry import read_model
 from anchorsr.networks.abpn import ABPN
 from anchorsr.networks.base import RecipeNetwork
 from anchorsr.networks.layers import Convolution
@@ -76,7 +77,7 @@ def _load_model(source: Path) -> RecipeNetwork:
     _, graph = read_model(source)
     card = read_card(source)
     try:
-        network = build_network(card["runs"]["float"]["recipe"]["network"])
+        network = build_network(card.runs["float"]["recipe"]["network"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"the card of {source} does not name its network") from error
     _read_back(network, dequantize(graph), source)

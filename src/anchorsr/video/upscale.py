@@ -27,7 +27,7 @@ from anchorsr.utils.files import (
     move_into_place,
     reason,
 )
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 from anchorsr.video.codecs import CODECS, MAX_SIDE, SUFFIXES, choose_codec
 from anchorsr.video.colour import subsampling
 from anchorsr.video.pipeline import Timings, VideoPipeline, output_size
@@ -172,8 +172,8 @@ def upscale_video(
     part = target.with_name(f"{target.stem}.part{target.suffix}")
     _check_paths(source, target, part, overwrite=overwrite)
     note = on_note or (lambda _: None)
-    with Claims() as claims:
-        if not claims.take(target):
+    with FileLocks() as locks:
+        if not locks.acquire(target):
             raise OutputError(f"{target} is being written by another process")
         reader = Source(source, start=start, duration=duration, threads=threads)
         with contextlib.closing(reader):
@@ -213,7 +213,7 @@ def _write(
     note: Callable[[str], None],
 ) -> VideoResult:
     """Upscale all of a source; the `.part` file is complete when this returns."""
-    frames = ReusingUpscaler(upscaler, factor=upscaler.factor, halo=upscaler.graph.halo)
+    frames = ReusingUpscaler(upscaler.upscale_rgb, factor=upscaler.factor, halo=upscaler.graph.halo)
     pipeline = VideoPipeline(source, target, frames)
     progress = _Progress(source, target, frames)
     started = time.perf_counter()

@@ -23,7 +23,8 @@ from anchorsr.cli.terminal import bar, print_json, print_table
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.evaluation.evaluate import Score, evaluate
 from anchorsr.export.export import export_model
-from anchorsr.models.registry import DEFAULT, list_models, model_path, read_card
+from anchorsr.models.card import read_card
+from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.utils.strict_json import to_json
 
 
@@ -46,11 +47,11 @@ def models_command(
         anchorsr models abpn_x3
     """
     if name is not None:
-        print(to_json(read_card(model_path(name)), indent=1))
+        print(to_json(read_card(model_path(name)).to_dict(), indent=1))
         return
     shipped = list_models()
     if as_json:
-        print_json([{"path": str(model.path), **model.card} for model in shipped])
+        print_json([{"path": str(model.path), **model.card.to_dict()} for model in shipped])
         return
     table = Table("model", "factor", "parameters", "MAC per LR pixel", "size")
     if paths:
@@ -60,9 +61,9 @@ def models_command(
         table.add_row(
             model.name + (" (default)" if model.name == DEFAULT else ""),
             f"x{model.factor}",
-            f"{card['parameters']:,}",
-            f"{card['macs_per_lr_pixel']:,}",
-            f"{card['size_bytes'] / 1000:.1f} kB",
+            f"{card.parameters:,}",
+            f"{card.macs_per_lr_pixel:,}",
+            f"{card.size_bytes / 1000:.1f} kB",
             *([str(model.path)] if paths else []),
         )
     print_table(table)
