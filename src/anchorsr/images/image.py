@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ImageError
 
 # uint8 or uint16. A union of the two would be exact, but numpy's operators do not accept one.
