@@ -13,10 +13,13 @@ from anchorsr import errors
 SOURCE = Path(anchorsr.__file__).parent
 
 TORCH = {
+    "anchorsr.networks.base",
     "anchorsr.networks.layers",
+    "anchorsr.networks.noise",
+    "anchorsr.networks.reparameterized",
     "anchorsr.networks.abpn",
     "anchorsr.networks.fsrcnn",
-    "anchorsr.networks.residual_forms",
+    "anchorsr.networks.residual_form",
     "anchorsr.networks.vdsr",
     "anchorsr.networks.drrn",
     "anchorsr.networks.edsr",
