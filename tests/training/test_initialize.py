@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
 
 from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.executor import run_graph
@@ -21,6 +20,7 @@ from anchorsr.models.registry import list_models, read_model
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.base import RecipeNetwork
 from anchorsr.networks.registry import build_network
+from anchorsr.networks.residual_form import ResidualForm, ResidualFormConfig
 from anchorsr.quantization.ptq import quantize
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 from anchorsr.training.initialize import (
