@@ -217,27 +217,27 @@ def test_extents_follow_the_operators() -> None:
         _ = graph.halo
 
 
-def enlarged(*operators: Operator) -> Graph:
+def upscaled(*operators: Operator) -> Graph:
     return chain(floats(2, *([2] * len(operators))), *operators)
 
 
 REACHES: dict[int, list[Graph]] = {
     0: [
-        enlarged(TransposedConv2D("a", "b", weights(2, 3, 3, 2), weights(2), 3)),
-        enlarged(Resize("a", "b", 3, "nearest")),
-        enlarged(Resize("a", "b", 1, "bilinear")),
+        upscaled(TransposedConv2D("a", "b", weights(2, 3, 3, 2), weights(2), 3)),
+        upscaled(Resize("a", "b", 3, "nearest")),
+        upscaled(Resize("a", "b", 1, "bilinear")),
     ],
     1: [
-        enlarged(DepthwiseConv2D("a", "b", weights(3, 3, 2), weights(2))),
-        enlarged(Pool2D("a", "b", "average", 3)),
-        enlarged(Resize("a", "b", 3, "bilinear")),
-        enlarged(
+        upscaled(DepthwiseConv2D("a", "b", weights(3, 3, 2), weights(2))),
+        upscaled(Pool2D("a", "b", "average", 3)),
+        upscaled(Resize("a", "b", 3, "bilinear")),
+        upscaled(
             Resize("a", "b", 2, "bilinear"), Conv2D("b", "c", weights(2, 3, 3, 2), weights(2))
         ),
-        enlarged(TransposedConv2D("a", "b", weights(2, 9, 9, 2), weights(2), 3)),
-        enlarged(TransposedConv2D("a", "b", weights(2, 4, 4, 2), weights(2), 2)),
+        upscaled(TransposedConv2D("a", "b", weights(2, 9, 9, 2), weights(2), 3)),
+        upscaled(TransposedConv2D("a", "b", weights(2, 4, 4, 2), weights(2), 2)),
         # Three convolutions over three times as many pixels reach one input pixel.
-        enlarged(
+        upscaled(
             Resize("a", "b", 3, "nearest"),
             *(
                 Conv2D(source, target, weights(2, 3, 3, 2), weights(2))
@@ -246,12 +246,12 @@ REACHES: dict[int, list[Graph]] = {
         ),
     ],
     2: [
-        enlarged(TransposedConv2D("a", "b", weights(2, 11, 11, 2), weights(2), 3)),
-        enlarged(Pool2D("a", "b", "average", 5)),
-        enlarged(
+        upscaled(TransposedConv2D("a", "b", weights(2, 11, 11, 2), weights(2), 3)),
+        upscaled(Pool2D("a", "b", "average", 5)),
+        upscaled(
             Resize("a", "b", 2, "bilinear"), Conv2D("b", "c", weights(2, 5, 5, 2), weights(2))
         ),
-        enlarged(
+        upscaled(
             TransposedConv2D("a", "b", weights(2, 9, 9, 2), weights(2), 3),
             Conv2D("b", "c", weights(2, 3, 3, 2), weights(2)),
         ),
