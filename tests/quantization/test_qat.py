@@ -15,6 +15,7 @@ pytest.importorskip("torch", reason="needs anchorsr[train]")
 
 import torch
 
+from anchorsr.cli import app
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import CheckpointError, DataError, ModelError, OutputError
 from anchorsr.export.release import release
@@ -247,7 +248,9 @@ def test_the_example_of_quantize_runs(
     run_example(quantize, "quantize")
 
 
-def test_an_unfinished_run_is_quantized_only_if_asked(finished_run: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_quantized_only_if_asked(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
     record["recipe"]["schedule"]["steps"] = 9
@@ -255,6 +258,13 @@ def test_an_unfinished_run_is_quantized_only_if_asked(finished_run: Path, tmp_pa
     with pytest.raises(CheckpointError, match=r"taken 4 of 9 steps: .* with --unfinished"):
         quantize(tmp_path / "run", qat=False)
     assert quantize(tmp_path / "run", qat=False, unfinished=True).graph.is_integer
+    output = tmp_path / "model.tflite"
+    command = ["quantize", str(tmp_path / "run"), "-o", str(output), "--no-train"]
+    assert app.run(command) == 1
+    assert "--unfinished" in capsys.readouterr().err
+    assert not output.exists()
+    assert app.run([*command, "--unfinished"]) == 0
+    assert output.exists()
 
 
 def test_half_of_the_target_of_qat_is_the_float_network(finished_run: Path, tmp_path: Path) -> None:

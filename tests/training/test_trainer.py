@@ -23,6 +23,7 @@ pytest.importorskip("torch", reason="needs anchorsr[train]")
 import torch
 from torch import nn
 
+from anchorsr.cli import app
 from anchorsr.data.pairs import PatchSampler, load_training_pairs
 from anchorsr.errors import CheckpointError, DataError, ImageError, RecipeError, TrainingError
 from anchorsr.images.io import RasterImage, write_image
@@ -285,7 +286,7 @@ def test_a_finished_run_is_extended_by_raising_its_steps(images: Path, tmp_path:
         assert torch.equal(weight, expected[name])
 
 
-def test_the_example_of_train_runs(
+def test_the_example_of_train_and_its_command_run(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a small recipe under its name; a recipe is read from a path as well."""
@@ -300,6 +301,8 @@ def test_the_example_of_train_runs(
     )
     run_example(train, "train")
     assert load_run(Path("runs/abpn_x3")).step == 1
+    assert app.run(["train", "recipes/abpn_x3.toml", "--runs", "others"]) == 0
+    assert load_run(Path("others/abpn_x3")).is_finished
 
 
 def test_another_recipe_does_not_take_over_a_run(images: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,61 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         raise CheckpointError(
             f"{path} is damaged or of another version: {reason(error)}"
         ) from error
+
+
+def check_same_run(checkpoint: Checkpoint, recipe: Recipe, origin: str, folder: Path) -> None:
+    """Check that a checkpoint may be resumed with a recipe.
+
+    The recipe may differ in the tables in `MAY_CHANGE`, and may have more steps.
+
+    Args:
+        checkpoint: The checkpoint of the folder.
+        recipe: The recipe to resume it with.
+        origin: Digest of what the network is made from now.
+        folder: The folder of the run.
+
+    Raises:
+        CheckpointError: It belongs to another recipe, or was made from something else.
+    """
+    path = folder / CHECKPOINT
+    if checkpoint.origin != origin:
+        raise CheckpointError(
+            f"{path} is of an earlier version, or was initialized from other weights or another"
+            f" calibration, which have changed since: delete {folder} to start over"
+        )
+    theirs = replace(
+        checkpoint.recipe, validation=recipe.validation, quantization=recipe.quantization
+    )
+    if recipe.schedule.steps > theirs.schedule.steps:
+        longer = replace(theirs.schedule, steps=recipe.schedule.steps)
+        theirs = replace(theirs, schedule=longer)
+    mine, others = recipe.as_table(), theirs.as_table()
+    different = sorted(key for key in mine if mine[key] != others[key])
+    if different:
+        raise CheckpointError(
+            f"{path} belongs to another recipe ({', '.join(different)} differ; only"
+            f" schedule.steps may be raised): delete {folder} to start over, or give this run"
+            " another output folder"
+        )
+
+
+def check_same_data(before: dict[str, int], now: dict[str, int], folder: Path) -> None:
+    """Check that a run is resumed with the images it was trained on.
+
+    Args:
+        before: Fingerprint of the images in the checkpoint; empty for a new run.
+        now: Fingerprint of the images (`data.pairs.fingerprint`).
+        folder: The folder of the run.
+
+    Raises:
+        CheckpointError: The images differ.
+    """
+    if before != {key: now.get(key) for key in before}:  # earlier versions had no CRC
+        raise CheckpointError(
+            f"{folder} was trained on other images, {before['pictures']} with"
+            f" {before['lr_pixels']} LR pixels, not on these {now['pictures']} with"
+            f" {now['lr_pixels']}: give this run another output folder"
+        )
 
 
 def read_content(path: Path) -> dict[str, Any]:

@@ -35,6 +35,8 @@ from anchorsr.training.checkpoint import (
     CHECKPOINT,
     Checkpoint,
     TrainingRun,
+    check_same_data,
+    check_same_run,
     read_checkpoint,
     write_run,
 )
@@ -190,7 +192,7 @@ def fit(
         check_folder(folder)
         step = 0
         if checkpoint is not None:
-            _check_same_run(checkpoint, recipe, origin, folder)
+            check_same_run(checkpoint, recipe, origin, folder)
             step = checkpoint.step
         steps = processes.gather(step)
         if len(set(steps)) > 1:
@@ -218,7 +220,7 @@ def fit(
                 relative=recipe.loss == "relative_l2",
             )
             before, data = data, fingerprint(pairs)
-            _check_same_data(before, data, folder)
+            check_same_data(before, data, folder)
             if len(set(processes.gather(data["crc32"]))) > 1:
                 raise DataError("the processes read different images: give all the same folders")
             is_new = checkpoint is None and bool(recipe.initial_weights)
@@ -232,39 +234,6 @@ def fit(
             with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
         return run.averaged, run.save()
-
-
-def _check_same_run(checkpoint: Checkpoint, recipe: Recipe, origin: str, folder: Path) -> None:
-    """Refuse the checkpoint of another recipe; validation and more steps are no difference."""
-    path = folder / CHECKPOINT
-    if checkpoint.origin != origin:
-        raise CheckpointError(
-            f"{path} is of an earlier version, or was initialized from other weights or another"
-            f" calibration, which have changed since: delete {folder} to start over"
-        )
-    theirs = dataclasses.replace(
-        checkpoint.recipe, validation=recipe.validation, quantization=recipe.quantization
-    )
-    if recipe.schedule.steps > theirs.schedule.steps:
-        longer = dataclasses.replace(theirs.schedule, steps=recipe.schedule.steps)
-        theirs = dataclasses.replace(theirs, schedule=longer)
-    mine, others = recipe.as_table(), theirs.as_table()
-    different = sorted(key for key in mine if mine[key] != others[key])
-    if different:
-        raise CheckpointError(
-            f"{path} belongs to another recipe ({', '.join(different)} differ; only"
-            f" schedule.steps may be raised): delete {folder} to start over, or give this run"
-            " another output folder"
-        )
-
-
-def _check_same_data(before: dict[str, int], now: dict[str, int], folder: Path) -> None:
-    if before != {key: now.get(key) for key in before}:  # earlier versions had no CRC
-        raise CheckpointError(
-            f"{folder} was trained on other images, {before['pictures']} with"
-            f" {before['lr_pixels']} LR pixels, not on these {now['pictures']} with"
-            f" {now['lr_pixels']}: give this run another output folder"
-        )
 
 
 class _Run(Generic[Network]):
