@@ -459,7 +459,7 @@ FAILURES = {
     "models taken.tflite": "the card of taken.tflite is damaged",
     "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; choose from: abpn_x3",
     "upscale a.png -m missing.tflite": "missing.tflite does not exist",
-    "upscale a.png -m empty.tflite/x.tflite": "x.tflite cannot be read",
+    "upscale a.png -m empty.tflite/x.tflite": "x.tflite does not exist",
     "upscale a.png -m text.tflite": "text.tflite: this is not a .tflite file",
     "upscale a.png -m cut.tflite": "cut.tflite",
     "upscale a.png -m float.tflite": "takes uint8 with 3 channels",
