@@ -25,7 +25,6 @@ from anchorsr.quantization.calibration import choose_quantization, observe_range
 from anchorsr.quantization.ptq import WEIGHT_LIMIT, apply_quantization
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
-from anchorsr.utils.sample_image import sample_image
 from helpers.graphs import assert_equal_graphs, float_graph, image, integer_graph, reference_run
 
 SUFFIXES = [".tflite", ".onnx", ".TFLITE"]
@@ -138,18 +137,6 @@ def test_an_impossible_size_is_refused(tmp_path: Path, suffix: str, size: tuple[
     with pytest.raises(GraphError, match="positive"):
         export_graph(integer_graph(0), tmp_path / f"mine{suffix}", size=size)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_a_sample_is_the_same_each_time_and_another_for_each_seed(size: tuple[int, int]) -> None:
-    first = sample_image(*size, seed=3)
-    assert (first.shape, first.dtype) == ((*size, 3), np.uint8)
-    np.testing.assert_array_equal(first, sample_image(*size, seed=3))
-    assert (first != sample_image(*size, seed=4)).any()
-
-
-def test_a_large_sample_visits_every_level() -> None:
-    assert len(np.unique(sample_image(*SIZES[-1], seed=len(SIZES) - 1))) == 256
 
 
 # By name
