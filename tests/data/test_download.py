@@ -202,7 +202,7 @@ def test_an_incomplete_folder_is_not_touched(server: Server, tmp_path: Path) -> 
 def test_too_little_space_is_told_before_anything_is_fetched(
     server: Server, tmp_path: Path
 ) -> None:
-    with pytest.raises(OutputError, match="GB of space"):
+    with pytest.raises(OutputError, match="GB more of free space"):
         download(replace(ARCHIVE, size_bytes=2**60), tmp_path, address=server.url)
     assert server.starts == []
 

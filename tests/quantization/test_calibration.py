@@ -160,7 +160,7 @@ def test_a_clip_to_other_limits_is_refused() -> None:
     last = dataclasses.replace(graph.operators[-1], high=1.0)  # type: ignore[call-arg]
     graph = dataclasses.replace(graph, operators=[*graph.operators[:-1], last])
     chosen = choose_quantization(graph, observe_ranges(graph, IMAGES, 100))
-    with pytest.raises(Exception, match="only the clip of an image"):
+    with pytest.raises(Exception, match="only a clip of an image"):
         apply_quantization(graph, chosen)
 
 

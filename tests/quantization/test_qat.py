@@ -175,7 +175,7 @@ def test_a_network_that_needs_a_size_is_released_with_one(
 def test_a_network_with_global_pooling_is_released_and_measured(
     finished_run: Path, tmp_path: Path
 ) -> None:
-    run = run_of({"name": "imdn", "blocks": 1, "channels": 16}, finished_run, tmp_path / "run")
+    run = run_of({"name": "imdn", "blocks": 1}, finished_run, tmp_path / "run")
     scores = release(run, tmp_path / "model.tflite", qat=False)
     floating, integer = (score.psnr_rgb for score in scores)
     assert abs(floating - integer) < 1
