@@ -29,7 +29,7 @@ from helpers.graphs import image
 
 
 def residual_form(form: str) -> Graph:
-    """The forms of networks.residual_forms, small, with weights that fill their ranges."""
+    """The forms of networks.residual_form, small, with weights that fill their ranges."""
     chain = FloatChain(1)
     chain.convolve("images", "first", 6, relu=True)
     last = chain.convolve("first", "second", 6, relu=True)
