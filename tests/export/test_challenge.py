@@ -209,7 +209,7 @@ def test_a_file_says_what_it_is() -> None:
 
 def test_accelerators_are_asked_for_every_operator(files: dict[str, bytes]) -> None:
     refused = {a.name: a.refuses(summarize(files[FREE]).operators) for a in ACCELERATORS}
-    assert refused.pop("TensorInfo TPU") == ("DEPTH_TO_SPACE",)
+    assert refused.pop("Edge TPU") == ("DEPTH_TO_SPACE",)
     assert refused.pop("MediaTek NeuroPilot") == ("DEPTH_TO_SPACE",)
     assert refused.pop("Samsung AI LiteCore") == ("DEPTH_TO_SPACE", "QUANTIZE")
     assert set(refused.values()) == {()}
