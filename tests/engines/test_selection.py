@@ -557,9 +557,9 @@ def test_the_shipped_model_is_exact_enough_on_a_photograph_in_every_engine(dog: 
 
 
 def test_figures_are_of_litert_unless_another_is_asked_for(short_trials: None) -> None:
-    assert load_method("abpn", 3, threads=1).engine == "litert"  # type: ignore[attr-defined]
-    method = load_method("abpn", 3, threads=1, engine="openvino")
-    assert method.engine == "openvino"  # type: ignore[attr-defined]
+    for options, engine in (({}, "litert"), ({"engine": "openvino"}, "openvino")):
+        method = load_method("abpn", 3, threads=1, **options)
+        assert method.__self__.engine == engine  # type: ignore[attr-defined]
 
 
 def test_verbose_says_on_standard_error_which_engine_is_taken(
