@@ -293,8 +293,8 @@ def test_other_formats_are_refused(tmp_path: Path, format_name: str) -> None:
 
 
 def test_what_is_no_file_of_pixels_is_refused(tmp_path: Path) -> None:
-    assert_refused(tmp_path / "missing.png", "No such file")
-    assert_refused(tmp_path / "missing" / "a.png", "No such file")
+    assert_refused(tmp_path / "missing.png", "does not exist")
+    assert_refused(tmp_path / "missing" / "a.png", "does not exist")
     (tmp_path / "folder.png").mkdir()
     assert_refused(tmp_path / "folder.png", "folder")
     (tmp_path / "empty.png").touch()
@@ -302,7 +302,7 @@ def test_what_is_no_file_of_pixels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("This is not an image.\n")
     assert_refused(tmp_path / "text.png", "not a PNG, JPEG, WebP")
     (tmp_path / "link.png").symlink_to("nowhere.png")
-    assert_refused(tmp_path / "link.png", "No such file")
+    assert_refused(tmp_path / "link.png", "does not exist")
     assert_refused(tmp_path / "a\0b.png")
 
 

@@ -311,7 +311,7 @@ class Repeat:
     factor = 3
     graph = SimpleNamespace(halo=0)
 
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
         return rgb.repeat(3, axis=0).repeat(3, axis=1)
 
 
@@ -880,9 +880,9 @@ def test_a_second_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     wait = pipeline._wait
 
     class Slow(Repeat):
-        def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
             time.sleep(0.2)
-            return super().__call__(rgb)
+            return super().upscale_rgb(rgb)
 
     def interrupted(ends: list[threading.Event]) -> None:
         waits.append(ends)

@@ -184,4 +184,6 @@ def cannot_read(path: str | Path, error: BaseException) -> str:
         return f"{path} does not exist"
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder; give a file"
+    if isinstance(error, PermissionError):
+        return f"{path} cannot be read ({reason(error)}): check its permissions"
     return f"{path} cannot be read ({reason(error)})"
