@@ -1,0 +1,27 @@
+/* Which instruction sets there are, and which of them this processor has. */
+
+#include "api.h"
+#include "kernel.h"
+
+extern const struct instruction_set avx2_set, portable_set;
+
+static const struct instruction_set *const SETS[] = {
+#if defined(__x86_64__) || defined(__i386__)
+    &avx2_set,
+#endif
+    &portable_set,
+};
+
+enum { COUNT = sizeof SETS / sizeof *SETS };
+
+const struct instruction_set *set_number(int32_t set) {
+    return set >= 0 && set < COUNT && SETS[set]->available() ? SETS[set] : NULL;
+}
+
+const char *anchorsr_set_name(int32_t set) {
+    return set >= 0 && set < COUNT ? SETS[set]->name : NULL;
+}
+
+int anchorsr_available(int32_t set) { return set_number(set) != NULL; }
+
+int anchorsr_version(void) { return ANCHORSR_VERSION; }
