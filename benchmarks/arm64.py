@@ -3,8 +3,9 @@
     python benchmarks/arm64.py [--model abpn_x3] [--picture docs/dog.jpg] [--folder FOLDER]
 
 LiteRT's ARM64 build runs under QEMU's user emulation, on cores with different instructions for
-8-bit products, and each byte is compared with `anchorsr.integer.run_graph`. The first run downloads
-a small ARM64 system, which takes 180 MB in --folder: Debian's Python through this machine's apt
+8-bit products, and each byte is compared with `anchorsr.graph.executor.run_graph`. The first
+run downloads a small ARM64 system, which takes 180 MB in --folder: Debian's Python through this
+machine's apt
 sources, without installing anything, and LiteRT, of the version installed here, through pip.
 Exits with 1 on any difference. Needs qemu-user-static, apt-get and dpkg-deb, and no root.
 Times under emulation mean nothing.
@@ -24,14 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
-from anchorsr.cache import cache_folder
-from anchorsr.engines import LiteRT
+from anchorsr.bench.baselines import PUBLISHED
+from anchorsr.engines.runtimes import LiteRT
 from anchorsr.errors import BenchmarkError
-from anchorsr.images import read_rgb
-from anchorsr.integer import run_graph
-from anchorsr.models import list_models
-from anchorsr.tflite_summary import fixed_size
-from anchorsr.yardsticks import PUBLISHED
+from anchorsr.graph.executor import run_graph
+from anchorsr.images.io import read_rgb
+from anchorsr.models.registry import list_models
+from anchorsr.serialization.tflite.summary import fixed_size
+from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
     Picture,

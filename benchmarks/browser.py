@@ -3,8 +3,9 @@
     python benchmarks/browser.py [--model abpn_x3] [--browser chromium] [--folder FOLDER]
 
 Each model is exported as `.onnx`, run by `browser/upscale.mjs` in a browser without a window, and
-each byte is compared with `anchorsr.integer.run_graph`; one picture takes several tiles. The first
-run downloads ONNX Runtime Web into --folder, 140 MB, through npm. Exits with 1 on any difference.
+each byte is compared with `anchorsr.graph.executor.run_graph`; one picture takes several
+tiles. The first run downloads ONNX Runtime Web into --folder, 140 MB, through npm. Exits with 1
+on any difference.
 Needs npm and a Chromium-based browser, such as Debian's chromium-headless-shell.
 """
 
@@ -31,12 +32,12 @@ from typing import Any
 
 import numpy as np
 
-from anchorsr.cache import cache_folder
 from anchorsr.errors import BenchmarkError
-from anchorsr.images import read_rgb
-from anchorsr.integer import run_graph
-from anchorsr.models import list_models
-from anchorsr.onnx import write_onnx
+from anchorsr.graph.executor import run_graph
+from anchorsr.images.io import read_rgb
+from anchorsr.models.registry import list_models
+from anchorsr.serialization.onnx import write_onnx
+from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
     Picture,

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.bench.baselines import PUBLISHED, published_graph
 from anchorsr.errors import AnchorSRError, BenchmarkError
-from anchorsr.files import reason
-from anchorsr.graph import Graph
-from anchorsr.models import model_path, read_model
-from anchorsr.tflite import write_tflite
-from anchorsr.yardsticks import PUBLISHED, published_graph
+from anchorsr.graph.graph import Graph
+from anchorsr.models.registry import model_path, read_model
+from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.files import reason
 
 Picture = npt.NDArray[np.uint8]
 

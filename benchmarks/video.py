@@ -23,10 +23,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from anchorsr.engines import default_threads
-from anchorsr.models import DEFAULT
-from anchorsr.upscale import Upscaler
-from anchorsr.video import upscale_video
+from anchorsr.engines.runtimes import default_threads
+from anchorsr.inference.upscaler import Upscaler
+from anchorsr.models.registry import DEFAULT
+from anchorsr.video.upscale import upscale_video
 from exactness import exit_code
 
 WIDTH, HEIGHT, RATE = 640, 360, 30

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import anchorsr
-from anchorsr.images import read_rgb
+from anchorsr.data.imresize import crop_to_multiple, downscale
+from anchorsr.images.io import read_rgb
 from anchorsr.metrics import psnr
-from anchorsr.resize import crop_to_multiple, downscale
 
 FACTOR = 3
 HEIGHT, WIDTH, ZOOM, GAP = 126, 216, 2, 8

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsr import choosing
-from anchorsr.images import read_rgb
-from anchorsr.upscale import _ready
+from anchorsr.engines import selection
+from anchorsr.images.io import read_rgb
+from anchorsr.inference.upscaler import _ready
 
 ROOT = Path(__file__).parents[1]
 # Some tests import ONNX Runtime themselves, which leaves something in the user's folder.
@@ -34,8 +34,8 @@ def one_engine(request: pytest.FixtureRequest, own_cache: None) -> Iterator[None
     """`auto` is LiteRT but where the choice is tested: which engine is the fastest depends on what
     else the machine does, and OpenVINO may round a tie otherwise."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.module.__name__ not in ("test_choosing", "test_engines", "test_benchmark"):
-            patch.setattr(choosing, "installed_engines", lambda: ["litert"])
+        if request.path.stem not in ("test_selection", "test_runtimes", "test_speed"):
+            patch.setattr(selection, "installed_engines", lambda: ["litert"])
         _ready.cache_clear()
         yield
         _ready.cache_clear()

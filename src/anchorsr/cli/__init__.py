@@ -1,0 +1,4 @@
+"""The command line. Each command parses its options, calls public functions and prints.
+
+The only package that prints.
+"""

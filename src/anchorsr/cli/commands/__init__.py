@@ -1,0 +1,1 @@
+"""The commands, by topic; `anchorsr.cli.app` gathers them."""

@@ -1,0 +1,127 @@
+"""A model made ready for the Mobile AI challenge."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from anchorsr.cli.commands.options import AsJson, Force, Threads
+from anchorsr.cli.terminal import bar, print_json, print_table, remark
+from anchorsr.export.accelerators import ACCELERATORS, not_looked_up
+from anchorsr.export.challenge import (
+    BORDER,
+    FIXED,
+    FREE,
+    build,
+    check_output,
+    check_rules,
+    measure_quality,
+    measure_time,
+    score,
+    write,
+)
+from anchorsr.models.registry import model_path, read_model
+from anchorsr.serialization.tflite.summary import summarize
+
+
+def challenge_command(
+    model: Annotated[str, typer.Argument(help="A shipped model's name, or a .tflite file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the three files.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Pictures to measure PSNR on, such as the folder DIV2K_valid_HR."),
+    ] = None,
+    runtime: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=1e6, help="Milliseconds on your device, instead of this processor's."
+        ),
+    ] = None,
+    threads: Threads = 0,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a Mobile AI challenge submission: three files, rules, PSNR, time and score.
+
+    The score is that of 2021, 2^(2 PSNR) / (2^48 ms). Files appear only after LiteRT computed
+    what the model's arithmetic says.
+
+    Examples:
+
+        anchorsr challenge abpn -o submission/
+
+        anchorsr challenge abpn -o submission/ --images DIV2K_valid_HR --runtime 36.9
+    """
+    path = model_path(model)
+    check_output(output, overwrite=force, inputs=[path])
+    data, graph = read_model(path)
+    digest = hashlib.sha256(data).hexdigest()
+    files = build(graph, description=json.dumps({"model": graph.name, "from_sha256": digest}))
+    checks = check_rules(files)
+    quality = None
+    if images is not None:
+        with bar("Measuring", None, hidden=as_json) as advance:
+            quality = measure_quality(
+                files, images, threads=threads or None, on_picture=lambda _: advance()
+            )
+    on_device = runtime is not None
+    milliseconds = runtime or measure_time(files[FIXED], threads=threads or None)
+    write(files, output, overwrite=force)
+    points = None if quality is None else score(quality.psnr, milliseconds)
+    operators = summarize(files[FREE]).operators
+    report: dict[str, Any] = {
+        "model": graph.name,
+        "files": [str(output / name) for name in files],
+        "checks": [dataclasses.asdict(check) for check in checks],
+        "refused_by": {a.name: a.refuses(operators) for a in ACCELERATORS},
+        "not_looked_up": not_looked_up(operators),
+        "images": None if quality is None else quality.images,
+        "pictures": 0 if quality is None else quality.pictures,
+        "psnr": None if quality is None else quality.psnr,
+        "psnr_float": None if quality is None else quality.psnr_float,
+        "border": BORDER,
+        "milliseconds": milliseconds,
+        "time_of": "device" if on_device else "this processor",
+        "score_2021": points,
+    }
+    if as_json:
+        print_json([report])
+    else:
+        _print_report(report, {name: len(content) for name, content in files.items()})
+    if not all(check.kept for check in checks):
+        raise typer.Exit(1)
+
+
+def _print_report(report: dict[str, Any], sizes: dict[str, int]) -> None:
+    files = Table("file", "size")
+    for path, size in zip(report["files"], sizes.values(), strict=True):
+        files.add_row(path, f"{size / 1000:.1f} kB")
+    print_table(files)
+    rules = Table("rule", "found", "kept")
+    for check in report["checks"]:
+        rules.add_row(check["rule"], check["found"], "yes" if check["kept"] else "NO")
+    print_table(rules)
+    accelerators = Table("accelerator", "not on its list", "remark", "source")
+    for accelerator in ACCELERATORS:
+        refused = ", ".join(report["refused_by"][accelerator.name]) or "nothing"
+        accelerators.add_row(accelerator.name, refused, accelerator.remark, accelerator.source)
+    print_table(accelerators)
+    if report["not_looked_up"]:
+        remark(f"whether they accept these was not looked up: {', '.join(report['not_looked_up'])}")
+    figures = Table("figure", "value", "of")
+    if report["psnr"] is not None:
+        measured = f"{report['pictures']} pictures in {report['images']}, border {report['border']}"
+        figures.add_row("PSNR RGB, 8 bits", f"{report['psnr']:.3f} dB", measured)
+        figures.add_row("PSNR RGB, float", f"{report['psnr_float']:.3f} dB", measured)
+    figures.add_row("time", f"{report['milliseconds']:.2f} ms", report["time_of"])
+    if report["score_2021"] is not None:
+        figures.add_row("score of 2021", f"{report['score_2021']:.2f}", report["time_of"])
+    print_table(figures)
+    if report["psnr"] is None:
+        remark("no pictures were used, so there is no PSNR and no score: give --images FOLDER")

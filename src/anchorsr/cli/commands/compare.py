@@ -1,0 +1,49 @@
+"""See what a model does: one web page with a divider between bicubic and its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anchorsr.cli.commands.options import Force, Model, OptionalFactor, Threads
+from anchorsr.evaluation.compare import compare, page, page_path
+from anchorsr.inference.upscaler import Upscaler
+from anchorsr.models.registry import DEFAULT
+from anchorsr.utils.files import check_free, publish
+
+
+def compare_command(
+    picture: Annotated[Path, typer.Argument(help="A picture.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The page; NAME_compare.html beside the picture."),
+    ] = None,
+    original: Annotated[
+        Path | None,
+        typer.Option(help="The true large picture, to be shown too, and for PSNR."),
+    ] = None,
+    factor: OptionalFactor = None,
+    model: Model = DEFAULT,
+    threads: Threads = 0,
+    force: Force = False,
+) -> None:
+    """Write a web page that shows a picture enlarged by bicubic and by a model, side by side.
+
+    One HTML file that loads nothing from elsewhere: a divider to drag, zoom, the sizes of both
+    results as files, and the time that each took.
+
+    Examples:
+
+        anchorsr compare photo.jpg
+
+        anchorsr compare small.png --original large.png -m mine.tflite -o mine.html
+    """
+    inputs = [path for path in (picture, original) if path is not None]
+    target = page_path(picture, output, inputs=inputs)
+    check_free(target, overwrite=force)
+    upscaler = Upscaler(model, factor, threads=threads or None)
+    result = compare(picture, upscaler, original=original)
+    publish(page(result).encode(), target, overwrite=force)
+    print(target)

@@ -1,0 +1,109 @@
+"""Pictures to train on: published ones, drawn ones and softer ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from anchorsr.cli.commands.options import Force
+from anchorsr.cli.terminal import bar, byte_bar
+from anchorsr.data.blur import write_soft
+from anchorsr.data.download import ADDRESS, DIV2K, download
+from anchorsr.data.synthetic import write_drawn
+from anchorsr.errors import OutputError
+from anchorsr.images.io import find_pictures
+
+data_app = typer.Typer(help="Get or make pictures to train on.", no_args_is_help=True)
+
+_FOLDER = Path("data")
+
+
+@data_app.command("div2k")
+def div2k_command(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to unpack it in.")
+    ] = _FOLDER,
+    only: Annotated[
+        Literal["train", "valid"] | None,
+        typer.Option(help="One part: 3.5 GB for training, 0.4 GB for validation."),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="Where the archives are; a mirror, if the official one fails.")
+    ] = ADDRESS,
+) -> None:
+    """Download DIV2K, which is for research only, from its official address.
+
+    A download that was cut off goes on where it stopped. What came is verified by its SHA-256.
+
+    Examples:
+
+        anchorsr data div2k
+
+        anchorsr data div2k --only valid -o ~/sets
+    """
+    for part, archive in DIV2K.items():
+        if only in (None, part):
+            with byte_bar(archive.folder) as on_progress:
+                folder = download(archive, output, address=address, on_progress=on_progress)
+            print(folder)
+
+
+@data_app.command("drawn")
+def drawn_command(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
+    ] = _FOLDER / "drawn",
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
+    force: Force = False,
+) -> None:
+    """Draw pictures of letters, lines and areas, 480x480.
+
+    Train on them beside photographs for networks that enlarge screens and print. The same
+    seed draws the same pictures; after an interrupt, --force draws them all anew.
+
+    Examples:
+
+        anchorsr data drawn
+
+        anchorsr data drawn -o drawn-to-test --count 10 --seed 1
+    """
+    with bar("Drawing", count, hidden=False) as on_picture:
+        write_drawn(output, count, seed=seed, overwrite=force, on_picture=on_picture)
+    print(output)
+
+
+@data_app.command("soft")
+def soft_command(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of pictures, with all below.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
+    ] = _FOLDER / "soft",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed takes other parts.")] = 0,
+    force: Force = False,
+) -> None:
+    """Make a softer picture of a part of each, up to 512x512.
+
+    Train on them beside sharp pictures for networks that enlarge photographs of old cameras,
+    scanners and large sensors. The same seed makes the same pictures.
+
+    Examples:
+
+        anchorsr data soft photos
+
+        anchorsr data soft photos more-photos -o soft --seed 1
+    """
+    for folder in folders:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{output} is within {folder}, so that a second run would take its own results:"
+                " give another --output"
+            )
+    pictures = [path for folder in folders for path in find_pictures(folder, recursive=True)]
+    with bar("Softening", len(pictures), hidden=False) as on_picture:
+        write_soft(pictures, output, seed=seed, overwrite=force, on_picture=on_picture)
+    print(output)

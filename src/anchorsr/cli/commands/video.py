@@ -1,0 +1,120 @@
+"""What people do with videos: make them larger."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anchorsr.cli.commands.options import (
+    AsJson,
+    Engine,
+    Force,
+    Model,
+    OptionalFactor,
+    Threads,
+    Verbose,
+)
+from anchorsr.cli.terminal import complain, print_json, remark, video_bar
+from anchorsr.engines.selection import AUTO
+from anchorsr.inference.upscaler import Upscaler
+from anchorsr.models.registry import DEFAULT
+from anchorsr.video.codecs import CODECS
+from anchorsr.video.upscale import VideoResult, upscale_video
+
+
+def video_command(
+    video: Annotated[Path, typer.Argument(help="A video.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A .mp4, .m4v, .mov, .mkv or .webm file."),
+    ] = None,
+    factor: OptionalFactor = None,
+    model: Model = DEFAULT,
+    start: Annotated[
+        float | None, typer.Option(min=0, help="Begin at this second of the video.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0, help="End after this many seconds.")
+    ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(CODECS)}; h264 by default, vp9 in a .webm file."),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=63,
+            help="CRF of the codec, lower is better and larger; by default "
+            + ", ".join(f"{codec.quality} for {name}" for name, codec in CODECS.items())
+            + ".",
+        ),
+    ] = None,
+    threads: Threads = 0,
+    engine: Engine = AUTO,
+    force: Force = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a video larger.
+
+    Sound, subtitles, chapters, metadata and all times stay as they are. Without -o the result is
+    written beside the original as NAME_x3. What has not changed since the last frame is not
+    computed again. After Ctrl-C, what is done is left as NAME_x3.part.mp4.
+
+    Examples:
+
+        anchorsr video film.mp4
+
+        anchorsr video film.mp4 -o larger.mkv --start 60 --duration 10
+
+        anchorsr video lecture.mp4 -o lecture.webm --codec av1 --quality 35
+    """
+    upscaler = Upscaler(model, factor, threads=threads or None, engine=engine)
+    if verbose:
+        remark(f"engine {upscaler.engine}: {upscaler.why}")
+    with video_bar("Upscaling", hidden=as_json) as on_progress:
+        result = upscale_video(
+            video,
+            output,
+            upscaler=upscaler,
+            start=start,
+            duration=duration,
+            codec=codec,
+            quality=quality,
+            threads=threads or None,
+            overwrite=force,
+            on_progress=on_progress,
+            on_note=remark,
+        )
+    if as_json:
+        print_json([_as_row(video, result)])
+    else:
+        print(result.target, flush=True)
+        remark(_summary(result))
+    for problem in result.problems:
+        complain(problem)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _as_row(video: Path, result: VideoResult) -> dict[str, object]:
+    row = dataclasses.asdict(result)
+    row.update(row.pop("clock"))
+    row["input"], row["output"] = str(video), str(row.pop("target"))
+    row["frames_per_second"] = result.frames_per_second
+    row["problems"] = list(result.problems)
+    return row
+
+
+def _summary(result: VideoResult) -> str:
+    clock = result.clock
+    return (
+        f"{result.frames} frames in {result.elapsed_s:.1f} s, {result.frames_per_second:.1f} a "
+        f"second; {result.reused:.0%} of the tiles reused; side by side: decoding "
+        f"{clock.decode_s:.1f} s, network {clock.network_s:.1f} s, conversion "
+        f"{clock.convert_s:.1f} s, encoding {clock.encode_s:.1f} s"
+    )

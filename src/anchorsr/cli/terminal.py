@@ -1,0 +1,205 @@
+"""What the command line shows, and where: results on standard output, the rest on the other.
+
+Streams, the one console, errors, tables, JSON and bars. Here and in `cli` is all that prints.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from anchorsr.utils.strict_json import to_json
+
+
+def prepare_streams(*, drop_native: bool) -> None:
+    """Make both streams fit to print on: there, and for any name of a file.
+
+    drop_native: runtimes write chatter of their own to file descriptor 2, which is dropped;
+    only what goes to `sys.stderr` is shown.
+    """
+    if sys.stdout is None:  # closed by the caller, as `>&-` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the whole life of the process)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the names of files are any bytes
+        sys.stdout.reconfigure(errors=_ANY_NAME if os.name == "posix" else "backslashreplace")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        return
+    if not drop_native:
+        return
+    sys.stderr.flush()
+    real = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    os.close(devnull)
+    sys.stderr = os.fdopen(real, "w", buffering=1, errors="backslashreplace")
+
+
+_ANY_NAME = "anchorsr.any_name"
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The bytes that a name had where they are no text; escapes of what an encoding lacks."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error(_ANY_NAME, _bytes_or_escapes)
+
+
+def give_up_stdout() -> None:
+    """What is still to be printed goes nowhere, so that Python's last flush cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@functools.cache  # one for all, so that what is printed goes above a bar that is shown
+def console() -> Console:
+    """The console on standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def complain(error: BaseException | str) -> None:
+    """Print an error as one line."""
+    text = " ".join(str(error).split())
+    console().print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
+
+
+def complain_of_all(text: str, names: Iterable[object]) -> None:
+    """Print an error, and below it each thing that it is about."""
+    complain(f"{text}:")
+    for name in names:
+        console().print(Text(f"  {name}"), soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """Print what is worth knowing and no error."""
+    console().print(Text(f"note: {text}"), soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output; its cells are shown as they are, and whole."""
+    for column in table.columns:
+        column.overflow = "fold"
+    width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
+
+
+def print_json(rows: list[dict[str, Any]]) -> None:
+    """Print rows as JSON."""
+    print(to_json(rows))
+
+
+@contextmanager
+def bar(title: str, total: int | None, *, hidden: bool) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, gone afterwards; call what it yields once for each thing done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns,
+        console=console(),
+        transient=True,
+        disable=hidden or not console().is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # else results would go where the bar is shown
+    ) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def byte_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for what is measured in bytes; call what it yields with (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not console().is_terminal
+    with Progress(*columns, console=console(), transient=True, disable=hidden) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[Any], None]]:
+    """A bar over the seconds of a video; call what it yields with each `Progress`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console(), transient=True, disable=hidden or not console().is_terminal
+    ) as progress:
+        task = progress.add_task(title, total=None, note="")
+
+        def on_progress(state: Any) -> None:
+            note = f"{state.frames} frames, {state.frames_per_second:.1f} a second"
+            if state.reused >= 0.01:
+                note += f", {state.reused:.0%} reused"
+            progress.update(task, completed=state.seconds, total=state.total_seconds, note=note)
+
+        yield on_progress
+
+
+@contextmanager
+def training_bars(title: str) -> Iterator[dict[str, Any]]:
+    """The callbacks of a run: a bar while pictures are read, then one with loss and time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    hidden = not console().is_terminal
+    with Progress(*columns, console=console(), disable=hidden) as progress:
+        reading = progress.add_task("Reading pictures", total=None, note="")
+        running = progress.add_task(title, total=None, note="", visible=False)
+
+        def on_loading(done: int, total: int) -> None:
+            progress.update(reading, completed=done, total=total)
+
+        def on_progress(state: Any) -> None:
+            note = f"loss {state.loss:.3f}"
+            progress.update(
+                running, completed=state.step, total=state.steps, note=note, visible=True
+            )
+            if state.validation:
+                figures = ", ".join(f"{k} {v:.3f}" for k, v in state.validation.items())
+                line = Text(f"step {state.step}: loss {state.loss:.3f}, {figures} dB")
+                console().print(line, soft_wrap=True)
+
+        yield {"on_loading": on_loading, "on_progress": on_progress}

@@ -1,0 +1,192 @@
+"""Known sets of pictures from their official address: fetched, resumed, verified, unpacked.
+
+DIV2K (Agustsson & Timofte, CVPR workshops 2017; for research only) is 800 training and 100
+validation pictures of 2K. The sizes and digests below are those that TensorFlow Datasets has
+on record for the official archives (`url_checksums/div2k.txt`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import secrets
+import shutil
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from anchorsr.errors import DataError, OutputError
+from anchorsr.utils.files import check_folder, make_folder, reason
+from anchorsr.utils.locks import Claims
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A ZIP file that unpacks to one folder, named `folder`, of `pictures` PNG files."""
+
+    folder: str
+    pictures: int
+    size_bytes: int
+    sha256: str
+
+
+ADDRESS = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
+DIV2K = {
+    "train": Archive(
+        "DIV2K_train_HR",
+        800,
+        3_530_603_713,
+        "9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
+    ),
+    "valid": Archive(
+        "DIV2K_valid_HR",
+        100,
+        448_993_893,
+        "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc",
+    ),
+}
+
+_BLOCK = 1 << 20
+_ATTEMPTS = 5  # in a row that bring nothing
+_TIMEOUT_SECONDS = 60
+
+
+def download(
+    archive: Archive,
+    folder: Path,
+    *,
+    address: str = ADDRESS,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The folder of the archive's pictures below `folder`, fetched and unpacked if need be.
+
+    What is there in full is left as it is. A download that was cut off goes on where it
+    stopped; the ZIP is deleted once its pictures are unpacked. on_progress is called with
+    (bytes fetched, bytes in all). Raises DataError when the server does not give the archive or
+    gives another, and OutputError when the disk is full or may not be written.
+    """
+    target = folder / archive.folder
+    if target.is_dir():
+        if _count(target) == archive.pictures:
+            return target
+        raise DataError(
+            f"{target} holds {_count(target)} PNG files, not {archive.pictures}:"
+            " move it away, so that it can be unpacked anew"
+        )
+    check_folder(folder)
+    make_folder(folder)
+    part = folder / f"{archive.folder}.zip.part"
+    with Claims() as claims:
+        if not claims.take(part):
+            raise OutputError(f"{part} is being fetched by another run")
+        if target.is_dir():  # by a run that has ended since
+            return target
+        _check_space(archive, folder, part)
+        try:
+            _fetch(f"{address.rstrip('/')}/{archive.folder}.zip", part, archive, on_progress)
+            _verify(part, archive)
+            _unpack(part, archive, target)
+        except OSError as error:
+            why = reason(error)
+            raise OutputError(f"{folder}: {why}; the same command goes on later") from error
+        part.unlink()
+        return target
+
+
+def _count(folder: Path) -> int:
+    return sum(path.suffix == ".png" for path in folder.iterdir())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _check_space(archive: Archive, folder: Path, part: Path) -> None:
+    # PNG files hardly shrink in a ZIP, so archive and pictures take twice its size.
+    missing = 2 * archive.size_bytes - _size(part) - shutil.disk_usage(folder).free
+    if missing > 0:
+        raise OutputError(f"{folder} lacks {missing / 1e9:.1f} GB of space for {archive.folder}")
+
+
+def _fetch(
+    url: str, part: Path, archive: Archive, on_progress: Callable[[int, int], None] | None
+) -> None:
+    failures = 0
+    while (before := _size(part)) < archive.size_bytes:
+        problem = "the connection was cut off"
+        try:
+            _fetch_rest(url, part, archive, on_progress)
+        except urllib.error.HTTPError as error:
+            problem = f"{error.code} {error.reason}"
+            if error.code < 500:
+                raise DataError(f"{url}: {problem}") from error
+        except http.client.InvalidURL as error:
+            raise DataError(f"{url} is no address: {reason(error)}") from error
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+            problem = reason(error)
+        except TimeoutError:
+            problem = f"no answer for {_TIMEOUT_SECONDS} seconds"
+        if _size(part) > before:
+            failures = 0
+            continue
+        failures += 1
+        if failures == _ATTEMPTS:
+            raise DataError(f"{url}: {problem}; the same command goes on later")
+        time.sleep(2**failures / 10)
+
+
+def _fetch_rest(
+    url: str, part: Path, archive: Archive, on_progress: Callable[[int, int], None] | None
+) -> None:
+    """Append what the file still lacks, as far as the connection holds."""
+    done = _size(part)
+    if not url.startswith(("http://", "https://")):
+        raise DataError(f"{url} is no address: it begins with neither http:// nor https://")
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    except ValueError as error:
+        raise DataError(f"{url} is no address: {reason(error)}") from error
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        if not resumed:
+            done = 0  # a server that knows no ranges begins anew
+        due = archive.size_bytes - done
+        if answer.length != due:
+            length = "an unknown number of" if answer.length is None else answer.length
+            raise DataError(
+                f"{url}: the answer has {length} bytes, where {due} are due; is it the page of a"
+                " proxy or a login?"
+            )
+        with part.open("ab" if resumed else "wb") as file:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                done += len(block)
+                if on_progress is not None:
+                    on_progress(done, archive.size_bytes)
+
+
+def _verify(part: Path, archive: Archive) -> None:
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != archive.sha256:
+        part.unlink()
+        raise DataError(
+            f"{archive.folder}.zip is not the archive that was published (SHA-256 {digest}):"
+            " it was deleted; try again, or check the address"
+        )
+
+
+def _unpack(part: Path, archive: Archive, target: Path) -> None:
+    """Unpack beside the target, then move into place."""
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with zipfile.ZipFile(part) as content:
+            content.extractall(beside)
+        os.rename(beside / archive.folder, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,331 @@
+"""One picture enlarged twice, by Pillow's bicubic and by a model, and a web page that shows both.
+
+The page is one HTML file that loads nothing: pictures, style and script are inside. Whatever
+comes from outside (names, figures) is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import io
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anchorsr.errors import OutputError, PictureError
+from anchorsr.images.image import eight_bits
+from anchorsr.images.io import SUFFIXES, Picture, check_size, encode_picture, read_picture
+from anchorsr.inference.upscaler import Upscaler, upscale_picture
+from anchorsr.metrics import luma, psnr
+from anchorsr.utils.files import check_not_input, reason
+
+UInt8Array = npt.NDArray[np.uint8]
+
+# What a page shows: browsers draw this much smoothly, and as one texture.
+_MOST_PIXELS = 24_000_000
+_LONGEST_SIDE = 16_383
+# Of all the pictures in a page together; base64 makes a third more of it.
+_MOST_BYTES = 20_000_000
+_JPEG_QUALITIES = (95, 85, 75)
+_SAVED_QUALITY = 92
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the enlarged pictures.
+
+    file_bytes: its size as a file of `Comparison.saved_as`; seconds: what enlarging took; psnr:
+    (RGB, luma) in dB against the original, if there is one.
+    """
+
+    label: str
+    picture: Picture
+    file_bytes: int
+    seconds: float
+    psnr: tuple[float, float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A picture file of `size` (height, width), both its enlargements, perhaps the original.
+
+    All pictures in it have one size. saved_as: the suffix that stands for the files' format.
+    """
+
+    name: str
+    size: tuple[int, int]
+    source_bytes: int
+    factor: int
+    engine: str
+    saved_as: str
+    bicubic: Side
+    model: Side
+    original: Picture | None = None
+
+
+def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> Comparison:
+    """Enlarge the picture with Pillow's bicubic and with the upscaler, and measure both.
+
+    original: the true large picture; for PSNR, `factor` pixels are cut off each side. Raises
+    PictureError for files that are no pictures, and for an original of another size.
+    """
+    picture = _read(path)
+    height, width = picture.rgb.shape[:2]
+    factor = upscaler.factor
+    truth = None if original is None else _read_original(original, picture, factor)
+    started = time.perf_counter()
+    smooth = bicubic(picture, factor)
+    bicubic_done = time.perf_counter()
+    ours = upscale_picture(picture, upscaler)
+    done = time.perf_counter()
+    like = _file_like(path, height * factor, width * factor)
+
+    def side(label: str, larger: Picture, seconds: float) -> Side:
+        saved = len(encode_picture(like, larger, quality=_SAVED_QUALITY))
+        figures = None if truth is None else _psnr(larger.rgb, truth.rgb, factor, path)
+        return Side(label, larger, saved, seconds, figures)
+
+    return Comparison(
+        name=path.name,
+        size=(height, width),
+        source_bytes=path.stat().st_size,
+        factor=factor,
+        engine=upscaler.engine,
+        saved_as=like.suffix.lower(),
+        bicubic=side("bicubic", smooth, bicubic_done - started),
+        model=side(upscaler.graph.name, ours, done - bicubic_done),
+        original=truth,
+    )
+
+
+def bicubic(picture: Picture, factor: int) -> Picture:
+    """The picture enlarged by Pillow's bicubic; with alpha, as Pillow resizes RGBA."""
+    height, width = picture.rgb.shape[:2]
+    image = Image.fromarray(np.ascontiguousarray(picture.rgb))
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(np.ascontiguousarray(picture.alpha)))
+    size = (width * factor, height * factor)
+    larger = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    alpha = None if picture.alpha is None else larger[:, :, 3]
+    return dataclasses.replace(picture, rgb=np.ascontiguousarray(larger[:, :, :3]), alpha=alpha)
+
+
+def page(comparison: Comparison) -> str:
+    """The HTML of a comparison. What is too large for a page is cut to its middle, and what
+    would make the file too long is embedded as JPEG; the page says so.
+    """
+    whole = [comparison.bicubic.picture, comparison.model.picture]
+    labels = [comparison.bicubic.label, comparison.model.label]
+    if comparison.original is not None:
+        whole.append(comparison.original)
+        labels.append("original")
+    shown = [_middle(picture) for picture in whole]
+    kind, files = _embedded(shown)
+    tags = [_image_tag(*entry) for entry in zip(labels, shown, files, strict=True)]
+    values = {
+        "title": _text(f"{comparison.name}: bicubic and {comparison.model.label}"),
+        "name": _text(comparison.name),
+        "sizes": _sizes(comparison),
+        "switch": _switch([labels[0], *labels[2:]]),
+        "left": "".join([tags[0], *tags[2:]]),
+        "right": tags[1],
+        "table": _table(comparison),
+        "notes": _notes(comparison, shown[0], kind),
+    }
+    template = resources.files("anchorsr.evaluation").joinpath("compare.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda field: values[field[1]], template)
+
+
+def page_path(path: Path, output: Path | None, *, inputs: Sequence[Path]) -> Path:
+    """Where the page goes: output, or `<name>_compare.html` beside the picture.
+
+    Raises PictureError for a folder, OutputError for a name that is not one of a page, or is that
+    of an input.
+    """
+    if not path.name:  # as "." has none, from which that of the page could be made
+        raise PictureError(f"{path} is a folder; give a picture")
+    target = output or path.with_name(f"{path.stem}_compare.html")
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"{target} is no name of a web page: give one that ends in .html")
+    check_not_input(target, inputs)
+    return target
+
+
+def _read(path: Path) -> Picture:
+    """In 8 bits, which is what a page shows."""
+    picture = read_picture(path)
+    alpha = None if picture.alpha is None else eight_bits(picture.alpha)
+    return dataclasses.replace(picture, rgb=eight_bits(picture.rgb), alpha=alpha)
+
+
+def _read_original(path: Path, picture: Picture, factor: int) -> Picture:
+    """The large picture, less the rows and columns that are beyond a multiple of factor."""
+    height, width = picture.rgb.shape[:2]
+    original = _read(path)
+    there = original.rgb.shape[:2]
+    if (there[0] // factor, there[1] // factor) != (height, width):
+        raise PictureError(
+            f"the original {path} has {there[1]} x {there[0]} pixels: {factor} times the picture"
+            f" are {width * factor} x {height * factor}"
+        )
+    return _cut(original, slice(height * factor), slice(width * factor))
+
+
+def _psnr(
+    picture: UInt8Array, original: UInt8Array, border: int, path: Path
+) -> tuple[float, float]:
+    try:
+        in_rgb = psnr(picture, original, border=border)
+    except ValueError as error:
+        raise PictureError(f"{path} is too small to measure PSNR: {reason(error)}") from error
+    return in_rgb, psnr(luma(picture), luma(original), border=border)
+
+
+def _file_like(path: Path, height: int, width: int) -> Path:
+    """A name with the suffix with which `upscale` would save the result."""
+    suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
+    try:
+        check_size(Path(f"larger{suffix}"), height, width)
+    except OutputError:  # more pixels a side than that format holds
+        suffix = ".png"
+    return Path(f"larger{suffix}")
+
+
+def _middle(picture: Picture) -> Picture:
+    """The picture, or as much around its middle as a page shows."""
+    height, width = picture.rgb.shape[:2]
+    high, wide = min(height, _LONGEST_SIDE), min(width, _LONGEST_SIDE)
+    if high * wide > _MOST_PIXELS:
+        shrink = (_MOST_PIXELS / (high * wide)) ** 0.5
+        high, wide = max(int(high * shrink), 1), max(int(wide * shrink), 1)
+    top, left = (height - high) // 2, (width - wide) // 2
+    return _cut(picture, slice(top, top + high), slice(left, left + wide))
+
+
+def _cut(picture: Picture, rows: slice, columns: slice) -> Picture:
+    alpha = None if picture.alpha is None else picture.alpha[rows, columns]
+    return dataclasses.replace(picture, rgb=picture.rgb[rows, columns], alpha=alpha)
+
+
+def _embedded(pictures: Sequence[Picture]) -> tuple[str, list[bytes]]:
+    """The pictures as files of one kind, as good as the size of a page allows, and that kind."""
+    files: list[bytes] = []
+    for picture in pictures:
+        files.append(_webp(picture))
+        if sum(map(len, files)) > _MOST_BYTES:
+            break
+    else:
+        return "lossless", files
+    for quality in _JPEG_QUALITIES:
+        files = [_jpeg(picture, quality) for picture in pictures]
+        if sum(map(len, files)) <= _MOST_BYTES:
+            break
+    return f"JPEG of quality {quality}", files
+
+
+def _webp(picture: Picture) -> bytes:
+    image = Image.fromarray(np.ascontiguousarray(picture.rgb))
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(np.ascontiguousarray(picture.alpha)))
+    profile = picture.icc_profile
+    profile = profile if profile is not None and profile[16:20] == b"RGB " else None
+    buffer = io.BytesIO()
+    # With more effort the file is hardly smaller, and it takes far longer than the network.
+    image.save(buffer, "WEBP", lossless=True, exact=True, method=1, quality=20, icc_profile=profile)
+    return buffer.getvalue()
+
+
+def _jpeg(picture: Picture, quality: int) -> bytes:
+    # Where a photo was taken is nobody's business.
+    bare = dataclasses.replace(picture, exif=None, xmp=None)
+    return encode_picture(Path("shown.jpg"), bare, quality=quality)
+
+
+def _text(text: str) -> str:
+    """Text as HTML, also inside quotes; a file name may hold bytes that are no characters."""
+    return html.escape(text.encode(errors="replace").decode())
+
+
+def _image_tag(label: str, picture: Picture, data: bytes) -> str:
+    height, width = picture.rgb.shape[:2]
+    clear = "" if picture.alpha is None else ' class="clear"'
+    kind = "webp" if data.startswith(b"RIFF") else "jpeg"
+    return (
+        f'<img alt="{_text(label)}" width="{width}" height="{height}"{clear} draggable="false"'
+        f' src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+    )
+
+
+def _switch(labels: Sequence[str]) -> str:
+    """Buttons for what can be on the left side, if that is more than one picture."""
+    if len(labels) < 2:
+        return ""
+    buttons = "".join(f'<button type="button">{_text(label)}</button>' for label in labels)
+    return f'<div class="group" role="group" aria-label="Left side" id="switch">{buttons}</div>'
+
+
+def _sizes(comparison: Comparison) -> str:
+    (height, width), factor = comparison.size, comparison.factor
+    source, larger = (f"{width * n}&nbsp;×&nbsp;{height * n}" for n in (1, factor))
+    saved = _kilobytes(comparison.source_bytes)
+    return f"{source} pixels in {saved}, {factor} times larger: {larger}"
+
+
+def _table(comparison: Comparison) -> str:
+    """What is known of both results, one row a figure."""
+    sides = (comparison.bicubic, comparison.model)
+    rows = [
+        ["File size", *(_kilobytes(side.file_bytes) for side in sides)],
+        ["Time", *(f"{side.seconds:.3f} s" for side in sides)],
+    ]
+    for index, name in enumerate(("PSNR, RGB", "PSNR, luma")):
+        figures = [side.psnr[index] for side in sides if side.psnr is not None]
+        if figures:
+            rows.append([name, *(f"{figure:.3f} dB" for figure in figures)])
+    columns = ("", *(side.label for side in sides))
+    head = "".join(f'<th scope="col">{_text(column)}</th>' for column in columns)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _kilobytes(count: int) -> str:
+    return f"{count / 1000:,.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:,.2f} MB"
+
+
+def _notes(comparison: Comparison, shown: Picture, kind: str) -> str:
+    """What the figures and the pictures in the page are."""
+    saved = _text(comparison.saved_as)
+    files = f"{saved} files" if saved == ".png" else f"{saved} files of quality {_SAVED_QUALITY}"
+    notes = [
+        f"Both results saved as {files}. {_text(comparison.model.label)} ran in 8-bit integers in"
+        f" {_text(comparison.engine)} on a processor; bicubic is Pillow's. Time is that of"
+        " enlarging alone."
+    ]
+    if comparison.original is not None:
+        notes.append(f"PSNR is against the original, less {comparison.factor} pixels a side.")
+    high, wide = shown.rgb.shape[:2]
+    whole = comparison.model.picture.rgb.shape
+    if (high, wide) != whole[:2]:
+        notes.append(
+            f"The page shows the middle {wide} × {high} of {whole[1]} × {whole[0]} pixels."
+        )
+    if kind != "lossless":
+        notes.append(
+            f"So that the page stays small, its pictures are {kind}; the figures are those of the"
+            " exact pixels."
+        )
+    return f"<p>{' '.join(notes)}</p>"

@@ -1,0 +1,160 @@
+"""Test sets × methods: PSNR and SSIM as the super-resolution papers report them.
+
+A method is a shipped network's name, a model file, the folder of a training run (its float
+weights), `bicubic` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8;
+`factor` pixels are cut off each side unless said otherwise; a set's figure is the mean of its
+pictures' figures.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anchorsr.data.pairs import load_test_pairs
+from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
+from anchorsr.errors import DataError, ModelError, needs
+from anchorsr.evaluation.dnn_superres import load_dnn_superres
+from anchorsr.graph.graph import Graph
+from anchorsr.inference.upscaler import ready_upscaler
+from anchorsr.metrics import luma, psnr, ssim
+from anchorsr.models.registry import list_models
+from anchorsr.serialization.tflite.writer import write_tflite
+
+UInt8Array = npt.NDArray[np.uint8]
+Method = Callable[[UInt8Array], UInt8Array]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over the pictures of one set; PSNR in dB, over RGB and over BT.601 luma."""
+
+    method: str
+    test_set: str
+    pictures: int
+    psnr_rgb: float
+    psnr_y: float
+    ssim_y: float
+
+
+def evaluate(
+    name: str | Path,
+    folder: str | Path,
+    *,
+    factor: int = 3,
+    border: int | None = None,
+    threads: int | None = None,
+    engine: str = ENGINES[0],
+    on_picture: Callable[[str], None] | None = None,
+) -> Score:
+    """Score one method on one test set (see `datasets.load_test_pairs` for the folder).
+
+    border: pixels cut off each side, the factor by default. engine: what runs a `.tflite`; the
+    figures that are stated are those of LiteRT.
+    Raises DataError for a folder that is no test set or has pictures that are too small,
+    ModelError for an unknown method or one of another factor, ValueError for a factor below 1.
+    """
+    if factor < 1:
+        raise ValueError(f"a factor is at least 1, not {factor}")
+    method = load_method(name, factor, threads=threads, engine=engine)
+    return evaluate_method(
+        method, str(name), Path(folder), factor=factor, border=border, on_picture=on_picture
+    )
+
+
+def evaluate_method(
+    method: Method,
+    name: str,
+    folder: Path,
+    *,
+    factor: int,
+    border: int | None = None,
+    on_picture: Callable[[str], None] | None = None,
+) -> Score:
+    """`evaluate` for a method that is loaded or made already; name is what to call it."""
+    cut = factor if border is None else border
+    rows = []
+    for pair in load_test_pairs(folder, factor):
+        try:
+            sr = method(pair.lr)
+        except ModelError as error:
+            raise ModelError(f"{name} on {pair.name}: {error}") from error
+        if sr.shape != pair.hr.shape:
+            raise ModelError(
+                f"{name} made {sr.shape} of {pair.lr.shape}: not {factor} times larger"
+            )
+        try:
+            rows.append(_measure(sr, pair.hr, cut))
+        except ValueError as error:
+            raise DataError(f"{pair.name} in {folder}: {error}") from error
+        if on_picture is not None:
+            on_picture(pair.name)
+    means = np.mean(rows, axis=0)
+    return Score(name, folder.resolve().name, len(rows), *(float(value) for value in means))
+
+
+def load_method(
+    name: str | Path, factor: int, *, threads: int | None = None, engine: str = ENGINES[0]
+) -> Method:
+    """uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+
+    A folder with the name of a shipped network, or bicubic, is meant when given as a Path.
+    """
+    path = Path(name)
+    if name == "bicubic":
+        return lambda lr: _bicubic(lr, factor)
+    if path.is_dir() and name not in {model.name for model in list_models()}:
+        return _float_method(path, threads)
+    suffix = path.suffix.lower()
+    if suffix == ".pb":
+        return load_dnn_superres(path, factor, threads=threads)
+    if suffix == ".onnx":
+        try:
+            onnx = load_engine(path, threads=threads)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+        return lambda lr: onnx(lr[None])[0]
+    return ready_upscaler(name, factor, threads=threads, engine=engine)
+
+
+def run_at_every_size(graph: Graph) -> Method:
+    """The graph in LiteRT with a file for each size, as some operators need one."""
+
+    @functools.lru_cache(maxsize=8)
+    def engine(height: int, width: int) -> Engine:
+        return load_engine(write_tflite(graph, size=(height, width)))
+
+    return lambda lr: engine(*lr.shape[:2])(lr[None])[0]
+
+
+def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float, float]:
+    sr_luma, hr_luma = luma(sr), luma(hr)
+    return (
+        psnr(sr, hr, border=border),
+        psnr(sr_luma, hr_luma, border=border),
+        ssim(sr_luma, hr_luma, border=border),
+    )
+
+
+def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:
+    size = (lr.shape[1] * factor, lr.shape[0] * factor)
+    return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.BICUBIC))
+
+
+def _float_method(run: Path, threads: int | None) -> Method:
+    with needs("PyTorch", "train"):
+        import torch
+
+        from anchorsr.training.checkpoint import load_weights
+        from anchorsr.training.validation import upscale_float
+    if threads:
+        torch.set_num_threads(threads)
+    network: Any = load_weights(run)
+    return lambda lr: upscale_float(network, lr)

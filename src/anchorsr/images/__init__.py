@@ -1,0 +1,4 @@
+"""Image files to arrays and back, with the metadata that stays true.
+
+Imports `errors` and `utils`.
+"""

@@ -1,0 +1,266 @@
+"""The contents of an open file to a `Picture`: colours, alpha, depth, orientation, metadata.
+
+Orientation follows EXIF 2.32 (CIPA DC-008), section 4.6.4, profiles ICC.1. The picture edge's
+rules on what is read, and what is refused, are those of `images.read_picture`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile
+
+from anchorsr.errors import PictureError
+from anchorsr.images.exif import exif_dpi, upright_exif
+from anchorsr.images.formats import check_pixels, frame_count, open_image, quietly
+from anchorsr.images.gif import check_gif_end
+from anchorsr.images.heic import heic_pixels, open_heic
+from anchorsr.images.image import Metadata, Picture, Pixels
+from anchorsr.images.png import colour_chunks
+from anchorsr.images.tiff import exif_of_tiff
+from anchorsr.images.xmp import upright_xmp
+
+_HANDLED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Picture:
+    """The picture in an open file. Raises PictureError for one that is not handled, and
+    whatever its library raises for a damaged one.
+    """
+    if format_name == "HEIC":
+        return _decode_heic(file, path, max_pixels)
+    image = open_image(file, format_name)
+    check_pixels(path, image.width, image.height, max_pixels)
+    depth = _depth(file, image)
+    _check(image, path, depth)
+    if format_name == "GIF":
+        check_gif_end(file)
+    turned = _tiff_tag(image, 0x0112, 1) if format_name == "TIFF" else None
+    if depth == 16:
+        rgb, alpha, grey = _colours_of_16_bits(file, image)
+    else:
+        _load(image)
+        rgb, alpha = colours(image, depth)
+        grey = image.mode in ("1", "L", "LA")
+    metadata, orientation = metadata_of(image)
+    if turned is not None:  # Pillow turns a TIFF, and nothing else, as it decodes
+        dpi = metadata.dpi if _tiff_tag(image, 0x011A, None) is not None else None
+        dpi = dpi[::-1] if dpi is not None and turned in (5, 6, 7, 8) else dpi
+        metadata = dataclasses.replace(metadata, exif=exif_of_tiff(file), dpi=dpi)
+        orientation = 1
+    if format_name == "PNG":
+        metadata = dataclasses.replace(metadata, png_colour=colour_chunks(file))
+    if image.mode == "CMYK":
+        metadata = dataclasses.replace(metadata, icc_profile=None)
+    return Picture(
+        rgb=turn(rgb, orientation),
+        alpha=None if alpha is None else turn(alpha, orientation),
+        grey=grey,
+        **vars(metadata),
+    )
+
+
+def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
+    """What a loaded picture says besides its pixels, made true, and EXIF's orientation."""
+    # A text chunk of a PNG can take any of these names, so the type of each is checked.
+    profile, exif, xmp, dpi = (
+        image.info.get(name) for name in ("icc_profile", "exif", "xmp", "dpi")
+    )
+    orientation, exif = upright_exif(exif) if isinstance(exif, bytes) else (1, None)
+    dpi = checked_dpi(dpi) or (checked_dpi(exif_dpi(exif)) if exif is not None else None)
+    metadata = Metadata(
+        icc_profile=_checked_profile(profile),
+        exif=exif,
+        xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
+        dpi=dpi[::-1] if dpi is not None and orientation >= 5 else dpi,
+    )
+    return metadata, orientation
+
+
+def colours(image: Image.Image, depth: int = 8) -> tuple[Pixels, Pixels | None]:
+    """Convert a loaded picture of any handled mode to RGB and, if it has one, its alpha."""
+    if image.mode == "CMYK":
+        return np.array(to_srgb(image, image.info.get("icc_profile"))), None
+    transparent = image.info.get("transparency")
+    if image.mode in ("LA", "PA", "RGBA") or (image.mode == "P" and transparent is not None):
+        rgba = np.array(image.convert("RGBA"))
+        return rgba[..., :3].copy(), rgba[..., 3].copy()
+    image.info.pop("transparency", None)
+    rgb = np.array(image.convert("RGB"))
+    if not isinstance(transparent, int | tuple):
+        return rgb, None
+    # The one transparent colour of a PNG. Pillow spreads 2- and 4-bit greys to 0 … 255, but
+    # leaves the transparent one as the file has it.
+    step = 255 // (2**depth - 1) if image.mode == "L" else 1
+    matches = (rgb == np.array(transparent) * step).all(axis=-1)
+    return rgb, np.where(matches, 0, 255).astype(np.uint8)
+
+
+def to_srgb(image: Image.Image, profile: Any) -> Image.Image:
+    """As sRGB through the profile, or plainly if there is none that works."""
+    checked = _checked_profile(profile)
+    if checked is not None:
+        srgb = ImageCms.createProfile("sRGB")
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(checked))
+            converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
+            if converted is not None:
+                return converted
+    return image.convert("RGB")
+
+
+def turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn stored rows and columns upright, by EXIF's orientation 1 to 8."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def checked_dpi(dpi: Any) -> tuple[float, float] | None:
+    """Keep two numbers that every format can hold, nothing else."""
+    if not isinstance(dpi, tuple) or len(dpi) != 2:
+        return None
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        horizontal, vertical = float(dpi[0]), float(dpi[1])
+        if 1 <= horizontal <= 65_535 and 1 <= vertical <= 65_535:
+            return horizontal, vertical
+    return None
+
+
+def _checked_profile(profile: Any) -> bytes | None:
+    """Keep what looks like a whole ICC profile by its size and signature (ICC.1, 7.2)."""
+    if not isinstance(profile, bytes) or len(profile) < 128 or profile[36:40] != b"acsp":
+        return None
+    return profile if int.from_bytes(profile[:4], "big") <= len(profile) else None
+
+
+def _depth(file: BinaryIO, image: ImageFile.ImageFile) -> int:
+    """The bits a channel has in the file, which Pillow's mode does not tell."""
+    if image.format == "PNG":
+        file.seek(24)
+        return file.read(1)[0]
+    if image.format == "TIFF":
+        return int(max(_tiff_tag(image, 0x0102, (1,))))
+    return 8
+
+
+def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
+    """Refuse, before its pixels are decoded, a picture that is not handled."""
+    with quietly():
+        frames = frame_count(image)
+    if image.format == "TIFF":
+        if frames > 1 and _pages(image, frames) > 1:
+            raise PictureError(f"{path} holds {frames} pages; save each as a file of its own first")
+    elif frames > 1:
+        raise PictureError(f"{path} is an animation; extract its frames as pictures first")
+    if depth == 16 and image.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
+        planes = _tiff_tag(image, 0x011C, 1) if image.format == "TIFF" else 1
+        if planes == 1 or image.mode.startswith("I"):
+            return
+        raise PictureError(
+            f"{path} holds 16-bit colours in separate planes; save it with interleaved channels"
+        )
+    if depth > 8:
+        raise PictureError(
+            f"{path} holds {depth}-bit {image.mode} pixels; convert it to 16-bit RGB first"
+        )
+    if image.mode not in _HANDLED:
+        raise PictureError(f"{path} holds {image.mode} pixels; convert it to 8-bit RGB first")
+
+
+def _pages(image: Any, frames: int) -> int:
+    """The pages of a TIFF that are not smaller copies of another (NewSubfileType, bit 0)."""
+    count = 0
+    with quietly():
+        for frame in range(frames):
+            image.seek(frame)
+            count += not _tiff_tag(image, 0x00FE, 0) & 1
+        image.seek(0)
+    return count
+
+
+def _colours_of_16_bits(
+    file: BinaryIO, image: ImageFile.ImageFile
+) -> tuple[Pixels, Pixels | None, bool]:
+    """uint16 RGB, alpha if there is one, and whether it is grey, of an opened PNG or TIFF.
+
+    Of 16-bit colours Pillow keeps the high bytes, for a given order of bytes. So they are
+    decoded twice, the second time in the other order, which gives the low bytes.
+    """
+    transparent = image.info.get("transparency")
+    raw = _raw_mode(image)
+    if image.mode.startswith("I;16"):
+        values: Pixels = _load(image).astype(np.uint16)[..., None]
+        if image.format == "TIFF" and _tiff_tag(image, 0x0106, 0) == 0:
+            values = 65_535 - values  # white is zero, which Pillow leaves so at this depth
+    elif raw.startswith("LA"):  # two channels of 16 bits are as many bytes as four of 8
+        image._mode = "RGBA"
+        both = _load(image, "RGBA").astype(np.uint16)
+        values = both[..., ::2] << 8 | both[..., 1::2]
+    else:
+        premultiplied = raw.startswith("RGBa")
+        raw = raw.replace("a", "A")
+        again = open_image(file, str(image.format))
+        low = _load(again, raw[:-1] + _OTHER_ORDER[raw[-1]])
+        values = _load(image, raw).astype(np.uint16) << 8 | low
+        if premultiplied:
+            weight = np.maximum(values[..., 3:], 1) / 65_535
+            values[..., :3] = np.minimum(np.rint(values[..., :3] / weight), 65_535)
+    grey = values.shape[-1] < 3
+    rgb = np.repeat(values[..., :1], 3, axis=-1) if grey else values[..., :3]
+    alpha = values[..., -1] if values.shape[-1] in (2, 4) else None
+    if alpha is None and isinstance(transparent, int | tuple):
+        matches = (rgb == np.array(transparent)).all(axis=-1)
+        alpha = np.where(matches, 0, 65_535).astype(np.uint16)
+    return rgb, alpha, grey
+
+
+def _tiff_tag(image: Any, tag: int, default: Any) -> Any:
+    return image.tag_v2.get(tag, default)
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    arguments: Any = image.tile[0].args
+    return str(arguments if isinstance(arguments, str) else arguments[0])
+
+
+def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
+    """Decode, with the bytes understood as raw_mode says."""
+    if raw_mode is not None:
+        image.tile = [
+            tile._replace(
+                args=raw_mode if isinstance(tile.args, str) else (raw_mode, *(tile.args or ())[1:])
+            )
+            for tile in image.tile
+        ]
+    # Only for TIFF, since one thread at a time can be quiet.
+    with quietly() if image.format == "TIFF" else contextlib.nullcontext():
+        image.load()
+    return np.asarray(image)
+
+
+def _decode_heic(file: BinaryIO, path: Path, max_pixels: int) -> Picture:
+    """pillow-heif has turned the pixels, so the orientation that EXIF says is not applied."""
+    image = open_heic(file)
+    check_pixels(path, image.size[0], image.size[1], max_pixels)
+    metadata, _ = metadata_of(image)
+    pixels = heic_pixels(image)
+    check_pixels(path, image.size[0], image.size[1], max_pixels)
+    rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[2] == 1 else pixels[..., :3]
+    return Picture(
+        rgb=np.ascontiguousarray(rgb),
+        alpha=np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None,
+        grey=pixels.shape[2] == 1,
+        **vars(metadata),
+    )

@@ -1,0 +1,166 @@
+"""GIF written frame after frame: colours chosen for each, and nothing redrawn that stays.
+
+Follows GIF89a. Pillow finds the colours and packs the pixels of each frame; its own writer of
+animations keeps all frames in memory. A pixel that keeps its colour from one frame to the next
+is not drawn again, so that it cannot flicker between two palettes.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anchorsr.images.png import changed_box
+
+UInt8Array = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+_CLEAR = 255  # the palette's last entry, which is not drawn
+_CODE = np.array([1, 1 << 8, 1 << 16], np.int32)  # a colour as one number
+_KEEP, _RESTORE = 1, 2  # what becomes of a frame when its time is over
+
+
+def encode_gif(
+    frames: Iterable[tuple[UInt8Array, UInt8Array | None, float]], plays: int | None
+) -> bytes:
+    """A GIF of frames of one size: uint8 rgb (H, W, 3), alpha (H, W) or None, milliseconds.
+
+    A pixel is drawn where its alpha is at least 128. plays: how often it runs, 0 for ever; None
+    for a still picture. Times are in hundredths of a second; what rounding takes from one frame
+    the next one gets.
+    """
+    parts: list[bytes] = []
+    drawn: Mask | None = None  # where the canvas, as viewers have it, is not clear
+    shown: UInt8Array | None = None
+    elapsed = 0.0
+    for (rgb, opaque, milliseconds), following in _with_next(frames):
+        height, width = opaque.shape
+        if drawn is None or shown is None:
+            parts.append(b"GIF89a" + struct.pack("<HHBBB", width, height, 0x70, 0, 0))
+            if plays is not None and plays != 1:
+                repeats = struct.pack("<H", min(max(plays - 1, 0), 65_535))
+                parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + repeats + b"\0")
+            drawn, changed = np.zeros_like(opaque), opaque
+        else:
+            changed = opaque & (~drawn | (rgb != shown).any(axis=2))
+        emptied = opaque & ~following if following is not None else np.zeros_like(opaque)
+        top, left, bottom, right = box = changed_box(changed | emptied)
+        place = np.s_[top:bottom, left:right]
+        finish = _RESTORE if emptied.any() else _KEEP
+        ticks = round((elapsed + milliseconds) / 10) - round(elapsed / 10)
+        elapsed += milliseconds
+        parts += _frame(rgb[place], changed[place], box, min(ticks, 65_535), finish)
+        drawn, shown = opaque, rgb
+        if finish == _RESTORE:
+            drawn = opaque.copy()
+            drawn[place] = False
+    return b"".join([*parts, b";"])
+
+
+def check_gif_end(file: BinaryIO) -> None:
+    """Raise ValueError for a GIF that is cut off, even after a whole frame.
+
+    Pillow takes the frames that there are for all.
+    """
+    file.seek(10)
+    flags = file.read(3)[0]
+    file.seek(13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0))
+    while (kind := file.read(1)) != b";":
+        if kind == b",":
+            flags = file.read(9)[8]
+            file.seek((3 << ((flags & 7) + 1) if flags & 0x80 else 0) + 1, io.SEEK_CUR)
+        elif kind == b"!":
+            file.seek(1, io.SEEK_CUR)
+        elif kind != b"\0":  # some writers put too many ends of blocks
+            raise ValueError("cut off, or unknown blocks")
+        while kind != b"\0" and (size := file.read(1)) != b"\0":
+            if not size:
+                raise ValueError("cut off")
+            file.seek(size[0], io.SEEK_CUR)
+
+
+def _with_next(
+    frames: Iterable[tuple[UInt8Array, UInt8Array | None, float]],
+) -> Iterator[tuple[tuple[UInt8Array, Mask, float], Mask | None]]:
+    """Each frame with where it is opaque, and where the next one is."""
+    last: tuple[UInt8Array, Mask, float] | None = None
+    for rgb, alpha, milliseconds in frames:
+        opaque = np.ones(rgb.shape[:2], bool) if alpha is None else alpha >= 128
+        if last is not None:
+            yield last, opaque
+        last = rgb, opaque, milliseconds
+    if last is not None:
+        yield last, None
+
+
+def _frame(
+    rgb: UInt8Array, wanted: Mask, box: tuple[int, int, int, int], ticks: int, finish: int
+) -> list[bytes]:
+    """The blocks of one frame; pixels that are not wanted are left as they are."""
+    top, left, bottom, right = box
+    table, packed = _packed(rgb, wanted)
+    control = struct.pack("<BHB", finish << 2 | 1, ticks, _CLEAR)
+    place = struct.pack("<4HB", left, top, right - left, bottom - top, 0x87)  # with 256 colours
+    return [b"!\xf9\x04" + control + b"\0", b"," + place, table, packed]
+
+
+def _packed(rgb: UInt8Array, wanted: Mask) -> tuple[bytes, bytes]:
+    """The 256 colours of a frame, and its pixels as GIF packs them."""
+    indices = np.full(wanted.shape, _CLEAR, np.uint8)
+    table = bytes(768)
+    if wanted.any():
+        exact, mixed = _chosen(rgb[wanted])
+        chosen = np.concatenate((_colours(exact), mixed))
+        chosen = np.concatenate((chosen, chosen[:1].repeat(256 - len(chosen), axis=0)))
+        table = chosen.tobytes()
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(table)
+        dithered = Image.fromarray(np.ascontiguousarray(rgb)).quantize(
+            palette=palette, dither=Image.Dither.FLOYDSTEINBERG
+        )
+        nearest = np.where(np.asarray(dithered) == _CLEAR, 0, np.asarray(dithered))
+        # Pillow looks colours up in steps of four; what is in the table is taken as it is.
+        codes = rgb @ _CODE
+        place = np.searchsorted(exact, codes).clip(max=max(len(exact) - 1, 0))
+        same = exact[place] == codes if len(exact) else np.zeros_like(wanted)
+        indices[wanted] = np.where(same, place, nearest)[wanted]
+    return table, _lzw(indices)
+
+
+def _chosen(colours: UInt8Array) -> tuple[npt.NDArray[np.int32], UInt8Array]:
+    """255 colours at most for all of (N, 3): those of large areas, sorted codes, and mixtures."""
+    codes = colours @ _CODE
+    different, counts = np.unique(codes, return_counts=True)
+    if len(different) <= _CLEAR:
+        return different, np.empty((0, 3), np.uint8)
+    exact = different[counts * _CLEAR > len(colours)]  # fewer than 255
+    rest = colours[~np.isin(codes, exact)]
+    mixture = Image.fromarray(rest[None]).quantize(_CLEAR - len(exact), Image.Quantize.MEDIANCUT)
+    mixed = np.array(mixture.getpalette(), np.uint8).reshape(-1, 3)
+    return exact, mixed[: _CLEAR - len(exact)]
+
+
+def _colours(codes: npt.NDArray[np.int32]) -> UInt8Array:
+    colours: UInt8Array = (codes[:, None] >> np.array([0, 8, 16]) & 255).astype(np.uint8)
+    return colours
+
+
+def _lzw(indices: UInt8Array) -> bytes:
+    """The packed pixels out of a GIF of one frame that Pillow writes."""
+    image = Image.fromarray(indices).convert("L")
+    buffer = io.BytesIO()
+    image.save(buffer, "GIF", optimize=False, interlace=False)
+    data = buffer.getvalue()
+    at = 13 + (3 << ((data[10] & 7) + 1) if data[10] & 0x80 else 0)
+    while data[at : at + 1] == b"!":  # an extension: two bytes, then blocks up to an empty one
+        at += 2
+        while data[at]:
+            at += 1 + data[at]
+        at += 1
+    table = 3 << ((data[at + 9] & 7) + 1) if data[at + 9] & 0x80 else 0
+    return data[at + 10 + table : -1]

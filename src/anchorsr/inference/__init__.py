@@ -1,0 +1,4 @@
+"""Images and folders of images upscaled by a model.
+
+Imports `images`, `engines` and `models`, and what they import.
+"""

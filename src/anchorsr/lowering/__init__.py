@@ -1,0 +1,4 @@
+"""PyTorch networks to graphs.
+
+Imports `graph` and `networks`, and what they import.
+"""

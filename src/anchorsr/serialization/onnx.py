@@ -1,0 +1,380 @@
+"""A graph as an ONNX file, for ONNX Runtime on any machine and in the browser.
+
+Tensors are (1, C, H, W), as ONNX convolutions want them. The tensors of an integer graph are
+uint8: an int8 tensor with zero point z is stored as uint8 with zero point z + 128, which means
+the same numbers and makes every conversion between the two types disappear. Equal graphs give
+equal bytes.
+
+Integer operators are QLinearConv and ONNX Runtime's own (`com.microsoft`: QLinearAdd and its
+like), because ONNX itself has no others. Where there is none of either kind, numbers become
+float32 for that operator alone: transposed convolution, bilinear resize, square root, change of
+scale. Left out: reading.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, assert_never
+
+import numpy as np
+
+from anchorsr.errors import GraphError, needs
+from anchorsr.graph import operators as ops
+from anchorsr.graph.executor import multipliers
+from anchorsr.graph.graph import Graph
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto, ValueInfoProto
+
+# Opset 13 is the first in which depth to space may move uint8. ONNX Runtime does so from 1.21 on,
+# which the shipped networks need, and takes all operators here in uint8 from 1.24 on.
+OPSET = 13
+_FORMAT_VERSION = 7
+_MICROSOFT_DOMAIN = "com.microsoft"
+
+# Operators that are one node and no more, over floats and over integers.
+_FLOAT_KINDS: dict[type, str] = {
+    ops.Add: "Add",
+    ops.Subtract: "Sub",
+    ops.Multiply: "Mul",
+    ops.Sigmoid: "Sigmoid",
+    ops.SquareRoot: "Sqrt",
+    ops.ReLU: "Relu",
+}
+_INTEGER_KINDS: dict[type, str] = {
+    ops.Add: "QLinearAdd",
+    ops.Multiply: "QLinearMul",
+    ops.Sigmoid: "QLinearSigmoid",
+}
+
+
+def write_onnx(
+    graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
+) -> bytes:
+    """The graph as the bytes of an ONNX file, input and output (1, C, H, W).
+
+    size: (height, width) of the input for a file of fixed size; None for a file that takes
+    every size. Input and output keep the names that the graph gives them.
+    Raises MissingDependencyError without the package `onnx`.
+    """
+    if size is not None and min(size) < 1:
+        raise GraphError(f"height and width are positive, not {size}")
+    with needs("onnx", "onnx"):
+        from onnx import helper
+    writer = _Writer(graph)
+    for operator in graph.operators:
+        writer.add(operator)
+    model = helper.make_model(
+        helper.make_graph(
+            writer.nodes,
+            graph.name or "network",
+            [_picture(graph, graph.input, size, factor=1)],
+            [_picture(graph, graph.output, size, factor=graph.factor)],
+            writer.initializers,
+        ),
+        producer_name="anchorsr",
+        doc_string=description,
+        ir_version=_FORMAT_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT_DOMAIN, 1)],
+    )
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _picture(graph: Graph, name: str, size: tuple[int, int] | None, factor: int) -> ValueInfoProto:
+    """The declaration of the network's input or output."""
+    from onnx import TensorProto, helper
+
+    tensor = graph.tensors[name]
+    suffix = "" if factor == 1 else f"_x{factor}"
+    shape: list[int | str] = [1, tensor.channels]
+    if factor == 0:  # one pixel, whatever the size
+        shape += [1, 1]
+    elif size is None:
+        shape += [f"height{suffix}", f"width{suffix}"]
+    else:
+        shape += [side * factor for side in size]
+    kind = TensorProto.FLOAT if tensor.quantization is None else TensorProto.UINT8
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _unsigned(quantization: ops.Quantization, dtype: str) -> ops.Quantization:
+    """The quantization of the uint8 tensor that means the same numbers."""
+    shift = 128 if dtype == "int8" else 0
+    return ops.Quantization(quantization.scale, quantization.zero_point + shift)
+
+
+class _Writer:
+    """Collects the nodes and constants of one file."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self._graph = graph
+        self._quantization = {
+            name: _unsigned(tensor.quantization, tensor.dtype)
+            for name, tensor in graph.tensors.items()
+            if tensor.quantization is not None
+        }
+        # A Requantize that keeps the meaning is no node: its output is another name of its input.
+        # The network's own output must keep its name, so there the input takes that name.
+        self._stored = {graph.input: graph.input}
+        for operator in graph.operators:
+            name = operator.output
+            if isinstance(operator, ops.Requantize) and self._keeps_meaning(operator):
+                name = self._stored[operator.input]
+            self._stored[operator.output] = name
+        last = self._stored[graph.output]
+        if last != graph.input:
+            self._stored = {
+                name: graph.output if stored == last else stored
+                for name, stored in self._stored.items()
+            }
+        elif graph.output != graph.input:
+            self._node("Identity", [graph.input], graph.output)
+        self._constants: set[str] = set()
+
+    def _keeps_meaning(self, operator: ops.Requantize) -> bool:
+        return self._quantization[operator.input] == self._quantization[operator.output]
+
+    def add(self, operator: ops.Operator) -> None:
+        inputs = [self._stored[name] for name in operator.inputs]
+        output = self._stored[operator.output]
+        integer = operator.output in self._quantization
+        match operator:
+            case ops.Conv2D():
+                # ONNX wants (out, in, height, width).
+                weights = operator.weights.transpose(0, 3, 1, 2)
+                self._add_conv(operator, weights, operator.groups)
+            case ops.DepthwiseConv2D():
+                weights = operator.weights.transpose(2, 0, 1)[:, None]
+                self._add_conv(operator, weights, len(weights))
+            case ops.TransposedConv2D():
+                self._add_transposed_conv(operator, output)
+            case ops.Requantize():
+                if not self._keeps_meaning(operator):
+                    self._add_in_floats(operator, None)
+            case ops.SquareRoot() if integer:
+                self._add_in_floats(operator, "Sqrt")
+            case ops.ReLU() if integer:
+                self._node("Max", [*inputs, self._zero_point(operator.output)], output)
+            case ops.Subtract() if integer:
+                self._add_difference(operator, output)
+            case ops.Add() | ops.Multiply() | ops.Sigmoid() if integer:
+                self._add_integer(_INTEGER_KINDS[type(operator)], operator)
+            case ops.GlobalAveragePool() if integer:
+                self._add_integer("QLinearGlobalAveragePool", operator, channels_last=0)
+            case (
+                ops.Add()
+                | ops.Subtract()
+                | ops.Multiply()
+                | ops.Sigmoid()
+                | ops.SquareRoot()
+                | ops.ReLU()
+            ):
+                self._node(_FLOAT_KINDS[type(operator)], inputs, output)
+            case ops.GlobalAveragePool():
+                self._node("GlobalAveragePool", inputs, output)
+            case ops.LeakyReLU() if integer:
+                self._add_integer("QLinearLeakyRelu", operator, alpha=operator.slope)
+            case ops.LeakyReLU():
+                self._node("LeakyRelu", inputs, output, alpha=operator.slope)
+            case ops.PReLU() if integer:
+                self._add_integer_prelu(operator, output)
+            case ops.PReLU():
+                slopes = self._constant(f"{output}/slopes", operator.slopes[:, None, None])
+                self._node("PRelu", [*inputs, slopes], output)
+            case ops.Pool2D():
+                self._add_pool(operator, inputs, output)
+            case ops.Resize():
+                self._add_resize(operator, inputs[0], output)
+            case ops.DepthToSpace():
+                self._node("DepthToSpace", inputs, output, blocksize=operator.block, mode="DCR")
+            case ops.Clip():
+                low = self._constant(f"{output}/low", np.float32(operator.low))
+                high = self._constant(f"{output}/high", np.float32(operator.high))
+                self._node("Clip", [*inputs, low, high], output)
+            case ops.Concat():
+                self._node("Concat", inputs, output, axis=1)
+            case ops.Slice():
+                end = operator.start + self._graph.tensors[operator.output].channels
+                numbers = {"start": operator.start, "end": end, "axis": 1}
+                constants = [
+                    self._constant(f"{output}/{name}", np.array([number], np.int64))
+                    for name, number in numbers.items()
+                ]
+                self._node("Slice", [*inputs, *constants], output)
+            case ops.Tile():
+                repeats = np.array([1, operator.count, 1, 1], np.int64)
+                self._node("Tile", [*inputs, self._constant(f"{output}/repeats", repeats)], output)
+            case ops.Minimum():
+                shift = 128 if self._graph.tensors[operator.output].dtype == "int8" else 0
+                bound = self._constant(f"{output}/bound", np.uint8(operator.bound + shift))
+                self._node("Min", [*inputs, bound], output)
+            case _:
+                assert_never(operator)
+
+    def _add_conv(
+        self, conv: ops.Conv2D | ops.DepthwiseConv2D, weights: ops.Array, groups: int
+    ) -> None:
+        """weights: as ONNX wants them, (out, in / groups, height, width)."""
+        source, output = self._stored[conv.input], self._stored[conv.output]
+        height, width = weights.shape[2:]
+        attributes: dict[str, Any] = {
+            "kernel_shape": [height, width],
+            "pads": [height // 2, width // 2, height // 2, width // 2],
+        }
+        if groups > 1:
+            attributes["group"] = groups
+        made = f"{output}/linear" if self._needs_relu(conv) else output
+        stored_weights = self._constant(f"{output}/weights", weights)
+        bias = self._constant(f"{output}/bias", conv.bias)
+        if conv.weight_scales is None:
+            self._node("Conv", [source, stored_weights, bias], made, **attributes)
+            relu: list[str] = []
+        else:
+            zeros = np.zeros(conv.bias.shape, np.int8)
+            scales = self._constant(f"{output}/weight_scales", conv.weight_scales)
+            zero_points = self._constant(f"{output}/weight_zero_points", zeros)
+            before = self._with_meaning(conv.input)
+            weighted = [stored_weights, scales, zero_points]
+            after = self._meaning(conv.output)
+            self._node("QLinearConv", [*before, *weighted, *after, bias], made, **attributes)
+            relu = [after[1]]
+        if made != output:
+            self._node("Max" if relu else "Relu", [made, *relu], output)
+
+    def _needs_relu(self, conv: ops.Conv2D | ops.DepthwiseConv2D) -> bool:
+        """Whether ReLU takes a node: with zero point 0, uint8 is cut there anyway."""
+        quantization = self._quantization.get(conv.output)
+        return conv.relu and (quantization is None or quantization.zero_point != 0)
+
+    def _add_transposed_conv(self, conv: ops.TransposedConv2D, output: str) -> None:
+        _, height, width, _ = conv.weights.shape
+        rows, columns = (height - conv.stride) // 2, (width - conv.stride) // 2
+        attributes = {
+            "kernel_shape": [height, width],
+            "strides": [conv.stride, conv.stride],
+            "pads": [rows, columns, rows, columns],
+        }
+        # (in, out, height, width). There is no integer form, so integers are summed as float32.
+        weights = conv.weights.transpose(3, 0, 1, 2).astype(np.float32)
+        stored = [
+            self._constant(f"{output}/weights", weights),
+            self._constant(f"{output}/bias", conv.bias.astype(np.float32)),
+        ]
+        source = self._stored[conv.input]
+        if conv.weight_scales is None:
+            self._node("ConvTranspose", [source, *stored], output, **attributes)
+            return
+        types = [self._graph.tensors[name] for name in (conv.input, conv.output)]
+        factors = multipliers(conv, *types)[:, None, None]
+        one = self._constant(f"{output}/one", np.float32(1))
+        centred, total, scaled = (f"{output}/{name}" for name in ("centred", "total", "scaled"))
+        self._node("DequantizeLinear", [source, one, self._zero_point(conv.input)], centred)
+        self._node("ConvTranspose", [centred, *stored], total, **attributes)
+        self._node("Mul", [total, self._constant(f"{output}/multipliers", factors)], scaled)
+        self._node("QuantizeLinear", [scaled, one, self._zero_point(conv.output)], output)
+
+    def _add_integer(self, kind: str, operator: ops.Operator, **attributes: Any) -> None:
+        """One of ONNX Runtime's integer operators, which take every scale and zero point."""
+        inputs = [part for name in operator.inputs for part in self._with_meaning(name)]
+        inputs += self._meaning(operator.output)
+        output = self._stored[operator.output]
+        self._node(kind, inputs, output, domain=_MICROSOFT_DOMAIN, **attributes)
+
+    def _add_difference(self, subtract: ops.Subtract, output: str) -> None:
+        """A sum whose second scale is negative: ONNX Runtime has no integer subtraction."""
+        first, second = subtract.inputs
+        scale = self._constant(f"{output}/minus", np.float32(-self._quantization[second].scale))
+        negative = [self._stored[second], scale, self._zero_point(second)]
+        inputs = [*self._with_meaning(first), *negative, *self._meaning(subtract.output)]
+        self._node("QLinearAdd", inputs, output, domain=_MICROSOFT_DOMAIN)
+
+    def _add_integer_prelu(self, prelu: ops.PReLU, output: str) -> None:
+        """The sum of what is above zero and of what is below it times the slopes: one of both is
+        zero. That is five times as fast as PRelu between float32 tensors."""
+        source, zero_point = self._stored[prelu.input], self._zero_point(prelu.input)
+        below, above, sloped = (f"{output}/{name}" for name in ("below", "above", "sloped"))
+        channels = prelu.slopes.size
+        weights = [
+            self._constant(f"{output}/slopes", prelu.slopes[:, None, None, None]),
+            self._constant(
+                f"{output}/slope_scales", np.full(channels, prelu.slope_scale, np.float32)
+            ),
+            self._constant(f"{output}/slope_zero_points", np.zeros(channels, np.int8)),
+        ]
+        _, *before = self._with_meaning(prelu.input)
+        after = self._meaning(prelu.output)
+        self._node("Min", [source, zero_point], below)
+        self._node("Max", [source, zero_point], above)
+        attributes = {"group": channels, "kernel_shape": [1, 1]}
+        self._node("QLinearConv", [below, *before, *weights, *after], sloped, **attributes)
+        inputs = [above, *before, sloped, *after, *after]
+        self._node("QLinearAdd", inputs, output, domain=_MICROSOFT_DOMAIN)
+
+    def _add_in_floats(self, operator: ops.Requantize | ops.SquareRoot, kind: str | None) -> None:
+        """A node over float32, or none, between integers."""
+        output = self._stored[operator.output]
+        real = f"{output}/real"
+        self._node("DequantizeLinear", self._with_meaning(operator.input), real)
+        made = real
+        if kind is not None:
+            made = f"{output}/made"
+            self._node(kind, [real], made)
+        self._node("QuantizeLinear", [made, *self._meaning(operator.output)], output)
+
+    def _add_pool(self, pool: ops.Pool2D, inputs: list[str], output: str) -> None:
+        attributes = {"kernel_shape": [pool.size] * 2, "pads": [pool.size // 2] * 4}
+        if pool.kind == "max":
+            self._node("MaxPool", inputs, output, **attributes)
+        elif pool.output in self._quantization:
+            self._add_integer("QLinearAveragePool", pool, channels_last=0, **attributes)
+        else:
+            self._node("AveragePool", inputs, output, **attributes)
+
+    def _add_resize(self, resize: ops.Resize, source: str, output: str) -> None:
+        scales = np.array([1, 1, resize.factor, resize.factor], np.float32)
+        rest = ["", self._constant(f"{output}/scales", scales)]
+        if resize.mode == "nearest":
+            nearest = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            self._node("Resize", [source, *rest], output, mode="nearest", **nearest)
+            return
+        linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        if resize.output not in self._quantization:
+            self._node("Resize", [source, *rest], output, **linear)
+            return
+        # Over uint8, ONNX Runtime cuts off what is behind the point, and takes twice as long. The
+        # nodes are not those of (de)quantization, between which it would do so all the same.
+        from onnx import TensorProto
+
+        real, large, moved = (f"{output}/{name}" for name in ("real", "large", "moved"))
+        self._node("Cast", [source], real, to=TensorProto.FLOAT)
+        self._node("Resize", [real, *rest], large, **linear)
+        self._node("Add", [large, self._constant(f"{output}/half", np.float32(0.5))], moved)
+        self._node("Cast", [moved], output, to=TensorProto.UINT8)
+
+    def _with_meaning(self, name: str) -> list[str]:
+        """The names of a tensor and of its scale and zero point."""
+        return [self._stored[name], *self._meaning(name)]
+
+    def _meaning(self, name: str) -> list[str]:
+        """The names of the constants that hold a tensor's scale and zero point."""
+        scale = np.float32(self._quantization[name].scale)
+        stored_scale = self._constant(f"{self._stored[name]}/scale", scale)
+        return [stored_scale, self._zero_point(name)]
+
+    def _zero_point(self, name: str) -> str:
+        zero_point = np.uint8(self._quantization[name].zero_point)
+        return self._constant(f"{self._stored[name]}/zero_point", zero_point)
+
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+
+    def _constant(self, name: str, values: ops.Array | np.generic) -> str:
+        from onnx import numpy_helper
+
+        if name not in self._constants:
+            self._constants.add(name)
+            self.initializers.append(numpy_helper.from_array(np.asarray(values), name))
+        return name

@@ -1,0 +1,398 @@
+"""A graph as the bytes of a `.tflite` file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from anchorsr.errors import GraphError
+from anchorsr.graph import operators as ops
+from anchorsr.graph.graph import Graph
+from anchorsr.serialization.tflite.schema import (
+    IDENTIFIER,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    SCHEMA_VERSION,
+    SIGNATURE,
+    schema_module,
+)
+
+# The first version of each operator that takes int8; version 1 is enough for other types, and for
+# both where an operator is not listed.
+_INT8_VERSIONS = {
+    "ADD": 2,
+    "AVERAGE_POOL_2D": 2,
+    "CONCATENATION": 2,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "DEPTH_TO_SPACE": 2,
+    "LOGISTIC": 2,
+    "MAX_POOL_2D": 2,
+    "MEAN": 2,
+    "MINIMUM": 2,
+    "MUL": 2,
+    "RELU": 2,
+    "SLICE": 2,
+    "SUB": 2,
+    "TILE": 3,
+}
+_BUFFER_ALIGNMENT = 16
+
+
+def write_tflite(
+    graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
+) -> bytes:
+    """The graph as the bytes of a `.tflite` file with the signature `serving_default`.
+
+    size: (height, width) of the input for a file of fixed size; None for a file that takes
+    every size, whose input is to be resized from (1, 1, 1, C) before it runs.
+    The bounds of a Clip are stored as float32.
+    Raises GraphError for a convolution over uint8, which the format does not have, and for a
+    TransposedConv2D or a Resize without a size, because the format stores that of their outputs.
+    """
+    if size is not None and min(size) < 1:
+        raise GraphError(f"height and width are positive, not {size}")
+    return _Writer(graph, size).file(description)
+
+
+def needs_size(graph: Graph) -> bool:
+    """True for a graph that no file of every size can hold: the format stores sizes."""
+    return any(isinstance(op, ops.TransposedConv2D | ops.Resize) for op in graph.operators)
+
+
+def _packed(schema: ModuleType, model: Any) -> bytes:
+    flatbuffers = import_module("flatbuffers")
+
+    class AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc, name-defined]
+        """Aligns constants as the schema asks; the generated code aligns them to 4 bytes."""
+
+        def CreateNumpyVector(self, x: ops.Array) -> Any:
+            self.Prep(_BUFFER_ALIGNMENT, x.nbytes)
+            return super().CreateNumpyVector(x)
+
+    builder = AlignedBuilder(1024)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Writer:
+    """Collects the tensors, constants and operators of one file."""
+
+    def __init__(self, graph: Graph, size: tuple[int, int] | None) -> None:
+        self._schema = schema_module()
+        self._graph = graph
+        self._size = size
+        self._buffers = [self._schema.BufferT()]  # buffer 0 is empty by convention
+        self._codes: dict[tuple[str, int], int] = {}
+        self._tensors: list[Any] = []
+        self._operators: list[Any] = []
+        self._index: dict[str, int] = {}
+
+    def file(self, description: str) -> bytes:
+        schema, graph = self._schema, self._graph
+        source = self._add_activation(graph.input)
+        for operator in graph.operators:
+            _WRITERS[type(operator)](self, operator)
+        target = self._index[graph.output]
+        subgraph = schema.SubGraphT(self._tensors, [source], [target], self._operators, graph.name)
+        signature = schema.SignatureDefT(
+            inputs=[schema.TensorMapT(INPUT_NAME, source)],
+            outputs=[schema.TensorMapT(OUTPUT_NAME, target)],
+            signatureKey=SIGNATURE,
+        )
+        model = schema.ModelT(
+            version=SCHEMA_VERSION,
+            operatorCodes=[self._operator_code(*key) for key in self._codes],
+            subgraphs=[subgraph],
+            description=description,
+            buffers=self._buffers,
+            signatureDefs=[signature],
+        )
+        return _packed(schema, model)
+
+    def _operator_code(self, kind: str, version: int) -> Any:
+        code = getattr(self._schema.BuiltinOperator, kind)
+        # Readers from before 2021 know only the deprecated field, of one byte.
+        return self._schema.OperatorCodeT(min(code, 127), version=version, builtinCode=code)
+
+    # One function an operator. Constants come before the tensor that is made.
+
+    def write_conv(self, conv: ops.Conv2D) -> None:
+        inputs = [self._index[conv.input], *self._add_weights(conv, conv.weights)]
+        options = self._schema.Conv2DOptionsT(
+            padding=self._schema.Padding.SAME,
+            strideW=1,
+            strideH=1,
+            fusedActivationFunction=self._activation(conv.relu),
+        )
+        version = 6 if conv.groups > 1 else None
+        self._emit("CONV_2D", inputs, self._add_activation(conv.output), options, version)
+
+    def write_depthwise(self, conv: ops.DepthwiseConv2D) -> None:
+        inputs = [self._index[conv.input], *self._add_weights(conv, conv.weights[None], axis=3)]
+        options = self._schema.DepthwiseConv2DOptionsT(
+            padding=self._schema.Padding.SAME,
+            strideW=1,
+            strideH=1,
+            depthMultiplier=1,
+            fusedActivationFunction=self._activation(conv.relu),
+        )
+        self._emit("DEPTHWISE_CONV_2D", inputs, self._add_activation(conv.output), options)
+
+    def write_transposed(self, conv: ops.TransposedConv2D) -> None:
+        shape = [1, *self._output_size(conv), self._graph.tensors[conv.output].channels]
+        size = self._add_constant(f"{conv.output}/shape", np.array(shape, np.int32))
+        weights, bias = self._add_weights(conv, conv.weights)
+        # SAME cuts off kernel - stride, half of it on each side.
+        options = self._schema.TransposeConvOptionsT(
+            padding=self._schema.Padding.SAME, strideW=conv.stride, strideH=conv.stride
+        )
+        inputs = [size, weights, self._index[conv.input], bias]
+        # The first version that takes a bias.
+        self._emit("TRANSPOSE_CONV", inputs, self._add_activation(conv.output), options, version=3)
+
+    def write_clip(self, clip: ops.Clip) -> None:
+        low, high = np.array([[clip.low], [clip.high]], np.float32)
+        inputs = [self._index[clip.input]]
+        middle = self._add_activation(f"{clip.output}/middle", like=clip.output)
+        inputs.append(self._add_constant(f"{clip.output}/low", low))
+        self._emit("MAXIMUM", inputs, middle, self._schema.MaximumMinimumOptionsT())
+        inputs = [middle, self._add_constant(f"{clip.output}/high", high)]
+        made = self._add_activation(clip.output)
+        self._emit("MINIMUM", inputs, made, self._schema.MaximumMinimumOptionsT())
+
+    def write_minimum(self, minimum: ops.Minimum) -> None:
+        dtype = self._graph.tensors[minimum.output].dtype
+        bound = self._add_constant(f"{minimum.output}/bound", np.array([minimum.bound], dtype))
+        # The same meaning as the numbers it is compared with.
+        self._tensors[bound].quantization = self._tensors[self._index[minimum.input]].quantization
+        self._write_plain(minimum, "MINIMUM", self._schema.MaximumMinimumOptionsT(), bound)
+
+    def write_multiply(self, multiply: ops.Multiply) -> None:
+        scales = [
+            np.float32(quantization.scale)
+            for quantization in map(self._meaning, (*multiply.inputs, multiply.output))
+            if quantization is not None
+        ]
+        # Products that grow in scale came with a version of their own.
+        version = 3 if scales and scales[0] * scales[1] / scales[2] >= 1 else None
+        self._write_plain(multiply, "MUL", self._schema.MulOptionsT(), version=version)
+
+    def write_prelu(self, prelu: ops.PReLU) -> None:
+        scales = None if prelu.slope_scale is None else np.array([prelu.slope_scale], np.float32)
+        slopes = self._add_constant(f"{prelu.output}/slopes", prelu.slopes[None, None], scales)
+        self._write_plain(prelu, "PRELU", None, slopes)
+
+    def write_pool(self, pool: ops.Pool2D) -> None:
+        options = self._schema.Pool2DOptionsT(
+            padding=self._schema.Padding.SAME,
+            strideW=1,
+            strideH=1,
+            filterWidth=pool.size,
+            filterHeight=pool.size,
+        )
+        self._write_plain(pool, f"{pool.kind.upper()}_POOL_2D", options)
+
+    def write_global_pool(self, pool: ops.GlobalAveragePool) -> None:
+        axes = self._add_constant(f"{pool.output}/axes", np.array([1, 2], np.int32))
+        self._write_plain(pool, "MEAN", self._schema.ReducerOptionsT(keepDims=True), axes)
+
+    def write_resize(self, resize: ops.Resize) -> None:
+        height_width = np.array(self._output_size(resize), np.int32)
+        size = self._add_constant(f"{resize.output}/size", height_width)
+        if resize.mode == "bilinear":
+            options = self._schema.ResizeBilinearOptionsT(halfPixelCenters=True)
+            self._write_plain(resize, "RESIZE_BILINEAR", options, size, version=3)
+        else:
+            options = self._schema.ResizeNearestNeighborOptionsT(halfPixelCenters=True)
+            self._write_plain(resize, "RESIZE_NEAREST_NEIGHBOR", options, size, version=3)
+
+    def write_slice(self, operator: ops.Slice) -> None:
+        channels = self._graph.tensors[operator.output].channels
+        begin, size = np.array([[0, 0, 0, operator.start], [-1, -1, -1, channels]], np.int32)
+        constants = [
+            self._add_constant(f"{operator.output}/begin", begin),
+            self._add_constant(f"{operator.output}/size", size),
+        ]
+        self._write_plain(operator, "SLICE", self._schema.SliceOptionsT(), *constants)
+
+    def write_tile(self, tile: ops.Tile) -> None:
+        repeats = np.array([1, 1, 1, tile.count], np.int32)
+        multiples = self._add_constant(f"{tile.output}/multiples", repeats)
+        self._write_plain(tile, "TILE", self._schema.TileOptionsT(), multiples)
+
+    def write_square_root(self, operator: ops.SquareRoot) -> None:
+        target = self._graph.tensors[operator.output]
+        if target.quantization is None:
+            self._write_plain(operator, "SQRT", None)
+            return
+        shape = [1, 1, 1, target.channels]
+        real = self._add_tensor(f"{operator.output}/real", "float32", shape)
+        options = self._schema.DequantizeOptionsT()
+        self._emit("DEQUANTIZE", [self._index[operator.input]], real, options, version=2)
+        root = self._add_tensor(f"{operator.output}/root", "float32", shape)
+        self._emit("SQRT", [real], root, None)
+        made = self._add_activation(operator.output)
+        self._emit("QUANTIZE", [root], made, self._schema.QuantizeOptionsT())
+
+    def write_sum(self, add: ops.Add) -> None:
+        self._write_plain(add, "ADD", self._schema.AddOptionsT())
+
+    def write_difference(self, subtract: ops.Subtract) -> None:
+        self._write_plain(subtract, "SUB", self._schema.SubOptionsT())
+
+    def write_concat(self, concat: ops.Concat) -> None:
+        self._write_plain(concat, "CONCATENATION", self._schema.ConcatenationOptionsT(axis=3))
+
+    def write_depth_to_space(self, operator: ops.DepthToSpace) -> None:
+        options = self._schema.DepthToSpaceOptionsT(operator.block)
+        self._write_plain(operator, "DEPTH_TO_SPACE", options)
+
+    def write_requantize(self, operator: ops.Requantize) -> None:
+        self._write_plain(operator, "QUANTIZE", self._schema.QuantizeOptionsT())
+
+    def write_relu(self, relu: ops.ReLU) -> None:
+        self._write_plain(relu, "RELU", None)
+
+    def write_leaky_relu(self, operator: ops.LeakyReLU) -> None:
+        options = self._schema.LeakyReluOptionsT(alpha=operator.slope)
+        self._write_plain(operator, "LEAKY_RELU", options)
+
+    def write_sigmoid(self, sigmoid: ops.Sigmoid) -> None:
+        self._write_plain(sigmoid, "LOGISTIC", None)
+
+    # What these are made of.
+
+    def _write_plain(
+        self,
+        operator: ops.Operator,
+        kind: str,
+        options: Any,
+        *constants: int,
+        version: int | None = None,
+    ) -> None:
+        """An operator that is one in the file, its tensors followed by constants."""
+        inputs = [*(self._index[name] for name in operator.inputs), *constants]
+        self._emit(kind, inputs, self._add_activation(operator.output), options, version)
+
+    def _emit(
+        self, kind: str, inputs: list[int], output: int, options: Any, version: int | None = None
+    ) -> None:
+        int8 = self._tensors[output].type == self._schema.TensorType.INT8
+        version = version or (_INT8_VERSIONS.get(kind, 1) if int8 else 1)
+        # The generated classes are named after the tables, with a T: AddOptionsT.
+        table = "NONE" if options is None else type(options).__name__.removesuffix("T")
+        operator = self._schema.OperatorT(
+            opcodeIndex=self._codes.setdefault((kind, version), len(self._codes)),
+            inputs=inputs,
+            outputs=[output],
+            builtinOptionsType=getattr(self._schema.BuiltinOptions, table),
+            builtinOptions=options,
+        )
+        self._operators.append(operator)
+
+    def _activation(self, relu: bool) -> Any:
+        kinds = self._schema.ActivationFunctionType
+        return kinds.RELU if relu else kinds.NONE
+
+    def _meaning(self, name: str) -> Any:
+        return self._graph.tensors[name].quantization
+
+    def _output_size(self, operator: ops.TransposedConv2D | ops.Resize) -> tuple[int, int]:
+        if self._size is None:
+            raise GraphError(
+                f"a .tflite stores the size that {type(operator).__name__} makes: write it for one"
+                " size (size=)"
+            )
+        extent = self._graph.extents[operator.output]
+        return self._size[0] * extent, self._size[1] * extent
+
+    def _add_weights(self, conv: ops.Convolution, weights: ops.Array, axis: int = 0) -> list[int]:
+        """The constants of a convolution; axis: of the weights, along which output channels lie."""
+        source = self._graph.tensors[conv.input]
+        names = f"{conv.output}/weights", f"{conv.output}/bias"
+        if source.quantization is None or conv.weight_scales is None:
+            return [self._add_constant(names[0], weights), self._add_constant(names[1], conv.bias)]
+        if source.dtype != "int8":
+            raise GraphError(
+                f"{type(conv).__name__} reads {conv.input!r} as {source.dtype}, and a .tflite"
+                " convolves int8: put a Requantize before it"
+            )
+        bias_scales = np.float32(source.quantization.scale) * conv.weight_scales
+        return [
+            self._add_constant(names[0], weights, conv.weight_scales, axis),
+            self._add_constant(names[1], conv.bias, bias_scales),
+        ]
+
+    def _add_constant(
+        self, name: str, values: ops.Array, scales: ops.Array | None = None, axis: int = 0
+    ) -> int:
+        data = np.frombuffer(values.tobytes(), dtype=np.uint8)
+        self._buffers.append(self._schema.BufferT(data))
+        quantization = None
+        if scales is not None:
+            quantization = self._quantization(scales, [0] * scales.size)
+            quantization.quantizedDimension = axis
+        return self._add_tensor(
+            name,
+            str(values.dtype),
+            list(values.shape),
+            buffer=len(self._buffers) - 1,
+            quantization=quantization,
+        )
+
+    def _add_activation(self, name: str, like: str = "") -> int:
+        """A tensor of the graph, or one that is like it."""
+        tensor: ops.TensorType = self._graph.tensors[like or name]
+        extent = self._graph.extents[like or name]
+        height, width = self._size or (1, 1)
+        quantization = None
+        if tensor.quantization is not None:
+            scale = np.array([tensor.quantization.scale])
+            quantization = self._quantization(scale, [tensor.quantization.zero_point])
+        self._index[name] = self._add_tensor(
+            name,
+            tensor.dtype,
+            [1, height * extent or 1, width * extent or 1, tensor.channels],
+            shapeSignature=[1, -1, -1, tensor.channels] if extent and not self._size else None,
+            quantization=quantization,
+        )
+        return self._index[name]
+
+    def _add_tensor(self, name: str, dtype: str, shape: list[int], **fields: Any) -> int:
+        code = getattr(self._schema.TensorType, dtype.upper())
+        tensor = self._schema.TensorT(name=name, type=code, shape=shape, hasRank=True, **fields)
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def _quantization(self, scales: ops.Array, zero_points: list[int]) -> Any:
+        return self._schema.QuantizationParametersT(scale=scales.tolist(), zeroPoint=zero_points)
+
+
+_WRITERS: dict[type, Callable[[_Writer, Any], None]] = {
+    ops.Conv2D: _Writer.write_conv,
+    ops.DepthwiseConv2D: _Writer.write_depthwise,
+    ops.TransposedConv2D: _Writer.write_transposed,
+    ops.Add: _Writer.write_sum,
+    ops.Subtract: _Writer.write_difference,
+    ops.Multiply: _Writer.write_multiply,
+    ops.DepthToSpace: _Writer.write_depth_to_space,
+    ops.Requantize: _Writer.write_requantize,
+    ops.Clip: _Writer.write_clip,
+    ops.Concat: _Writer.write_concat,
+    ops.Slice: _Writer.write_slice,
+    ops.Tile: _Writer.write_tile,
+    ops.Minimum: _Writer.write_minimum,
+    ops.ReLU: _Writer.write_relu,
+    ops.LeakyReLU: _Writer.write_leaky_relu,
+    ops.PReLU: _Writer.write_prelu,
+    ops.Sigmoid: _Writer.write_sigmoid,
+    ops.SquareRoot: _Writer.write_square_root,
+    ops.Pool2D: _Writer.write_pool,
+    ops.GlobalAveragePool: _Writer.write_global_pool,
+    ops.Resize: _Writer.write_resize,
+}

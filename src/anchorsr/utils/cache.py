@@ -1,0 +1,56 @@
+"""What is remembered between runs: small JSON files in the user's cache folder.
+
+The folder is $ANCHORSR_CACHE, else `anchorsr` where the system keeps caches ($XDG_CACHE_HOME or
+~/.cache; ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows). Nothing depends on it: what cannot
+be read was never there, and what cannot be written is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from anchorsr.errors import OutputError
+from anchorsr.utils.files import make_folder, publish
+
+
+def recall(key: dict[str, Any]) -> dict[str, Any]:
+    """What `remember` kept under an equal key; empty when that is nothing, or damaged."""
+    try:
+        kept = json.loads(_place(key).read_bytes())
+        return dict(kept["value"]) if kept["key"] == key else {}
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, RecursionError):
+        return {}
+
+
+def remember(key: dict[str, Any], value: dict[str, Any]) -> None:
+    """Keep a value, in place of an earlier one, whole or not at all. Both must be plain JSON."""
+    data = json.dumps({"key": key, "value": value}, indent=1).encode()
+    with contextlib.suppress(OutputError, OSError, ValueError, RuntimeError):
+        place = _place(key)
+        make_folder(place.parent)
+        publish(data, place, overwrite=True)
+
+
+def cache_folder() -> Path:
+    """Where the files are. Raises RuntimeError for a user without a home."""
+    given = os.environ.get("ANCHORSR_CACHE")
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        caches = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        caches = Path.home() / "Library" / "Caches"
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches, "anchorsr")
+
+
+def _place(key: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / f"{digest[:32]}.json"

@@ -1,0 +1,80 @@
+"""Strict configuration: nested tables, as TOML and JSON hold them, into frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from anchorsr.errors import RecipeError
+
+Table = TypeVar("Table")
+
+
+def parse_table(kind: type[Table], table: Mapping[str, Any], where: str) -> Table:
+    """Make the dataclass `kind` from a TOML table, nested tables included.
+
+    Raises RecipeError for an unknown or missing key, or a value of the wrong type or out of
+    range; the message starts with `where`, which is the table's own name.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for key in table:
+        if key not in known:
+            raise RecipeError(f"unknown key {prefix}{key}; known are: {', '.join(known)}")
+    values = {}
+    for name, entry in known.items():
+        if name in table:
+            values[name] = _convert(table[name], hints[name], f"{prefix}{name}")
+        elif entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"{prefix}{name} is missing")
+    try:
+        return kind(**values)
+    except RecipeError as error:
+        raise RecipeError(f"{prefix}{error}") from error
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RecipeError(message)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is types.UnionType:  # "X | None"; TOML has no null, a run's record has
+        if value is None:
+            return None
+        return _convert(value, typing.get_args(hint)[0], where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{where} is a table, not {value!r}")
+        return parse_table(hint, value, where)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            choices = ", ".join(map(str, typing.get_args(hint)))
+            raise RecipeError(f"{where} is one of {choices}; not {value!r}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, typing.get_args(hint), where)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:  # "not": a NaN is refused too
+            raise RecipeError(f"{where} is a finite number, not {value}")
+        return float(value)
+    expected = Mapping if origin is not None else hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):
+        raise RecipeError(f"{where} is {getattr(expected, '__name__', expected)}, not {value!r}")
+    return value
+
+
+def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) and items == (str, ...):  # one name alone
+        value = (value,) if value else ()
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{where} is a list, not {value!r}")
+    if items[-1] is not Ellipsis and len(items) != len(value):
+        raise RecipeError(f"{where} has {len(items)} entries, not {len(value)}")
+    return tuple(_convert(entry, items[0], where) for entry in value)

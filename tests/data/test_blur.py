@@ -1,0 +1,69 @@
+"""Soft training pictures: the same for the same numbers, softer than what they are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchorsr.cli.app import run
+from anchorsr.data.blur import SIDE, soften
+from anchorsr.images.io import Picture, read_rgb, write_picture
+
+
+def noise(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(700, 900), (40, 30), (1, 1)])
+def test_a_part_is_enlarged_a_little(size: tuple[int, int]) -> None:
+    rgb = noise(0, *size)
+    for seed in range(8):
+        soft = soften(rgb, np.random.default_rng(seed))
+        again = soften(rgb, np.random.default_rng(seed))
+        assert np.array_equal(soft, again)
+        assert max(soft.shape[:2]) <= SIDE
+        assert all(
+            made >= min(side, SIDE / 1.6 - 1)
+            for made, side in zip(soft.shape[:2], size, strict=True)
+        )
+        if min(size) > 1:
+            step, before = (np.abs(np.diff(one.astype(int), axis=1)).mean() for one in (soft, rgb))
+            assert step < 0.8 * before
+
+
+def test_the_command_writes_one_of_each_and_replaces_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in/below").mkdir(parents=True)
+    write_picture(tmp_path / "in/a.png", Picture(noise(1, 60, 50)))
+    write_picture(tmp_path / "in/below/a.png", Picture(noise(2, 60, 50)))
+    arguments = ["data", "soft", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    assert run(arguments) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out")
+    names = ["0000_a.png", "0001_a.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    expected = soften(noise(2, 60, 50), np.random.default_rng((0, 1)))
+    assert np.array_equal(read_rgb(tmp_path / "out/0001_a.png"), expected)
+    (tmp_path / "out/0001_a.png").write_bytes(b"mine")
+    assert run(arguments) == 1
+    assert "exists" in capsys.readouterr().err
+    assert (tmp_path / "out/0001_a.png").read_bytes() == b"mine"
+    assert run([*arguments, "--force"]) == 0
+    assert np.array_equal(read_rgb(tmp_path / "out/0001_a.png"), expected)
+    assert run(["data", "soft", str(tmp_path / "out"), "-o", str(tmp_path / "in/a.png")]) == 1
+    assert run(["data", "soft", str(tmp_path / "nowhere")]) == 1
+    assert "not an existing folder" in capsys.readouterr().err
+
+
+def test_a_second_run_does_not_take_the_results_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_picture(tmp_path / "data/a.png", Picture(noise(1, 60, 50)))
+    for arguments in (["data"], ["data", "-o", "data"], [".", "-o", "data/new"]):
+        assert run(["data", "soft", *arguments]) == 1
+        assert "would take its own results" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "a.png"]

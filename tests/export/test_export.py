@@ -1,0 +1,265 @@
+"""Publishing files: only what a runtime reproduces, only where nothing is lost; and the numbers
+in them against those of another quantizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer import quantizer
+from ai_edge_quantizer import recipe as quantizer_recipes
+
+from anchorsr.engines.runtimes import load_engine
+from anchorsr.errors import ExactnessError, GraphError, ModelError, OutputError
+from anchorsr.export import export as export_module
+from anchorsr.export.export import SIZES, check_exact, export, sample_picture
+from anchorsr.graph.executor import run_graph
+from anchorsr.graph.graph import Graph
+from anchorsr.graph.operators import Clip, Conv2D
+from anchorsr.models.registry import model_path, read_model
+from anchorsr.quantization.calibration import choose_quantization, observe_ranges
+from anchorsr.quantization.ptq import WEIGHT_LIMIT, apply_quantization
+from anchorsr.serialization.tflite.reader import read_tflite
+from anchorsr.serialization.tflite.writer import write_tflite
+from helpers.graphs import assert_equal_graphs, float_graph, integer_graph, picture, reference_run
+
+SUFFIXES = [".tflite", ".onnx", ".TFLITE"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_of_free_size_takes_every_size(tmp_path: Path, suffix: str) -> None:
+    graph = integer_graph(0)
+    path = tmp_path / f"mine{suffix}"
+    export(graph, path)
+    engine = load_engine(path, threads=1)
+    for size in ((1, 1), (5, 3), (31, 17)):
+        images = picture(1, *size)
+        np.testing.assert_array_equal(engine(images), reference_run(graph, images))
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_of_fixed_size_takes_only_that(tmp_path: Path, suffix: str) -> None:
+    graph = integer_graph(1, factor=2)
+    path = tmp_path / f"mine{suffix}"
+    export(graph, path, size=(9, 14))
+    engine = load_engine(path, threads=1)
+    images = picture(1, 9, 14)
+    np.testing.assert_array_equal(engine(images), reference_run(graph, images))
+    with pytest.raises(ModelError):
+        engine(picture(1, 14, 9))
+
+
+def test_what_is_exported_can_be_read_back(tmp_path: Path) -> None:
+    graph = integer_graph(2)
+    export(graph, tmp_path / "random2.tflite", description="words")
+    assert_equal_graphs(read_tflite((tmp_path / "random2.tflite").read_bytes()), graph)
+    export(graph, tmp_path / "random2.onnx", description="words")
+    assert onnx.load(tmp_path / "random2.onnx").doc_string == "words"
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_one_byte_that_differs_and_nothing_is_published(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneByteOff:
+        name = "unreliable"
+
+        def __init__(self, data: bytes) -> None:
+            self._engine = load_engine(data, threads=1)
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            output = self._engine(images).copy()
+            if images.shape[1:3] == SIZES[-1]:  # at the last of the sizes only
+                output[0, 100, 200, 1] ^= 1
+            return output
+
+    monkeypatch.setattr(export_module, "load_engine", OneByteOff)
+    existing = tmp_path / f"old{suffix}"
+    existing.write_bytes(b"precious")
+    for path in (tmp_path / f"new{suffix}", existing):
+        with pytest.raises(ExactnessError, match=r"unreliable differs .* at 64x96 in 1 of 165888"):
+            export(integer_graph(0), path, overwrite=True)
+    assert [found.name for found in tmp_path.iterdir()] == [existing.name]
+    assert existing.read_bytes() == b"precious"
+
+
+def test_a_result_of_another_shape_is_not_exact() -> None:
+    class Cropping:
+        name = "cropping"
+
+        def __call__(self, images: np.ndarray) -> np.ndarray:
+            return run_graph(integer_graph(0), images)[:, 1:]
+
+    with pytest.raises(ExactnessError, match=r"cropping returned shape \(1, 2, 3, 3\)"):
+        check_exact(integer_graph(0), Cropping())
+
+
+def test_a_float_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="quantize it first"):
+        export(float_graph(0), tmp_path / "mine.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.tfl", "mine.tflite.txt", ".onnx"])
+def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"ends with none of: \.tflite, \.onnx"):
+        export(integer_graph(0), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        export(integer_graph(0), path)
+    assert path.read_bytes() == b"precious"
+    export(integer_graph(0), path, overwrite=True)
+    assert load_engine(path, threads=1)(picture(0, 4, 5)).shape == (1, 12, 15, 3)
+
+
+def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="not an existing folder"):
+        export(integer_graph(0), tmp_path / "missing" / "mine.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, -1)])
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_an_impossible_size_is_refused(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    with pytest.raises(GraphError, match="positive"):
+        export(integer_graph(0), tmp_path / f"mine{suffix}", size=size)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_sample_is_the_same_each_time_and_another_for_each_seed(size: tuple[int, int]) -> None:
+    first = sample_picture(*size, seed=3)
+    assert (first.shape, first.dtype) == ((*size, 3), np.uint8)
+    np.testing.assert_array_equal(first, sample_picture(*size, seed=3))
+    assert (first != sample_picture(*size, seed=4)).any()
+
+
+def test_a_large_sample_visits_every_level() -> None:
+    assert len(np.unique(sample_picture(*SIZES[-1], seed=len(SIZES) - 1))) == 256
+
+
+# Against ai-edge-quantizer
+
+
+def without_clip(graph: Graph) -> Graph:
+    """The other quantizer does not take constants of another rank than their partner's."""
+    *operators, clip = graph.operators
+    assert isinstance(clip, Clip)
+    tensors = {name: kind for name, kind in graph.tensors.items() if name != clip.output}
+    return Graph(graph.name, tensors, operators, graph.input, clip.input)
+
+
+def with_one_more_layer(graph: Graph) -> Graph:
+    """A convolution without ReLU between `hidden` and `residual`: its range has two ends."""
+    generator = np.random.default_rng(0)
+    channels = graph.tensors["hidden"].channels
+    more = Conv2D(
+        "hidden",
+        "more",
+        generator.normal(0, 0.1, (channels, 1, 1, channels)).astype(np.float32),
+        generator.normal(5, 1, channels).astype(np.float32),
+    )
+    hidden, residual, *others = graph.operators
+    operators = (hidden, more, dataclasses.replace(residual, input="more"), *others)
+    tensors = {**graph.tensors, "more": graph.tensors["hidden"]}
+    return Graph(graph.name, tensors, operators, graph.input, graph.output)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # its interpreter keeps all tensors, and warns
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
+    """ai-edge-quantizer, int8 activations and int8 weights by channel, from the same ranges.
+
+    The conventions meet with a weight limit of 127, which is its own; here it is 64. The ranges
+    are handed over, because its own calibration runs LiteRT in float, whose sums are rounded
+    otherwise. Pictures and the residual, whose scale is 1 by rule here, get the ranges that say
+    so there: 0..255 and -128..127. Its file takes and gives int8 where the file here has
+    uint8, which is a difference of 128. All else is equal: scales, zero points, weights, biases
+    and every byte of a picture.
+    """
+    graph = without_clip(with_one_more_layer(float_graph(seed)))
+    images = picture(seed, 16, 12)
+    ranges = dict(observe_ranges(graph, images, 100.0))
+    chosen = choose_quantization(graph, ranges)
+    for name in ("images", "anchor", "sum", "large"):
+        ranges[name] = (0.0, 255.0)
+    ranges["residual"] = (-128.0, 127.0)
+    mine = apply_quantization(graph, chosen, weight_limit=127)
+
+    other = quantizer.Quantizer(
+        write_tflite(graph, size=(16, 12)), quantizer_recipes.static_wi8_ai8()
+    )
+    calibrated = {
+        name: {
+            "min": np.full((1, 1, 1, 1), low, np.float32),
+            "max": np.full((1, 1, 1, 1), high, np.float32),
+        }
+        for name, (low, high) in ranges.items()
+    }
+    result = other.quantize(calibrated, enable_progress_report=False)
+    interpreter = Interpreter(model_content=bytes(result.quantized_model))
+    interpreter.allocate_tensors()
+    theirs = {tensor["name"]: tensor for tensor in interpreter.get_tensor_details()}
+
+    for name in ("hidden", "more", "residual", "anchor", "sum"):
+        quantization = mine.tensors[name].quantization
+        assert quantization is not None
+        parameters = theirs[name]["quantization_parameters"]
+        # Two ends of a range are subtracted in float32 there: one rounding more.
+        np.testing.assert_allclose(parameters["scales"], [quantization.scale], rtol=2**-23)
+        assert parameters["zero_points"].tolist() == [quantization.zero_point]
+        assert theirs[name]["dtype"] == np.int8
+    assert chosen["hidden"].zero_point == -128
+    assert -128 < chosen["more"].zero_point < 127
+    for operator in mine.operators:
+        if not isinstance(operator, Conv2D):
+            continue
+        weights, bias = (theirs[f"{operator.output}/{what}"] for what in ("weights", "bias"))
+        scales = weights["quantization_parameters"]["scales"]
+        np.testing.assert_array_equal(scales, operator.weight_scales)
+        np.testing.assert_array_equal(interpreter.get_tensor(weights["index"]), operator.weights)
+        np.testing.assert_array_equal(interpreter.get_tensor(bias["index"]), operator.bias)
+
+    runner = interpreter.get_signature_runner("serving_default")
+    upscaled = runner(images=(images.astype(int) - 128).astype(np.int8))["upscaled"]
+    np.testing.assert_array_equal(upscaled.astype(int) + 128, run_graph(mine, images))
+
+
+def test_the_limit_here_only_scales_the_integers() -> None:
+    """The ±64 of the rule are the ±127 of everybody else with another scale."""
+    graph = float_graph(4)
+    chosen = choose_quantization(graph, observe_ranges(graph, picture(4, 16, 12), 100.0))
+    narrow, wide = (
+        apply_quantization(graph, chosen),
+        apply_quantization(graph, chosen, weight_limit=127),
+    )
+    for ours, usual in zip(narrow.operators, wide.operators, strict=True):
+        if isinstance(ours, Conv2D) and isinstance(usual, Conv2D):
+            assert ours.weight_scales is not None
+            assert usual.weight_scales is not None
+            np.testing.assert_allclose(
+                ours.weight_scales * WEIGHT_LIMIT, usual.weight_scales * 127, rtol=1e-6
+            )
+            assert int(np.abs(ours.weights).max()) == WEIGHT_LIMIT
+            assert int(np.abs(usual.weights).max()) == 127
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_the_file_for_timing_has_the_size_it_is_timed_at(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"timed{suffix}"
+    _, graph = read_model(model_path("abpn"))
+    export(graph, path, size=(360, 640))
+    assert load_engine(path)(picture(0, 360, 640)).shape == (1, 1080, 1920, 3)
+    with pytest.raises(ModelError):
+        load_engine(path)(picture(0, 640, 360))

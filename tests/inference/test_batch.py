@@ -1,0 +1,705 @@
+"""Which files become which, and that a folder is done whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchorsr.errors import DataError, OutputError, PictureError
+from anchorsr.images.io import Picture, read_picture
+from anchorsr.inference import pipeline
+from anchorsr.inference.batch import Job, plan
+from anchorsr.inference.pipeline import Done, preview, upscale_files
+from anchorsr.inference.sizes import TargetSize
+from anchorsr.inference.upscaler import Enlarger
+from anchorsr.utils.locks import Claims
+from helpers.graphs import picture
+
+
+@pytest.fixture(scope="module")
+def enlarger() -> Enlarger:
+    return Enlarger(threads=1)
+
+
+def write_png(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def small(seed: int = 0, height: int = 6, width: int = 5, channels: int = 3) -> np.ndarray:
+    return picture(seed, height, width, channels)[0]
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder, hidden files too: the bytes of files, None for folders."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+# What becomes of which file
+
+
+def test_without_an_output_the_result_is_beside_the_original() -> None:
+    sources = [Path("a/photo.JPG"), Path("b.c/my.photo.webp"), Path("x.bmp"), Path("noname")]
+    assert [str(job.target) for job in plan(sources, None, label="x3")] == [
+        "a/photo_x3.JPG",
+        "b.c/my.photo_x3.webp",
+        "x_x3.png",
+        "noname_x3.png",
+    ]
+
+
+def test_an_output_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    target = tmp_path / "other.WEBP"
+    assert plan([source], target, label="x3") == [Job(source, target)]
+
+
+def test_a_folder_is_mirrored_without_what_is_hidden_or_no_picture(tmp_path: Path) -> None:
+    for name in ("b.png", "A.PNG", "a.png", ".hidden.png", "deep/d.er/c.png", ".git/d.png"):
+        write_png(tmp_path / "in" / name, small())
+    (tmp_path / "in" / "notes.txt").write_text("words")
+    (tmp_path / "in" / "folder.png").mkdir()
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    assert places(jobs, tmp_path) == [
+        ("in/A.PNG", "out/A.PNG"),
+        ("in/a.png", "out/a.png"),
+        ("in/b.png", "out/b.png"),
+        ("in/deep/d.er/c.png", "out/deep/d.er/c.png"),
+    ]
+
+
+def places(jobs: list[Job], folder: Path) -> list[tuple[str, str]]:
+    return [
+        (job.source.relative_to(folder).as_posix(), job.target.relative_to(folder).as_posix())
+        for job in jobs
+    ]
+
+
+def test_several_folders_keep_their_names(tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png", "y/z/a.png"):
+        write_png(tmp_path / name, small())
+    jobs = plan([tmp_path / "x", tmp_path / "y"], tmp_path / "out", label="x3")
+    assert [target for _, target in places(jobs, tmp_path)] == [
+        "out/x/a.png",
+        "out/y/a.png",
+        "out/y/z/a.png",
+    ]
+
+
+def test_without_an_output_the_results_are_beside_the_originals_at_any_depth(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.png", "deep/b.jpg"):
+        write_png(tmp_path / name, small())
+    jobs = plan([tmp_path], None, label="x2.5", suffix=".webp")
+    assert places(jobs, tmp_path) == [
+        ("a.png", "a_x2.5.webp"),
+        ("deep/b.jpg", "deep/b_x2.5.webp"),
+    ]
+
+
+def test_the_output_folder_inside_the_input_is_not_looked_into(tmp_path: Path) -> None:
+    for name in ("a.png", "large/a.png", "deep/large/b.png"):
+        write_png(tmp_path / name, small())
+    for output in (tmp_path / "large", tmp_path / "deep" / ".." / "large"):
+        jobs = plan([tmp_path], output, label="x3")
+        assert [job.source.name for job in jobs] == ["a.png", "b.png"]
+
+
+def test_links_to_folders_are_followed_and_no_folder_is_taken_twice(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "real" / "a.png", small())
+    write_png(tmp_path / "elsewhere" / "b.png", small())
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
+    (tmp_path / "in" / "other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "real" / "loop").symlink_to(tmp_path / "in")
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    assert [target for _, target in places(jobs, tmp_path)] == ["out/other/b.png", "out/real/a.png"]
+
+
+def test_a_link_to_itself_is_a_bad_file_among_good_ones(tmp_path: Path, enlarger: Enlarger) -> None:
+    write_png(tmp_path / "in" / "a.png", small())
+    (tmp_path / "in" / "b.png").symlink_to("b.png")
+    first, second = upscale_files(plan([tmp_path / "in"], tmp_path / "o", label="x3"), enlarger)
+    assert first.error is None
+    assert "b.png cannot be opened" in str(second.error)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enlarger: Enlarger
+) -> None:
+    for name in ("a.png", "locked/b.png"):
+        write_png(tmp_path / name, small())
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    jobs = plan([tmp_path], tmp_path / "out", label="x3")
+    first, second = upscale_files(jobs, enlarger)
+    assert (first.job.source.name, first.error) == ("a.png", None)
+    assert "locked cannot be listed: Permission denied" in str(second.error)
+
+
+def test_two_pictures_of_a_folder_with_one_result_are_the_problem_of_the_second(
+    tmp_path: Path, enlarger: Enlarger
+) -> None:
+    for name in ("a.jpg", "a.png", "b.png"):
+        write_png(tmp_path / "in" / name, small())
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3", suffix=".webp")
+    problems = [done.error for done in upscale_files(jobs, enlarger)]
+    assert [problem is None for problem in problems] == [True, False, True]
+    assert "a.png: two pictures would become" in str(problems[1])
+
+
+def test_a_suffix_that_the_output_file_says_already_is_refused(tmp_path: Path) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    with pytest.raises(OutputError, match="says its format already"):
+        plan([source], tmp_path / "b.png", label="x3", suffix=".jpg")
+
+
+def test_files_and_folders_can_be_mixed(tmp_path: Path) -> None:
+    first = write_png(tmp_path / "in" / "a.png", small())
+    second = write_png(tmp_path / "b.png", small())
+    jobs = plan([second, tmp_path / "in"], tmp_path / "out", label="x3")
+    assert [job.source for job in jobs] == [second, first]
+
+
+@pytest.mark.parametrize("name", ["out", "out.d/deeper", "deep/deeper/out"])
+def test_a_planned_folder_is_made_when_there_is_something_to_put_in(
+    tmp_path: Path, enlarger: Enlarger, name: str
+) -> None:
+    sources = [write_png(tmp_path / name, small()) for name in ("a.png", "b.png")]
+    jobs = plan(sources, tmp_path / name, label="x3")
+    assert sorted(tree(tmp_path)) == ["a.png", "b.png"]
+    assert all(done.error is None for done in upscale_files(jobs, enlarger))
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["a.png", "b.png"]
+
+
+def test_a_folder_in_which_nothing_would_be_is_not_made(tmp_path: Path, enlarger: Enlarger) -> None:
+    jobs = plan([tmp_path / "missing.png"], tmp_path / "out", label="x3")
+    assert [type(done.error) for done in upscale_files(jobs, enlarger)] == [PictureError]
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    first, second = (write_png(tmp_path / f"{name}.png", small()) for name in "ab")
+    link = tmp_path / "link.png"
+    link.symlink_to(first)
+    other_name = tmp_path / "other.png"
+    os.link(first, other_name)  # as A.PNG and a.png are on some file systems
+    before = tree(tmp_path)
+    for inputs, output in (
+        ([first], first),
+        ([first], tmp_path / "." / "x" / ".." / "a.png"),
+        ([first], link),
+        ([link], first),
+        ([first], other_name),
+        ([first], tmp_path),
+        ([tmp_path], tmp_path),
+        ([second, first], tmp_path),
+    ):
+        with pytest.raises(OutputError, match="is an input"):
+            plan(inputs, output, label="x3", overwrite=overwrite)
+    assert tree(tmp_path) == before
+
+
+def test_a_result_that_would_replace_another_input_is_refused(tmp_path: Path) -> None:
+    both = [write_png(tmp_path / name, small()) for name in ("a.png", "a_x3.png")]
+    with pytest.raises(OutputError, match=r"a_x3\.png is an input"):
+        plan(both, None, label="x3", overwrite=True)
+
+
+def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: Path) -> None:
+    made = ["a_x3.png", "a_x2.5.jpg", "a_3840x2160.png", "a_w1920.png", "a_h9.png", "a_x3_x2.png"]
+    others = ["b_x3.png", "a_xmas.png", "a_w.png"]  # the first has no picture it could be from
+    for name in ["a.png", *made, *others]:
+        write_png(tmp_path / "deep" / name, small())
+    for label in ("x3", "w7"):
+        jobs = plan([tmp_path], None, label=label, overwrite=True)
+        assert len(jobs) == 10
+        left = [job.source.name for job in jobs if not job.left_out]
+        assert left == sorted(["a.png", *others])
+        assert [job for job in jobs if job.left_out and job.target != job.source] == []
+    assert len(plan([tmp_path], tmp_path / "out", label="x3")) == 10
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names")
+def test_a_name_of_two_lines_has_a_result_of_an_earlier_run_too(tmp_path: Path) -> None:
+    for name in ("two\nlines.png", "two\nlines_x3.png"):
+        write_png(tmp_path / name, small())
+    one, other = plan([tmp_path], None, label="x3")
+    assert (one.left_out, one.target) == ("", other.source)
+    assert other.left_out
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_pictures_with_one_result_are_refused(tmp_path: Path, overwrite: bool) -> None:
+    sources = [write_png(tmp_path / folder / "a.png", small()) for folder in "xy"]
+    with pytest.raises(OutputError, match="two pictures would become"):
+        plan(sources, tmp_path / "out", label="x3", overwrite=overwrite)
+    with pytest.raises(OutputError, match="two pictures would become"):
+        plan([sources[0], sources[0]], None, label="x3", overwrite=overwrite)
+
+
+def test_names_that_differ_in_case_are_two_where_files_are(tmp_path: Path) -> None:
+    write_png(tmp_path / "in" / "a.png", small())
+    write_png(tmp_path / "in" / "A.png", small())
+    here = len(list((tmp_path / "in").iterdir()))
+    assert len(plan([tmp_path / "in"], tmp_path / "out", label="x3")) == here
+
+
+def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    target = write_png(tmp_path / "a_x3.png", small(1))
+    with pytest.raises(OutputError, match="exists already"):
+        plan([source], None, label="x3")
+    assert plan([source], None, label="x3", overwrite=True) == [Job(source, target)]
+
+
+def test_a_dangling_link_is_an_existing_file(tmp_path: Path) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(OutputError, match="exists already"):
+        plan([source], tmp_path / "b.png", label="x3")
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("missing/b.png", "not an existing folder"),
+        ("b.bmp", "no suffix that can be written"),
+        ("a.png/b", "a.png is not a folder"),
+        ("file", "file is not a folder"),
+        ("file/b/c", "file is not a folder"),
+        ("file/b.png", "not an existing folder"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_any_work(
+    tmp_path: Path, output: str, message: str
+) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    (tmp_path / "file").write_text("words")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match=message):
+        plan([source], tmp_path / output, label="x3")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
+def test_a_folder_without_permission_is_refused_before_any_work(tmp_path: Path) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="may not be written in"):
+        plan([source], locked / "out", label="x3")
+
+
+def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nothing to do"):
+        plan([], None, label="x3")
+    with pytest.raises(DataError, match="holds no picture"):
+        plan([tmp_path], None, label="x3")
+
+
+# Files
+
+
+def test_a_bad_file_does_not_keep_the_others_from_being_done(
+    tmp_path: Path, enlarger: Enlarger
+) -> None:
+    for name in ("a.png", "c.png"):
+        write_png(tmp_path / "in" / name, small())
+    (tmp_path / "in" / "b.png").write_text("words")
+    (tmp_path / "in" / "d.png").write_bytes(b"")
+    done = list(upscale_files(plan([tmp_path / "in"], tmp_path / "out", label="x3"), enlarger))
+    errors = {d.job.source.name: type(d.error) for d in done if d.error is not None}
+    assert errors == {"b.png": PictureError, "d.png": PictureError}
+    assert sorted(tree(tmp_path / "out")) == ["a.png", "c.png"]
+    expected = enlarger(Picture(small())).rgb
+    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "a.png").rgb, expected)
+
+
+def test_an_existing_result_of_several_is_skipped_and_counts_as_done(
+    tmp_path: Path, enlarger: Enlarger
+) -> None:
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / "in" / name, small())
+    old = write_png(tmp_path / "out" / "b.png", small(1))
+    before = old.read_bytes()
+    inputs = [tmp_path / "in"]
+    done = list(upscale_files(plan(inputs, tmp_path / "out", label="x3"), enlarger))
+    assert [(d.error, d.skipped) for d in done] == [(None, ""), (None, "there already")]
+    assert old.read_bytes() == before
+    os.utime(old, (1, 1))
+    *_, last = upscale_files(plan(inputs, tmp_path / "out", label="x3"), enlarger)
+    assert last.skipped == "there already, older than the original"
+
+    jobs = plan(inputs, tmp_path / "out", label="x3", overwrite=True)
+    assert not any(d.skipped or d.error for d in upscale_files(jobs, enlarger, overwrite=True))
+    assert old.read_bytes() != before
+
+
+def test_a_folder_in_the_place_of_a_result_is_an_error(tmp_path: Path, enlarger: Enlarger) -> None:
+    write_png(tmp_path / "in" / "a.png", small())
+    (tmp_path / "out" / "a.png").mkdir(parents=True)
+    (done,) = upscale_files(plan([tmp_path / "in"], tmp_path / "out", label="x3"), enlarger)
+    assert "is a folder" in str(done.error)
+
+
+def test_sizes_are_told_and_a_preview_tells_the_same(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    Image.fromarray(small()).save(tmp_path / "in" / "turned.jpg", exif=exif)
+    write_png(tmp_path / "in" / "b.png", small())
+    (tmp_path / "in" / "bad.png").write_text("words")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.png").write_text("there")
+    enlarger = Enlarger(wanted=TargetSize(width=9), threads=1)
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label=enlarger.label)
+    before = tree(tmp_path)
+    expected = list(preview(jobs, enlarger))
+    assert tree(tmp_path) == before
+    done = list(upscale_files(jobs, enlarger))
+    assert (done[2].size, done[2].target_size) == ((5, 6), (8, 9))
+    for one, other in zip(expected, done, strict=True):
+        assert (one.size, one.target_size, one.skipped) == (
+            other.size,
+            other.target_size,
+            other.skipped,
+        )
+        assert (one.error is None) == (other.error is None)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+def test_a_preview_turns_a_picture_as_it_will_be_turned(
+    tmp_path: Path, suffix: str, enlarger: Enlarger
+) -> None:
+    (tmp_path / "in").mkdir()
+    for orientation in (1, 3, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(small()).save(tmp_path / "in" / f"{orientation}{suffix}", exif=exif)
+    said_elsewhere = b"<x:xmpmeta xmlns:x='adobe:ns:meta/' tiff:Orientation='6'></x:xmpmeta>"
+    if suffix not in (".tif", ".avif"):
+        source = tmp_path / "in" / f"xmp{suffix}"
+        Image.fromarray(small()).save(source, xmp=said_elsewhere)
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    expected = list(preview(jobs, enlarger))
+    for one, other in zip(expected, upscale_files(jobs, enlarger), strict=True):
+        assert (one.size, one.target_size) == (other.size, other.target_size)
+        assert other.error is None
+        assert read_picture(other.job.target).size == one.target_size
+
+
+def test_a_preview_refuses_what_the_headers_tell(tmp_path: Path, enlarger: Enlarger) -> None:
+    frames = [Image.fromarray(small(seed)) for seed in range(2)]
+    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
+    Image.new("1", (20_000, 5_001)).save(tmp_path / "huge.png")
+    moves = plan([tmp_path / "moves.gif"], tmp_path / "still.jpg", label="x3")
+    huge = plan([tmp_path / "huge.png"], None, label="x3")
+    for jobs, words in ((moves, "would be an animation"), (huge, "more than the limit of 1000")):
+        for results in (preview(jobs, enlarger), upscale_files(jobs, enlarger)):
+            (done,) = results
+            assert words in str(done.error)
+
+
+def test_too_many_pixels_are_a_problem_of_the_file(tmp_path: Path) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    enlarger = Enlarger(wanted=TargetSize(scale=1e7), threads=1)
+    jobs = plan([source], None, label=enlarger.label)
+    for results in (preview(jobs, enlarger), upscale_files(jobs, enlarger)):
+        (done,) = results
+        assert "a.png: 50000000 x 60000000 pixels" in str(done.error)
+    (wide,) = upscale_files(
+        plan([source], tmp_path / "a.webp", label=""),
+        Enlarger(wanted=TargetSize(width=20_000, height=9, stretch=True), threads=1),
+    )
+    assert "16383 a side that WEBP can hold" in str(wide.error)
+
+
+# Several runs, and ends before the end
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path, enlarger: Enlarger) -> None:
+    source = write_png(tmp_path / "a.png", small())
+    jobs = plan([source], None, label="x3")
+    taken = write_png(tmp_path / "a_x3.png", small(1))
+    before = taken.read_bytes()
+    (done,) = upscale_files(jobs, enlarger)
+    assert (done.error, done.skipped) == (None, "there already")
+    assert taken.read_bytes() == before
+
+
+def test_a_file_that_appears_at_the_last_moment_counts_as_done(
+    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = write_png(tmp_path / "a.png", small()), tmp_path / "a_x3.png"
+    real = pipeline.write_image
+
+    def write(path: Path, *arguments: Any, **options: Any) -> None:
+        path.write_text("faster")
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "write_image", write)
+    (done,) = upscale_files([Job(source, target)], enlarger)
+    assert (done.error, done.skipped) == (None, "there already")
+    assert target.read_text() == "faster"
+
+
+def test_two_runs_share_the_work_and_do_nothing_twice(
+    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    for number in range(12):
+        write_png(tmp_path / "in" / f"{number:02}.png", small(number))
+    written = []
+    real = pipeline.write_image
+
+    def write(path: Path, *arguments: Any, **options: Any) -> None:
+        time.sleep(0.01)
+        real(path, *arguments, **options)
+        written.append(path.name)
+
+    monkeypatch.setattr(pipeline, "write_image", write)
+
+    def run(overwrite: bool) -> list[Done]:
+        jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3", overwrite=overwrite)
+        return list(upscale_files(jobs, enlarger, overwrite=overwrite))
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(run, [False, False]))
+    assert not any(done.error for done in both[0] + both[1])
+    assert all("" in (a.skipped, b.skipped) for a, b in zip(*both, strict=True))
+    assert sorted(written) == [f"{number:02}.png" for number in range(12)]
+    assert sorted(tree(tmp_path / "out")) == sorted(written)  # no claim is left
+    for number in range(12):
+        result = read_picture(tmp_path / "out" / f"{number:02}.png")
+        np.testing.assert_array_equal(result.rgb, enlarger(Picture(small(number))).rgb)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(run, [True, True]))
+    assert not any(done.error for done in both[0] + both[1])
+    assert sorted(tree(tmp_path / "out")) == sorted(set(written))
+
+
+def test_what_another_run_has_claimed_is_left_to_it(tmp_path: Path, enlarger: Enlarger) -> None:
+    pytest.importorskip("fcntl")
+    for name in ("a.png", "b.png"):
+        write_png(tmp_path / "in" / name, small())
+    (tmp_path / "out").mkdir()
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    with Claims() as other:
+        assert other.take(jobs[0].target)
+        first, second = upscale_files(jobs, enlarger)
+        assert (first.skipped, second.skipped) == ("being made by another run", "")
+        assert not jobs[0].target.exists()
+    first, second = upscale_files(jobs, enlarger)
+    assert (first.skipped, second.skipped) == ("", "there already")
+    assert sorted(tree(tmp_path / "out")) == ["a.png", "b.png"]
+
+
+def test_a_claim_that_a_killed_run_left_is_taken_over(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    target = tmp_path / "a.png"
+    with Claims() as dead:
+        assert dead.take(target)
+        (left,) = tmp_path.iterdir()
+        dead.give_up(target)
+    left.write_bytes(b"")
+    with Claims() as claims:
+        assert claims.take(target)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_whose_file_its_owner_just_removed_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner ends between our opening of the file and our locking of it."""
+    fcntl = pytest.importorskip("fcntl")
+    target = tmp_path / "a.png"
+    real, removed = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not removed:
+            (path,) = tmp_path.iterdir()
+            path.unlink()
+            removed.append(path)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Claims() as claims:
+        assert claims.take(target)
+        assert list(tmp_path.iterdir()) == removed  # there again, and locked: see the next line
+        assert not Claims().take(target)
+
+
+def test_without_locks_every_claim_is_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("anchorsr.utils.locks")
+    monkeypatch.setattr(module, "fcntl", None)
+    with Claims() as one, Claims() as other:
+        assert one.take(tmp_path / "a.png")
+        assert other.take(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_too_large_for_the_memory_is_reported_and_the_others_are_done(
+    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abcd"]
+    refused = {"read_image": "a.png", "write_image": "c_x3.png"}
+
+    def refuse(name: str) -> None:
+        real = getattr(pipeline, name)
+
+        def maybe(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.name == refused[name]:
+                raise MemoryError
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(pipeline, name, maybe)
+
+    for name in refused:
+        refuse(name)
+    done = list(upscale_files(plan(sources, None, label="x3"), enlarger))
+    errors = {d.job.source.name: str(d.error) for d in done if d.error is not None}
+    assert list(errors) == ["a.png", "c.png"]
+    assert all("is too large for this machine's memory" in error for error in errors.values())
+    assert {"b_x3.png", "d_x3.png"} <= set(tree(tmp_path))
+
+
+def test_results_come_in_the_order_of_the_jobs(
+    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        write_png(tmp_path / "in" / f"{number}.png", small(number))
+    real = pipeline.write_image
+
+    def write(path: Path, *arguments: Any, **options: Any) -> None:
+        time.sleep(0.02 if path.name in ("0.png", "3.png") else 0)
+        real(path, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "write_image", write)
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    assert [done.job for done in upscale_files(jobs, enlarger)] == jobs
+
+
+def test_reading_and_writing_go_on_while_the_network_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network waits for the next picture to be read and the last to be written."""
+    sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abc"]
+    read, written = set(), set()
+    real_read, real_write = pipeline.read_image, pipeline.write_image
+
+    def reading(path: Path) -> Picture:
+        picture = real_read(path)
+        read.add(path.stem)
+        return picture
+
+    def writing(path: Path, *arguments: Any, **options: Any) -> None:
+        real_write(path, *arguments, **options)
+        written.add(path.stem)
+
+    class Waiting(Enlarger):
+        calls = 0
+
+        def through_network(self, picture: Picture) -> Picture:
+            before, after = [(set(), "b"), ({"a_x3"}, "c"), ({"b_x3"}, "c")][self.calls]
+            self.calls += 1
+            deadline = time.monotonic() + 20
+            while not (before <= written and after in read):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            return picture
+
+    monkeypatch.setattr(pipeline, "read_image", reading)
+    monkeypatch.setattr(pipeline, "write_image", writing)
+    done = list(upscale_files(plan(sources, None, label="x3"), Waiting(threads=1)))
+    assert [d.error for d in done] == [None] * 3
+
+
+def test_what_is_in_memory_is_bounded(
+    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large pictures and a slow disk: at most one waits to be written, and two are read ahead."""
+    for number in range(8):
+        write_png(tmp_path / "in" / f"{number}.png", small(number))
+    monkeypatch.setattr(pipeline, "_PIXELS_BEHIND", 100)
+    alive, seen = weakref.WeakSet[Picture](), []
+    real_read, real_write = pipeline.read_image, pipeline.write_image
+
+    def reading(path: Path) -> Picture:
+        picture = real_read(path)
+        alive.add(picture)
+        return picture
+
+    class Counting(Enlarger):
+        def through_network(self, picture: Picture) -> Picture:
+            larger = super().through_network(picture)
+            alive.add(larger)
+            seen.append(len(alive))
+            return larger
+
+    def writing(path: Path, *arguments: Any, **options: Any) -> None:
+        time.sleep(0.02)
+        real_write(path, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "read_image", reading)
+    monkeypatch.setattr(pipeline, "write_image", writing)
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    assert all(done.error is None for done in upscale_files(jobs, Counting(threads=1)))
+    assert max(seen) <= 6  # two read ahead, one in and one out of the network, two being written
+
+
+def test_an_interrupt_leaves_whole_files_only_and_reports_what_is_written(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write_png(tmp_path / "in" / name, small())
+
+    class Interrupted(Enlarger):
+        calls: Iterator[int] = iter(range(9))
+
+        def through_network(self, picture: Picture) -> Picture:
+            if next(self.calls) == 1:
+                raise KeyboardInterrupt
+            return super().through_network(picture)
+
+    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        for each in upscale_files(jobs, Interrupted(threads=1)):
+            done.append(each.job.target.name)
+    assert done == ["a.png"]
+    assert sorted(tree(tmp_path / "out")) == ["a.png"]
+
+
+def test_who_stops_listening_stops_the_work(tmp_path: Path, enlarger: Enlarger) -> None:
+    for number in range(50):
+        write_png(tmp_path / "in" / f"{number:02}.png", small())
+    results = upscale_files(plan([tmp_path / "in"], tmp_path / "out", label="x3"), enlarger)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    names = sorted(tree(tmp_path / "out"))
+    assert 1 <= len(names) < 50
+    assert all(name.endswith(".png") and not name.startswith(".") for name in names)

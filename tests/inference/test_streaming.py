@@ -1,0 +1,232 @@
+"""PNG files written strip by strip: the same picture as the ordinary way, and little memory."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+import anchorsr
+from anchorsr.errors import OutputError, PictureError
+from anchorsr.images.io import Picture, read_picture, write_picture
+from anchorsr.inference import pipeline, streaming
+from anchorsr.inference.batch import Job
+from anchorsr.inference.pipeline import upscale_files
+from anchorsr.inference.streaming import is_for_strips, upscale_to_png
+from anchorsr.inference.tiling import upscale_strips
+from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_picture
+from helpers.graphs import picture
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Upscaler:
+    return Upscaler(threads=1, engine="litert")
+
+
+@pytest.fixture
+def short_strips(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 24 pixels, so that a small picture has several strips."""
+
+    def made(rgb: np.ndarray) -> Iterator[np.ndarray]:
+        return upscale_strips(upscaler._engine, rgb, factor=3, halo=upscaler.graph.halo, tile=24)
+
+    monkeypatch.setattr(upscaler, "strips", made)
+
+
+def exif() -> bytes:
+    block = Image.Exif()
+    block[0x010F] = "maker"
+    block[0x0112] = 1
+    block.get_ifd(0x8769)[0xA002] = 5
+    return block.tobytes()
+
+
+def plain(height: int, width: int, seed: int = 0, **fields: object) -> Picture:
+    return Picture(picture(seed, height, width)[0], **fields)  # type: ignore[arg-type]
+
+
+def chunks(path: Path) -> list[tuple[bytes, bytes]]:
+    """Kind and data of every chunk, each with a right checksum."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    found, at = [], 8
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        assert data[at + 8 + length : at + 12 + length] == struct.pack(
+            ">I", zlib.crc32(kind + body)
+        )
+        found.append((kind, body))
+        at += 12 + length
+    return found
+
+
+FIELDS = [
+    {},
+    {"icc_profile": SRGB},
+    {"dpi": (300.0, 72.5)},
+    {"dpi": (0.5, 1e9)},  # no file could say so
+    {"exif": exif()},
+    {"icc_profile": SRGB, "dpi": (96.0, 96.0), "exif": exif()},
+    {"icc_profile": SRGB[:16] + b"GRAY" + SRGB[20:]},  # does not fit, and is dropped
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS, ids=lambda fields: "+".join(fields))
+@pytest.mark.usefixtures("short_strips")
+def test_the_file_says_what_the_ordinary_one_says(
+    tmp_path: Path, upscaler: Upscaler, fields: dict[str, object]
+) -> None:
+    small = plain(61, 45, **fields)
+    ordinary, streamed = tmp_path / "ordinary.png", tmp_path / "streamed.png"
+    write_picture(ordinary, upscale_picture(small, upscaler))
+    upscale_to_png(small, upscaler, streamed)
+    one, other = read_picture(ordinary), read_picture(streamed)
+    np.testing.assert_array_equal(one.rgb, other.rgb)
+    assert (one.icc_profile, one.exif, one.dpi) == (other.icc_profile, other.exif, other.dpi)
+    assert (other.alpha, other.grey) == (None, False)
+    known = [
+        {kind: data for kind, data in chunks(path) if kind not in (b"IDAT", b"iCCP")}
+        for path in (ordinary, streamed)
+    ]
+    assert known[0] == known[1]
+    order = [kind for kind, _ in chunks(streamed)]
+    assert order[0] == b"IHDR"
+    assert order[-1] == b"IEND"
+    assert all(
+        order.index(kind) < order.index(b"IDAT") for kind in (b"iCCP", b"pHYs") if kind in order
+    )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (37, 1), (24, 24), (25, 23), (100, 3)])
+@pytest.mark.usefixtures("short_strips")
+def test_every_size_has_the_pixels_of_the_whole(
+    tmp_path: Path, upscaler: Upscaler, size: tuple[int, int]
+) -> None:
+    small = plain(*size, seed=2)
+    upscale_to_png(small, upscaler, tmp_path / "a.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").rgb, upscaler(small.rgb))
+
+
+def test_a_photograph_takes_no_more_bytes_than_the_ordinary_way(
+    tmp_path: Path, upscaler: Upscaler, dog: np.ndarray
+) -> None:
+    upscale_to_png(Picture(dog), upscaler, tmp_path / "streamed.png")
+    write_picture(tmp_path / "ordinary.png", Picture(upscaler(dog)))
+    streamed, ordinary = (
+        (tmp_path / f"{name}.png").stat().st_size for name in ("streamed", "ordinary")
+    )
+    assert streamed < 1.02 * ordinary
+
+
+def test_alpha_and_grey_are_refused(tmp_path: Path, upscaler: Upscaler) -> None:
+    rgb = picture(0, 5, 4)[0]
+    for other in (Picture(rgb, alpha=rgb[:, :, 0]), Picture(rgb, grey=True)):
+        with pytest.raises(PictureError, match="opaque 8-bit RGB"):
+            upscale_to_png(other, upscaler, tmp_path / "a.png")
+        assert not is_for_strips(other, tmp_path / "a.png", 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_exists_is_replaced_only_when_asked(tmp_path: Path, upscaler: Upscaler) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        upscale_to_png(plain(4, 4), upscaler, path)
+    assert path.read_bytes() == b"precious"
+    upscale_to_png(plain(4, 4), upscaler, path, overwrite=True)
+    assert read_picture(path).rgb.shape == (12, 12, 3)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), MemoryError(), OSError(28, "No space")])
+def test_what_fails_halfway_leaves_nothing(
+    tmp_path: Path, upscaler: Upscaler, failure: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(rgb: np.ndarray) -> Iterator[np.ndarray]:
+        yield np.zeros((6, rgb.shape[1] * 3, 3), np.uint8)
+        raise failure
+
+    monkeypatch.setattr(upscaler, "strips", fails)
+    expected = OutputError if isinstance(failure, OSError) else type(failure)
+    (tmp_path / "old.png").write_bytes(b"precious")
+    for name in ("new.png", "old.png"):
+        with pytest.raises(expected):
+            upscale_to_png(plain(4, 4), upscaler, tmp_path / name, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old.png": b"precious"}
+
+
+# When it is done
+
+
+def test_only_what_is_large_for_the_memory_is_for_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = plain(10, 10)  # 2,700 bytes three times larger
+    for available, expected in ((10_800, False), (10_799, True)):
+        monkeypatch.setattr(streaming, "_available_memory", lambda available=available: available)
+        assert is_for_strips(small, Path("a.PNG"), 3) is expected
+        assert not is_for_strips(small, Path("a.jpg"), 3)
+
+
+def test_the_memory_of_this_machine_is_known() -> None:
+    assert 2**26 < streaming._available_memory() < 2**46
+
+
+@pytest.mark.usefixtures("short_strips")
+def test_the_pipeline_takes_the_way_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enlarger = Enlarger(threads=1, engine="litert")
+    source = tmp_path / "a.png"
+    write_picture(source, plain(40, 30, seed=5))
+    (done,) = upscale_files([Job(source, tmp_path / "whole.png")], enlarger)
+    assert done.error is None
+    monkeypatch.setattr(streaming, "_available_memory", lambda: 10_000)
+    monkeypatch.setattr(pipeline, "write_image", None)
+    (done,) = upscale_files([Job(source, tmp_path / "out" / "streaming.png")], enlarger)
+    assert done.error is None
+    whole, streamed = (
+        read_picture(tmp_path / name).rgb for name in ("whole.png", "out/streaming.png")
+    )
+    np.testing.assert_array_equal(whole, streamed)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import numpy as np
+from anchorsr import Upscaler
+from anchorsr.images.io import Picture
+from anchorsr.inference.streaming import upscale_to_png
+rgb = np.random.default_rng(0).integers(0, 256, (2200, 3000, 3), np.uint8)
+rgb //= 8  # compresses, and takes no part in what is measured
+upscale_to_png(Picture(rgb), Upscaler(threads=2, engine="litert"), Path(sys.argv[1]))
+status = open("/proc/self/status").read()  # what getrusage says begins with the parent's peak
+peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+print((peak - rgb.nbytes) / 1e6)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
+def test_the_whole_result_is_never_in_memory(tmp_path: Path) -> None:
+    """It has 178 MB; the ordinary way, which holds it more than once, takes more than 450."""
+    path = tmp_path / "large.png"
+    source = str(Path(anchorsr.__file__).parents[1])
+    printed = subprocess.check_output(
+        [sys.executable, "-c", MEMORY, path],
+        env={**os.environ, "PYTHONPATH": source},
+        text=True,
+        stderr=subprocess.DEVNULL,
+    )
+    assert float(printed) < 350
+    with Image.open(path) as image:
+        assert image.size == (9000, 6600)

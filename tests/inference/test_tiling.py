@@ -1,0 +1,218 @@
+"""Tiles give the bytes of the whole picture, whatever its size and theirs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import anchorsr
+from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
+from anchorsr.graph.executor import run_graph
+from anchorsr.graph.graph import Graph
+from anchorsr.inference.tiling import TILE, _spans, upscale_strips, upscale_tiled
+from anchorsr.models.registry import model_path, read_model
+from anchorsr.serialization.tflite.writer import write_tflite
+from helpers.graphs import integer_graph, picture
+
+# Halos of 1 to 4 pixels, factors 2 to 4, zero points with and without a sign.
+GRAPHS = (
+    integer_graph(0, factor=3, depth=2),
+    integer_graph(1, factor=2, depth=0),
+    integer_graph(2, factor=4, depth=1, hidden_zero_point=-20),
+    integer_graph(3, factor=3, depth=3, channels=5, quantize_last=False),
+)
+
+
+class Executor:
+    """The integer arithmetic as an engine that remembers the shapes it was given."""
+
+    name = "executor"
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        assert images.flags.c_contiguous
+        self.shapes.append(images.shape)
+        return run_graph(self._graph, images)
+
+
+@functools.cache
+def runtime(name: str, index: int) -> Engine:
+    return load_engine(write_tflite(GRAPHS[index]), name=name, threads=1)
+
+
+def test_the_graphs_have_the_halos_that_they_are_meant_to_have() -> None:
+    assert [graph.halo for graph in GRAPHS] == [3, 1, 2, 4]
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    index=st.integers(0, len(GRAPHS) - 1),
+    height=st.integers(1, 41),
+    width=st.integers(1, 41),
+    beyond_halo=st.integers(1, 40),
+)
+@example(index=0, height=1, width=1, beyond_halo=1)
+@example(index=0, height=1, width=37, beyond_halo=1)
+@example(index=3, height=31, width=1, beyond_halo=1)
+@example(index=1, height=2, width=3, beyond_halo=1)
+@example(index=2, height=37, width=41, beyond_halo=2)
+def test_tiles_give_the_bytes_of_the_whole(
+    index: int, height: int, width: int, beyond_halo: int
+) -> None:
+    graph = GRAPHS[index]
+    tile = 2 * graph.halo + beyond_halo
+    images = picture(height * 100 + width, height, width)
+    exact = run_graph(graph, images)[0]
+    for engine in (Executor(graph), *(runtime(name, index) for name in ENGINES)):
+        # OpenVINO rounds some ties otherwise, but each in the same way wherever it comes.
+        whole = engine(images)[0] if engine.name == "openvino" else exact
+        tiled = upscale_tiled(
+            engine, images[0], factor=graph.factor, halo=graph.halo, tile=tile, threads=2
+        )
+        assert tiled.dtype == np.uint8
+        np.testing.assert_array_equal(tiled, whole)
+        strips = list(
+            upscale_strips(engine, images[0], factor=graph.factor, halo=graph.halo, tile=tile)
+        )
+        assert {(strip.shape[1:], strip.dtype) for strip in strips} == {
+            ((width * graph.factor, 3), np.dtype(np.uint8))
+        }
+        np.testing.assert_array_equal(np.concatenate(strips), whole)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), tile=st.integers(3, 70))
+def test_all_tiles_of_a_picture_have_one_shape(height: int, width: int, tile: int) -> None:
+    graph = GRAPHS[1]
+    engine = Executor(graph)
+    upscale_tiled(engine, picture(0, height, width)[0], factor=2, halo=graph.halo, tile=tile)
+    (shape,) = set(engine.shapes)
+    assert shape[1] <= min(height, tile)
+    assert shape[2] <= min(width, tile)
+    if height <= tile and width <= tile:
+        assert engine.shapes == [(1, height, width, 3)]
+
+
+def test_a_halo_that_is_too_small_leaves_seams() -> None:
+    """Were this to pass, the property above could not fail."""
+    graph = GRAPHS[0]
+    images = picture(5, 40, 40)
+    tiled = upscale_tiled(
+        Executor(graph), images[0], factor=graph.factor, halo=graph.halo - 1, tile=12
+    )
+    assert (tiled != run_graph(graph, images)[0]).any()
+
+
+def test_a_picture_within_one_tile_is_one_call() -> None:
+    engine = Executor(GRAPHS[1])
+    upscale_tiled(engine, picture(0, 30, 20)[0], factor=2, halo=1, tile=30)
+    assert engine.shapes == [(1, 30, 20, 3)]
+
+
+def test_a_picture_larger_than_the_usual_tile() -> None:
+    graph = GRAPHS[1]
+    images = picture(6, 3, TILE + 89)
+    engine = Executor(graph)
+    tiled = upscale_tiled(engine, images[0], factor=2, halo=graph.halo)
+    assert len(engine.shapes) == 2
+    np.testing.assert_array_equal(tiled, run_graph(graph, images)[0])
+
+
+def test_a_picture_that_is_a_view_of_another_is_tiled_the_same() -> None:
+    graph = GRAPHS[0]
+    rgb = picture(7, 34, 50)[0]
+    turned = rgb[::-1, ::2]
+    tiled = upscale_tiled(Executor(graph), turned, factor=3, halo=graph.halo, tile=11)
+    np.testing.assert_array_equal(tiled, run_graph(graph, turned[None])[0])
+
+
+@pytest.mark.parametrize("tile", [0, 1, 5, 6])
+def test_a_tile_that_is_all_halo_is_refused(tile: int) -> None:
+    with pytest.raises(ValueError, match="nothing but its halo of 3"):
+        upscale_tiled(Executor(GRAPHS[0]), picture(0, 9, 9)[0], factor=3, halo=3, tile=tile)
+
+
+@pytest.mark.parametrize("tile", [0, 1, 5, 6])
+def test_strips_of_tiles_that_are_all_halo_are_refused(tile: int) -> None:
+    strips = upscale_strips(Executor(GRAPHS[0]), picture(0, 9, 9)[0], factor=3, halo=3, tile=tile)
+    with pytest.raises(ValueError, match="nothing but its halo of 3"):
+        next(strips)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_shipped_network_leaves_no_seam_in_a_photograph(name: str, dog: np.ndarray) -> None:
+    data, graph = read_model(model_path("abpn"))
+    engine = load_engine(data, name=name, threads=1)
+    whole = engine(dog[None])[0]
+    for tile in (73, 128):
+        tiled = upscale_tiled(engine, dog, factor=3, halo=graph.halo, tile=tile)
+        np.testing.assert_array_equal(tiled, whole)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(size=st.integers(1, 5000), halo=st.integers(0, 40), beyond_halo=st.integers(1, 600))
+def test_tiles_are_as_few_and_as_small_as_can_be(size: int, halo: int, beyond_halo: int) -> None:
+    tile = 2 * halo + beyond_halo
+    spans = _spans(size, tile, halo)
+    assert [span.first for span in spans] == [0, *(span.end for span in spans[:-1])]
+    assert spans[-1].end == size
+    for span in spans:
+        assert 0 <= span.start <= span.first < span.end <= span.stop <= size
+        assert span.start == 0 or span.first - span.start >= halo
+        assert span.stop == size or span.stop - span.end >= halo
+    lengths = {span.stop - span.start for span in spans}
+    assert len(lengths) == 1
+    assert max(lengths) <= tile
+
+    def covered(count: int, length: int) -> int:
+        return length if count == 1 else 2 * (length - halo) + (count - 2) * (length - 2 * halo)
+
+    assert len(spans) == 1 or covered(len(spans) - 1, tile) < size
+    assert covered(len(spans), max(lengths) - 1) < size
+
+
+MEMORY = """
+import sys
+import numpy as np
+from anchorsr import Upscaler
+height, width = 2200, 3000
+rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+upscaler = Upscaler(threads=2, engine=sys.argv[1])
+if sys.argv[2] == "whole":
+    held = rgb.nbytes + upscaler(rgb).nbytes
+else:
+    held = rgb.nbytes
+    for strip in upscaler.strips(rgb):
+        del strip
+status = open("/proc/self/status").read()  # what getrusage says begins with the parent's peak
+peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+print((peak - held) / 1e6, rgb.nbytes * 9 / 1e6)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
+@pytest.mark.parametrize("how", ["whole", "strips"])
+@pytest.mark.parametrize("name", ["litert", "openvino"])
+def test_memory_stays_within_300_mb_of_input_and_output(name: str, how: str) -> None:
+    """6.6 MP to 59 MP; what comes on top does not grow with the picture."""
+    source = str(Path(anchorsr.__file__).parents[1])
+    printed = subprocess.check_output(
+        [sys.executable, "-c", MEMORY, name, how],
+        env={**os.environ, "PYTHONPATH": source},
+        text=True,
+        stderr=subprocess.DEVNULL,
+    )
+    beyond, output = (float(number) for number in printed.split())
+    assert output > 170
+    assert beyond < 300, "with the whole result, strips would take more"

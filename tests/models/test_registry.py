@@ -1,0 +1,291 @@
+"""The shipped files: what their cards say is true, every runtime agrees, and they are good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Environment, Options
+from ai_edge_litert.interpreter import Interpreter
+
+from anchorsr.data.imresize import downscale
+from anchorsr.engines.runtimes import load_engine
+from anchorsr.errors import ModelError
+from anchorsr.evaluation.evaluate import evaluate, load_method
+from anchorsr.graph.executor import accumulator_bound, run_graph
+from anchorsr.graph.graph import Graph
+from anchorsr.graph.operators import Conv2D
+from anchorsr.metrics import psnr
+from anchorsr.models.registry import DEFAULT, Model, list_models, model_path, write_card
+from anchorsr.serialization.onnx import write_onnx
+from anchorsr.serialization.tflite.reader import read_tflite
+from anchorsr.serialization.tflite.schema import INPUT_NAME, OUTPUT_NAME, SIGNATURE
+from anchorsr.serialization.tflite.writer import write_tflite
+from helpers.graphs import integer_graph, picture
+
+SHIPPED = list_models()
+SIZES = [(1, 1), (1, 7), (7, 2), (13, 31), (64, 48), (97, 101)]
+
+each_model = pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.path.stem)
+
+
+def graph_of(model: Model) -> Graph:
+    return read_tflite(model.path.read_bytes(), name=model.path.stem)
+
+
+def file_of(model: Model) -> Any:
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(model.path.read_bytes()))
+
+
+# What is shipped
+
+
+def test_the_default_is_shipped_and_found() -> None:
+    assert model_path(DEFAULT, 3) in [model.path for model in SHIPPED]
+
+
+def test_every_file_is_a_model_or_its_card() -> None:
+    folder = SHIPPED[0].path.parent
+    files = {path.name for path in folder.iterdir() if path.suffix not in (".py", ".pyc")}
+    files.discard("__pycache__")
+    names = [model.path.stem for model in SHIPPED]
+    assert files == {f"{name}{suffix}" for name in names for suffix in (".tflite", ".json")}
+
+
+def test_an_unknown_model_lists_what_there_is() -> None:
+    for model in SHIPPED:
+        with pytest.raises(ModelError, match=f"there are: .*{model.path.stem}"):
+            model_path("nonesuch", model.factor)
+
+
+# Cards
+
+
+@each_model
+def test_integers_lose_next_to_nothing(model: Model) -> None:
+    """RGB PSNR in the mean of the three sets, of the card: at most 0.01 dB below the float one."""
+    scores = {(row["method"], row["test_set"]): row["psnr_rgb"] for row in model.card["figures"]}
+    sets = ("Set5", "Set14", "BSD100")
+    assert sum(scores["float", name] - scores["int8", name] for name in sets) / len(sets) <= 0.01
+
+
+@each_model
+def test_the_card_says_what_the_file_is(model: Model) -> None:
+    data, graph, card = model.path.read_bytes(), graph_of(model), model.card
+    assert card["sha256"] == hashlib.sha256(data).hexdigest()
+    assert card["size_bytes"] == len(data)
+    assert card["model"] == model.path.stem == f"{model.name}_x{model.factor}"
+    assert card["factor"] == model.factor == graph.factor
+    # The anchor's 1×1 copies are nothing that was trained.
+    made_of = [op for op in graph.operators if isinstance(op, Conv2D)]
+    convolutions = [conv for conv in made_of if conv.weights.shape[1:] != (1, 1, 3)]
+    assert len(convolutions) == len(made_of) - 1
+    weights = [conv.weights for conv in convolutions]
+    biases = [conv.bias for conv in convolutions]
+    assert card["parameters"] == sum(array.size for array in weights + biases)
+    assert card["macs_per_lr_pixel"] == sum(array.size for array in weights)
+    kernels = [array.shape[1] for array in weights if array.shape[1] > 1]
+    assert card["receptive_field"] == 1 + sum(kernel - 1 for kernel in kernels)
+
+
+@each_model
+def test_the_card_says_how_the_file_was_made(model: Model) -> None:
+    for record in model.card["runs"].values():
+        assert record["recipe"]["network"]["factor"] == model.factor
+        assert record["recipe"]["data"]["folders"]
+        # A run without steps is the mean of several.
+        assert record["step"] > 0 or len(record["recipe"]["initial_weights"]) > 1
+        assert record["history"][-1]["step"] <= record["step"]
+
+
+@each_model
+def test_no_card_holds_a_path_of_the_machine_that_made_it(model: Model) -> None:
+    text = model.path.with_suffix(".json").read_text()
+    assert '"/' not in text
+    assert "\\" not in text
+
+
+def test_a_card_is_written_for_the_bytes_it_is_given(tmp_path: Path) -> None:
+    graph = integer_graph(0, factor=2)
+    path = tmp_path / "random0.json"
+    figures = [{"test_set": "Set5", "psnr_rgb": 30.5}]
+    made = [*figures, {"test_set": "flat", "psnr_rgb": math.inf}]  # which JSON does not have
+    write_card(path, b"bytes", graph, figures=made, runs={"float": {"step": 1}}, overwrite=False)
+    card = json.loads(path.read_text(), parse_constant=pytest.fail)
+    figures.append({"test_set": "flat", "psnr_rgb": None})
+    assert card["sha256"] == hashlib.sha256(b"bytes").hexdigest()
+    assert (card["size_bytes"], card["factor"]) == (5, 2)
+    assert (card["figures"], card["runs"]) == (figures, {"float": {"step": 1}})
+
+
+@each_model
+def test_the_operators_are_those_that_integer_hardware_is_fast_at(model: Model) -> None:
+    file = file_of(model)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+    (subgraph,) = file.subgraphs
+    kinds = [names[file.operatorCodes[op.opcodeIndex].builtinCode] for op in subgraph.operators]
+    assert set(kinds) <= {"CONV_2D", "ADD", "DEPTH_TO_SPACE", "QUANTIZE"}
+    assert kinds.count("DEPTH_TO_SPACE") == 1
+
+
+@each_model
+def test_every_tensor_is_integer_and_quantized(model: Model) -> None:
+    integer = {schema.TensorType.UINT8, schema.TensorType.INT8, schema.TensorType.INT32}
+    for tensor in file_of(model).subgraphs[0].tensors:
+        assert tensor.type in integer
+        assert (tensor.quantization.scale > 0).all()
+
+
+@each_model
+def test_pictures_are_bytes_in_and_out(model: Model) -> None:
+    interpreter = Interpreter(model_content=model.path.read_bytes())
+    for details in (interpreter.get_input_details(), interpreter.get_output_details()):
+        (tensor,) = details
+        assert tensor["dtype"] == np.uint8
+        assert tensor["quantization"] == (1.0, 0)
+        assert tensor["shape_signature"].tolist() == [1, -1, -1, 3]
+
+
+@each_model
+def test_the_signature_has_the_names_that_are_documented(model: Model) -> None:
+    interpreter = Interpreter(model_content=model.path.read_bytes())
+    assert interpreter.get_signature_list() == {
+        SIGNATURE: {"inputs": [INPUT_NAME], "outputs": [OUTPUT_NAME]}
+    }
+
+
+@each_model
+def test_weights_are_small_enough_for_kernels_that_add_in_16_bits(model: Model) -> None:
+    for operator in graph_of(model).operators:
+        if isinstance(operator, Conv2D):
+            assert np.abs(operator.weights.astype(int)).max() <= 64
+
+
+@each_model
+def test_no_sum_leaves_the_integers_that_float32_holds(model: Model) -> None:
+    for operator in graph_of(model).operators:
+        if isinstance(operator, Conv2D):
+            assert accumulator_bound(operator) < 2**24
+
+
+@each_model
+def test_the_file_is_small(model: Model) -> None:
+    assert model.path.stat().st_size <= 100_000
+
+
+@each_model
+def test_reading_and_writing_gives_the_same_bytes(model: Model) -> None:
+    data = model.path.read_bytes()
+    assert write_tflite(read_tflite(data)) == data
+
+
+# Every runtime
+
+
+def samples(dog: np.ndarray) -> list[np.ndarray]:
+    """Random bytes of many sizes, and a photograph."""
+    return [*(picture(index, *size) for index, size in enumerate(SIZES)), dog[None]]
+
+
+@each_model
+def test_the_interpreter_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
+    interpreter = Interpreter(model_content=model.path.read_bytes())
+    graph = graph_of(model)
+    index = interpreter.get_input_details()[0]["index"]
+    for images in samples(dog):
+        interpreter.resize_tensor_input(index, images.shape, strict=True)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(index, images)
+        interpreter.invoke()
+        output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        np.testing.assert_array_equal(output, run_graph(graph, images))
+
+
+@each_model
+def test_the_compiled_model_gives_the_bytes_of_the_arithmetic(
+    model: Model, dog: np.ndarray
+) -> None:
+    options = Options(cpu_options=CpuOptions(num_threads=2))
+    compiled = CompiledModel.from_buffer(
+        model.path.read_bytes(), environment=Environment.create(), options=options
+    )
+    graph = graph_of(model)
+    for images in samples(dog):
+        compiled.resize_input_tensor_by_name(SIGNATURE, INPUT_NAME, images.shape)
+        inputs, outputs = compiled.create_input_buffers(0), compiled.create_output_buffers(0)
+        inputs[0].write(images)
+        compiled.run_by_index(0, inputs, outputs)
+        expected = run_graph(graph, images)
+        output = outputs[0].read(expected.size, np.uint8).reshape(expected.shape)
+        np.testing.assert_array_equal(output, expected)
+
+
+@each_model
+def test_onnx_runtime_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    graph = graph_of(model)
+    session = onnxruntime.InferenceSession(write_onnx(graph), providers=["CPUExecutionProvider"])
+    for images in samples(dog):
+        planes = images.transpose(0, 3, 1, 2)
+        (output,) = session.run(None, {session.get_inputs()[0].name: planes})
+        np.testing.assert_array_equal(output.transpose(0, 2, 3, 1), run_graph(graph, images))
+
+
+@each_model
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_changes_no_byte(model: Model, dog: np.ndarray, threads: int) -> None:
+    one, many = (load_engine(model.path, threads=count) for count in (1, threads))
+    np.testing.assert_array_equal(one(dog[None]), many(dog[None]))
+
+
+# Quality
+
+
+@each_model
+def test_a_photograph_is_restored_far_better_than_by_bicubic(model: Model, dog: np.ndarray) -> None:
+    """Measured for abpn_x3: 1.7 dB. Half of that is lost only by a fault."""
+    factor = model.factor
+    lr = downscale(dog, factor)
+    gain = psnr(load_method(model.name, factor)(lr), dog, border=factor) - psnr(
+        load_method("bicubic", factor)(lr), dog, border=factor
+    )
+    assert gain > 0.85
+
+
+@each_model
+@pytest.mark.parametrize("level", [0, 1, 63, 128, 254, 255])
+def test_a_flat_picture_stays_almost_flat(model: Model, level: int) -> None:
+    """No dots, no grid, no shift of colour: within two levels, of 255."""
+    flat = np.full((1, 40, 40, 3), level, np.uint8)
+    inner = run_graph(graph_of(model), flat)[0, 30:-30, 30:-30]
+    assert np.abs(inner.astype(int) - level).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "least"),
+    [
+        # The INT8 file of ABPN's authors, measured on the same pictures.
+        ("abpn", "Set5", 31.471),
+        ("abpn", "Set14", 27.830),
+        ("abpn", "BSD100", 27.320),
+        # That of NCNet, the best published one of this cost.
+        ("quality", "Set5", 31.573),
+        ("quality", "Set14", 27.876),
+        ("quality", "BSD100", 27.354),
+    ],
+)
+def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: float) -> None:
+    """RGB PSNR in dB of the integers, border 3."""
+    assert evaluate(model, shared_data / "test" / name).psnr_rgb >= least
+
+
+@pytest.mark.parametrize(("name", "least"), [("Set5", 33.20), ("Set14", 29.57), ("BSD100", 28.59)])
+def test_fast_keeps_its_quality_in_luma(shared_data: Path, name: str, least: float) -> None:
+    """Above the float networks of its cost: ETDS-T 33.14 / 29.53 / 28.54, ECBSR-M4C16."""
+    assert evaluate("fast", shared_data / "test" / name).psnr_y >= least

@@ -1,0 +1,175 @@
+"""Which tensors share a scale, which have a fixed one, and that LiteRT takes every pair."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from anchorsr.graph.graph import Graph
+from anchorsr.graph.operators import (
+    Add,
+    Clip,
+    Concat,
+    DepthToSpace,
+    Quantization,
+    Requantize,
+    Resize,
+)
+from anchorsr.quantization.calibration import (
+    KEEPS_NUMBERS,
+    PICTURE,
+    RESIDUAL,
+    _away_from_ties,
+    choose_quantization,
+    observe_ranges,
+    tensor_roles,
+)
+from anchorsr.quantization.ptq import apply_quantization, quantize
+from helpers.float_graphs import FloatChain, anchored, with_every_operator
+from helpers.graphs import picture
+
+PICTURES = [picture(seed, 17, 14)[0] for seed in range(2)]
+
+
+def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantization]:
+    """What is chosen where these tensors have these ranges, and all others (-1, 1)."""
+    every = {name: ranges.get(name, (-1.0, 1.0)) for name in graph.tensors}
+    return choose_quantization(graph, every)
+
+
+def test_an_operator_that_keeps_numbers_has_one_scale_in_and_out() -> None:
+    integer = quantize(with_every_operator(), PICTURES)
+    kept = [op for op in integer.operators if isinstance(op, KEEPS_NUMBERS)]
+    assert len({type(op) for op in kept}) == 7  # a Clip is none in integers
+    for operator in kept:
+        if not isinstance(operator, Requantize):
+            names = (*operator.inputs, operator.output)
+            assert len({integer.tensors[name].quantization for name in names}) == 1
+
+
+def test_tensors_side_by_side_get_the_union_of_their_ranges() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "a", 4)
+    chain.convolve("images", "b", 4)
+    chain.add(Concat(("a", "b"), "both"), 8)
+    chosen = scales(anchored("both", chain), a=(-2, 1), b=(0, 3), both=(-2, 3))
+    assert chosen["a"] == chosen["b"] == chosen["both"]
+    assert chosen["a"].scale == np.float32(5 / 255)
+    assert chosen["a"].zero_point == -128 + round(2 / 5 * 255)
+
+
+def test_a_narrow_tensor_that_others_read_too_keeps_its_own_scale() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "a", 4)
+    chain.convolve("a", "b", 4)
+    chain.add(Concat(("a", "b"), "both"), 8)
+    graph = anchored("both", chain)
+    chosen = scales(graph, a=(-2, 2), b=(-9, 9), both=(-9, 9))
+    assert chosen["a"].scale == np.float32(4 / 255)
+    assert chosen["b"] == chosen["both"] != chosen["a"]
+    (change,) = [op for op in apply_quantization(graph, chosen).operators if "/" in op.output]
+    assert isinstance(change, Requantize) and change.input == "a"
+    chosen = scales(graph, a=(-8, 8), b=(-9, 9), both=(-9, 9))
+    assert chosen["a"] == chosen["b"]
+
+
+def test_summands_share_a_scale_with_their_sum_unless_one_is_far_smaller() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "a", 4, relu=True)
+    chain.convolve("a", "b", 4, relu=True)
+    chain.add(Add(("a", "b"), "skipped"))
+    graph = anchored("skipped", chain)
+    chosen = scales(graph, a=(0, 40), b=(0, 90), skipped=(0, 102))
+    assert chosen["a"] == chosen["b"] == chosen["skipped"]
+    assert chosen["a"].scale == np.float32(102 / 255)
+    chosen = scales(graph, a=(0, 4), b=(0, 90), skipped=(0, 102))
+    assert chosen["a"].scale == np.float32(4 / 255)
+    assert chosen["b"] == chosen["skipped"] != chosen["a"]
+
+
+def test_a_picture_beside_features_does_not_force_its_scale_upon_them() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "features", 5)
+    chain.add(Concat(("images", "features", "images"), "both"), 11)
+    graph = anchored("both", chain)
+    chosen = scales(graph, features=(-300, 300), both=(-300, 300))
+    assert chosen["both"].scale == np.float32(600 / 255)
+    integer = apply_quantization(graph, chosen)
+    changes = [op for op in integer.operators if isinstance(op, Requantize)]
+    assert [op.input for op in changes] == ["images", "image", "large"]
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_picture_enlarged_by_itself_and_its_residual_have_exact_scales(clip: bool) -> None:
+    chain = FloatChain()
+    chain.convolve("images", "packed", 12)
+    chain.add(DepthToSpace("packed", "residual", 2), 3)
+    chain.add(Resize("images", "enlarged", 2, "bilinear"))
+    chain.add(Add(("residual", "enlarged"), "sum"))
+    if clip:
+        chain.add(Clip("sum", "upscaled", 0.0, 255.0))
+    chosen = scales(chain.graph("upscaled" if clip else "sum"))
+    assert chosen["packed"] == chosen["residual"] == RESIDUAL
+    assert chosen["enlarged"] == chosen["sum"] == PICTURE
+
+
+def test_a_sum_of_features_that_becomes_the_picture_has_features_to_add() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "a", 12)
+    chain.convolve("images", "b", 12)
+    chain.add(Add(("a", "b"), "sum"))
+    chain.add(DepthToSpace("sum", "large", 2), 3)
+    graph = chain.graph("large")
+    chosen = scales(graph, a=(0, 100), b=(-10, 200))
+    assert chosen["sum"] == chosen["large"] == PICTURE
+    assert chosen["a"].scale == np.float32(100 / 255)
+    assert chosen["b"].scale == np.float32(210 / 255)
+
+
+def test_a_tensor_that_is_read_elsewhere_is_not_made_a_residual() -> None:
+    """As such it would be cut off at ±128 where it is read as features."""
+    chain = FloatChain()
+    chain.convolve("images", "packed", 12)
+    chain.convolve("packed", "more", 12)
+    chain.anchor("images", "anchor", 2)
+    chain.add(Add(("anchor", "packed"), "one"))
+    chain.add(Add(("one", "more"), "sum"))
+    chain.add(DepthToSpace("sum", "large", 2), 3)
+    roles = tensor_roles(chain.graph("large"))
+    assert roles["packed"] == roles["one"] == "features"
+
+
+def test_scales_that_litert_would_take_another_kernel_for_are_made_larger() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "wide", 4)
+    chain.convolve("images", "small", 4)
+    chain.add(Add(("wide", "small"), "both"))
+    chain.add(Add(("both", "small"), "none"))
+    graph = anchored("none", chain)
+    chosen = scales(graph, wide=(-9e4, 9e4), small=(-1e-3, 1e-3), both=(-9e4, 9e4), none=(0, 1e-9))
+    for one, made in (("wide", "both"), ("small", "both"), ("both", "none"), ("small", "none")):
+        assert 2**-10 <= chosen[one].scale / chosen[made].scale < 2**8
+    assert chosen["none"].scale >= chosen["both"].scale / 2**8
+    assert chosen["wide"].scale == np.float32(18e4 / 255)
+
+
+def test_a_clip_to_other_limits_is_refused() -> None:
+    graph = with_every_operator()
+    last = dataclasses.replace(graph.operators[-1], high=1.0)  # type: ignore[call-arg]
+    graph = dataclasses.replace(graph, operators=[*graph.operators[:-1], last])
+    chosen = choose_quantization(graph, observe_ranges(graph, PICTURES, 100))
+    with pytest.raises(Exception, match="only the clip of a picture"):
+        apply_quantization(graph, chosen)
+
+
+def test_no_root_lies_halfway_between_two_integers() -> None:
+    """At the first scale LiteRT was once off by one, as its root was in the last bit."""
+    before = Quantization(535.1635131835938, -128)
+    tie = Quantization(1.4486761093139648, -128)
+    after = _away_from_ties(before, tie)
+    assert tie.scale < after.scale < 1.01 * tie.scale
+    assert _away_from_ties(before, after) == after
+    roots = np.sqrt(np.arange(256) * before.scale) / after.scale
+    assert np.abs(roots % 1 - 0.5).min() > 1e-5
