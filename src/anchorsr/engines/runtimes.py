@@ -3,8 +3,8 @@
 An engine takes uint8 RGB (1, H, W, 3) and returns uint8 RGB (1, factor · H, factor · W, 3), of
 any size unless its file is of fixed size; to be measured, it also takes int8 or float32 and any
 number of channels. LiteRT is in the base install; OpenVINO comes with `anchorsr[fast]`, ONNX
-Runtime with `anchorsr[onnx]`. Which of them may run a model on a machine is found out in
-`choosing`.
+Runtime with `anchorsr[onnx]`. Our own kernel (`native`) is an engine as well, for images and the
+networks that it is made for. Which engine may run a model on a machine is found out in `selection`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.engines.native.engine import Native
 from anchorsr.engines.openvino_graph import depth_to_space, leave_out_depth_to_space
 from anchorsr.errors import ModelError, needs
 from anchorsr.serialization.onnx import write_onnx
@@ -33,8 +34,9 @@ Array = npt.NDArray[Any]
 Number = type[np.uint8] | type[np.int8] | type[np.float32]
 
 
-# Their names; the first is in the base install.
+# Names of runtimes that run every graph; the first is in the base install.
 ENGINES = ("litert", "openvino", "onnxruntime")
+NATIVE = Native.name
 # Far more than this end the process.
 MOST_THREADS = 1024
 
@@ -74,14 +76,14 @@ def load_engine(
 ) -> Engine:
     """The engine that runs a `.tflite` or `.onnx` model, unchecked: see `choosing`.
 
-    name: one of ENGINES for a `.tflite`, LiteRT by default. ONNX Runtime gets it as the `.onnx`
-    file that `export` would write. An `.onnx` file runs in ONNX Runtime only.
+    name: NATIVE or one of ENGINES for a `.tflite`, LiteRT by default. ONNX Runtime gets it as
+    the `.onnx` file that `export` would write. An `.onnx` file runs in ONNX Runtime only.
     dtype, channels: of the model's input, as expected; None for any number of channels. With int8
     its output is int8 as well.
     Raises ModelError for a file that is neither, that takes something else than expected or that
-    its runtime refuses, GraphError for one
-    that has no `.onnx` form, MissingDependencyError where the runtime is not installed, ValueError
-    for a number of threads that cannot be.
+    its runtime refuses, GraphError for one that has no `.onnx` form or that the native kernel does
+    not run, MissingDependencyError where the runtime is not installed, ValueError for a number of
+    threads that cannot be.
     """
     data = model if isinstance(model, bytes) else _read(model)
     count = threads or default_threads()
@@ -89,8 +91,12 @@ def load_engine(
         raise ValueError(f"threads are from 1 to {MOST_THREADS}, not {count}")
     is_tflite = data[4:8] == b"TFL3"
     engine = name or ("litert" if is_tflite else "onnxruntime")
-    if engine not in ENGINES:
-        raise ModelError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
+    if engine not in (NATIVE, *ENGINES):
+        raise ModelError(f"no engine {engine!r}; there are: {', '.join((NATIVE, *ENGINES))}")
+    if engine == NATIVE:
+        if dtype is not np.uint8 or channels != 3:
+            raise ModelError("the native kernel takes uint8 RGB only")
+        return Native(data, count)
     if engine == "onnxruntime":
         if is_tflite:
             data = write_onnx(read_tflite(data), size=fixed_size(data))

@@ -1,7 +1,10 @@
 """Which engine runs a model on this machine: the fastest that keeps to the integer arithmetic.
 
+Where our own kernel runs a model, it is taken at once: it is exact by construction, and no other
+engine is faster. The others are for graphs that it does not run, and where it was not built.
+
 Fast 8-bit kernels are not exact on every processor. Those of x86 without VNNI add two products in
-16 bits, which saturate with weights beyond ±64. So each engine is tried once with a model, and
+16 bits, which saturate with weights beyond ±64. So each of those is tried once with a model, and
 refused where it differs from `integer.run_graph` by more than 4 grey levels, or on more than 0.1 %
 of the bytes. What was found is remembered (`cache`) for this model, processor and number of
 threads and these versions of the runtimes.
@@ -26,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anchorsr.engines.runtimes import ENGINES, Engine, default_threads, load_engine
+from anchorsr.engines.runtimes import ENGINES, NATIVE, Engine, default_threads, load_engine
 from anchorsr.errors import AnchorSRError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
@@ -106,14 +109,32 @@ class Trial:
 def choose_engine(
     data: bytes, graph: Graph, *, name: str = AUTO, threads: int | None = None
 ) -> Choice:
-    """The engine for a `.tflite`, tried on this machine now or earlier.
+    """The engine for a `.tflite`: our own kernel, or one tried on this machine now or earlier.
 
-    data, graph: the file, and what `read_tflite` reads in it. name: one of ENGINES, or `auto` for
-    the fastest installed one that passes.
+    data, graph: the file, and what `read_tflite` reads in it. name: NATIVE, one of ENGINES, or
+    `auto` for the kernel or else the fastest installed one that passes.
     Raises ModelError for an engine that is refused, with its figures, and for a model that does
-    not run; MissingDependencyError where the named runtime is not installed.
+    not run; GraphError for one that the kernel, asked for by name, does not run;
+    MissingDependencyError where the named runtime is not installed.
     """
     count = threads or default_threads()
+    if name == NATIVE:
+        return _native(data, count)
+    if name == AUTO:
+        try:
+            return _native(data, count)
+        except AnchorSRError as error:
+            choice = _tried(data, graph, name, count)
+            return dataclasses.replace(choice, why=f"{choice.why}; not {NATIVE}: {error}")
+    return _tried(data, graph, name, count)
+
+
+def _native(data: bytes, threads: int) -> Choice:
+    engine = load_engine(data, name=NATIVE, threads=threads)
+    return Choice(engine, f"it {Trial().deviation}, by construction")
+
+
+def _tried(data: bytes, graph: Graph, name: str, count: int) -> Choice:
     key = _key(data, count)
     trials = _recall(key)
     if name == AUTO:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from anchorsr.cli.terminal import print_table
-from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, default_threads
+from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, NATIVE, default_threads
 from anchorsr.engines.selection import AUTO, installed_engines
 from anchorsr.errors import OutputError
 from anchorsr.evaluation.evaluate import Score
@@ -37,13 +37,13 @@ def _known_engine(name: str) -> str:
     return name
 
 
-_ENGINES = (AUTO, *ENGINES)
+_ENGINES = (AUTO, NATIVE, *ENGINES)
 Engine = Annotated[
     str,
     typer.Option(
         callback=_known_engine,
-        help=f"What runs the model: {', '.join(ENGINES)}; or auto, the fastest of those that are"
-        " installed and exact enough here.",
+        help=f"What runs the model: {NATIVE}, our own kernel; {', '.join(ENGINES)}; or auto, the"
+        " kernel where it runs the model, else the fastest that is installed and exact enough.",
     ),
 ]
 Verbose = Annotated[
@@ -56,8 +56,8 @@ Engines = Annotated[
     list[str] | None,
     typer.Option(
         "--engine",
-        help=f"One of {', '.join(ENGINES)}; all that are installed by default. May be given"
-        " several times.",
+        help=f"One of {NATIVE}, {', '.join(ENGINES)}; all that are installed by default. May be"
+        " given several times.",
     ),
 ]
 ThreadCounts = Annotated[
@@ -81,8 +81,9 @@ JsonFile = Annotated[
 def choose_engines(names: list[str] | None) -> list[str]:
     """Those that are named, or all that are installed."""
     for name in names or []:
-        if name not in ENGINES:
-            raise typer.BadParameter(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
+        if name not in (NATIVE, *ENGINES):
+            known = ", ".join((NATIVE, *ENGINES))
+            raise typer.BadParameter(f"no engine {name!r}; there are: {known}")
     return list(dict.fromkeys(names or installed_engines()))
 
 

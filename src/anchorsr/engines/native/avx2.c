@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "x86.h"
+
 #define TARGET __attribute__((target("avx2")))
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
@@ -52,7 +54,7 @@ TARGET static void make_row(const struct layer *layer, const struct row *row) {
     make_row_of_tiles(layer, row);
 }
 
-static int available(void) { return __builtin_cpu_supports("avx2"); }
+static int available(void) { return x86_features() & X86_AVX2; }
 
 const struct instruction_set avx2_set = {"avx2", available, LANES,   BLOCKS,
                                          PIXELS, MATCHED,   make_row};

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from anchorsr.engines.native.library import Network, UInt8Array
 from anchorsr.engines.native.packing import pack_graph
 from anchorsr.errors import ModelError
-from anchorsr.tflite import read_tflite
-from anchorsr.tflite_summary import fixed_size
+from anchorsr.serialization.tflite.reader import read_tflite
+from anchorsr.serialization.tflite.summary import fixed_size
 
 Array = npt.NDArray[Any]
 
@@ -116,4 +116,3 @@ def _bands(height: int, threads: int) -> list[tuple[int, int]]:
     count = useful * -(-height // (useful * _MOST_BAND))
     edges = [height * i // count for i in range(count + 1)]
     return list(itertools.pairwise(edges))
-

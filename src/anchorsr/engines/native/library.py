@@ -107,9 +107,7 @@ class Network:
         available = [name for name, there in known.items() if there]
         self.instructions = instructions or available[0]
         if self.instructions not in available:
-            raise ValueError(
-                f"this processor runs {', '.join(available)}, not {self.instructions}"
-            )
+            raise ValueError(f"this processor runs {', '.join(available)}, not {self.instructions}")
         number = list(known).index(self.instructions)
         address = ctypes.byref(self._address)
         _check(self._library.anchorsr_load(packed, len(packed), number, address))

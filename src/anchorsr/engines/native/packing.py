@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anchorsr.errors import GraphError
-from anchorsr.graph import Graph
-from anchorsr.integer import multipliers
-from anchorsr.operators import (
+from anchorsr.graph.executor import multipliers
+from anchorsr.graph.graph import Graph
+from anchorsr.graph.operators import (
     Add,
     Array,
     Conv2D,

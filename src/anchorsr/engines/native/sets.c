@@ -3,11 +3,14 @@
 #include "api.h"
 #include "kernel.h"
 
-extern const struct instruction_set avx2_set, portable_set;
+extern const struct instruction_set avx512vnni_set, avxvnni_set, avx2_set, portable_set;
 
 static const struct instruction_set *const SETS[] = {
+#if defined(__x86_64__)
+    &avx512vnni_set,
+#endif
 #if defined(__x86_64__) || defined(__i386__)
-    &avx2_set,
+    &avxvnni_set, &avx2_set,
 #endif
     &portable_set,
 };
