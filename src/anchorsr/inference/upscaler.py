@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anchorsr.engines.runtimes import default_threads
+from anchorsr.engines.runtimes import NATIVE, default_threads
 from anchorsr.engines.selection import AUTO, choose_engine
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
@@ -84,6 +84,9 @@ class Upscaler:
     def __call__(self, rgb: UInt8Array) -> UInt8Array:
         _check_rgb(rgb)
         with self._lock:
+            if self.engine == NATIVE:  # it needs memory for some rows only, whatever the size
+                whole: UInt8Array = self._engine(np.ascontiguousarray(rgb[None]))[0]
+                return whole
             return upscale_tiled(self._engine, rgb, threads=self._threads, **self._tiles(rgb))
 
     def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:

@@ -36,6 +36,7 @@ from anchorsr.cli.commands.options import (
     write_json,
 )
 from anchorsr.cli.terminal import bar, print_table, remark
+from anchorsr.engines.native.library import has_kernel
 from anchorsr.errors import OutputError
 from anchorsr.utils.files import publish
 
@@ -87,7 +88,7 @@ def benchmark_command(
         anchorsr benchmark --growth --json speed.json --plot speed.svg
     """
     names = models or default_models(factor)
-    chosen = choose_engines(engines)
+    chosen = choose_engines(engines, native=has_kernel())
     counts = choose_threads(threads)
     height_and_width = parse_size(size)
     check_outputs(json_file, plot, force)

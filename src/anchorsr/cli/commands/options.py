@@ -78,13 +78,13 @@ JsonFile = Annotated[
 ]
 
 
-def choose_engines(names: list[str] | None) -> list[str]:
-    """Those that are named, or all that are installed."""
+def choose_engines(names: list[str] | None, *, native: bool = False) -> list[str]:
+    """Those that are named, or all that are installed, and with `native` our own kernel."""
     for name in names or []:
         if name not in (NATIVE, *ENGINES):
             known = ", ".join((NATIVE, *ENGINES))
             raise typer.BadParameter(f"no engine {name!r}; there are: {known}")
-    return list(dict.fromkeys(names or installed_engines()))
+    return list(dict.fromkeys(names or [*[NATIVE] * native, *installed_engines()]))
 
 
 def choose_threads(counts: list[int] | None) -> list[int]:

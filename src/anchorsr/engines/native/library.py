@@ -69,6 +69,15 @@ def load_library() -> ctypes.CDLL:
     return library
 
 
+def has_kernel() -> bool:
+    """Tell whether this installation has the library, and whether it loads."""
+    try:
+        load_library()
+    except ModelError:
+        return False
+    return True
+
+
 def instruction_sets() -> dict[str, bool]:
     """Name the instruction sets that the library has code for, best first.
 
