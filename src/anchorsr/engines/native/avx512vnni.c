@@ -41,7 +41,7 @@ INLINE struct constants constants_of(const struct layer *layer, int32_t output) 
 INLINE void multiply(const struct run *run, const uint8_t *const *groups, size_t x, size_t stride,
                      int blocks, __m512i sums[PIXELS][BLOCKS]) {
     const __m512i *weights = (const __m512i *)run->weights;
-    for (int32_t g = 0; g < STEP_GROUPS * run->steps; g++, groups++, weights += blocks) {
+    for (int32_t g = 0; g < groups_of(run); g++, groups++, weights += blocks) {
         const uint8_t *bytes = *groups + x;
         for (int p = 0; p < PIXELS; p++) {
             int32_t group;
@@ -106,14 +106,15 @@ TARGET static void make_row(const struct layer *layer, const struct row *row) {
                 make_tiles(layer, row, run, groups, x, end, 2);
             else
                 make_tiles(layer, row, run, groups, x, end, 1);
-            groups += STEP_GROUPS * run->steps;
+            groups += groups_of(run);
         }
     }
 }
 
 static int available(void) { return x86_features() & X86_AVX512_VNNI; }
 
-const struct instruction_set avx512vnni_set = {"avx512vnni", available, LANES,   BLOCKS,
-                                               PIXELS,       FREE,      make_row};
+const struct instruction_set avx512vnni_set = {
+    .name = "avx512vnni", .available = available, .lanes = LANES, .blocks = BLOCKS, .pixels = PIXELS,
+    .order = FREE, .make_row = make_row};
 
 #endif

@@ -13,12 +13,12 @@
 #define TARGET __attribute__((target("avx2,avxvnni")))
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
-enum { LANES = 8, BLOCKS = 2, PIXELS = 4 };
+enum { LANES = 8, BLOCKS = 2, PIXELS = 6 };
 
 INLINE void multiply(const struct run *run, const uint8_t *const *groups, size_t x, size_t stride,
                      int blocks, __m256i sums[PIXELS][BLOCKS]) {
     const __m256i *weights = (const __m256i *)run->weights;
-    for (int32_t g = 0; g < STEP_GROUPS * run->steps; g++, groups++, weights += blocks) {
+    for (int32_t g = 0; g < groups_of(run); g++, groups++, weights += blocks) {
         const uint8_t *bytes = *groups + x;
         for (int p = 0; p < PIXELS; p++) {
             int32_t group;
@@ -38,7 +38,8 @@ TARGET static void make_row(const struct layer *layer, const struct row *row) {
 
 static int available(void) { return x86_features() & X86_AVX_VNNI; }
 
-const struct instruction_set avxvnni_set = {"avxvnni", available, LANES,   BLOCKS,
-                                            PIXELS,    FREE,      make_row};
+const struct instruction_set avxvnni_set = {
+    .name = "avxvnni", .available = available, .lanes = LANES, .blocks = BLOCKS, .pixels = PIXELS,
+    .order = FREE, .make_row = make_row};
 
 #endif

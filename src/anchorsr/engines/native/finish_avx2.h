@@ -53,6 +53,23 @@ INLINE __m256i added_to_pair(const struct layer *layer, const struct constants *
                                                    _mm_loadl_epi64((const __m128i *)other)));
 }
 
+/* Two pairs of 16 numbers, as bytes: those of the first one in the even quarters. With one block,
+ * they are of four pixels, or of two where no more are left. */
+INLINE void store(__m256i bytes, uint8_t *out, size_t stride, int blocks, int left) {
+    if (blocks == 2) {
+        const __m256i ordered = _mm256_permute4x64_epi64(bytes, 0xD8);
+        _mm_storeu_si128((__m128i *)out, _mm256_castsi256_si128(ordered));
+        _mm_storeu_si128((__m128i *)(out + stride), _mm256_extracti128_si256(ordered, 1));
+        return;
+    }
+    const __m128i even = _mm256_castsi256_si128(bytes), odd = _mm256_extracti128_si256(bytes, 1);
+    _mm_storel_epi64((__m128i *)out, even);
+    _mm_storel_epi64((__m128i *)(out + stride), odd);
+    if (left < 4) return;
+    _mm_storel_epi64((__m128i *)(out + 2 * stride), _mm_unpackhi_epi64(even, even));
+    _mm_storel_epi64((__m128i *)(out + 3 * stride), _mm_unpackhi_epi64(odd, odd));
+}
+
 /* A tile: the sums of some pixels and one or two blocks, and their bytes. */
 INLINE void make_tile(const struct layer *layer, const struct run *run, const struct constants *c,
                       const uint8_t *const *groups, const uint8_t *added, uint8_t *out,
@@ -82,20 +99,9 @@ INLINE void make_tile(const struct layer *layer, const struct run *run, const st
         pairs[p] = value;
     }
     for (int p = 0; p < PIXELS; p += 2 * pair) {
-        const __m256i bytes = _mm256_packus_epi16(pairs[p], pairs[p + pair]);
-        uint8_t *to = out + p * out_stride;
-        if (blocks == 2) {
-            const __m256i ordered = _mm256_permute4x64_epi64(bytes, 0xD8);
-            _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(ordered));
-            _mm_storeu_si128((__m128i *)(to + out_stride), _mm256_extracti128_si256(ordered, 1));
-        } else {
-            const __m128i even = _mm256_castsi256_si128(bytes);
-            const __m128i odd = _mm256_extracti128_si256(bytes, 1);
-            _mm_storel_epi64((__m128i *)to, even);
-            _mm_storel_epi64((__m128i *)(to + out_stride), odd);
-            _mm_storel_epi64((__m128i *)(to + 2 * out_stride), _mm_unpackhi_epi64(even, even));
-            _mm_storel_epi64((__m128i *)(to + 3 * out_stride), _mm_unpackhi_epi64(odd, odd));
-        }
+        const __m256i next = pairs[p + pair < PIXELS ? p + pair : p];
+        store(_mm256_packus_epi16(pairs[p], next), out + p * out_stride, out_stride, blocks,
+              PIXELS - p);
     }
 }
 
@@ -121,7 +127,7 @@ INLINE void make_row_of_tiles(const struct layer *layer, const struct row *row) 
                 make_tiles(layer, row, run, groups, x, end, 2);
             else
                 make_tiles(layer, row, run, groups, x, end, 1);
-            groups += STEP_GROUPS * run->steps;
+            groups += groups_of(run);
         }
     }
 }

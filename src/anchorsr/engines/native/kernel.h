@@ -16,8 +16,8 @@
  * image and goes into the bias when a network is loaded (load.c).
  *
  * Words. The channels of a pixel lie side by side; 4 of them are a "group", which a lane of a
- * vector multiplies by 4 weights. Two groups are a "step" of the inner loop. As many outputs as a
- * vector has lanes are a "block". A "tile" is what is in registers at once: some pixels times one
+ * vector multiplies by 4 weights. Two groups are a "step" of the inner loop, or four, where an
+ * instruction set gains from it. As many outputs as a vector has lanes are a "block". A "tile" is what is in registers at once: some pixels times one
  * or several blocks; these blocks are a "run", and read their groups in the same order.
  */
 
@@ -29,7 +29,6 @@
 
 enum {
     GROUP = 4,
-    STEP_GROUPS = 2,
     NO_TENSOR = -1,
     MOST_LAYERS = 64,
     MOST_CHANNELS = 256,
@@ -45,10 +44,13 @@ struct group {
 };
 
 struct run {
-    int32_t first_output, blocks, steps;
-    const struct group *groups;  /* [steps][STEP_GROUPS] */
-    const int8_t *weights;       /* [steps][STEP_GROUPS][blocks][lanes][GROUP] */
+    int32_t first_output, blocks;
+    int32_t fours, twos;         /* steps of four groups, and then steps of two */
+    const struct group *groups;
+    const int8_t *weights;       /* for each group [blocks][lanes][GROUP] */
 };
+
+static inline int32_t groups_of(const struct run *run) { return 4 * run->fours + 2 * run->twos; }
 
 /* Tensor 0 is the image; tensor i + 1 is what layer i makes. */
 struct tensor {
@@ -86,8 +88,9 @@ struct row {
 /* How the groups of a run are ordered into steps. */
 enum order {
     ADJACENT, /* a step is 8 bytes side by side; where there are no more channels, weights are 0 */
+    WOVEN,    /* the same, with the weights of both groups of an output side by side */
     FREE,     /* groups without channels are left out */
-    MATCHED,  /* the 4 products that share 16 bits in a step fit them: see order.c */
+    MATCHED,  /* the products that share 16 bits in a step fit them: see order.c */
 };
 
 struct instruction_set {
@@ -95,6 +98,7 @@ struct instruction_set {
     int (*available)(void);
     int32_t lanes, blocks, pixels; /* of a tile; fewer blocks where no more are left */
     enum order order;
+    int32_t centre; /* what the instructions take from each byte before they multiply it */
     void (*make_row)(const struct layer *, const struct row *);
 };
 
@@ -112,10 +116,11 @@ struct network {
 
 static inline int32_t round_up(int32_t number, int32_t to) { return (number + to - 1) / to * to; }
 
-/* order.c: the number of steps that a run takes, which are written where groups and weights point
- * unless these are NULL. weights: [outputs][window][window][channels] of the whole layer. */
-int32_t order_run(const struct instruction_set *set, const int8_t *weights, int32_t outputs,
-                  int32_t window, int32_t channels, int32_t stride, int32_t first, int32_t blocks,
-                  struct group *groups, int8_t *packed);
+/* order.c: order the groups of a run, whose first output and blocks are given, and count its steps.
+ * Groups and weights are written where `groups` and `packed` point, unless these are NULL.
+ * weights: [outputs][window][window][channels] of the whole layer. 0 where there is no memory. */
+int order_run(const struct instruction_set *set, const struct layer *layer,
+              const struct tensor *input, const int8_t *weights, struct run *run,
+              struct group *groups, int8_t *packed);
 
 #endif

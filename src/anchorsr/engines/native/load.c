@@ -125,10 +125,11 @@ static int load_numbers(const struct network *net, struct layer *layer, struct s
             absolute += abs(weight);
         }
         const int64_t given = number(&biases);
-        const int64_t folded = given - input->zero * total;
+        const int64_t folded = given - (input->zero - net->set->centre) * total;
         float multiplier;
         memcpy(&multiplier, stored.multipliers + 4 * c, 4);
-        const double largest = (double)(255 * absolute + llabs(given) + llabs(folded));
+        /* In whatever order and with whatever bias it is summed. */
+        const double largest = (double)(510 * absolute + llabs(given));
         if (largest >= 2147483648.0) return ANCHORSR_TOO_LARGE;
         if (!(multiplier >= 0) || !(largest * multiplier < MOST_VALUE)) return ANCHORSR_TOO_LARGE;
         if (stored.copied && stored.copied[c] >= IMAGE_CHANNELS) return ANCHORSR_DAMAGED;
@@ -159,23 +160,18 @@ static int load_layer(struct network *net, struct layer *layer, struct stored_la
     for (int32_t i = 0; i < layer->runs; i++) {
         const int32_t first = i * set->blocks, left = blocks - first;
         const int32_t taken = left < set->blocks ? left : set->blocks;
+        struct run run = {.first_output = first * set->lanes, .blocks = taken};
         const struct tensor *input = &net->tensor[layer->input];
-        const int32_t first_output = first * set->lanes;
-        struct run run = {first_output, taken, 0, NULL, NULL};
         const int8_t *weights = (const int8_t *)stored.weights;
-        run.steps = order_run(set, weights, layer->outputs, layer->window, input->channels,
-                              input->stride, first_output, taken, NULL, NULL);
-        if (run.steps < 0) return ANCHORSR_NO_MEMORY;
-        const int32_t count = STEP_GROUPS * run.steps;
+        if (!order_run(set, layer, input, weights, &run, NULL, NULL)) return ANCHORSR_NO_MEMORY;
+        const int32_t count = groups_of(&run);
         struct group *groups = reserve(arena, (size_t)count * sizeof *groups);
         int8_t *packed = reserve(arena, (size_t)(count * taken * set->lanes * GROUP));
         run.groups = groups;
         run.weights = packed;
         groups_of_layer += count;
         if (!runs) continue;
-        if (order_run(set, weights, layer->outputs, layer->window, input->channels, input->stride,
-                      first_output, taken, groups, packed) < 0)
-            return ANCHORSR_NO_MEMORY;
+        if (!order_run(set, layer, input, weights, &run, groups, packed)) return ANCHORSR_NO_MEMORY;
         runs[i] = run;
     }
     layer->run = runs;

@@ -31,7 +31,7 @@ static void make_row(const struct layer *layer, const struct row *row) {
             const struct run *run = &layer->run[i];
             const int8_t *weights = run->weights;
             int32_t sums[LANES] = {0};
-            for (int32_t g = 0; g < STEP_GROUPS * run->steps; g++, weights += LANES * GROUP) {
+            for (int32_t g = 0; g < groups_of(run); g++, weights += LANES * GROUP) {
                 const uint8_t *bytes = *groups++ + (size_t)x * layer->input_stride;
                 for (int lane = 0; lane < LANES; lane++)
                     for (int c = 0; c < GROUP; c++)
@@ -48,4 +48,6 @@ static void make_row(const struct layer *layer, const struct row *row) {
 
 static int available(void) { return 1; }
 
-const struct instruction_set portable_set = {"portable", available, LANES, 1, 1, FREE, make_row};
+const struct instruction_set portable_set = {
+    .name = "portable", .available = available, .lanes = LANES, .blocks = 1, .pixels = 1,
+    .order = FREE, .make_row = make_row};

@@ -3,7 +3,8 @@
 #include "api.h"
 #include "kernel.h"
 
-extern const struct instruction_set avx512vnni_set, avxvnni_set, avx2_set, portable_set;
+extern const struct instruction_set avx512vnni_set, avxvnni_set, avx2_set;
+extern const struct instruction_set i8mm_set, dot_set, neon_set, portable_set;
 
 static const struct instruction_set *const SETS[] = {
 #if defined(__x86_64__)
@@ -11,6 +12,9 @@ static const struct instruction_set *const SETS[] = {
 #endif
 #if defined(__x86_64__) || defined(__i386__)
     &avxvnni_set, &avx2_set,
+#endif
+#if defined(__aarch64__)
+    &i8mm_set, &dot_set, &neon_set,
 #endif
     &portable_set,
 };

@@ -103,7 +103,7 @@ static void point(const struct band *band, const struct layer *layer, int32_t y,
                   (size_t)(x + 1 - around) * (size_t)layer->input_stride;
     const uint8_t **groups = band->groups;
     for (const struct run *run = layer->run; run < layer->run + layer->runs; run++)
-        for (int32_t i = 0; i < STEP_GROUPS * run->steps; i++)
+        for (int32_t i = 0; i < groups_of(run); i++)
             *groups++ = rows[run->groups[i].row] + run->groups[i].offset;
 }
 
