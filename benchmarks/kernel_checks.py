@@ -1,5 +1,4 @@
-"""Whether the native kernel gives the bytes of the exact arithmetic: under sanitizers, emulated, and
-on as many random networks as wanted.
+"""Whether the native kernel gives the bytes of the exact arithmetic everywhere.
 
     python benchmarks/kernel_checks.py here --graphs 5000
     python benchmarks/kernel_checks.py address thread arm64 --graphs 300 --fuzz 200
@@ -7,7 +6,9 @@ on as many random networks as wanted.
 `here` runs the installed library through Python, on every instruction set of this processor. The
 others compile the C files with a driver (`kernel/check.c`): `address` and `thread` with the
 sanitizers of that name and that for undefined behaviour; `arm64` for ARM64, run by QEMU as cores
-without and with dot products and I8MM; `x86` by QEMU as a processor with AVX2, and as one without.
+without and with dot products and I8MM; `x86` by QEMU as a processor with AVX2, and as one without;
+`vnni` with the instructions of AVX-VNNI and AVX-512 VNNI written in C (`kernel/emulated.h`), which
+this QEMU does not know.
 --fuzz damages each network so many times and runs those that still load. Exits with 1 on any
 difference. Needs gcc; for `arm64` gcc-aarch64-linux-gnu and qemu-user, for `x86` qemu-user.
 """
@@ -45,6 +46,7 @@ CHECKS: dict[str, tuple[list[str], list[list[str]]]] = {
         ["aarch64-linux-gnu-gcc", "-static"],
         [["qemu-aarch64-static", "-cpu", core] for core in ("cortex-a53", "cortex-a76", "max")],
     ),
+    "vnni": (["gcc", "-Wno-psabi", "-include", str(DRIVER.with_name("emulated.h"))], [[]]),
     "x86": (
         ["gcc", "-static"],
         [["qemu-x86_64-static", "-cpu", core] for core in ("max", "Nehalem")],

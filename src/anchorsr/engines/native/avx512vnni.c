@@ -13,7 +13,10 @@
 
 #include "x86.h"
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#ifndef TARGET_AVX512_VNNI /* benchmarks/kernel/emulated.h has another */
+#define TARGET_AVX512_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#endif
+#define TARGET TARGET_AVX512_VNNI
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum { LANES = 16, BLOCKS = 2, PIXELS = 6, CACHED = 48 };

@@ -10,7 +10,10 @@
 
 #include "x86.h"
 
-#define TARGET __attribute__((target("avx2,avxvnni")))
+#ifndef TARGET_AVX_VNNI /* benchmarks/kernel/emulated.h has another */
+#define TARGET_AVX_VNNI __attribute__((target("avx2,avxvnni")))
+#endif
+#define TARGET TARGET_AVX_VNNI
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum { LANES = 8, BLOCKS = 2, PIXELS = 6 };
