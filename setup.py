@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -82,8 +83,11 @@ class BuildKernel(build_ext):
         plain = [] if _suffix() == ".dll" else ["-fPIC"]
         more = shlex.split(os.environ.get("CFLAGS", ""))
         libraries = ["-lm"] if _suffix() == ".so" else []
-        command = [*compiler, *FLAGS, *plain, *more, *sources, "-o", str(output), *libraries]
-        subprocess.run(command, check=True)
+        with tempfile.TemporaryDirectory() as folder:  # linkers for Windows write more than that
+            made = Path(folder, output.name)
+            command = [*compiler, *FLAGS, *plain, *more, *sources, "-o", str(made), *libraries]
+            subprocess.run(command, check=True)
+            shutil.copyfile(made, output)
 
     def copy_extensions_to_source(self) -> None:
         every = self.extensions

@@ -12,6 +12,7 @@ the zeros that fill channels up to the width of a register (`padded`).
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def ceiling_graph(layers: int) -> Graph:
     tensors = {"images": TensorType(3, "uint8", byte), "0": TensorType(3, "int8", signed)}
     operators: list[Operator] = [Requantize("images", "0")]
     widths = [3, *[_CHANNELS] * (layers + 1), 3]
-    for number, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for number, (before, after) in enumerate(itertools.pairwise(widths)):
         size = 3 if before == after else 1
         drawn = np.rint(generator.normal(0, 15, (after, size, size, before)))
         weights = np.clip(drawn, -64, 64).astype(np.int8)
