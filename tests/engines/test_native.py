@@ -35,7 +35,8 @@ from anchorsr.graph.operators import (
 )
 from anchorsr.models.registry import list_models, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import float_graph, integer_graph, picture, reference_run
+from helpers.graphs import float_graph, integer_graph, reference_run
+from helpers.graphs import image as image_of
 from random_graphs import random_graph, random_image
 
 needs_kernel = pytest.mark.skipif(
@@ -137,7 +138,7 @@ def test_an_engine_of_several_threads_gives_the_same_bytes(threads: int) -> None
     graph = integer_graph(2, depth=3)
     engine = Native(write_tflite(graph), threads)
     for size in [*SIZES, (130, 20), (131, 21)]:
-        images = picture(5, *size)
+        images = image_of(5, *size)
         np.testing.assert_array_equal(engine(images), reference_run(graph, images))
         run_again = engine.prepare(images)
         run_again()
@@ -147,7 +148,7 @@ def test_an_engine_of_several_threads_gives_the_same_bytes(threads: int) -> None
 def test_several_threads_may_run_one_network() -> None:
     graph = integer_graph(4, depth=3)
     network = Network(pack_graph(graph), graph.factor)
-    images = [picture(seed, 40, 30 + seed) for seed in range(8)]
+    images = [image_of(seed, 40, 30 + seed) for seed in range(8)]
     made: dict[int, np.ndarray] = {}
 
     def work(index: int) -> None:
@@ -351,12 +352,12 @@ def test_an_instruction_set_that_is_not_there_is_refused() -> None:
 @needs_kernel
 def test_images_that_a_model_does_not_take_are_refused() -> None:
     engine = Native(write_tflite(integer_graph(0), size=(6, 7)), 2)
-    assert engine(picture(0, 6, 7)).shape == (1, 18, 21, 3)
+    assert engine(image_of(0, 6, 7)).shape == (1, 18, 21, 3)
     for images in (
-        picture(0, 7, 6),
-        picture(0, 6, 7).astype(np.float32),
-        picture(0, 6, 7, channels=1),
-        picture(0, 6, 7)[0],
+        image_of(0, 7, 6),
+        image_of(0, 6, 7).astype(np.float32),
+        image_of(0, 6, 7, channels=1),
+        image_of(0, 6, 7)[0],
         np.zeros((2, 6, 7, 3), np.uint8),
     ):
         with pytest.raises(ModelError, match="this model takes"):

@@ -102,7 +102,7 @@ class Trial:
         if not self.different:
             return "gives the bytes of the integer arithmetic"
         share = f"{100 * self.different / self.compared:.3f} % of the bytes"
-        levels = f"{self.largest} grey level{'s' if self.largest > 1 else ''}"
+        levels = f"{self.largest} level{'s' if self.largest > 1 else ''}"
         return f"differs from the integer arithmetic by up to {levels}, on {share}"
 
 
