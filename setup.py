@@ -64,9 +64,11 @@ class BuildKernel(build_ext):
     """Compiles the kernel; where that fails, the package is built without it."""
 
     def get_ext_filename(self, fullname: str) -> str:
+        """Name the library without the version of Python."""
         return str(Path(*fullname.split("."))) + _suffix()
 
     def build_extension(self, ext: Extension) -> None:
+        """Compile the library, or warn that there will be none."""
         output = Path(self.get_ext_fullpath(ext.name))
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -90,6 +92,7 @@ class BuildKernel(build_ext):
             shutil.copyfile(made, output)
 
     def copy_extensions_to_source(self) -> None:
+        """Copy the library, where it was built, beside the sources of an editable installation."""
         every = self.extensions
         built = [Path(self.build_lib, self.get_ext_filename(ext.name)) for ext in every]
         pairs = zip(every, built, strict=True)
@@ -102,6 +105,7 @@ class PlatformWheel(bdist_wheel):
     """For one system and processor, and any Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        """Name any version of Python 3 and this system."""
         return ("py3", "none", super().get_tag()[2])
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from anchorsr.bench.samples import natural_image
+
 from anchorsr.engines.native import library
 from anchorsr.engines.native.library import Network, instruction_sets
 from anchorsr.engines.native.packing import pack_graph

@@ -35,8 +35,10 @@ def _compiler_to_fetch() -> list[str]:
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    """Ask for what setuptools needs, and for a compiler where there is none."""
     return [*build_meta.get_requires_for_build_wheel(config_settings), *_compiler_to_fetch()]
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
+    """Ask for what setuptools needs, and for a compiler where there is none."""
     return [*build_meta.get_requires_for_build_editable(config_settings), *_compiler_to_fetch()]

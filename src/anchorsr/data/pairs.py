@@ -1,14 +1,15 @@
 """Folders of images as aligned low- and high-resolution pairs, and patches cut from them.
 
 A training set is any number of folders, searched recursively: each image is decoded once,
-cropped to a multiple of the factor, reduced with `resize.downscale`, and both are kept as
+cropped to a multiple of the factor, reduced with `imresize.downscale`, and both are kept as
 uint8 (195 megapixels take 0.65 GB at ×3). A test set is a folder with `HR/` and
 `LR_bicubic/X<factor>/<name>x<factor>.png` (the layout of the benchmark sets), or a plain
-folder of images, whose low-resolution side is then made here.
+folder of images that are reduced here.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,21 +19,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.imresize import crop_to_multiple, downscale
 from anchorsr.errors import DataError
 from anchorsr.images.io import find_images, read_rgb
+from anchorsr.images.resize import bicubic
 
-UInt8Array = npt.NDArray[np.uint8]
-
-# Squared levels (35 dB), added to each: images without detail would weigh a thousandfold.
-_ERROR_OF_ALL = 20.0
+# Squared levels (35 dB), added to each error: flat images would get a thousandfold weight.
+_ERROR_FLOOR = 20.0
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One image twice: `lr` (H, W, 3) and `hr` (factor · H, factor · W, 3), uint8 RGB."""
+    """An image in two resolutions.
+
+    Attributes:
+        name: File name without suffix.
+        lr: (H, W, 3) uint8 RGB.
+        hr: (factor · H, factor · W, 3) uint8 RGB.
+    """
 
     name: str
     lr: UInt8Array
@@ -40,15 +46,20 @@ class Pair:
 
     @cached_property
     def bicubic_error(self) -> float:
-        """The mean squared error of bicubic enlargement, in squared levels."""
+        """Mean squared error of bicubic upscaling, in squared levels of 255."""
         height, width = self.hr.shape[:2]
-        enlarged = Image.fromarray(self.lr).resize((width, height), Image.Resampling.BICUBIC)
-        return float(np.square(np.asarray(enlarged, np.float32) - self.hr).mean())
+        upscaled = bicubic(self.lr, height, width)
+        return float(np.square(upscaled.astype(np.float32) - self.hr).mean())
 
 
 class Patches(NamedTuple):
-    """`lr` (N, patch, patch, 3) and `hr` (N, factor · patch, factor · patch, 3), uint8 RGB;
-    `weights` (N,) float32, what the loss of each patch is multiplied by."""
+    """A batch of patches.
+
+    Attributes:
+        lr: (N, patch, patch, 3) uint8 RGB.
+        hr: (N, factor · patch, factor · patch, 3) uint8 RGB.
+        weights: (N,) float32 factors of the loss of each patch.
+    """
 
     lr: UInt8Array
     hr: UInt8Array
@@ -62,12 +73,18 @@ def load_training_pairs(
     patch: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """Every image below `folders` that is at least one patch large (`patch` LR pixels a side).
+    """Load every image below the folders that is at least one patch large.
 
-    on_progress is called with (images done, images in all). Raises DataError when a
-    folder has no images, or none is large enough.
+    Args:
+        folders: Searched recursively.
+        factor: How many times larger the HR images are.
+        patch: LR pixels a side that an image has at least.
+        on_progress: Called with (images read, images in all).
+
+    Raises:
+        DataError: A folder has no images, or none is large enough.
     """
-    paths = find_training_images(folders)
+    paths = _find(folders, recursive=True)
     pairs = []
     for done, path in enumerate(paths, 1):
         pair = load_pair(path, factor, patch=patch)
@@ -83,17 +100,14 @@ def load_training_pairs(
     return pairs
 
 
-def find_training_images(folders: Sequence[Path]) -> list[Path]:
-    """Every image below the folders, in their order and sorted within each."""
-    return [path for folder in folders for path in find_images(folder, recursive=True)]
-
-
 def load_pair(path: Path, factor: int, *, patch: int) -> Pair | None:
-    """One image, cropped to a multiple of the factor, and the same reduced.
+    """Load an image, cropped to a multiple of the factor, and reduce it.
 
-    None for an image that is smaller than a patch, of `patch` LR pixels a side.
+    Returns:
+        The pair, or None for an image smaller than a patch of `patch` LR pixels a side.
     """
-    hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), factor))
+    rgb = read_rgb(path)
+    hr = np.ascontiguousarray(crop_to_multiple(rgb, factor))
     if min(hr.shape[:2]) < patch * factor:
         return None
     return Pair(path.stem, downscale(hr, factor), hr)
@@ -102,21 +116,36 @@ def load_pair(path: Path, factor: int, *, patch: int) -> Pair | None:
 def draw_pairs(
     folders: Sequence[Path], factor: int, *, patch: int, seed: int, count: int
 ) -> Iterator[Pair]:
-    """Up to `count` of the images that `load_training_pairs` would load, drawn at random."""
-    paths = find_training_images(folders)
+    """Load up to `count` of the pairs of `load_training_pairs`, chosen at random by a seed."""
+    paths = _find(folders, recursive=True)
     order = np.random.default_rng(seed).permutation(len(paths))
     drawn = (load_pair(paths[i], factor, patch=patch) for i in order)
     return islice((pair for pair in drawn if pair is not None), count)
 
 
-def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
-    """The pairs of one test set, sorted by name, decoded one at a time.
+def fingerprint(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Return the number of pairs, and the size and CRC-32 of their LR images."""
+    digest = 0
+    for pair in pairs:
+        digest = zlib.crc32(pair.lr.tobytes(), digest)
+    lr_pixels = sum(pair.lr.shape[0] * pair.lr.shape[1] for pair in pairs)
+    return {"pictures": len(pairs), "lr_pixels": lr_pixels, "crc32": digest}
 
-    Raises DataError when a low-resolution image is missing or does not fit its HR image.
+
+def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
+    """Load the pairs of a test set one at a time, sorted by name.
+
+    Args:
+        folder: A folder of images, or one with `HR/` and `LR_bicubic/X<factor>/`.
+        factor: How many times larger the HR images are.
+
+    Raises:
+        DataError: An LR image is missing or does not fit its HR image.
     """
     benchmark = (folder / "HR").is_dir()
-    for path in find_images(folder / "HR" if benchmark else folder):
-        hr = crop_to_multiple(read_rgb(path), factor)
+    for path in _find([folder / "HR" if benchmark else folder], recursive=False):
+        rgb = read_rgb(path)
+        hr = crop_to_multiple(rgb, factor)
         if not hr.size:
             raise DataError(f"{path} is smaller than {factor}x{factor} pixels")
         if benchmark:
@@ -125,23 +154,34 @@ def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
             lr = downscale(hr, factor)
         if (lr.shape[0] * factor, lr.shape[1] * factor) != hr.shape[:2]:
             raise DataError(
-                f"{path}: the x{factor} low-resolution image has shape {lr.shape[:2]},"
-                f" which does not fit {hr.shape[:2]}"
+                f"{path} is {hr.shape[1]}x{hr.shape[0]}, which its LR image of"
+                f" {lr.shape[1]}x{lr.shape[0]} does not fit at x{factor}"
             )
         yield Pair(path.stem, lr, hr)
 
 
-class PatchSampler:
-    """Random aligned patches, each a pure function of (seed, step, place in the batch).
+def _find(folders: Sequence[Path], *, recursive: bool) -> list[Path]:
+    """Find the images of folders, in their order and sorted within each."""
+    return [path for folder in folders for path in find_images(folder, recursive=recursive)]
 
-    Images are drawn with a probability proportional to the number of patches they hold, or all
-    equally often (`equal_pictures`), as a test set's mean counts them; a patch is flipped in both
-    directions and transposed at random, and its colour channels are permuted when
-    `channel_shuffle` is set. Of `candidates` drawn in this way the one with the most detail is
-    taken: flat patches teach little. With `relative` a patch weighs the less the more bicubic errs
-    on its whole image, and all patches together what they would without. Because no state is
-    kept, a resumed run and one that is split over processes draw exactly what a single
-    uninterrupted run would.
+
+class PatchSampler:
+    """Random aligned patches, each a pure function of (seed, step, index in the batch).
+
+    No state is kept. So a resumed run, or one that is split over processes, draws exactly what a
+    single uninterrupted run would. A patch is flipped in both directions and transposed at random.
+
+    Args:
+        pairs: Where patches are cut from.
+        patch: LR pixels a side.
+        seed: Another seed gives other patches.
+        channel_shuffle: Whether to permute the colour channels at random.
+        candidates: Of this many patches the one with the most detail is taken: flat patches
+            teach little.
+        equal_pictures: Whether images are drawn equally often, as the mean of a test set counts
+            them, and not in proportion to the number of patches in them.
+        relative: Whether patches of images with a large error of bicubic upscaling get a small
+            weight. The mean of the weighted error stays the same.
     """
 
     def __init__(
@@ -170,7 +210,7 @@ class PatchSampler:
             self._weights = _weigh(pairs, np.ones(len(pairs)) if equal_pictures else self._places)
 
     def batch(self, step: int, places: range) -> Patches:
-        """The patches number `places` of the batch of this step."""
+        """Return the patches with these indices of the batch of this step."""
         drawn = [self._choose(np.random.default_rng((self._seed, step, p))) for p in places]
         lr, hr, images = zip(*drawn, strict=True)
         return Patches(np.stack(lr), np.stack(hr), self._weights[list(images)])
@@ -182,7 +222,7 @@ class PatchSampler:
         return max(drawn, key=lambda patch: _detail(patch[1], self._factor))
 
     def _draw(self, generator: np.random.Generator) -> tuple[UInt8Array, UInt8Array, int]:
-        """A patch's two sides, and the number of its image."""
+        """Return the LR and HR side of a patch, and the index of its image."""
         if self._equal_pictures:
             index = int(generator.integers(len(self._pairs)))
             offset = int(generator.integers(self._places[index]))
@@ -207,16 +247,16 @@ class PatchSampler:
 
 
 def _weigh(pairs: Sequence[Pair], shares: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(images,) weights of images that are drawn in proportion to their shares.
+    """Return (images,) weights for images that are drawn in proportion to their shares.
 
-    Where they multiply bicubic's squared error, its mean is kept.
+    Multiplying the squared errors of bicubic upscaling by them keeps the mean of these.
     """
-    errors = np.array([pair.bicubic_error + _ERROR_OF_ALL for pair in pairs])
+    errors = np.array([pair.bicubic_error + _ERROR_FLOOR for pair in pairs])
     return np.asarray(np.average(errors, weights=shares) / errors, np.float32)
 
 
 def _detail(hr: UInt8Array, factor: int) -> float:
-    """How much the blocks that LR pixels become differ within: across both diagonals, summed."""
+    """Sum the absolute differences across both diagonals of the HR block of each LR pixel."""
     corners = hr.astype(np.int16)
     last = factor - 1
     falling = corners[::factor, ::factor] - corners[last::factor, last::factor]

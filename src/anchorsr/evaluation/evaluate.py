@@ -1,47 +1,34 @@
-"""Test sets × methods: PSNR and SSIM as the super-resolution papers report them.
+"""PSNR and SSIM of methods on test sets, as super-resolution papers report them.
 
-A method is a shipped network's name, a model file, the folder of a training run (its float
-weights), `bicubic` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8;
-`factor` pixels are cut off each side unless said otherwise; a set's figure is the mean of its
-images' figures.
+A method is a shipped model's name, a model file, the folder of a training run (its float
+weights), `bicubic` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8. By
+default `factor` pixels are cut off each side. A set's figure is the mean over its images.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.graph.graph import Graph
+from anchorsr.images.resize import bicubic
 from anchorsr.inference.upscaler import ready_upscaler
+from anchorsr.metrics import Score as Score
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.files import cannot_read
 
-UInt8Array = npt.NDArray[np.uint8]
 Method = Callable[[UInt8Array], UInt8Array]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Means over the images of one set; PSNR in dB, over RGB and over BT.601 luma."""
-
-    method: str
-    test_set: str
-    images: int
-    psnr_rgb: float
-    psnr_y: float
-    ssim_y: float
 
 
 def evaluate(
@@ -54,12 +41,31 @@ def evaluate(
     engine: str = ENGINES[0],
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
-    """Score one method on one test set (see `datasets.load_test_pairs` for the folder).
+    """Score one method on one test set.
 
-    border: pixels cut off each side, the factor by default. engine: what runs a `.tflite`; the
-    figures that are stated are those of LiteRT.
-    Raises DataError for a folder that is no test set or has images that are too small,
-    ModelError for an unknown method or one of another factor, ValueError for a factor below 1.
+    Args:
+        name: A shipped model's name, a `.tflite` or `.onnx` file, the folder of a training run,
+            `bicubic`, or a `.pb` file of OpenCV's dnn_superres.
+        folder: A folder of images, or one with HR/ and LR_bicubic/X3/ inside.
+        factor: The super-resolution ratio.
+        border: Pixels cut off each side; by default the factor.
+        threads: Processor threads; by default all.
+        engine: What runs a `.tflite`; published figures are LiteRT's.
+        on_image: Called with the name of each image that was scored.
+
+    Returns:
+        The means over the images.
+
+    Raises:
+        DataError: The folder is no test set, or has images that are too small.
+        ModelError: An unknown method, or one of another factor.
+        ValueError: A factor below 1.
+
+    Example:
+        >>> from anchorsr import evaluate
+        >>> score = evaluate("abpn", "photos/", factor=3)
+        >>> score.psnr_rgb > evaluate("bicubic", "photos/", factor=3).psnr_rgb
+        True
     """
     if factor < 1:
         raise ValueError(f"a factor is at least 1, not {factor}")
@@ -78,7 +84,20 @@ def evaluate_method(
     border: int | None = None,
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
-    """`evaluate` for a method that is loaded or made already; name is what to call it."""
+    """Score a function on one test set.
+
+    Args:
+        method: uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+        name: What to call it.
+        folder: As of `evaluate`.
+        factor: As of `evaluate`.
+        border: As of `evaluate`.
+        on_image: As of `evaluate`.
+
+    Raises:
+        DataError: As of `evaluate`.
+        ModelError: The method fails, or returns another size.
+    """
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
@@ -88,7 +107,7 @@ def evaluate_method(
             raise ModelError(f"{name} on {pair.name}: {error}") from error
         if sr.shape != pair.hr.shape:
             raise ModelError(
-                f"{name} made {sr.shape} of {pair.lr.shape}: not {factor} times larger"
+                f"{name} made {sr.shape} of {pair.lr.shape}, which is not {factor} times larger"
             )
         try:
             rows.append(_measure(sr, pair.hr, cut))
@@ -103,13 +122,24 @@ def evaluate_method(
 def load_method(
     name: str | Path, factor: int, *, threads: int | None = None, engine: str = ENGINES[0]
 ) -> Method:
-    """uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+    """Load a method by name.
 
-    A folder with the name of a shipped network, or bicubic, is meant when given as a Path.
+    Args:
+        name: As of `evaluate`. A run folder that is named like a shipped model, or `bicubic`, has
+            to be given as a Path.
+        factor: The super-resolution ratio.
+        threads: Processor threads; by default all.
+        engine: What runs a `.tflite`.
+
+    Returns:
+        A function from uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+
+    Raises:
+        ModelError: An unknown method, or one of another factor.
     """
     path = Path(name)
     if name == "bicubic":
-        return lambda lr: _bicubic(lr, factor)
+        return lambda lr: bicubic(lr, lr.shape[0] * factor, lr.shape[1] * factor)
     if path.is_dir() and name not in {model.name for model in list_models()}:
         return _float_method(path, threads)
     suffix = path.suffix.lower()
@@ -117,15 +147,17 @@ def load_method(
         return load_dnn_superres(path, factor, threads=threads)
     if suffix == ".onnx":
         try:
-            onnx = load_engine(path, threads=threads)
+            onnx = load_engine(path.read_bytes(), threads=threads)
+        except OSError as error:
+            raise ModelError(cannot_read(path, error)) from error
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]
-    return ready_upscaler(name, factor, threads=threads, engine=engine)
+    return ready_upscaler(name, factor, threads=threads, engine=engine).upscale_rgb
 
 
 def run_at_every_size(graph: Graph) -> Method:
-    """The graph in LiteRT with a file for each size, as some operators need one."""
+    """Run a graph in LiteRT through a file for each size, which some operators need."""
 
     @functools.lru_cache(maxsize=8)
     def engine(height: int, width: int) -> Engine:
@@ -143,17 +175,12 @@ def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float,
     )
 
 
-def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:
-    size = (lr.shape[1] * factor, lr.shape[0] * factor)
-    return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.BICUBIC))
-
-
 def _float_method(run: Path, threads: int | None) -> Method:
     with needs("PyTorch", "train"):
         import torch
 
+        from anchorsr.networks.inference import upscale_float
         from anchorsr.training.checkpoint import load_weights
-        from anchorsr.training.validation import upscale_float
     if threads:
         torch.set_num_threads(threads)
     network: Any = load_weights(run)

@@ -55,11 +55,13 @@ class Native:
         return self._network.instructions
 
     def __call__(self, images: Array) -> Array:
+        """Run the model, as `Engine` says."""
         upscaled = self._output(images)
         self._run(images, upscaled)
         return upscaled
 
     def prepare(self, images: Array) -> Callable[[], object]:
+        """Return a call that runs the model on these images, as `Engine` says."""
         upscaled = self._output(images)
         self._run(images, upscaled)
         return lambda: self._run(images, upscaled)
