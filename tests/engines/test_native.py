@@ -379,7 +379,7 @@ def test_auto_takes_the_kernel_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("auto", "native"):
         choice = choose_engine(write_tflite(graph), graph, name=name)
         assert choice.engine.name == "native"
-        assert choice.why == "it gives the bytes of the integer arithmetic, by construction"
+        assert choice.why == "it gives the bytes of the exact arithmetic, by construction"
 
 
 @needs_kernel

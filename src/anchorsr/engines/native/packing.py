@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph.executor import multipliers
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import (
     Add,
-    Array,
     Conv2D,
     DepthToSpace,
     Quantization,
