@@ -1,7 +1,7 @@
 """Choose the engine for a model on this machine: the fastest that is exact enough.
 
-Where our own kernel runs a model, it is taken at once: it is exact by construction, and none of the
-others is faster. These are for graphs that it does not run, and where it was not built.
+Where our own kernel runs a model, it is taken at once: it is exact by construction, and with AVX2
+none of the others was faster. They are for graphs that it does not run, and where it was not built.
 
 Fast 8-bit kernels are not exact on every processor. Those for x86 without VNNI add two products in
 16 bits, which saturates with weights beyond ±64. So each engine is tried once with a model, and is
