@@ -13,6 +13,7 @@ from anchorsr import errors
 SOURCE = Path(anchorsr.__file__).parent
 
 TORCH = {
+    "anchorsr.networks.activation_noise",
     "anchorsr.networks.layers",
     "anchorsr.networks.abpn",
     "anchorsr.networks.fsrcnn",
@@ -22,6 +23,7 @@ TORCH = {
     "anchorsr.networks.edsr",
     "anchorsr.networks.srresnet",
     "anchorsr.networks.carn",
+    "anchorsr.networks.conditioned",
     "anchorsr.networks.idn",
     "anchorsr.networks.imdn",
     "anchorsr.networks.latticenet",

@@ -16,6 +16,7 @@ from anchorsr.lowering.trace import lower
 from anchorsr.metrics import psnr
 from anchorsr.networks import layers
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.activation_noise import ActivationNoise
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.ptq import WEIGHT_LIMIT
 
@@ -168,7 +169,7 @@ def test_rounding_noise_pulls_at_the_largest_weight_of_a_filter() -> None:
 
 
 def test_activation_noise_is_half_a_step_of_eight_bits_and_only_in_training() -> None:
-    layer = layers.ActivationNoise()
+    layer = ActivationNoise()
     features = torch.rand(6, 4, 30, 30) * 51.0
     features[2, 1, 3, 4] = 51.0
     off = (layer.train()(features) - features) * 5  # in steps of 51 / 255
@@ -178,7 +179,7 @@ def test_activation_noise_is_half_a_step_of_eight_bits_and_only_in_training() ->
 
 
 def test_noise_of_what_shares_a_scale_is_that_of_the_wider_range() -> None:
-    layer = layers.ActivationNoise().train()
+    layer = ActivationNoise().train()
     features = torch.rand(6, 4, 30, 30, requires_grad=True)
     layer.share_scale_with(features.detach() * 51)
     off = (layer(features) - features).detach() * 5
@@ -210,7 +211,7 @@ def test_activation_noise_pulls_at_both_ends_of_the_range(channels_last: bool) -
     features.requires_grad_()
     weights = torch.randn_like(features)
     torch.manual_seed(3)
-    (layers.ActivationNoise()(features) * weights).sum().backward()
+    (ActivationNoise()(features) * weights).sum().backward()
     torch.manual_seed(3)
     pattern = torch.rand_like(features[:1]) - 0.5
     noisy = features + pattern * (features.amax() - features.amin()) / 255

@@ -26,6 +26,7 @@ from anchorsr.graph.graph import Graph
 from anchorsr.graph.verify import check_operator, extent_of
 from anchorsr.lowering.layers import convolution, pool, to_array, to_nhwc, transposed
 from anchorsr.networks import layers
+from anchorsr.networks.activation_noise import ActivationNoise
 
 _LEAVES = (
     layers.Conv3x3,
@@ -36,14 +37,14 @@ _LEAVES = (
     layers.Enlarge,
     layers.SquareRoot,
     layers.Clip,
-    layers.ActivationNoise,
+    ActivationNoise,
 )
 
 # Tensors that graphs have whatever the network is: here, and once it is quantized.
 _OWN_NAMES = ("images", "image", "upscaled")
 
 # Modules that do nothing once a network is trained.
-_NOTHING = (nn.Identity, layers.ActivationNoise)
+_NOTHING = (nn.Identity, ActivationNoise)
 
 
 def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:

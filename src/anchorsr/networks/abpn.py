@@ -12,6 +12,7 @@ What is left out: the paper's other residual forms, which are studies and not th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -19,12 +20,14 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
+from anchorsr.networks.activation_noise import ActivationNoise
 from anchorsr.networks.layers import (
-    ActivationNoise,
     Anchor,
     Conv3x3,
+    Convolution,
     DepthToSpace,
     LowRankConv3x3,
+    Modulation,
     NetworkConfig,
     RecipeNetwork,
 )
@@ -40,7 +43,7 @@ class ABPNConfig(NetworkConfig):
     tail_rank: the last convolution is 3×3 to that many channels and 1×1 (0: one 3×3);
     expansion: filters of the over-parametrized kernels while training (0: plain kernels);
     rounding_noise: weights bear being rounded to integers better (`layers.Conv3x3`);
-    activation_noise: so do activations (`layers.ActivationNoise`).
+    activation_noise: so do activations (`activation_noise.ActivationNoise`).
     """
 
     channels: int = 28
@@ -107,21 +110,35 @@ class ABPN(RecipeNetwork):
         """Whether the first convolution's output is added to that of the body's last."""
         return bool(self.config.skip)
 
+    @property
+    def convolutions(self) -> list[Conv3x3 | Convolution]:
+        """All in the order in which they run; one of low rank is two."""
+        kinds = (Conv3x3, Convolution)
+        return [module for module in self.modules() if isinstance(module, kinds)]
+
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before the clip, which would stop gradients in training."""
-        packed = self.residual(images) + self.anchor(images)
+        return self.compute(images)
+
+    def compute(self, images: Tensor, modulations: Sequence[Modulation] = ()) -> Tensor:
+        """The output before the clip; modulations: as in `residual`."""
+        packed = self.residual(images, modulations) + self.anchor(images)
         unpacked: Tensor = self.depth_to_space(packed)
         return unpacked
 
-    def residual(self, images: Tensor) -> Tensor:
-        """What the convolutions make, (N, 3 · factor², H, W)."""
-        first = features = self.first_noise(self.relu(self.body[0](images)))
+    def residual(self, images: Tensor, modulations: Sequence[Modulation] = ()) -> Tensor:
+        """What the convolutions make, (N, 3 · factor², H, W).
+
+        modulations: none, or one for each of `convolutions`.
+        """
+        given = iter(modulations)
+        first = features = self.first_noise(self.relu(self.body[0](images, next(given, None))))
         for index, convolution in enumerate(self.body[1:], 1):
-            features = self.relu(convolution(features))
+            features = self.relu(convolution(features, next(given, None)))
             if self.has_skip and index == self.config.body:
                 features = features + first
                 if self.training and isinstance(self.first_noise, ActivationNoise):
                     self.first_noise.share_scale_with(features)
             features = self.noise(features)
-        packed: Tensor = self.last(features)
+        packed: Tensor = self.last(features, *given)
         return packed

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from anchorsr.errors import RecipeError
+from anchorsr.networks.activation_noise import ActivationNoise
 
 # Biases are stored divided by this, so that one optimizer step means the same for biases
 # and kernels although pictures are on [0, 255].
@@ -24,15 +25,27 @@ BIAS_UNIT = 255.0
 # What the largest weight of a filter becomes in integers (`quantize.WEIGHT_LIMIT`).
 _LARGEST_INTEGER = 64
 
+# What a convolution's outputs are multiplied by and moved by, image by image: (N, C) gains, and
+# (N, C) biases in `BIAS_UNIT` (see `conditioned`).
+Modulation: TypeAlias = tuple[Tensor, Tensor]
+
 
 class Trainable(nn.Module):
-    """What can be trained: (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W)."""
+    """What can be trained: (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W).
+
+    strengths: names of what a network is told about each image (see `conditioned`).
+    """
 
     factor: int
+    strengths: tuple[str, ...] = ()
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before its values are limited to [0, 255]."""
         raise NotImplementedError
+
+    def forward_conditioned(self, images: Tensor, strengths: Tensor) -> Tensor:
+        """The same for images of these strengths, (N, len(self.strengths))."""
+        return self.forward_unclipped(images)
 
 
 @dataclass(frozen=True)
@@ -141,11 +154,21 @@ class Conv3x3(nn.Module):
         if self.mixing is not None:
             self.mixing.zero_()
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, modulation: Modulation | None = None) -> Tensor:
         kernel = self.kernel()
         if self.rounding_noise and self.training:
             kernel = _as_if_rounded(kernel)
-        return functional.conv2d(features, kernel, self.bias * self.bias_unit, padding=1)
+        bias = self.bias * self.bias_unit
+        if modulation is None:
+            return functional.conv2d(features, kernel, bias, padding=1)
+        return modulate(functional.conv2d(features, kernel, padding=1), bias, modulation)
+
+
+def modulate(features: Tensor, bias: Tensor, modulation: Modulation) -> Tensor:
+    """Multiply (N, C, H, W) by the gains, and add a bias (C,) and the biases."""
+    gains, biases = modulation
+    moved = bias + biases * BIAS_UNIT
+    return torch.addcmul(moved[:, :, None, None], features, gains[:, :, None, None])
 
 
 def _as_if_rounded(kernel: Tensor) -> Tensor:
@@ -229,8 +252,14 @@ class LowRankConv3x3(nn.Module):
         self.filters.compute(filters, torch.zeros(rank))
         self.mixing.compute((left[:, :rank] * roots)[:, :, None, None], bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        mixed: Tensor = self.mixing(self.noise(self.filters(features)))
+    def forward(
+        self,
+        features: Tensor,
+        modulation: Modulation | None = None,
+        modulation_of_mixing: Modulation | None = None,
+    ) -> Tensor:
+        filtered = self.noise(self.filters(features, modulation))
+        mixed: Tensor = self.mixing(filtered, modulation_of_mixing)
         return mixed
 
 
@@ -241,72 +270,6 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
 def _mean_of_plain(trained: Sequence[Conv3x3 | LowRankConv3x3]) -> tuple[Tensor, Tensor]:
     kernels, biases = zip(*(one.plain() for one in trained), strict=True)
     return _mean(kernels), _mean(biases)
-
-
-class ActivationNoise(nn.Module):
-    """While training, noise like that of rounding to 255 steps of the batch's range.
-
-    So wide ranges cost something, as they do in integers. One batch has one pattern of noise.
-    """
-
-    least: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("least", torch.zeros(()))
-
-    def share_scale_with(self, features: Tensor) -> None:
-        """From the next batch on, let the range be no narrower than that of these features.
-
-        In integers both have one scale, as summands have with their sum (`scales`).
-        """
-        rows = _rows(features.detach())
-        self.least.copy_(rows.amax() - rows.amin())
-
-    def forward(self, features: Tensor) -> Tensor:
-        if not self.training:
-            return features
-        pattern = torch.rand_like(features[:1]) - 0.5
-        noisy: Tensor = _Noise.apply(features, pattern, self.least)  # type: ignore[no-untyped-call]
-        return noisy
-
-
-class _Noise(torch.autograd.Function):
-    """features + pattern · range / 255, for a pattern (1, C, H, W).
-
-    The range is that of the features, largest - smallest, but not below `least`. Its gradient
-    goes to one largest and one smallest feature. PyTorch's own `amax` and `amin` spread it over
-    all that are equal, at the cost of two convolutions.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, pattern: Tensor, least: Tensor) -> Tensor:
-        images = _rows(features)
-        largest, smallest = images.amax(1), images.amin(1)
-        own = largest.max() - smallest.min()
-        ctx.save_for_backward(images, largest, smallest, pattern)
-        ctx.narrow = bool(own < least)
-        return features + pattern * (own.maximum(least) / 255)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        if ctx.narrow:
-            return gradient, None, None
-        images, largest, smallest, pattern = ctx.saved_tensors
-        rows = _rows(gradient)
-        slope = (rows @ _rows(pattern)[0]).sum() / 255
-        changed = rows.clone()
-        image = largest.argmax()
-        changed[image, images[image].argmax()] += slope
-        image = smallest.argmin()
-        changed[image, images[image].argmin()] -= slope
-        count, channels, height, width = gradient.shape
-        return changed.view(count, height, width, channels).permute(0, 3, 1, 2), None, None
-
-
-def _rows(features: Tensor) -> Tensor:
-    """Each image's features in a row; a view where channels come last in memory."""
-    return features.permute(0, 2, 3, 1).reshape(len(features), -1)
 
 
 class Convolution(nn.Conv2d):
@@ -340,6 +303,11 @@ class Convolution(nn.Conv2d):
             self.weight.mul_(gain)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """The kernel in `kernel_unit` and the bias in `bias_unit`."""
+        assert self.bias is not None
+        return self.weight, self.bias
+
     def running(self) -> tuple[Tensor, Tensor]:
         """The kernel and the bias that run."""
         assert self.bias is not None
@@ -352,13 +320,15 @@ class Convolution(nn.Conv2d):
         self.weight.copy_(kernel)
         self.bias.copy_(bias)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, modulation: Modulation | None = None) -> Tensor:
         kernel, bias = self.running()
         if self.rounding_noise and self.training:
             kernel = _as_if_rounded(kernel)
-        return functional.conv2d(
-            features, kernel, bias, padding=self.kernel_size[0] // 2, groups=self.groups
-        )
+        padding = self.kernel_size[0] // 2
+        if modulation is None:
+            return functional.conv2d(features, kernel, bias, padding=padding, groups=self.groups)
+        convolved = functional.conv2d(features, kernel, padding=padding, groups=self.groups)
+        return modulate(convolved, bias, modulation)
 
 
 class TransposedConvolution(nn.ConvTranspose2d):

@@ -8,6 +8,7 @@ from typing import Any
 from anchorsr.errors import RecipeError
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.carn import CARN, CARNConfig
+from anchorsr.networks.conditioned import ConditionedABPN, ConditionedABPNConfig
 from anchorsr.networks.drrn import DRRN, DRRNConfig
 from anchorsr.networks.edsr import EDSR, EDSRConfig
 from anchorsr.networks.fsrcnn import FSRCNN, FSRCNNConfig
@@ -33,6 +34,7 @@ __all__ = [
 # Each name's network and its options.
 NETWORKS: Mapping[str, tuple[type[Any], type[Any]]] = {
     "abpn": (ABPN, ABPNConfig),
+    "conditioned_abpn": (ConditionedABPN, ConditionedABPNConfig),
     "residual_form": (ResidualForm, ResidualFormConfig),
     "fsrcnn": (FSRCNN, FSRCNNConfig),
     "vdsr": (VDSR, VDSRConfig),
