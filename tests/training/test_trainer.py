@@ -20,7 +20,8 @@ import pytest
 import torch
 from torch import nn
 
-from anchorsr.data.pairs import PatchSampler, load_training_pairs
+from anchorsr.data.pairs import load_training_pairs
+from anchorsr.data.patches import PatchSampler
 from anchorsr.errors import CheckpointError, DataError, PictureError, RecipeError, TrainingError
 from anchorsr.images.io import Picture, write_picture
 from anchorsr.metrics import luma

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from anchorsr.data.degradation import DegradationRecipe
 from anchorsr.errors import RecipeError
 from anchorsr.utils.config import parse_table, require
 
@@ -28,7 +29,8 @@ class DataRecipe:
 
     patch: LR pixels a side; candidates: each patch is the one with the most detail of so many
     (the integers are trained on patches as they come); equal_pictures: pictures are drawn equally
-    often, not in proportion to their size.
+    often, not in proportion to their size; pairs: folders with `HR/` and `LR/`, which are trained
+    on as they are (`data.pairs.load_given_pairs`), with pairs_share of the patches from them.
     """
 
     folders: tuple[str, ...]
@@ -37,6 +39,8 @@ class DataRecipe:
     channel_shuffle: bool = False
     candidates: int = 1
     equal_pictures: bool = False
+    pairs: tuple[str, ...] = ()
+    pairs_share: float = 0.0
 
     def __post_init__(self) -> None:
         require(bool(self.folders), "folders names at least one folder")
@@ -44,6 +48,12 @@ class DataRecipe:
         require(8 <= self.patch <= _MOST, f"patch is from 8 to {_MOST:,}")
         require(1 <= self.batch <= _MOST, f"batch is from 1 to {_MOST:,}")
         require(1 <= self.candidates <= _MOST, f"candidates is from 1 to {_MOST:,}")
+        require(all(self.pairs), "pairs: a name is empty")
+        require(0 <= self.pairs_share <= 1, "pairs_share is in [0, 1]")
+        require(
+            bool(self.pairs) == (self.pairs_share > 0),
+            "pairs and pairs_share are given together or not at all",
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ class Recipe:
     validated and written (0: off). `luma` is the part of the loss that is of BT.601 luma, the rest
     being of the three colours. `initial_weights` names a run folder, or a `.tflite` with its
     card, whose convolutions are taken over where name and widths agree; of several, their mean.
+    `degradation` is what is done to the LR side of patches.
     """
 
     network: Mapping[str, Any]
@@ -142,6 +153,7 @@ class Recipe:
     ema_decay: float = 0.999
     seed: int = 0
     initial_weights: tuple[str, ...] = ()
+    degradation: DegradationRecipe | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.luma <= 1, "luma is in [0, 1]")

@@ -24,9 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorsr.data.pairs import Pair, Patches, PatchSampler, load_training_pairs
+from anchorsr.data.pairs import Pair
+from anchorsr.data.patches import Patches, PatchSampler
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, RecipeError, TrainingError
-from anchorsr.networks.layers import ActivationNoise, Trainable
+from anchorsr.networks.activation_noise import ActivationNoise
+from anchorsr.networks.layers import Trainable
 from anchorsr.networks.registry import build_network
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD, WEIGHTS, read_content, write_content
 from anchorsr.training.distributed import Processes, join_processes, stop_requests
@@ -34,6 +36,7 @@ from anchorsr.training.initialize import start_from_trained
 from anchorsr.training.losses import measure_loss
 from anchorsr.training.optim import learning_rate, make_optimizer
 from anchorsr.training.recipe import Recipe
+from anchorsr.training.sampling import check_strengths, load_pairs, make_sampler
 from anchorsr.training.validation import check_validation, to_tensor, validate
 from anchorsr.utils.config import parse_table
 from anchorsr.utils.files import check_folder, make_folder, publish, reason
@@ -85,6 +88,7 @@ def train(
     # With every default written out, a run does not depend on what they become later.
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)
+    check_strengths(network, recipe)
     if recipe.initial_weights and not (folder / CHECKPOINT).exists():
         start_from_trained(network, recipe)
     _, record = fit(
@@ -125,26 +129,13 @@ def fit(
             )
         check_validation(recipe, network.factor)
         if run.step < recipe.schedule.steps:
-            pairs = load_training_pairs(
-                [Path(name) for name in recipe.data.folders],
-                network.factor,
-                patch=recipe.data.patch,
-                on_progress=on_loading,
-            )
-            run.use(pairs)
+            pairs, given = load_pairs(recipe, network.factor, on_loading)
+            run.use([*pairs, *given])
             if len(set(processes.gather(run.data["crc32"]))) > 1:
                 raise DataError("the processes read other pictures: give all the same folders")
             make_folder(folder)
             run.catch_up()
-            sampler = PatchSampler(
-                pairs,
-                patch=recipe.data.patch,
-                seed=recipe.seed,
-                channel_shuffle=recipe.data.channel_shuffle,
-                candidates=recipe.data.candidates,
-                equal_pictures=recipe.data.equal_pictures,
-                relative=recipe.loss == "relative_l2",
-            )
+            sampler = make_sampler(recipe, pairs, given)
             with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
         else:
@@ -344,11 +335,11 @@ class _Run(Generic[Network]):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         images = to_tensor(patches.lr, device)
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self.network.forward_unclipped(images)
+            output = self._forward(self.network, images, patches)
         target = to_tensor(patches.hr, device)
         if self.teacher is not None:
             with torch.no_grad():
-                target = torch.lerp(target, self.teacher.forward_unclipped(images), 0.5)
+                target = torch.lerp(target, self._forward(self.teacher, images, patches), 0.5)
         weights = torch.from_numpy(patches.weights).to(device)
         error = output.float() - target
         loss = measure_loss(
@@ -375,6 +366,14 @@ class _Run(Generic[Network]):
         self.step += 1
         self._average()
         return value
+
+    def _forward(self, network: Trainable, images: Tensor, patches: Patches) -> Tensor:
+        """What a network makes of images, told what it asks for about each."""
+        if not network.strengths:
+            return network.forward_unclipped(images)
+        rows = [strengths.select(network.strengths) for strengths in patches.strengths]
+        strengths = torch.from_numpy(np.stack(rows)).to(images.device)
+        return network.forward_conditioned(images, strengths)
 
     def _diverged(self, what: str) -> TrainingError:
         kept = (self.folder / CHECKPOINT).exists()
