@@ -1,6 +1,6 @@
 """Whether the model files give a phone's processor the bytes of the integer arithmetic.
 
-    python benchmarks/arm64.py [--model abpn_x3] [--picture docs/dog.jpg] [--folder FOLDER]
+    python benchmarks/arm64.py [--model abpn_x3] [--image docs/dog.jpg] [--folder FOLDER]
 
 LiteRT's ARM64 build runs under QEMU's user emulation, on cores with different instructions for
 8-bit products, and each byte is compared with `anchorsr.graph.executor.run_graph`. The first
@@ -35,7 +35,7 @@ from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
-    Picture,
+    ImageArray,
     crop,
     difference,
     downloaded,
@@ -44,7 +44,7 @@ from exactness import (
     run_command,
 )
 
-Job = tuple[bytes, Picture]  # a `.tflite` file, and the (1, H, W, 3) that it is given
+Job = tuple[bytes, ImageArray]  # a `.tflite` file, and the (1, H, W, 3) that it is given
 
 SIZES = ((96, 128), (37, 53))
 
@@ -191,7 +191,7 @@ def _install_litert(system: Path) -> None:
 
 def emulate(
     system: Path, core: Core, jobs: Sequence[Job], qemu: str
-) -> tuple[list[Picture], set[str]]:
+) -> tuple[list[ImageArray], set[str]]:
     """What LiteRT makes of the jobs on the core, and the INSTRUCTIONS that QEMU saw on the way."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -235,7 +235,7 @@ def wrong_instructions(core: Core, seen: set[str]) -> list[str]:
 def check(options: argparse.Namespace) -> list[str]:
     """Print the table, and return what is not as it should be."""
     models = load_models(options.model)
-    photograph = read_rgb(options.picture)
+    photograph = read_rgb(options.image)
     qemu, release = find_qemu(options.qemu)
     folder = (options.folder or default_folder()).absolute()  # for apt
     system = prepare(folder, qemu)
@@ -278,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         help=f"a shipped model, a .tflite file, or {PUBLISHED!r}; may be given again. All",
     )
-    parser.add_argument("--picture", type=Path, default=PHOTOGRAPH)
+    parser.add_argument("--image", type=Path, default=PHOTOGRAPH)
     parser.add_argument("--folder", type=Path, help="where the ARM64 system is kept")
     parser.add_argument("--qemu", help="another qemu-aarch64 than the one that is found")
     options = parser.parse_args(arguments)

@@ -3,7 +3,7 @@
     python benchmarks/browser.py [--model abpn_x3] [--browser chromium] [--folder FOLDER]
 
 Each model is exported as `.onnx`, run by `browser/upscale.mjs` in a browser without a window, and
-each byte is compared with `anchorsr.graph.executor.run_graph`; one picture takes several
+each byte is compared with `anchorsr.graph.executor.run_graph`; one image takes several
 tiles. The first run downloads ONNX Runtime Web into --folder, 140 MB, through npm. Exits with 1
 on any difference.
 Needs npm and a Chromium-based browser, such as Debian's chromium-headless-shell.
@@ -40,7 +40,7 @@ from anchorsr.serialization.onnx import write_onnx
 from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
-    Picture,
+    ImageArray,
     crop,
     difference,
     downloaded,
@@ -68,9 +68,9 @@ CHECK = """<!doctype html>
       const [model, pixels] = await Promise.all(
         ["onnx", "rgba"].map(async (kind) => (await fetch(`${number}.${kind}`)).arrayBuffer()));
       const session = await load(new Uint8Array(model));
-      const picture = {data: new Uint8ClampedArray(pixels), width, height};
+      const image = {data: new Uint8ClampedArray(pixels), width, height};
       const start = performance.now();
-      const larger = await upscale(session, picture, {halo});
+      const larger = await upscale(session, image, {halo});
       const ms = performance.now() - start;
       await post(`made?height=${larger.height}&ms=${ms}`, larger.data);
       await session.release();
@@ -84,10 +84,10 @@ CHECK = """<!doctype html>
 
 @dataclass(frozen=True)
 class Job:
-    """An `.onnx` file, the picture (1, H, W, 3) that it is given, and how far its pixels see."""
+    """An `.onnx` file, the image (1, H, W, 3) that it is given, and how far its pixels see."""
 
     model: bytes
-    picture: Picture
+    image: ImageArray
     halo: int
 
 
@@ -164,17 +164,19 @@ class _Server(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def run_in_browser(browser: str, runtime: Path, jobs: Sequence[Job]) -> list[tuple[Picture, float]]:
+def run_in_browser(
+    browser: str, runtime: Path, jobs: Sequence[Job]
+) -> list[tuple[ImageArray, float]]:
     """What the browser makes of each job, (1, H, W, 3), and the milliseconds that it took.
 
     Raises BenchmarkError for what the page says went wrong, and when nothing comes.
     """
-    sizes = [(*job.picture.shape[2:0:-1], job.halo) for job in jobs]
+    sizes = [(*job.image.shape[2:0:-1], job.halo) for job in jobs]
     files = {"/check.html": CHECK.replace("JOBS", json.dumps(sizes)).encode()}
     for number, job in enumerate(jobs):
-        opaque = np.full((*job.picture.shape[1:3], 1), 255, np.uint8)
+        opaque = np.full((*job.image.shape[1:3], 1), 255, np.uint8)
         files[f"/{number}.onnx"] = job.model
-        files[f"/{number}.rgba"] = np.concatenate((job.picture[0], opaque), axis=2).tobytes()
+        files[f"/{number}.rgba"] = np.concatenate((job.image[0], opaque), axis=2).tobytes()
     posted: queue.Queue[tuple[str, bytes]] = queue.Queue()
     handler = partial(_Server, files=files, runtime=runtime, posted=posted)
     with (
@@ -212,7 +214,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _result(
     posted: queue.Queue[tuple[str, bytes]], process: subprocess.Popen[bytes]
-) -> tuple[Picture, float]:
+) -> tuple[ImageArray, float]:
     for _ in range(TIMEOUT_SECONDS):
         try:
             path, data = posted.get(timeout=1)
@@ -239,10 +241,10 @@ def check(options: argparse.Namespace) -> list[str]:
     for name, _, graph in models:
         model = write_onnx(graph)
         for height, width in SIZES:
-            picture = crop(photograph, height, width)
+            image = crop(photograph, height, width)
             titles.append(f"{name} {height}x{width}")
-            jobs.append(Job(model, picture, graph.halo))
-            expected.append(run_graph(graph, picture))
+            jobs.append(Job(model, image, graph.halo))
+            expected.append(run_graph(graph, image))
     version = run_command([browser, "--version"], f"{browser} does not run").strip()
     print(f"{runtime.name}, {version}", flush=True)
     faults = []

@@ -18,7 +18,7 @@ from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import reason
 
-Picture = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 
 # How the lines of apt-get, pip, QEMU and npm begin that say why.
 _SAYS_WHY = ("E:", "ERROR:", "qemu:", "npm error code")
@@ -41,7 +41,7 @@ def load_models(names: Sequence[str]) -> list[tuple[str, bytes, Graph]]:
     return models
 
 
-def crop(photograph: Picture, height: int, width: int) -> Picture:
+def crop(photograph: ImageArray, height: int, width: int) -> ImageArray:
     """(1, height, width, 3) from the middle, mirrored where the photograph is smaller."""
     rows, columns = photograph.shape[:2]
     missing = (0, max(0, height - rows)), (0, max(0, width - columns)), (0, 0)
@@ -50,7 +50,7 @@ def crop(photograph: Picture, height: int, width: int) -> Picture:
     return padded[None, top : top + height, left : left + width]
 
 
-def difference(made: Picture, expected: Picture) -> str | None:
+def difference(made: ImageArray, expected: ImageArray) -> str | None:
     """How two results differ, or None where each byte is the same."""
     if (made.shape, made.dtype) != (expected.shape, expected.dtype):
         return f"{made.dtype} {made.shape}, not {expected.dtype} {expected.shape}"

@@ -1,9 +1,9 @@
 """How fast videos become larger, and where the time goes: natural video against a screen recording.
 
-    python benchmarks/video.py --picture photograph.jpg [--model fast] [--threads 2] [--seconds 10]
+    python benchmarks/video.py --image photograph.jpg [--model fast] [--threads 2] [--seconds 10]
 
 Both videos are 640 x 360 H.264 at 30 frames a second with sound, made from one photograph: a pan
-over it, and a window of moving pictures on a desktop of which four fifths stand still.
+over it, and a window of moving images on a desktop of which four fifths stand still.
 The columns after `frames/s` are milliseconds a frame; the steps run side by side. `CPU` is what
 all threads took together, from which `cores / CPU` is what a machine with nothing else to do
 would reach at best.
@@ -50,9 +50,9 @@ def screen(photograph: np.ndarray, count: int) -> Iterator[np.ndarray]:
         desktop[32 + row * 8 : 36 + row * 8, 16 : 16 + length : 3] = 40
     desktop[96:224, 200:408] = 200  # the window's frame
     for frame in pan(photograph, count):
-        picture = desktop.copy()
-        picture[104:216, 208:400] = frame[:112, :192]
-        yield picture
+        image = desktop.copy()
+        image[104:216, 208:400] = frame[:112, :192]
+        yield image
 
 
 def write(path: Path, frames: Iterator[np.ndarray]) -> None:
@@ -60,8 +60,8 @@ def write(path: Path, frames: Iterator[np.ndarray]) -> None:
         stream = container.add_stream("libx264", RATE, options={"preset": "medium", "crf": "20"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         sound = container.add_stream("aac", 48_000)
-        for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for index, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(stream.encode(frame))
             wave = np.sin(np.arange(1600) * 0.05, dtype=np.float32) * 0.3
@@ -73,7 +73,7 @@ def write(path: Path, frames: Iterator[np.ndarray]) -> None:
 
 
 def measure(options: argparse.Namespace) -> list[str]:
-    with Image.open(options.picture) as image:
+    with Image.open(options.image) as image:
         photograph = np.asarray(image.convert("RGB").resize((1280, 960), Image.Resampling.BICUBIC))
     upscaler = Upscaler(options.model, threads=options.threads)
     upscaler(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
@@ -100,7 +100,7 @@ def measure(options: argparse.Namespace) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--picture", type=Path, required=True, help="a photograph")
+    parser.add_argument("--image", type=Path, required=True, help="a photograph")
     parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--seconds", type=int, default=10)

@@ -26,7 +26,7 @@ PLAQUE = "test_2684452db505.webp"
 STREET = "test_a2a946cc516f.webp"
 STALL = "test_c9510efb03d1.webp"
 APRON = "test_ff32adfa29d4.webp"
-# Picture, and the upper left corner (row, column) of the crop in it.
+# RasterImage, and the upper left corner (row, column) of the crop in it.
 CROPS = {
     "fast": [(STALL, 0, 24), (PLAQUE, 411, 1059)],
     "abpn": [(PLAQUE, 1104, 348), (APRON, 537, 762)],
@@ -49,10 +49,10 @@ def columns(model: str, path: Path, top: int, left: int) -> list[tuple[str, Imag
     larger = anchorsr.upscale(reduced, factor=FACTOR, model=model, engine="litert")
     place = np.s_[top : top + HEIGHT, left : left + WIDTH]
     row = []
-    for title, picture in (("bicubic", bicubic), (model, larger), ("original", original)):
-        if picture is not original:
-            title += f"  {psnr(picture[place], original[place], border=0):.1f} dB"
-        row.append((title, Image.fromarray(np.ascontiguousarray(picture[place]))))
+    for title, image in (("bicubic", bicubic), (model, larger), ("original", original)):
+        if image is not original:
+            title += f"  {psnr(image[place], original[place], border=0):.1f} dB"
+        row.append((title, Image.fromarray(np.ascontiguousarray(image[place]))))
     return row
 
 

@@ -1,6 +1,6 @@
-"""What several test files need: the pictures that are part of the project, and those that are not.
+"""What several test files need: the images that are part of the project, and those that are not.
 
-Everything that a test asserts about a picture it can also assert about a generated one or about
+Everything that a test asserts about an image it can also assert about a generated one or about
 `docs/dog.jpg`; the test sets beside the project only make the evidence broader.
 """
 
@@ -43,7 +43,7 @@ def one_engine(request: pytest.FixtureRequest, own_cache: None) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of training and test pictures beside the project; skips where there is none."""
+    """The folder of training and test images beside the project; skips where there is none."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs the test sets in ../shared/data, which are not part of the project")

@@ -13,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from anchorsr.metrics import luma, psnr, ssim
 
 SHAPES = [(11, 11, 3), (11, 23), (13, 17, 3), (40, 29, 3), (29, 40)]
-PICTURES = hypothesis_numpy.arrays(
+IMAGES = hypothesis_numpy.arrays(
     np.uint8, hypothesis_numpy.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=9)
 )
 
@@ -22,9 +22,9 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def disturbed(picture: np.ndarray, amount: float, seed: int = 1) -> np.ndarray:
-    error = np.random.default_rng(seed).normal(0, amount, picture.shape)
-    return (picture + error).clip(0, 255).round().astype(np.uint8)
+def disturbed(image: np.ndarray, amount: float, seed: int = 1) -> np.ndarray:
+    error = np.random.default_rng(seed).normal(0, amount, image.shape)
+    return (image + error).clip(0, 255).round().astype(np.uint8)
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
@@ -108,7 +108,7 @@ def test_ssim_of_a_photograph_equals_scikit_image(dog: np.ndarray) -> None:
     )
 
 
-def test_ssim_of_flat_pictures_is_the_luminance_term() -> None:
+def test_ssim_of_flat_images_is_the_luminance_term() -> None:
     first, second = np.full((11, 12), 100, np.uint8), np.full((11, 12), 120, np.uint8)
     constant = (0.01 * 255) ** 2
     expected = (2 * 100 * 120 + constant) / (100**2 + 120**2 + constant)
@@ -116,8 +116,8 @@ def test_ssim_of_flat_pictures_is_the_luminance_term() -> None:
 
 
 def test_luma_equals_scikit_image_and_matlab_at_the_corners() -> None:
-    picture = noise(13, 7, 3)
-    np.testing.assert_allclose(luma(picture), rgb2ycbcr(picture)[..., 0], rtol=0, atol=1e-9)
+    image = noise(13, 7, 3)
+    np.testing.assert_allclose(luma(image), rgb2ycbcr(image)[..., 0], rtol=0, atol=1e-9)
     ends = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]])
     expected = [[16, 235, 16 + 65.481, 16 + 128.553, 16 + 24.966]]
     np.testing.assert_allclose(luma(ends), expected, rtol=0, atol=1e-9)
@@ -146,16 +146,16 @@ def test_ssim_refuses_less_than_one_window(shape: tuple[int, ...], border: int) 
 
 
 @settings(max_examples=60, deadline=None)
-@given(picture=PICTURES, seed=st.integers(0, 1000))
+@given(image=IMAGES, seed=st.integers(0, 1000))
 def test_psnr_is_symmetric_and_infinite_only_for_equal_pictures(
-    picture: np.ndarray, seed: int
+    image: np.ndarray, seed: int
 ) -> None:
-    other = noise(*picture.shape, seed=seed)
-    measured = psnr(picture, other, border=0)
-    assert measured == psnr(other, picture, border=0)
-    assert (measured == math.inf) == bool((picture == other).all())
+    other = noise(*image.shape, seed=seed)
+    measured = psnr(image, other, border=0)
+    assert measured == psnr(other, image, border=0)
+    assert (measured == math.inf) == bool((image == other).all())
     assert measured >= 0
-    assert psnr(picture, picture, border=0) == math.inf
+    assert psnr(image, image, border=0) == math.inf
 
 
 @settings(max_examples=40, deadline=None)
@@ -175,10 +175,10 @@ def test_ssim_is_symmetric_at_most_one_and_blind_to_orientation(
 
 
 @settings(max_examples=40, deadline=None)
-@given(level=st.integers(0, 255), picture=PICTURES)
-def test_luma_of_grey_is_linear_and_within_its_range(level: int, picture: np.ndarray) -> None:
+@given(level=st.integers(0, 255), image=IMAGES)
+def test_luma_of_grey_is_linear_and_within_its_range(level: int, image: np.ndarray) -> None:
     grey = np.full((3, 2, 3), level, np.uint8)
     np.testing.assert_allclose(luma(grey), 16 + 219 * level / 255, rtol=0, atol=1e-9)
-    coloured = np.repeat(picture[..., None], 3, axis=-1)
+    coloured = np.repeat(image[..., None], 3, axis=-1)
     assert (luma(coloured) >= 16).all()
     assert (luma(coloured) <= 235 + 1e-9).all()

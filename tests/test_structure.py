@@ -111,7 +111,7 @@ def test_public_names_are_these() -> None:
         assert getattr(anchorsr, name).__doc__
 
 
-def test_every_error_is_in_the_tree_and_its_picture() -> None:
+def test_every_error_is_in_the_tree_and_its_image() -> None:
     tree = parsed("anchorsr.errors")
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert classes <= set((ast.get_docstring(tree) or "").split())

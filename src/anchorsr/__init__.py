@@ -1,9 +1,9 @@
 """Super-resolution for phones, browsers and plain CPUs, in 8-bit integers.
 
 >>> import anchorsr
->>> larger = anchorsr.upscale(picture)  # uint8 (H, W, 3) to (3 H, 3 W, 3)
+>>> larger = anchorsr.upscale(image)  # uint8 (H, W, 3) to (3 H, 3 W, 3)
 
-`Upscaler` keeps a model ready for many pictures; `evaluate` scores methods on test sets;
+`Upscaler` keeps a model ready for many images; `evaluate` scores methods on test sets;
 `list_models` says what is shipped. Training, quantization and export are in
 `anchorsr.training.trainer`, `anchorsr.quantization.qat` and `anchorsr.export.export`. What is
 wrong with a file, a model or the machine is an `AnchorSRError`; an array or a number that cannot be

@@ -1,10 +1,10 @@
 """Every error that anchorsr raises on purpose, as one tree.
 
     AnchorSRError
-    ├── PictureError            a file is not a picture that can be read or written
+    ├── ImageError            a file is not an image that can be read or written
     ├── VideoError              a file is not a video that can be read, or not one that is handled
     ├── OutputError             an output would destroy something, or cannot be written
-    ├── DataError               a folder or set of pictures does not hold what is needed
+    ├── DataError               a folder or set of images does not hold what is needed
     ├── RecipeError             a recipe has an unknown key or an impossible value
     ├── CheckpointError         a checkpoint is damaged or belongs to another network or recipe
     ├── TrainingError           training cannot go on (a loss that is not finite)
@@ -27,8 +27,8 @@ class AnchorSRError(Exception):
     """The root: catch it to catch everything that anchorsr raises on purpose."""
 
 
-class PictureError(AnchorSRError):
-    """A file is missing, damaged, not a picture, or of a kind that is not handled."""
+class ImageError(AnchorSRError):
+    """A file is missing, damaged, not an image, or of a kind that is not handled."""
 
 
 class VideoError(AnchorSRError):
@@ -40,7 +40,7 @@ class OutputError(AnchorSRError):
 
 
 class DataError(AnchorSRError):
-    """A folder or set of pictures does not hold what is needed."""
+    """A folder or set of images does not hold what is needed."""
 
 
 class RecipeError(AnchorSRError):

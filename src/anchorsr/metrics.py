@@ -2,7 +2,7 @@
 
 `psnr` is the usual 10·log10(255² / MSE). `ssim` is Wang et al., "Image Quality Assessment:
 From Error Visibility to Structural Similarity" (IEEE TIP 13(4), 2004): an 11×11 Gaussian
-window with sigma 1.5, biased variances, only windows inside the picture. `luma` is BT.601 in
+window with sigma 1.5, biased variances, only windows inside the image. `luma` is BT.601 in
 the 16..235 range, as MATLAB's `rgb2ycbcr`; it is not rounded, as in the published tables.
 """
 
@@ -19,8 +19,8 @@ _WINDOW, _SIGMA = 11, 1.5
 
 
 def psnr(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> float:
-    """PSNR in dB of two (H, W) or (H, W, C) pictures on [0, 255], `border` pixels cut off each
-    side; infinite for equal pictures. Raises ValueError when shapes differ or nothing is left.
+    """PSNR in dB of two (H, W) or (H, W, C) images on [0, 255], `border` pixels cut off each
+    side; infinite for equal images. Raises ValueError when shapes differ or nothing is left.
     """
     a, b = _prepare(first, second, border)
     error = float(np.mean((a - b) ** 2))
@@ -28,7 +28,7 @@ def psnr(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> f
 
 
 def ssim(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> float:
-    """Mean SSIM of two (H, W) or (H, W, C) pictures on [0, 255], averaged over channels.
+    """Mean SSIM of two (H, W) or (H, W, C) images on [0, 255], averaged over channels.
 
     `border` pixels are cut off each side first; at least 11 must be left on each axis
     (ValueError otherwise).
@@ -57,20 +57,20 @@ def _prepare(
     first: npt.NDArray[Any], second: npt.NDArray[Any], border: int
 ) -> tuple[FloatArray, FloatArray]:
     if first.shape != second.shape:
-        raise ValueError(f"pictures of equal shape are compared, not {first.shape}, {second.shape}")
+        raise ValueError(f"images of equal shape are compared, not {first.shape}, {second.shape}")
     if border < 0 or min(first.shape[:2]) <= 2 * border:
         raise ValueError(f"cutting {border} pixels leaves nothing of {first.shape}")
     inside = (slice(border, first.shape[0] - border), slice(border, first.shape[1] - border))
     return first[inside].astype(np.float64), second[inside].astype(np.float64)
 
 
-def _blur(picture: FloatArray) -> FloatArray:
+def _blur(image: FloatArray) -> FloatArray:
     """Gaussian window along both axes, only where it fits ("valid")."""
     position = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(position**2) / (2 * _SIGMA**2))
     weights /= weights.sum()
     for _ in range(2):  # each pass blurs the first axis and swaps the two
-        count = picture.shape[0] - _WINDOW + 1
-        blurred = sum(w * picture[i : i + count] for i, w in enumerate(weights))
-        picture = np.swapaxes(np.asarray(blurred), 0, 1)
-    return picture
+        count = image.shape[0] - _WINDOW + 1
+        blurred = sum(w * image[i : i + count] for i, w in enumerate(weights))
+        image = np.swapaxes(np.asarray(blurred), 0, 1)
+    return image

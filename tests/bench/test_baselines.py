@@ -21,15 +21,15 @@ from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import assert_equal_graphs, picture, reference_run
+from helpers.graphs import assert_equal_graphs, image, reference_run
 
 FILE = Quantization(1.0, 0)
-PICTURE = Quantization(1.0, -128)
+IMAGE = Quantization(1.0, -128)
 OFFSET = Quantization(0.5, -3)
 
 
 def with_operator(
-    operator: Operator, *, channels: int = 3, quantization: Quantization = PICTURE
+    operator: Operator, *, channels: int = 3, quantization: Quantization = IMAGE
 ) -> Graph:
     """A graph of one operator from `x` to `y`, between two changes of number type."""
     file = Quantization(quantization.scale, quantization.zero_point + 128)
@@ -56,7 +56,7 @@ SINGLE = [
 
 @pytest.mark.parametrize("graph", SINGLE, ids=lambda graph: graph.name)
 def test_each_operator_means_the_same_everywhere(graph: Graph) -> None:
-    images = picture(1, 13, 11)
+    images = image(1, 13, 11)
     expected = reference_run(graph, images)
     np.testing.assert_array_equal(run_graph(graph, images), expected)
     for data in (write_tflite(graph), write_onnx(graph)):
@@ -85,12 +85,12 @@ def test_relu_and_concat_are_for_float_graphs_too() -> None:
 
 
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], Operator]] = {
-    "as many channels as": ({"y": Tensor(5, "int8", PICTURE)}, Concat(("x", "x"), "y")),
+    "as many channels as": ({"y": Tensor(5, "int8", IMAGE)}, Concat(("x", "x"), "y")),
     "Concat does not change numbers": ({"y": Tensor(6, "int8", OFFSET)}, Concat(("x", "x"), "y")),
     "same number type": ({"y": Tensor(3, "uint8", FILE)}, ReLU("x", "y")),
     "ReLU does not change numbers": ({"y": Tensor(3, "int8", OFFSET)}, ReLU("x", "y")),
-    "keeps the number of channels": ({"y": Tensor(4, "int8", PICTURE)}, ReLU("x", "y")),
-    "bound 128 is outside int8": ({"y": Tensor(3, "int8", PICTURE)}, Minimum("x", "y", 128)),
+    "keeps the number of channels": ({"y": Tensor(4, "int8", IMAGE)}, ReLU("x", "y")),
+    "bound 128 is outside int8": ({"y": Tensor(3, "int8", IMAGE)}, Minimum("x", "y", 128)),
     "Minimum is for integer graphs": (
         {"x": Tensor(3, "float32"), "y": Tensor(3, "float32")},
         Minimum("x", "y", 1),
@@ -101,7 +101,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], Operator]] = {
 @pytest.mark.parametrize("message", IMPOSSIBLE)
 def test_an_operator_that_does_not_fit_is_refused(message: str) -> None:
     changed, operator = IMPOSSIBLE[message]
-    tensors = {"x": Tensor(3, "int8", PICTURE), **changed}
+    tensors = {"x": Tensor(3, "int8", IMAGE), **changed}
     with pytest.raises(GraphError, match=message):
         Graph("impossible", tensors, (operator,), "x", "y")
 
@@ -130,7 +130,7 @@ def test_the_published_network_costs_what_ours_of_the_same_shape_costs() -> None
 
 def test_the_published_network_is_exact_and_not_constant() -> None:
     graph = published_graph()
-    images = picture(0, 13, 31)
+    images = image(0, 13, 31)
     expected = run_graph(graph, images)
     np.testing.assert_array_equal(expected, reference_run(graph, images))
     for data in (write_tflite(graph), write_onnx(graph)):
@@ -142,7 +142,7 @@ def test_the_published_network_is_exact_and_not_constant() -> None:
 def test_a_wide_network_is_nearly_all_wide_convolution(count: int) -> None:
     graph = wide_graph(16, count=count)
     assert graph.macs_per_pixel == count * 9 * 16 * 16 + 2 * 3 * 16
-    images = picture(0, 9, 7)
+    images = image(0, 9, 7)
     expected = run_graph(graph, images)
     np.testing.assert_array_equal(load_engine(write_tflite(graph), threads=1)(images), expected)
     assert expected.std() > 5

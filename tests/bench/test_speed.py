@@ -18,7 +18,7 @@ from anchorsr.bench import scaling, timing
 from anchorsr.bench.baselines import BICUBIC, PUBLISHED
 from anchorsr.bench.end_to_end import count_end_to_end_turns, measure_end_to_end
 from anchorsr.bench.plots import Point, draw_scatter
-from anchorsr.bench.samples import natural_picture
+from anchorsr.bench.samples import natural_image
 from anchorsr.bench.scaling import count_growth_turns, measure_growth
 from anchorsr.bench.speed import (
     check_fixed_sizes,
@@ -34,7 +34,7 @@ from anchorsr.engines.selection import installed_engines
 from anchorsr.errors import BenchmarkError, GraphError, MissingDependencyError, ModelError
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.evaluation.evaluate import evaluate, load_method
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import list_models, model_path
 from anchorsr.networks.registry import build_network
@@ -125,25 +125,25 @@ def test_a_process_that_fails_is_an_error_of_one_line(command: list[str], messag
     assert "\n" not in str(caught.value)
 
 
-# The picture
+# The image
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 7), (64, 48)])
-def test_the_picture_is_the_same_each_time(size: tuple[int, int]) -> None:
-    first = natural_picture(*size)
+def test_the_image_is_the_same_each_time(size: tuple[int, int]) -> None:
+    first = natural_image(*size)
     assert (first.shape, first.dtype) == ((*size, 3), np.uint8)
-    np.testing.assert_array_equal(first, natural_picture(*size))
-    assert size == (1, 1) or (first != natural_picture(*size, seed=1)).any()
+    np.testing.assert_array_equal(first, natural_image(*size))
+    assert size == (1, 1) or (first != natural_image(*size, seed=1)).any()
 
 
-def test_the_picture_is_about_as_hard_to_encode_as_a_photograph(
+def test_the_image_is_about_as_hard_to_encode_as_a_photograph(
     tmp_path: Path, dog: np.ndarray
 ) -> None:
     def bits(rgb: np.ndarray) -> float:
         Image.fromarray(rgb).save(tmp_path / "a.jpg", quality=92)
         return (tmp_path / "a.jpg").stat().st_size * 8 / rgb.shape[0] / rgb.shape[1]
 
-    assert 0.7 < bits(natural_picture(288, 288)) / bits(dog) < 1.4
+    assert 0.7 < bits(natural_image(288, 288)) / bits(dog) < 1.4
 
 
 # Speed
@@ -276,7 +276,7 @@ def test_quality_is_that_of_the_file_and_not_of_a_shipped_one_of_its_name(tmp_pa
 def test_quality_is_measured_on_a_test_set_that_is_given(tmp_path: Path) -> None:
     folder = tmp_path / "BSD100"
     folder.mkdir()
-    Image.fromarray(natural_picture(48, 36)).save(folder / "a.png")
+    Image.fromarray(natural_image(48, 36)).save(folder / "a.png")
     names = ["abpn", PUBLISHED, BICUBIC]
     found = find_quality(names, factor=3, test_set="BSD100", images=folder)
     assert found == {
@@ -387,7 +387,7 @@ def test_opencv_runs_the_model_file_that_is_given(tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="opencv-contrib-python-headless is not installed")
     path = tmp_path / "FSRCNN_x3.pb"
     path.write_bytes(tensorflow_nearest(3))
-    image = natural_picture(40, 50)
+    image = natural_image(40, 50)
     larger = load_method(path, 3, threads=1)(image)
     expected = image.repeat(3, axis=0).repeat(3, axis=1).astype(int)
     # Luma is repeated, chroma interpolated: in RGB nearly the same, in BGR far from it.
@@ -491,7 +491,7 @@ def test_a_file_of_fixed_size_is_measured_at_that_size_only(
     bilinear = build_network(
         {"name": "residual_form", "form": "bilinear", "channels": 4, "body": 0}
     )
-    graph = quantize(lower(bilinear, name="bilinear"), [natural_picture(16, 16)])
+    graph = quantize(lower(bilinear, name="bilinear"), [natural_image(16, 16)])
     fixed.write_bytes(write_tflite(graph, size=(24, 32)))
     with pytest.raises(ModelError, match="without --growth"):
         check_fixed_sizes([str(fixed)], factor=3, size=(24, 32), growth=True)
@@ -500,6 +500,6 @@ def test_a_file_of_fixed_size_is_measured_at_that_size_only(
 def test_equal_pictures_have_no_place_in_a_plot(tmp_path: Path) -> None:
     images = tmp_path / "grey"
     images.mkdir()
-    write_picture(images / "a.png", Picture(np.full((48, 48, 3), 128, np.uint8)))
+    write_image(images / "a.png", RasterImage(np.full((48, 48, 3), 128, np.uint8)))
     assert find_quality([BICUBIC], factor=3, test_set="grey", images=images) == {}
     assert json.loads(to_json({"psnr": [np.inf, 1.5]}, indent=1)) == {"psnr": [None, 1.5]}

@@ -11,14 +11,14 @@ import pytest
 
 import arm64
 from anchorsr.bench.baselines import PUBLISHED
-from anchorsr.export.export import sample_picture
+from anchorsr.export.export import sample_image
 from anchorsr.graph.executor import run_graph
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import float_graph, integer_graph
 
 FOLDER = arm64.default_folder()  # the user's, before the tests get a cache of their own
-PICTURES = [sample_picture(24, 32, seed=0)[None], sample_picture(13, 7, seed=1)[None]]
+IMAGES = [sample_image(24, 32, seed=0)[None], sample_image(13, 7, seed=1)[None]]
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def test_every_model_gives_the_bytes_of_the_arithmetic(
         pytest.skip(f"QEMU {release} computes {core.instruction} wrong")
     models = arm64.load_models([*(model.path.stem for model in list_models()), PUBLISHED])
     assert len(models) >= 7
-    jobs = [(data, images) for _, data, _ in models for images in PICTURES]
+    jobs = [(data, images) for _, data, _ in models for images in IMAGES]
     results, seen = arm64.emulate(arm64.system_in(FOLDER), core, jobs, qemu)
     assert arm64.wrong_instructions(core, seen) == []
-    expected = [run_graph(graph, images) for _, _, graph in models for images in PICTURES]
+    expected = [run_graph(graph, images) for _, _, graph in models for images in IMAGES]
     for made, wanted in zip(results, expected, strict=True):
         np.testing.assert_array_equal(made, wanted)
 
@@ -52,14 +52,14 @@ def test_every_model_gives_the_bytes_of_the_arithmetic(
 def test_another_model_is_told_apart(emulator: tuple[str, tuple[int, int]]) -> None:
     (_, data, graph), (_, _, other) = arm64.load_models(["fast_x3", "abpn_x3"])
     system = arm64.system_in(FOLDER)
-    (made,), _ = arm64.emulate(system, arm64.CORES[0], [(data, PICTURES[0])], emulator[0])
-    assert arm64.difference(made, run_graph(graph, PICTURES[0])) is None
-    assert "differ, up to" in arm64.difference(made, run_graph(other, PICTURES[0]))
+    (made,), _ = arm64.emulate(system, arm64.CORES[0], [(data, IMAGES[0])], emulator[0])
+    assert arm64.difference(made, run_graph(graph, IMAGES[0])) is None
+    assert "differ, up to" in arm64.difference(made, run_graph(other, IMAGES[0]))
 
 
 def test_a_file_that_litert_refuses_is_one_line(emulator: tuple[str, tuple[int, int]]) -> None:
     with pytest.raises(arm64.BenchmarkError, match="does not run on an emulated cortex-a53: ") as e:
-        arm64.emulate(arm64.system_in(FOLDER), arm64.CORES[0], [(b"x", PICTURES[0])], emulator[0])
+        arm64.emulate(arm64.system_in(FOLDER), arm64.CORES[0], [(b"x", IMAGES[0])], emulator[0])
     assert "\n" not in str(e.value)
 
 
@@ -135,7 +135,7 @@ def test_instructions_are_found_in_what_qemu_logs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 3), (9, 20)])
 def test_a_crop_has_its_size_even_where_the_photograph_is_smaller(height: int, width: int) -> None:
-    photograph = sample_picture(7, 9, seed=0)
+    photograph = sample_image(7, 9, seed=0)
     images = arm64.crop(photograph, height, width)
     assert images.shape == (1, height, width, 3)
     assert {tuple(pixel) for pixel in images.reshape(-1, 3)} <= {
@@ -183,7 +183,7 @@ def test_what_is_missing_is_one_line_and_leaves_nothing(
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
-def test_a_model_or_picture_that_is_none_is_one_line(
+def test_a_model_or_image_that_is_none_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = tmp_path / "real.tflite"
@@ -193,7 +193,7 @@ def test_a_model_or_picture_that_is_none_is_one_line(
     for arguments, message in (
         (["--model", "none_x3"], "no model 'none_x3'"),
         (["--model", str(real)], "real is a float model"),
-        (["--picture", str(file)], str(file)),
+        (["--image", str(file)], str(file)),
         (["--qemu", str(tmp_path / "qemu")], "does not run"),
     ):
         assert arm64.main(arguments) == 1

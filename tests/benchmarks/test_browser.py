@@ -13,7 +13,7 @@ import pytest
 
 import browser
 from anchorsr.errors import BenchmarkError
-from anchorsr.export.export import sample_picture
+from anchorsr.export.export import sample_image
 from anchorsr.graph.executor import run_graph
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.onnx import write_onnx
@@ -36,21 +36,19 @@ def program() -> str:
 
 def test_every_model_gives_the_bytes_of_the_arithmetic(program: str) -> None:
     models = load_models([model.path.stem for model in list_models()])
-    pictures = [sample_picture(*size, seed=0)[None] for size in ((30, 390), (390, 30))]
+    images = [sample_image(*size, seed=0)[None] for size in ((30, 390), (390, 30))]
     jobs = [
-        browser.Job(write_onnx(graph), one, graph.halo)
-        for _, _, graph in models
-        for one in pictures
+        browser.Job(write_onnx(graph), one, graph.halo) for _, _, graph in models for one in images
     ]
     results = browser.run_in_browser(program, browser.runtime_in(FOLDER), jobs)
-    expected = [run_graph(graph, one) for _, _, graph in models for one in pictures]
+    expected = [run_graph(graph, one) for _, _, graph in models for one in images]
     for (made, ms), wanted in zip(results, expected, strict=True):
         np.testing.assert_array_equal(made, wanted)
         assert ms > 0
 
 
 def test_what_goes_wrong_in_the_browser_is_told(program: str) -> None:
-    job = browser.Job(b"no model", sample_picture(4, 5, seed=0)[None], 8)
+    job = browser.Job(b"no model", sample_image(4, 5, seed=0)[None], 8)
     with pytest.raises(BenchmarkError, match="in the browser: "):
         browser.run_in_browser(program, browser.runtime_in(FOLDER), [job])
 
@@ -75,7 +73,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(browser, "run_command", lambda *given: "Browser 1.0\n")
 
     def run(program: str, runtime: Path, jobs: Sequence[browser.Job]) -> list[object]:
-        return [(run_graph(graph, job.picture), 1.0) for job in jobs]
+        return [(run_graph(graph, job.image), 1.0) for job in jobs]
 
     monkeypatch.setattr(browser, "run_in_browser", run)
     return ["--model", str(model)]
@@ -145,7 +143,7 @@ def test_the_page_its_files_and_the_jobs_are_served(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime"
     (runtime / "node_modules").mkdir(parents=True)
     (runtime / "node_modules" / "a.mjs").write_text("module")
-    picture = sample_picture(2, 3, seed=0)[None]
+    image = sample_image(2, 3, seed=0)[None]
     does = """
 assert b"[[3, 2, 8]]" in get("check.html") and b"HALO" in get("upscale.mjs")
 assert get("node_modules/a.mjs") == b"module" and get("0.onnx") == b"model"
@@ -157,8 +155,8 @@ except urllib.error.HTTPError as error:
 post("made?height=2&ms=1.5", get("0.rgba"))
 """
     program = player(tmp_path, does)
-    ((made, ms),) = browser.run_in_browser(program, runtime, [browser.Job(b"model", picture, 8)])
-    np.testing.assert_array_equal(made, picture)
+    ((made, ms),) = browser.run_in_browser(program, runtime, [browser.Job(b"model", image, 8)])
+    np.testing.assert_array_equal(made, image)
     assert ms == 1.5
 
 
@@ -176,7 +174,7 @@ def test_a_browser_that_makes_nothing_is_told_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, message: str, seconds: int
 ) -> None:
     monkeypatch.setattr(browser, "TIMEOUT_SECONDS", seconds)
-    job = browser.Job(b"model", sample_picture(2, 3, seed=0)[None], 8)
+    job = browser.Job(b"model", sample_image(2, 3, seed=0)[None], 8)
     with pytest.raises(BenchmarkError, match=message):
         browser.run_in_browser(player(tmp_path, does), tmp_path, [job])
     for pid in map(int, (tmp_path / "pids").read_text().split()):

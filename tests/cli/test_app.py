@@ -28,12 +28,12 @@ from rich.table import Table
 
 import anchorsr
 from anchorsr.cli import app
-from anchorsr.cli.commands import models, pictures
+from anchorsr.cli.commands import images, models
 from anchorsr.cli.terminal import print_table
 from anchorsr.inference.upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import float_graph, integer_graph, picture, reference_run
+from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
 COMMANDS += ["train", "quantize", "study", "export", "challenge", "benchmark", "report"]
@@ -94,7 +94,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 def write_png(path: Path, seed: int = 0, height: int = 6, width: int = 5) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(seed, height, width)[0]).save(path)
+    Image.fromarray(image(seed, height, width)[0]).save(path)
     return path
 
 
@@ -134,10 +134,10 @@ def test_quality_is_that_of_the_file(call: Call, tmp_path: Path) -> None:
 
 
 def test_cmyk_is_handled(call: Call, tmp_path: Path) -> None:
-    Image.fromarray(picture(0, 8, 8, 4)[0], "CMYK").save(tmp_path / "print.jpg")
+    Image.fromarray(image(0, 8, 8, 4)[0], "CMYK").save(tmp_path / "print.jpg")
     assert call("upscale", "print.jpg").code == 0
-    with Image.open(tmp_path / "print_x3.jpg") as image:
-        assert (image.mode, image.size) == ("RGB", (24, 24))
+    with Image.open(tmp_path / "print_x3.jpg") as pil_image:
+        assert (pil_image.mode, pil_image.size) == ("RGB", (24, 24))
 
 
 def test_a_model_of_ones_own_is_used(call: Call, tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_a_model_of_ones_own_is_used(call: Call, tmp_path: Path) -> None:
     (tmp_path / "mine.tflite").write_bytes(write_tflite(graph))
     write_png(tmp_path / "a.png")
     assert call("upscale", "a.png", "-m", "mine.tflite", "-f", 2).out == "a_x2.png\n"
-    with Image.open(tmp_path / "a_x2.png") as image:
-        expected = reference_run(graph, picture(0, 6, 5))[0]
-        np.testing.assert_array_equal(np.asarray(image), expected)
+    with Image.open(tmp_path / "a_x2.png") as pil_image:
+        expected = reference_run(graph, image(0, 6, 5))[0]
+        np.testing.assert_array_equal(np.asarray(pil_image), expected)
 
 
 def test_force_replaces(call: Call, tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_table_shows_long_names_whole(capsys: pytest.CaptureFixture[str]) -> N
     assert "/long" * 50 in re.sub(r"[│\s]", "", capsys.readouterr().out)
 
 
-# Bad pictures
+# Bad images
 
 
 def png_header(width: int, height: int, depth: int = 8) -> bytes:
@@ -329,11 +329,11 @@ def png_header(width: int, height: int, depth: int = 8) -> bytes:
 
 def jpeg(size: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture(0, size, size)[0]).save(buffer, "JPEG")
+    Image.fromarray(image(0, size, size)[0]).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-BAD_PICTURES = {
+BAD_IMAGES = {
     "text.png": (b"words", "not a PNG, JPEG, WebP"),
     "empty.png": (b"", "empty"),
     "cut.jpg": (jpeg(64)[:1000], "damaged"),
@@ -344,9 +344,9 @@ BAD_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_PICTURES)
-def test_a_bad_picture_is_one_line(call: Call, tmp_path: Path, name: str) -> None:
-    data, words = BAD_PICTURES[name]
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_a_bad_image_is_one_line(call: Call, tmp_path: Path, name: str) -> None:
+    data, words = BAD_IMAGES[name]
     (tmp_path / name).write_bytes(data)
     before = tree(tmp_path)
     for output in ((), ("-o", "out"), ("-o", "out.png"), ("--force",)):
@@ -357,7 +357,7 @@ def test_a_bad_picture_is_one_line(call: Call, tmp_path: Path, name: str) -> Non
         assert tree(tmp_path) == before
 
 
-def test_a_16_bit_picture_stays_one(call: Call, tmp_path: Path) -> None:
+def test_a_16_bit_image_stays_one(call: Call, tmp_path: Path) -> None:
     grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     Image.fromarray(grey).save(tmp_path / "deep.png")
     assert call("upscale", "deep.png").code == 0
@@ -365,12 +365,12 @@ def test_a_16_bit_picture_stays_one(call: Call, tmp_path: Path) -> None:
         assert (image.mode, image.size) == ("I;16", (24, 24))
 
 
-def test_an_animation_stays_one_and_becomes_no_still_picture(call: Call, tmp_path: Path) -> None:
-    frames = [Image.fromarray(picture(seed, 8, 8)[0]) for seed in range(3)]
+def test_an_animation_stays_one_and_becomes_no_still_image(call: Call, tmp_path: Path) -> None:
+    frames = [Image.fromarray(image(seed, 8, 8)[0]) for seed in range(3)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=70)
     assert call("upscale", "a.gif").code == 0
-    with Image.open(tmp_path / "a_x3.gif") as image:
-        assert (image.n_frames, image.size, image.info["duration"]) == (3, (24, 24), 70)
+    with Image.open(tmp_path / "a_x3.gif") as pil_image:
+        assert (pil_image.n_frames, pil_image.size, pil_image.info["duration"]) == (3, (24, 24), 70)
     before = tree(tmp_path)
     result = call("upscale", "a.gif", "-o", "a.jpg")
     assert_one_error(result)
@@ -401,7 +401,7 @@ def test_a_bad_file_among_good_ones_is_reported_and_the_others_are_done(
 def furnished(tmp_path: Path) -> Path:
     """What the bad calls below need to be bad in one way only."""
     write_png(tmp_path / "a.png")
-    write_png(tmp_path / "pictures" / "b.png", height=40, width=40)
+    write_png(tmp_path / "images" / "b.png", height=40, width=40)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("words")
     (tmp_path / "taken.png").write_bytes(b"precious")
@@ -423,7 +423,7 @@ FAILURES = {
     # Inputs
     "upscale missing.png": "missing.png cannot be opened",
     "upscale missing/deeper.png": "deeper.png cannot be opened",
-    "upscale empty": "empty holds no picture",
+    "upscale empty": "empty holds no image",
     "upscale file": "file is not a PNG, JPEG, WebP",
     # Outputs
     "upscale a.png -o a.png": "a.png is an input",
@@ -433,15 +433,15 @@ FAILURES = {
     "upscale a.png -o file": "file is not a folder",
     "upscale a.png -o file/out.png": "not an existing folder",
     "upscale a.png -o missing/out.png": "missing is not an existing folder",
-    "upscale a.png pictures -o taken.png": "taken.png is not a folder",
+    "upscale a.png images -o taken.png": "taken.png is not a folder",
     "upscale a.png -o out.bmp": "no suffix that can be written",
-    "upscale a.png a.png": "two pictures would become a_x3.png",
+    "upscale a.png a.png": "two images would become a_x3.png",
     "upscale a.png -o out.png --format jpg": "says its format already",
     "upscale a.png -o out.webp --size 17000x9 --stretch": "16383 a side that WEBP can hold",
     "upscale a.png --scale 1e9": "would have to be computed; ask for a smaller size",
     "upscale a.png --scale 1e9 --dry-run": "would have to be computed; ask for a smaller size",
     "upscale missing.png --dry-run": "missing.png cannot be opened",
-    "upscale empty --dry-run": "empty holds no picture",
+    "upscale empty --dry-run": "empty holds no image",
     # Models
     "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
     "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
@@ -458,15 +458,15 @@ FAILURES = {
     "upscale a.png -m twice.tflite -f 3": "enlarges 2 times, not 3",
     "upscale a.png -m esrgan -o new-folder": "no model 'esrgan'",
     # Test sets
-    "evaluate empty": "empty holds no picture",
+    "evaluate empty": "empty holds no image",
     "evaluate missing": "missing is not an existing folder",
     "evaluate a.png": "a.png is not an existing folder",
-    "evaluate pictures -m esrgan": "no model 'esrgan'",
-    "evaluate pictures -m text.onnx": "not a model that can be run",
-    "evaluate pictures -m missing.onnx": "missing.onnx cannot be read",
-    "evaluate pictures -m twice.tflite": "enlarges 2 times, not 3",
-    "evaluate pictures -m empty": "weights.pt",
-    "evaluate pictures -m bicubic --border 20": "b in pictures",
+    "evaluate images -m esrgan": "no model 'esrgan'",
+    "evaluate images -m text.onnx": "not a model that can be run",
+    "evaluate images -m missing.onnx": "missing.onnx cannot be read",
+    "evaluate images -m twice.tflite": "enlarges 2 times, not 3",
+    "evaluate images -m empty": "weights.pt",
+    "evaluate images -m bicubic --border 20": "b in images",
     # Recipes and runs
     "train missing.toml": "missing.toml cannot be read",
     "train empty": "empty cannot be read",
@@ -531,7 +531,7 @@ USAGE = {
     "upscale -o": "-o",
     "enlarge a.png": "enlarge",
     "--enlarge": "--enlarge",
-    "evaluate pictures --border -1": "--border",
+    "evaluate images --border -1": "--border",
     "quantize empty": "--output",
     "train unknown.toml extra": "extra",
     "train good.toml --device": "--device",
@@ -606,15 +606,15 @@ folders = ["{folder.as_posix()}"]
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Path:
-    """A folder with pictures to train on, and a recipe."""
+    """A folder with images to train on, and a recipe."""
     pytest.importorskip("torch")
     for seed in range(2):
-        write_png(tmp_path / "pictures" / f"{seed}.png", seed, 40, 44)
-    (tmp_path / "tiny.toml").write_text(recipe(Path("pictures")))
+        write_png(tmp_path / "images" / f"{seed}.png", seed, 40, 44)
+    (tmp_path / "tiny.toml").write_text(recipe(Path("images")))
     return tmp_path
 
 
-def test_a_network_from_pictures_to_file(call: Call, workshop: Path) -> None:
+def test_a_network_from_images_to_file(call: Call, workshop: Path) -> None:
     trained = call("train", "tiny.toml", "--threads", 1)
     assert trained.code == 0, trained.err
     first, *_, last = trained.out.splitlines()
@@ -642,11 +642,11 @@ def test_a_network_from_pictures_to_file(call: Call, workshop: Path) -> None:
     assert "integer" not in json.loads((workshop / "plain.json").read_text())["runs"]
 
     methods = [m for name in ("runs/tiny", "tiny--train.tflite") for m in ("-m", name)]
-    scores = json.loads(call("evaluate", "pictures", *methods, "--json").out)
-    assert [score["pictures"] for score in scores] == [2, 2]
-    assert call("upscale", "pictures/0.png", "-m", "tiny--train.tflite").code == 0
+    scores = json.loads(call("evaluate", "images", *methods, "--json").out)
+    assert [score["images"] for score in scores] == [2, 2]
+    assert call("upscale", "images/0.png", "-m", "tiny--train.tflite").code == 0
     assert call("export", "tiny--train.tflite", "-o", "tiny.onnx").code == 0
-    assert call("evaluate", "pictures", "-m", "runs/tiny", "-f", 2).code == 1
+    assert call("evaluate", "images", "-m", "runs/tiny", "-f", 2).code == 1
 
 
 @pytest.mark.parametrize(
@@ -660,7 +660,7 @@ def test_a_run_of_another_recipe_is_not_touched(
     call: Call, workshop: Path, changes: dict[str, str], words: str
 ) -> None:
     assert call("train", "tiny.toml", "-o", "run").code == 0
-    (workshop / "other.toml").write_text(recipe(Path("pictures"), **changes))
+    (workshop / "other.toml").write_text(recipe(Path("images"), **changes))
     before = tree(workshop)
     result = call("train", "other.toml", "-o", "run")
     assert_one_error(result)
@@ -711,7 +711,7 @@ def test_too_little_memory_is_one_line(
     call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path
 ) -> None:
     monkeypatch.setattr(models, "evaluate", raising(MemoryError()))
-    result = call("evaluate", "pictures")
+    result = call("evaluate", "images")
     assert_one_error(result)
     assert "not enough memory" in result.err
 
@@ -721,7 +721,7 @@ def test_a_system_error_is_one_line(
 ) -> None:
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run.json")
     monkeypatch.setattr(models, "evaluate", raising(error))
-    result = call("evaluate", "pictures")
+    result = call("evaluate", "images")
     assert_one_error(result)
     assert "run.json" in result.err
     assert os.strerror(errno.ENOSPC) in result.err
@@ -730,13 +730,13 @@ def test_a_system_error_is_one_line(
 def test_a_bug_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path) -> None:
     monkeypatch.setattr(models, "evaluate", raising(KeyError("bug")))
     with pytest.raises(KeyError):
-        call("evaluate", "pictures")
+        call("evaluate", "images")
 
 
 def test_an_interrupt_is_one_line_and_code_130(
     call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path
 ) -> None:
-    monkeypatch.setattr(pictures, "upscale_files", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(images, "upscale_files", raising(KeyboardInterrupt()))
     assert call("upscale", "a.png") == (130, "", "stopped\n")
 
 
@@ -775,7 +775,7 @@ def interruptible() -> Iterator[None]:
         (["--force"], "without --force the same command makes those that are missing"),
     ],
 )
-def test_ctrl_c_leaves_whole_pictures_only(
+def test_ctrl_c_leaves_whole_images_only(
     tmp_path: Path, interruptible: None, options: list[str], advice: str
 ) -> None:
     for number in range(300):
@@ -785,7 +785,7 @@ def test_ctrl_c_leaves_whole_pictures_only(
     process.send_signal(signal.SIGINT)
     result = finish(process)
     assert result.code == 130
-    said = re.fullmatch(rf"stopped: (\d+) of 300 pictures are done; {advice}\n", result.err)
+    said = re.fullmatch(rf"stopped: (\d+) of 300 images are done; {advice}\n", result.err)
     made = sorted((tmp_path / "out").iterdir())
     assert said is not None, result.err
     assert 1 <= int(said[1]) <= len(made) < 300
@@ -817,7 +817,7 @@ def test_the_same_command_goes_on_after_a_kill_and_beside_another(tmp_path: Path
 
 
 def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: None) -> None:
-    text = recipe(Path("pictures"), steps="steps = 100_000", every="every = 3")
+    text = recipe(Path("images"), steps="steps = 100_000", every="every = 3")
     (workshop / "long.toml").write_text(text)
     process = start("train", "long.toml", "-o", "run", "--threads", 1, folder=workshop)
     assert process.stderr.readline().startswith("step 3: loss ")
@@ -949,18 +949,18 @@ def test_the_base_installation_upscales(furnished: Path, bare: str) -> None:
     ("line", "extra"),
     [
         ("train tiny.toml", "train"),
-        ("quantize pictures -o out.tflite", "train"),
-        ("evaluate pictures -m pictures", "train"),
+        ("quantize images -o out.tflite", "train"),
+        ("evaluate images -m images", "train"),
         ("export abpn -o out.onnx", "onnx"),
         ("upscale a.png --engine openvino", "fast"),
         ("upscale a.png --engine onnxruntime", "onnx"),
-        ("evaluate pictures -m text.onnx", "onnx"),
+        ("evaluate images -m text.onnx", "onnx"),
     ],
 )
 def test_a_missing_package_says_what_installs_it(
     furnished: Path, bare: str, line: str, extra: str
 ) -> None:
-    (furnished / "tiny.toml").write_text(recipe(Path("pictures")))
+    (furnished / "tiny.toml").write_text(recipe(Path("images")))
     before = tree(furnished)
     result = finish(start(*line.split(), folder=furnished, path=bare))
     assert_one_error(result)

@@ -1,4 +1,4 @@
-"""Soft training pictures: the same for the same numbers, softer than what they are made of."""
+"""Soft training images: the same for the same numbers, softer than what they are made of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from anchorsr.cli.app import run
 from anchorsr.data.blur import SIDE, soften
-from anchorsr.images.io import Picture, read_rgb, write_picture
+from anchorsr.images.io import RasterImage, read_rgb, write_image
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray:
@@ -37,8 +37,8 @@ def test_the_command_writes_one_of_each_and_replaces_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in/below").mkdir(parents=True)
-    write_picture(tmp_path / "in/a.png", Picture(noise(1, 60, 50)))
-    write_picture(tmp_path / "in/below/a.png", Picture(noise(2, 60, 50)))
+    write_image(tmp_path / "in/a.png", RasterImage(noise(1, 60, 50)))
+    write_image(tmp_path / "in/below/a.png", RasterImage(noise(2, 60, 50)))
     arguments = ["data", "soft", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
     assert run(arguments) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out")
@@ -62,7 +62,7 @@ def test_a_second_run_does_not_take_the_results_of_the_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    write_picture(tmp_path / "data/a.png", Picture(noise(1, 60, 50)))
+    write_image(tmp_path / "data/a.png", RasterImage(noise(1, 60, 50)))
     for arguments in (["data"], ["data", "-o", "data"], [".", "-o", "data/new"]):
         assert run(["data", "soft", *arguments]) == 1
         assert "would take its own results" in capsys.readouterr().err

@@ -14,8 +14,7 @@ from anchorsr.data.imresize import downscale
 from anchorsr.data.pairs import STRENGTHS_FILE, Pair, load_given_pairs
 from anchorsr.data.strengths import CLEAN, STRENGTHS
 from anchorsr.errors import DataError
-from anchorsr.images.image import Picture
-from anchorsr.images.io import write_picture
+from anchorsr.images.io import RasterImage, write_image
 
 
 def photograph(height: int, width: int) -> Pair:
@@ -91,7 +90,7 @@ def test_pan_moves_over_the_image(pair: Pair, speed: tuple[float, float]) -> Non
 
 def test_films_are_pairs_with_strengths(tmp_path: Path) -> None:
     for number, pair in enumerate([photograph(90, 110), photograph(40, 40)]):
-        write_picture(tmp_path / f"{number}.png", Picture(pair.hr))
+        write_image(tmp_path / f"{number}.png", RasterImage(pair.hr))
     images = sorted(tmp_path.glob("*.png"))
     done: list[int] = []
     for folder in ("films", "again"):

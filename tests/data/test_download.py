@@ -1,4 +1,4 @@
-"""Sets of pictures from a server of this test: fetched, cut off and resumed, verified, unpacked."""
+"""Sets of images from a server of this test: fetched, cut off and resumed, verified, unpacked."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_the_command_fetches_the_parts(
 
 
 def test_the_published_sets_are_these() -> None:
-    assert {name: (a.folder, a.pictures) for name, a in download_module.DIV2K.items()} == {
+    assert {name: (a.folder, a.images) for name, a in download_module.DIV2K.items()} == {
         "train": ("DIV2K_train_HR", 800),
         "valid": ("DIV2K_valid_HR", 100),
     }

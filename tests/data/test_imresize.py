@@ -1,4 +1,4 @@
-"""The bicubic reduction: MATLAB's own pictures, exact fractions, PyTorch's kernel, properties."""
+"""The bicubic reduction: MATLAB's own images, exact fractions, PyTorch's kernel, properties."""
 
 from fractions import Fraction
 from math import floor
@@ -44,19 +44,19 @@ def exact_line(line: list[int], length: int) -> list[int]:
     return made
 
 
-def exact_resize(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows = np.empty((height, *picture.shape[1:]), np.uint8)
-    for column, channel in np.ndindex(picture.shape[1:]):
-        rows[:, column, channel] = exact_line(picture[:, column, channel].tolist(), height)
-    made = np.empty((height, width, picture.shape[2]), np.uint8)
-    for row, channel in np.ndindex(height, picture.shape[2]):
+def exact_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows = np.empty((height, *image.shape[1:]), np.uint8)
+    for column, channel in np.ndindex(image.shape[1:]):
+        rows[:, column, channel] = exact_line(image[:, column, channel].tolist(), height)
+    made = np.empty((height, width, image.shape[2]), np.uint8)
+    for row, channel in np.ndindex(height, image.shape[2]):
         made[row, :, channel] = exact_line(rows[row, :, channel].tolist(), width)
     return made
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize(("name", "count"), [("Set5", 5), ("Set14", 14), ("BSD100", 100)])
-def test_low_resolution_test_pictures_are_reproduced(
+def test_low_resolution_test_images_are_reproduced(
     shared_data: Path, name: str, count: int, factor: int
 ) -> None:
     folder = shared_data / "test" / name
@@ -84,14 +84,14 @@ def test_photograph_is_reduced_to_known_numbers(dog: np.ndarray) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (5, 2), (3, 7)])
 def test_reduction_equals_exact_fractions(factor: int, size: tuple[int, int]) -> None:
     height, width = size
-    picture = noise(height * factor, width * factor, seed=factor)
-    np.testing.assert_array_equal(downscale(picture, factor), exact_resize(picture, height, width))
+    image = noise(height * factor, width * factor, seed=factor)
+    np.testing.assert_array_equal(downscale(image, factor), exact_resize(image, height, width))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (7, 3), (11, 5), (14, 10)])
 def test_any_size_equals_exact_fractions(size: tuple[int, int]) -> None:
-    picture = noise(7, 5, seed=1)
-    np.testing.assert_array_equal(resize(picture, *size), exact_resize(picture, *size))
+    image = noise(7, 5, seed=1)
+    np.testing.assert_array_equal(resize(image, *size), exact_resize(image, *size))
 
 
 def test_step_overshoots_as_calculated_by_hand() -> None:
@@ -118,74 +118,74 @@ def test_inside_equals_pytorch_but_for_rounding_between_axes(dog: np.ndarray, fa
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_flipped_picture_gives_flipped_result(factor: int) -> None:
-    picture = noise(13 * factor, 7 * factor)  # these factors' weights are exact in binary
-    made = downscale(picture, factor)
-    np.testing.assert_array_equal(downscale(picture[::-1], factor), made[::-1])
-    np.testing.assert_array_equal(downscale(picture[:, ::-1], factor), made[:, ::-1])
+def test_flipped_image_gives_flipped_result(factor: int) -> None:
+    image = noise(13 * factor, 7 * factor)  # these factors' weights are exact in binary
+    made = downscale(image, factor)
+    np.testing.assert_array_equal(downscale(image[::-1], factor), made[::-1])
+    np.testing.assert_array_equal(downscale(image[:, ::-1], factor), made[:, ::-1])
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 255])
 @pytest.mark.parametrize("size", SIZES)
-def test_constant_picture_stays_constant(size: tuple[int, int], value: int) -> None:
-    picture = np.full((*size, 3), value, np.uint8)
+def test_constant_image_stays_constant(size: tuple[int, int], value: int) -> None:
+    image = np.full((*size, 3), value, np.uint8)
     for height, width in [(1, 1), (3, 11), (40, 23), (2 * size[0], 5 * size[1])]:
-        made = resize(picture, height, width)
+        made = resize(image, height, width)
         assert made.shape == (height, width, 3)
         assert (made == value).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_unchanged_size_is_the_identity(size: tuple[int, int]) -> None:
-    picture = noise(*size)
-    np.testing.assert_array_equal(resize(picture, *size), picture)
+    image = noise(*size)
+    np.testing.assert_array_equal(resize(image, *size), image)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("size", SIZES)
-def test_enlarged_picture_has_the_asked_size(size: tuple[int, int], factor: int) -> None:
-    picture = np.linspace(40, 200, size[0] * size[1] * 3).reshape(*size, 3).astype(np.uint8)
-    large = resize(picture, size[0] * factor, size[1] * factor)
+def test_enlarged_image_has_the_asked_size(size: tuple[int, int], factor: int) -> None:
+    image = np.linspace(40, 200, size[0] * size[1] * 3).reshape(*size, 3).astype(np.uint8)
+    large = resize(image, size[0] * factor, size[1] * factor)
     assert large.shape == (size[0] * factor, size[1] * factor, 3)
     assert large.dtype == np.uint8
     assert large.flags.c_contiguous
 
 
-def test_grey_picture_equals_each_channel_of_a_colour_one() -> None:
-    picture = noise(12, 21)
-    made = downscale(picture, 3)
+def test_grey_image_equals_each_channel_of_a_colour_one() -> None:
+    image = noise(12, 21)
+    made = downscale(image, 3)
     for channel in range(3):
-        np.testing.assert_array_equal(downscale(picture[..., channel], 3), made[..., channel])
+        np.testing.assert_array_equal(downscale(image[..., channel], 3), made[..., channel])
 
 
 def test_views_are_read_as_what_they_show() -> None:
-    picture = noise(24, 36)[::-2, ::2]
-    np.testing.assert_array_equal(downscale(picture, 3), downscale(picture.copy(), 3))
+    image = noise(24, 36)[::-2, ::2]
+    np.testing.assert_array_equal(downscale(image, 3), downscale(image.copy(), 3))
 
 
-def test_picture_is_not_changed() -> None:
-    picture = noise(12, 12)
-    before = picture.copy()
-    downscale(picture, 2)
-    np.testing.assert_array_equal(picture, before)
+def test_image_is_not_changed() -> None:
+    image = noise(12, 12)
+    before = image.copy()
+    downscale(image, 2)
+    np.testing.assert_array_equal(image, before)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    picture=hypothesis_numpy.arrays(
+    image=hypothesis_numpy.arrays(
         np.uint8,
         hypothesis_numpy.array_shapes(min_dims=2, max_dims=3, max_side=12),
     ),
     height=st.integers(1, 20),
     width=st.integers(1, 20),
 )
-def test_values_leave_the_range_of_the_picture_only_by_the_overshoot(
-    picture: np.ndarray, height: int, width: int
+def test_values_leave_the_range_of_the_image_only_by_the_overshoot(
+    image: np.ndarray, height: int, width: int
 ) -> None:
-    made = resize(picture, height, width)
+    made = resize(image, height, width)
     assert made.dtype == np.uint8
-    assert made.shape == (height, width, *picture.shape[2:])
-    low, high = int(picture.min()), int(picture.max())
+    assert made.shape == (height, width, *image.shape[2:])
+    low, high = int(image.min()), int(image.max())
     # Per axis the negative weights sum to at most 1/8, rounding adds half a level.
     limit = 0.3 * (high - low) + 2
     assert low - limit <= made.min()
@@ -195,13 +195,13 @@ def test_values_leave_the_range_of_the_picture_only_by_the_overshoot(
 @settings(max_examples=60, deadline=None)
 @given(size=st.tuples(st.integers(1, 30), st.integers(1, 30)), factor=st.integers(1, 6))
 def test_crop_keeps_the_upper_left_multiple(size: tuple[int, int], factor: int) -> None:
-    picture = noise(*size)
-    cropped = crop_to_multiple(picture, factor)
+    image = noise(*size)
+    cropped = crop_to_multiple(image, factor)
     height, width, _ = cropped.shape
     assert height % factor == width % factor == 0
     assert 0 <= size[0] - height < factor
     assert 0 <= size[1] - width < factor
-    np.testing.assert_array_equal(cropped, picture[:height, :width])
+    np.testing.assert_array_equal(cropped, image[:height, :width])
 
 
 @pytest.mark.parametrize("size", [(4, 6), (6, 4), (2, 2), (0, 6), (6, 0)])

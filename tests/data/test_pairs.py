@@ -1,7 +1,7 @@
 """Pairs and patches: alignment, determinism, sharding, distribution, and what is refused.
 
-Most patches are cut from pictures that say where each pixel comes from: channel 0 holds the
-row, channel 1 the column, channel 2 the picture's number, and the high-resolution side repeats
+Most patches are cut from images that say where each pixel comes from: channel 0 holds the
+row, channel 1 the column, channel 2 the image's number, and the high-resolution side repeats
 every pixel in a block. Whatever a patch went through, its two sides must still say the same.
 """
 
@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from anchorsr.data.imresize import downscale, resize
 from anchorsr.data.pairs import Pair, draw_pairs, load_test_pairs, load_training_pairs
 from anchorsr.data.patches import PatchSampler
-from anchorsr.errors import DataError, PictureError
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.errors import DataError, ImageError
+from anchorsr.images.io import RasterImage, write_image
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def repeated(picture: np.ndarray, factor: int) -> np.ndarray:
-    return picture.repeat(factor, axis=-3).repeat(factor, axis=-2)
+def repeated(image: np.ndarray, factor: int) -> np.ndarray:
+    return image.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
 def map_of_itself(height: int, width: int, number: int = 0, factor: int = 3) -> Pair:
@@ -37,7 +37,7 @@ def map_of_itself(height: int, width: int, number: int = 0, factor: int = 3) -> 
 
 def write(path: Path, rgb: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(path, Picture(rgb))
+    write_image(path, RasterImage(rgb))
     return path
 
 
@@ -64,7 +64,7 @@ def test_training_pairs_are_cropped_and_reduced(tmp_path: Path, factor: int) -> 
         assert pair.lr.dtype == pair.hr.dtype == np.uint8
 
 
-def test_pictures_below_one_patch_are_left_out(tmp_path: Path) -> None:
+def test_images_below_one_patch_are_left_out(tmp_path: Path) -> None:
     sizes = {"fits": (24, 24), "low": (23, 40), "narrow": (40, 23), "tiny": (1, 1)}
     for name, size in sizes.items():
         write(tmp_path / f"{name}.png", noise(*size))
@@ -72,7 +72,7 @@ def test_pictures_below_one_patch_are_left_out(tmp_path: Path) -> None:
     assert [pair.name for pair in pairs] == ["fits"]
 
 
-def test_progress_counts_every_picture_of_every_folder(tmp_path: Path) -> None:
+def test_progress_counts_every_image_of_every_folder(tmp_path: Path) -> None:
     for name in ("one/a", "one/b", "two/c"):
         write(tmp_path / f"{name}.png", noise(9 if name == "one/b" else 24, 24))
     seen: list[tuple[int, int]] = []
@@ -85,25 +85,25 @@ def test_progress_counts_every_picture_of_every_folder(tmp_path: Path) -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_training_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "some" / "picture.png", noise(24, 24))
+def test_training_folder_without_images_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "some" / "image.png", noise(24, 24))
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="none holds no picture"):
+    with pytest.raises(DataError, match="none holds no image"):
         load_training_pairs([tmp_path / "some", tmp_path / "none"], 3, patch=8)
     with pytest.raises(DataError, match="missing is not an existing folder"):
         load_training_pairs([tmp_path / "missing"], 3, patch=8)
 
 
-def test_pictures_that_are_all_too_small_are_refused_with_the_size_needed(tmp_path: Path) -> None:
+def test_images_that_are_all_too_small_are_refused_with_the_size_needed(tmp_path: Path) -> None:
     write(tmp_path / "a.png", noise(23, 50))
     write(tmp_path / "b.png", noise(2, 2))
-    with pytest.raises(DataError, match=r"none of the 2 pictures has 24 pixels a side.*smaller"):
+    with pytest.raises(DataError, match=r"none of the 2 images has 24 pixels a side.*smaller"):
         load_training_pairs([tmp_path], 3, patch=8)
 
 
-def test_damaged_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(PictureError, match=r"broken\.png"):
+def test_damaged_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"broken\.png"):
         load_training_pairs([tmp_path], 3, patch=8)
 
 
@@ -121,7 +121,7 @@ def test_plain_folder_is_reduced_here(tmp_path: Path, factor: int) -> None:
     np.testing.assert_array_equal(second.lr, downscale(hr, factor))
 
 
-def test_benchmark_folder_gives_its_own_low_resolution_pictures(tmp_path: Path) -> None:
+def test_benchmark_folder_gives_its_own_low_resolution_images(tmp_path: Path) -> None:
     write(tmp_path / "HR" / "baby.png", noise(31, 26))
     published = noise(10, 8, seed=1)  # not what a reduction would make
     write(tmp_path / "LR_bicubic" / "X3" / "babyx3.png", published)
@@ -131,7 +131,7 @@ def test_benchmark_folder_gives_its_own_low_resolution_pictures(tmp_path: Path) 
     assert pair.name == "baby"
 
 
-def test_benchmark_set_equals_the_same_pictures_in_a_plain_folder(shared_data: Path) -> None:
+def test_benchmark_set_equals_the_same_images_in_a_plain_folder(shared_data: Path) -> None:
     folder = shared_data / "test" / "Set5"
     plain = load_test_pairs(folder / "HR", 3)
     for pair, made in zip(load_test_pairs(folder, 3), plain, strict=True):
@@ -140,7 +140,7 @@ def test_benchmark_set_equals_the_same_pictures_in_a_plain_folder(shared_data: P
         np.testing.assert_array_equal(pair.hr, made.hr)
 
 
-def test_missing_low_resolution_picture_is_named(tmp_path: Path) -> None:
+def test_missing_low_resolution_image_is_named(tmp_path: Path) -> None:
     write_benchmark(tmp_path, ["one", "two"], 3, (4, 5))
     (tmp_path / "LR_bicubic" / "X3" / "twox3.png").unlink()
     pairs = load_test_pairs(tmp_path, 3)
@@ -152,7 +152,7 @@ def test_missing_low_resolution_picture_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 5), (5, 4), (12, 15)])
-def test_low_resolution_picture_of_another_size_is_refused(
+def test_low_resolution_image_of_another_size_is_refused(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     write_benchmark(tmp_path, ["one"], 3, (4, 5))
@@ -164,17 +164,17 @@ def test_low_resolution_picture_of_another_size_is_refused(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (9, 2)])
-def test_test_picture_below_the_factor_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_test_image_below_the_factor_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     write(tmp_path / "speck.png", noise(*size))
     with pytest.raises(DataError, match=r"speck\.png is smaller than 3x3"):
         next(load_test_pairs(tmp_path, 3))
 
 
-def test_test_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no picture"):
+def test_test_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no image"):
         next(load_test_pairs(tmp_path, 3))
     (tmp_path / "HR").mkdir()
-    with pytest.raises(DataError, match="HR holds no picture"):
+    with pytest.raises(DataError, match="HR holds no image"):
         next(load_test_pairs(tmp_path, 3))
 
 
@@ -194,7 +194,7 @@ def test_sides_of_a_patch_stay_aligned(factor: int, channel_shuffle: bool) -> No
     np.testing.assert_array_equal(repeated(lr, factor), hr)
 
 
-def test_sides_cut_from_a_reduced_picture_belong_together(dog: np.ndarray) -> None:
+def test_sides_cut_from_a_reduced_image_belong_together(dog: np.ndarray) -> None:
     pair = Pair("dog", downscale(dog, 3), dog)
     lr, hr, *_ = PatchSampler([pair], patch=16, seed=3).batch(0, range(16))
     for low, high in zip(lr, hr, strict=True):
@@ -203,7 +203,7 @@ def test_sides_cut_from_a_reduced_picture_belong_together(dog: np.ndarray) -> No
         assert np.abs(difference).max() <= 1
 
 
-def test_patch_holds_consecutive_rows_and_columns_of_one_picture() -> None:
+def test_patch_holds_consecutive_rows_and_columns_of_one_image() -> None:
     sampler = PatchSampler([map_of_itself(20, 30, 7)], patch=8, seed=0)
     lr, _, _ = sampler.batch(0, range(64))
     for patch in lr.astype(int):
@@ -234,7 +234,7 @@ def test_every_position_occurs_up_to_the_last_row_and_column() -> None:
     assert min(corners.values()) > 10  # 33 expected
 
 
-def test_pictures_are_drawn_in_proportion_to_their_patches() -> None:
+def test_images_are_drawn_in_proportion_to_their_patches() -> None:
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(37, 17, 2)]
     lr, *_ = PatchSampler(pairs, patch=8, seed=0).batch(0, range(2000))
     drawn = Counter(lr[:, 0, 0, 2].tolist())
@@ -245,8 +245,8 @@ def test_pictures_are_drawn_in_proportion_to_their_patches() -> None:
     assert drawn[0] > 0
 
 
-def test_pictures_are_drawn_equally_often_if_asked() -> None:
-    """Every place of a picture too: the largest has 130 patches, half of them above row 5."""
+def test_images_are_drawn_equally_often_if_asked() -> None:
+    """Every place of an image too: the largest has 130 patches, half of them above row 5."""
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(17, 20, 2)]
     sampler = PatchSampler(pairs, patch=8, seed=0, equal_pictures=True)
     lr, hr, weights = sampler.batch(0, range(1500))
@@ -260,7 +260,7 @@ def test_pictures_are_drawn_equally_often_if_asked() -> None:
 
 
 def test_the_candidate_with_the_most_detail_is_taken() -> None:
-    """Half of the picture is flat: of four places one is hardly ever flat altogether."""
+    """Half of the image is flat: of four places one is hardly ever flat altogether."""
     hr = noise(60, 240)
     hr[:, 120:] = 128
     pair = Pair("half", downscale(hr, 3), hr)
@@ -272,7 +272,7 @@ def test_the_candidate_with_the_most_detail_is_taken() -> None:
     assert mean_spread(4) > 1.3 * mean_spread(1)
 
 
-def test_bicubic_error_is_that_of_the_whole_picture_enlarged(dog: np.ndarray) -> None:
+def test_bicubic_error_is_that_of_the_whole_image_enlarged(dog: np.ndarray) -> None:
     pair = Pair("dog", downscale(dog, 3), dog)
     difference = resize(pair.lr, *dog.shape[:2]).astype(float) - dog
     assert pair.bicubic_error == pytest.approx(np.square(difference).mean(), rel=0.01)
@@ -280,8 +280,8 @@ def test_bicubic_error_is_that_of_the_whole_picture_enlarged(dog: np.ndarray) ->
     assert Pair("flat", downscale(flat, 3), flat).bicubic_error == 0
 
 
-def test_patches_of_pictures_that_bicubic_enlarges_badly_weigh_less(dog: np.ndarray) -> None:
-    """A patch's weight is its picture's, and bicubic's own loss stays what it is."""
+def test_patches_of_images_that_bicubic_enlarges_badly_weigh_less(dog: np.ndarray) -> None:
+    """A patch's weight is its image's, and bicubic's own loss stays what it is."""
     hard, flat = noise(60, 60), np.full((90, 60, 3), 128, np.uint8)
     pairs = [Pair("", downscale(hr, 3), hr) for hr in (hard, dog, flat)]
     plain = PatchSampler(pairs, patch=8, seed=0).batch(0, range(300))
@@ -365,7 +365,7 @@ def test_batch_depends_on_nothing_but_seed_step_and_place() -> None:
         assert not any((one == another).all() for one, another in zip(other, expected, strict=True))
 
 
-def test_pictures_are_not_changed_through_patches() -> None:
+def test_images_are_not_changed_through_patches() -> None:
     pair = map_of_itself(8, 8)
     lr, hr, *_ = PatchSampler([pair], patch=8, seed=0).batch(0, range(2))
     lr[:] = 255

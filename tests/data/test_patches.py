@@ -15,8 +15,7 @@ from anchorsr.data.pairs import STRENGTHS_FILE, Pair, load_given_pairs
 from anchorsr.data.patches import PatchSampler
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import DataError
-from anchorsr.images.image import Picture
-from anchorsr.images.io import write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.utils.config import parse_table
 
 NOISY = {"noise": {"probability": 1.0, "sigma": [5, 20]}, "jpeg": {"probability": 0.5}}
@@ -114,7 +113,7 @@ def test_image_without_room_for_the_margin_is_left_out(pairs: list[Pair]) -> Non
 def write_given(folder: Path, pair: Pair, name: str) -> None:
     for part, rgb in (("HR", pair.hr), ("LR", pair.lr)):
         (folder / part).mkdir(parents=True, exist_ok=True)
-        write_picture(folder / part / f"{name}.png", Picture(rgb))
+        write_image(folder / part / f"{name}.png", RasterImage(rgb))
 
 
 def test_given_pairs_are_read_with_their_strengths(tmp_path: Path, pairs: list[Pair]) -> None:

@@ -23,7 +23,7 @@ from anchorsr.graph.operators import Conv2D, Operator, Quantization, Requantize,
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import float_graph, integer_graph, picture, reference_run
+from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 every_engine = pytest.mark.parametrize("name", ENGINES)
 
@@ -43,7 +43,7 @@ def test_an_engine_gives_the_bytes_of_the_arithmetic(name: str, factor: int) -> 
     engine = load_engine(write_tflite(graph), name=name, threads=1)
     assert engine.name == name
     for size in ((1, 1), (64, 48), (1, 7), (13, 11), (31, 17), (64, 48)):
-        images = picture(1, *size)
+        images = image(1, *size)
         assert_close(name, engine(images), reference_run(graph, images))
 
 
@@ -51,11 +51,11 @@ def test_an_engine_gives_the_bytes_of_the_arithmetic(name: str, factor: int) -> 
 def test_a_size_that_comes_again_and_again_gives_the_same_bytes(name: str) -> None:
     graph = integer_graph(5)
     engine = load_engine(write_tflite(graph), name=name, threads=1)
-    images = picture(2, 24, 31)
+    images = image(2, 24, 31)
     first = engine(images)
     for _ in range(runtimes._CALLS_BEFORE_OWN_PROGRAM + 2):
         np.testing.assert_array_equal(engine(images), first)
-    other = picture(3, 5, 6)
+    other = image(3, 5, 6)
     assert_close(name, engine(other), reference_run(graph, other))
     np.testing.assert_array_equal(engine(images), first)
 
@@ -63,20 +63,20 @@ def test_a_size_that_comes_again_and_again_gives_the_same_bytes(name: str) -> No
 @every_engine
 def test_a_result_is_not_written_into_by_later_calls(name: str) -> None:
     engine = load_engine(write_tflite(integer_graph(6)), name=name, threads=1)
-    kept = [engine(picture(seed, 16, 16)) for seed in range(8)]
+    kept = [engine(image(seed, 16, 16)) for seed in range(8)]
     copies = [array.copy() for array in kept]
-    engine(picture(99, 16, 16))
-    engine(picture(99, 9, 9))
+    engine(image(99, 16, 16))
+    engine(image(99, 9, 9))
     for array, copy in zip(kept, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
     kept[0][:] = 0  # and may be written into
-    np.testing.assert_array_equal(engine(picture(1, 16, 16)), copies[1])
+    np.testing.assert_array_equal(engine(image(1, 16, 16)), copies[1])
 
 
 @every_engine
 def test_views_and_arrays_that_may_not_be_written_are_taken(name: str) -> None:
     engine = load_engine(write_tflite(integer_graph(7)), name=name, threads=1)
-    images = picture(4, 22, 18)
+    images = image(4, 22, 18)
     view = images[:, ::-1, ::2]
     expected = engine(np.ascontiguousarray(view))
     np.testing.assert_array_equal(engine(view), expected)
@@ -92,14 +92,14 @@ def test_a_file_of_fixed_size_takes_only_that(name: str) -> None:
     assert fixed_size(data) == (9, 14)
     assert fixed_size(write_tflite(graph)) is None
     engine = load_engine(data, name=name, threads=1)
-    images = picture(1, 9, 14)
+    images = image(1, 9, 14)
     assert_close(name, engine(images), reference_run(graph, images))
     with pytest.raises(ModelError):
-        engine(picture(1, 14, 9))
+        engine(image(1, 14, 9))
     assert_close(name, engine(images), reference_run(graph, images))
 
 
-def test_a_model_of_something_else_than_pictures_is_a_model_error() -> None:
+def test_a_model_of_something_else_than_images_is_a_model_error() -> None:
     def model(kind: str, before: list[int], after: list[int], **options: int) -> bytes:
         node = helper.make_node(kind, ["x"], ["y"], **options)
         ends = [
@@ -113,19 +113,19 @@ def test_a_model_of_something_else_than_pictures_is_a_model_error() -> None:
 
     flat = load_engine(model("Flatten", [1, 3, 4, 5], [1, 60], axis=1))
     with pytest.raises(ModelError, match="makes"):
-        flat(picture(0, 4, 5))
+        flat(image(0, 4, 5))
     for shape in ([], [9]):
-        with pytest.raises(ModelError, match="takes pictures"):
+        with pytest.raises(ModelError, match="takes images"):
             load_engine(model("Identity", shape, shape))
 
 
 @pytest.mark.parametrize("calls", range(6))
-def test_what_is_prepared_has_its_picture_however_often_it_was_called(calls: int) -> None:
+def test_what_is_prepared_has_its_image_however_often_it_was_called(calls: int) -> None:
     graph = integer_graph(2)
     engine = load_engine(write_tflite(graph), name="openvino", threads=1)
-    images = picture(5, 9, 14)
+    images = image(5, 9, 14)
     for _ in range(calls):
-        engine(picture(6, 9, 14))
+        engine(image(6, 9, 14))
     made = engine.prepare(images)()
     assert_close("openvino", np.asarray(made), reference_run(graph, images))
 
@@ -136,7 +136,7 @@ def test_a_call_that_fails_is_a_model_error_and_the_engine_is_as_good_as_before(
     engine = load_engine(write_tflite(graph), name=name, threads=1)
     with pytest.raises(ModelError):
         engine(np.zeros((1, 5, 5, 4), np.uint8))
-    images = picture(0, 5, 5)
+    images = image(0, 5, 5)
     assert_close(name, engine(images), reference_run(graph, images))
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_one_line_of_model_error(name: str, length: int) -> No
 
 @pytest.mark.parametrize("name", ["litert", "openvino"])
 @pytest.mark.parametrize("graph", [float_graph(0), integer_graph(0, colors=1)], ids=str)
-def test_a_model_that_takes_no_pictures_is_refused(name: str, graph: object) -> None:
+def test_a_model_that_takes_no_images_is_refused(name: str, graph: object) -> None:
     with pytest.raises(ModelError, match="takes uint8 with 3 channels"):
         load_engine(write_tflite(graph), name=name)  # type: ignore[arg-type]
 
@@ -192,7 +192,7 @@ def test_any_number_of_channels_and_other_numbers_run_where_they_are_asked_for(
     graph, size = plain_graph(dtype.__name__, channels), (13, 18)
     data = write_tflite(graph, size=size)
     engine = load_engine(data, name=name, threads=1, dtype=dtype, channels=None)
-    images = picture(1, *size, channels).astype(dtype)
+    images = image(1, *size, channels).astype(dtype)
     expected = reference_run(graph, images)
     made = engine(images)
     if dtype is not np.float32:
@@ -219,7 +219,7 @@ def test_any_number_of_channels_and_other_numbers_run_where_they_are_asked_for(
 def test_a_prepared_call_harms_no_later_one(name: str) -> None:
     graph = integer_graph(2)
     engine = load_engine(write_tflite(graph), name=name, threads=1)
-    images, other = picture(1, 12, 9), picture(2, 7, 15)
+    images, other = image(1, 12, 9), image(2, 7, 15)
     expected = engine(images)
     for seen in (images, other, images):
         engine.prepare(seen)()
@@ -264,7 +264,7 @@ def test_an_onnx_file_runs_in_onnx_runtime() -> None:
     graph = integer_graph(3)
     engine = load_engine(write_onnx(graph), threads=1)
     assert engine.name == "onnxruntime"
-    images = picture(3, 20, 11)
+    images = image(3, 20, 11)
     np.testing.assert_array_equal(engine(images), reference_run(graph, images))
 
 
@@ -275,7 +275,7 @@ def test_openvino_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ModelError):
         load_engine(data[:3000], name="openvino")
     assert list(tmp_path.iterdir()) == []
-    assert engine(picture(0, 5, 5)).shape == (1, 15, 15, 3)
+    assert engine(image(0, 5, 5)).shape == (1, 15, 15, 3)
 
 
 def test_without_a_folder_for_temporary_files_openvino_says_so(
@@ -333,7 +333,7 @@ from anchorsr.engines.runtimes import load_engine
 model = open(sys.argv[1], "rb").read()
 engines = [load_engine(model, name="openvino", threads=1) for _ in range(3)]
 del engines[0]
-thread = Thread(target=runtimes.clear)
+thread = Thread(target=engines.clear)
 thread.start()
 thread.join()
 signal.signal(signal.SIGINT, lambda *_: print("here"))
@@ -359,7 +359,7 @@ def test_openvino_without_its_depth_to_space_gives_the_bytes_it_gives_with_it(
         graph = published_graph(max(factor, 2), channels=8, body=1)
     path = tmp_path / "model.tflite"
     path.write_bytes(write_tflite(graph, size=(17, 22)))
-    images = picture(1, 17, 22)
+    images = image(1, 17, 22)
     compiled = runtimes._openvino_core().compile_model(path, "CPU")
     np.testing.assert_array_equal(
         load_engine(path, name="openvino", threads=1)(images), compiled(images)[0]

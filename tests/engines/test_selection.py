@@ -29,7 +29,7 @@ from anchorsr.inference.upscaler import Upscaler, ready_upscaler
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils import cache
-from helpers.graphs import integer_graph, picture
+from helpers.graphs import image, integer_graph
 
 GRAPH = integer_graph(0, depth=1)
 DATA = write_tflite(GRAPH)
@@ -117,7 +117,7 @@ def test_more_than_4_levels_or_a_thousandth_of_the_bytes_is_refused(
         assert choose_engine(DATA, GRAPH, name="openvino").engine is loads["openvino"]
         return
     message = (
-        f"openvino is not exact enough .* by up to {levels} grey levels?, on 0.* % of the bytes"
+        f"openvino is not exact enough .* by up to {levels} levels?, on 0.* % of the bytes"
         r" \(allowed: 4 levels, 0.1 % of the bytes\); take another engine"
     )
     with pytest.raises(ModelError, match=message):
@@ -127,7 +127,7 @@ def test_more_than_4_levels_or_a_thousandth_of_the_bytes_is_refused(
 def test_a_refusal_is_remembered(loads: dict[str, Any]) -> None:
     loads["openvino"] = Double("openvino", off_by(9, 0.01))
     for _ in range(2):
-        with pytest.raises(ModelError, match="up to 9 grey levels, on"):
+        with pytest.raises(ModelError, match="up to 9 levels, on"):
             choose_engine(DATA, GRAPH, name="openvino")
         calls, loads["openvino"].calls = loads["openvino"].calls, 0
     assert calls == 0
@@ -220,7 +220,7 @@ def test_kernels_that_saturate_16_bits_are_refused_beyond_64_only(
         loads["openvino"] = double
         data = write_tflite(graph)
         if limit == 64:
-            images = picture(1, 9, 8)
+            images = image(1, 9, 8)
             np.testing.assert_array_equal(double(images), run_graph(graph, images))
             choice = choose_engine(data, graph, name="openvino")
             assert choice.why == "as asked; it gives the bytes of the integer arithmetic"
@@ -317,7 +317,7 @@ def test_auto_takes_no_engine_that_is_refused_and_says_why(paced: dict[str, Any]
         choice = choose_engine(DATA, GRAPH)
         assert choice.engine is paced["openvino"]
         assert "onnxruntime is refused: it differs" in choice.why
-        assert "up to 77 grey levels" in choice.why
+        assert "up to 77 levels" in choice.why
 
 
 def test_auto_goes_on_without_an_engine_that_fails_and_tries_it_again(
@@ -513,7 +513,7 @@ def test_many_that_remember_at_once_leave_one_whole_file(folder: Path) -> None:
 def test_a_trial_is_refused_by_its_figures() -> None:
     assert Trial(different=10, compared=10_000, largest=4).refusal == ""
     assert "0.110 % of the bytes" in Trial(different=11, compared=10_000, largest=1).refusal
-    assert "up to 5 grey levels" in Trial(different=1, compared=10_000, largest=5).refusal
+    assert "up to 5 levels" in Trial(different=1, compared=10_000, largest=5).refusal
 
 
 def test_the_processor_is_named_by_what_kernels_are_chosen_by() -> None:
@@ -559,7 +559,7 @@ def test_verbose_says_on_standard_error_which_engine_is_taken(
     from PIL import Image
 
     source = tmp_path / "a.png"
-    Image.fromarray(picture(0, 6, 5)[0]).save(source)
+    Image.fromarray(image(0, 6, 5)[0]).save(source)
     asked = ["--engine", "onnxruntime", "--threads", "1"]
     assert app.run(["upscale", str(source), *asked, "--verbose"]) == 0
     printed = capsys.readouterr()

@@ -18,14 +18,14 @@ from PIL import Image
 
 from anchorsr.cli import app
 from anchorsr.data.imresize import downscale
-from anchorsr.errors import ModelError, OutputError, PictureError
+from anchorsr.errors import ImageError, ModelError, OutputError
 from anchorsr.evaluation.compare import Comparison, Side, bicubic, compare, page, page_path
 from anchorsr.evaluation.evaluate import load_method
-from anchorsr.images.io import Picture, encode_picture, read_picture, write_picture
+from anchorsr.images.io import RasterImage, encode_image, read_image, write_image
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.metrics import psnr
 from anchorsr.models.registry import DEFAULT
-from helpers.graphs import picture
+from helpers.graphs import image
 
 EMPTY_TAGS = {"meta", "link", "img"}
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
             self.text += " ".join(data.split()) + " "
 
     def images(self) -> list[Image.Image]:
-        """The embedded pictures, decoded."""
+        """The embedded images, decoded."""
         found = []
         for tag, attributes in self.elements:
             if tag == "img":
@@ -76,13 +76,13 @@ def save(path: Path, array: np.ndarray, **options: Any) -> Path:
 
 
 def small(height: int = 20, width: int = 30, channels: int = 3, seed: int = 0) -> np.ndarray:
-    return picture(seed, height, width, channels)[0]
+    return image(seed, height, width, channels)[0]
 
 
 def made_up(array: np.ndarray, name: str = "a.png", label: str = "mine") -> Comparison:
-    """A comparison of a picture with its negative."""
+    """A comparison of an image with its negative."""
     sides = (
-        Side(text, Picture(pixels), 1000, 0.5, None)
+        Side(text, RasterImage(pixels), 1000, 0.5, None)
         for text, pixels in (("bicubic", array), (label, 255 - array))
     )
     size = (array.shape[0] // 3, array.shape[1] // 3)
@@ -96,8 +96,8 @@ def test_both_sides_are_those_of_the_methods(tmp_path: Path, upscaler: Upscaler)
     rgb = small()
     source = save(tmp_path / "a.png", rgb)
     result = compare(source, upscaler)
-    np.testing.assert_array_equal(result.bicubic.picture.rgb, load_method("bicubic", 3)(rgb))
-    np.testing.assert_array_equal(result.model.picture.rgb, load_method(DEFAULT, 3)(rgb))
+    np.testing.assert_array_equal(result.bicubic.image.rgb, load_method("bicubic", 3)(rgb))
+    np.testing.assert_array_equal(result.model.image.rgb, load_method(DEFAULT, 3)(rgb))
     assert (result.size, result.factor, result.engine) == ((20, 30), 3, "litert")
     assert result.source_bytes == source.stat().st_size
     assert result.model.seconds > 0
@@ -109,7 +109,7 @@ def test_sizes_are_those_of_saved_files(tmp_path: Path, upscaler: Upscaler, suff
     kind = {".JPG": "JPEG", ".jpg": "JPEG"}.get(suffix, suffix[1:])
     result = compare(save(tmp_path / f"a{suffix}", small(), format=kind), upscaler)
     for side in (result.bicubic, result.model):
-        saved = encode_picture(Path(f"b{suffix}"), side.picture)
+        saved = encode_image(Path(f"b{suffix}"), side.image)
         assert side.file_bytes == len(saved)
     assert result.saved_as == suffix.lower()
 
@@ -125,7 +125,7 @@ def test_alpha_is_resized_and_shown(tmp_path: Path, upscaler: Upscaler) -> None:
     rgba = small(channels=4)
     result = compare(save(tmp_path / "a.png", rgba), upscaler)
     whole = np.asarray(Image.fromarray(rgba).resize((90, 60), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(result.bicubic.picture.rgb, whole[:, :, :3])
+    np.testing.assert_array_equal(result.bicubic.image.rgb, whole[:, :, :3])
     shown = Page(page(result)).images()
     np.testing.assert_array_equal(np.asarray(shown[0]), whole)
     assert shown[1].mode == "RGBA"
@@ -134,22 +134,22 @@ def test_alpha_is_resized_and_shown(tmp_path: Path, upscaler: Upscaler) -> None:
 def test_grey_stays_grey(tmp_path: Path, upscaler: Upscaler) -> None:
     result = compare(save(tmp_path / "a.png", small()[:, :, 0]), upscaler)
     for side in (result.bicubic, result.model):
-        assert (side.picture.rgb == side.picture.rgb[:, :, :1]).all()
+        assert (side.image.rgb == side.image.rgb[:, :, :1]).all()
 
 
 def test_sixteen_bits_are_compared_in_eight(tmp_path: Path, upscaler: Upscaler) -> None:
     """That is what a page shows; 257 times 8 bits are the same in 16."""
     rgb, alpha, larger = small(), small(channels=1)[:, :, 0], small(60, 90)
     for name, many in (("8", np.uint8(1)), ("16", np.uint16(257))):
-        write_picture(tmp_path / f"{name}.png", Picture(rgb * many, alpha * many))
-        write_picture(tmp_path / f"{name}_larger.png", Picture(larger * many))
+        write_image(tmp_path / f"{name}.png", RasterImage(rgb * many, alpha * many))
+        write_image(tmp_path / f"{name}_larger.png", RasterImage(larger * many))
     one, other = (
         compare(tmp_path / f"{name}.png", upscaler, original=tmp_path / f"{name}_larger.png")
         for name in ("8", "16")
     )
     for first, second in ((one.bicubic, other.bicubic), (one.model, other.model)):
-        np.testing.assert_array_equal(first.picture.rgb, second.picture.rgb)
-        np.testing.assert_array_equal(first.picture.alpha, second.picture.alpha)
+        np.testing.assert_array_equal(first.image.rgb, second.image.rgb)
+        np.testing.assert_array_equal(first.image.alpha, second.image.alpha)
         assert first.psnr == second.psnr
     assert len(Page(page(other)).images()) == 3
 
@@ -160,7 +160,7 @@ def test_psnr_is_against_the_original(tmp_path: Path, upscaler: Upscaler, dog: n
     result = compare(save(tmp_path / "a.png", downscale(cut, 3)), upscaler, original=original)
     for side in (result.bicubic, result.model):
         assert side.psnr is not None
-        assert side.psnr[0] == psnr(side.picture.rgb, cut, border=3)
+        assert side.psnr[0] == psnr(side.image.rgb, cut, border=3)
     text = Page(page(result))
     np.testing.assert_array_equal(np.asarray(text.images()[1]), cut)
     assert f"{result.model.psnr[0]:.3f} dB" in text.text
@@ -174,8 +174,8 @@ def test_the_page_holds_exactly_the_pixels(tmp_path: Path, upscaler: Upscaler) -
     result = compare(save(tmp_path / "a.png", small()), upscaler)
     text = Page(page(result))
     left, right = text.images()
-    np.testing.assert_array_equal(np.asarray(left), result.bicubic.picture.rgb)
-    np.testing.assert_array_equal(np.asarray(right), result.model.picture.rgb)
+    np.testing.assert_array_equal(np.asarray(left), result.bicubic.image.rgb)
+    np.testing.assert_array_equal(np.asarray(right), result.model.image.rgb)
     for words in ("30 × 20", "90 × 60", f"{DEFAULT}_x3", "litert", f"{result.model.seconds:.3f} s"):
         assert words in text.text
 
@@ -219,8 +219,8 @@ def test_the_colour_profile_goes_along_and_where_a_photo_was_taken_does_not(
     exif = Image.Exif()
     exif[0x010E] = "where I live"
     xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>where I live</x:xmpmeta>"
-    rgb = result.bicubic.picture.rgb
-    told = Picture(rgb, icc_profile=profile, exif=exif.tobytes(), xmp=xmp)
+    rgb = result.bicubic.image.rgb
+    told = RasterImage(rgb, icc_profile=profile, exif=exif.tobytes(), xmp=xmp)
     side = Side("bicubic", told, 1, 1.0, None)
     written = Page(page(Comparison("a", (6, 10), 1, 3, "litert", ".png", side, result.model)))
     shown = written.images()[0]
@@ -246,7 +246,7 @@ def test_what_is_too_large_is_cut_and_lossy(
 
 
 def test_a_page_of_24_megapixels_is_of_a_reasonable_size(dog: np.ndarray) -> None:
-    """Photographic detail and noise of single pixels, more than an enlarged picture has."""
+    """Photographic detail and noise of single pixels, more than an enlarged image has."""
     tiles = np.tile(dog, (14, 21, 1))[:4000, :6000]
     tiles ^= np.random.default_rng(0).integers(4, size=tiles.shape, dtype=np.uint8)
     written = page(made_up(tiles))
@@ -258,7 +258,7 @@ def test_a_page_of_24_megapixels_is_of_a_reasonable_size(dog: np.ndarray) -> Non
 # Names and mistakes
 
 
-def test_the_page_is_beside_the_picture(tmp_path: Path) -> None:
+def test_the_page_is_beside_the_image(tmp_path: Path) -> None:
     assert page_path(tmp_path / "a.b.jpg", None, inputs=[]) == tmp_path / "a.b_compare.html"
     assert page_path(Path("a.jpg"), Path("b.HTM"), inputs=[]) == Path("b.HTM")
     with pytest.raises(OutputError, match=r"ends in \.html"):
@@ -277,14 +277,14 @@ def test_an_input_is_not_replaced(tmp_path: Path, upscaler: Upscaler) -> None:
 def test_bad_inputs_are_told(tmp_path: Path, upscaler: Upscaler) -> None:
     good = save(tmp_path / "a.png", small())
     (tmp_path / "words.png").write_text("words")
-    with pytest.raises(PictureError, match="not a PNG"):
+    with pytest.raises(ImageError, match="not a PNG"):
         compare(tmp_path / "words.png", upscaler)
-    with pytest.raises(PictureError, match="are 90 x 60"):
+    with pytest.raises(ImageError, match="are 90 x 60"):
         compare(good, upscaler, original=good)
-    with pytest.raises(PictureError, match="cannot be opened"):
+    with pytest.raises(ImageError, match="cannot be opened"):
         compare(good, upscaler, original=tmp_path / "none.png")
     dot = save(tmp_path / "dot.png", small(1, 1))
-    with pytest.raises(PictureError, match="too small to measure"):
+    with pytest.raises(ImageError, match="too small to measure"):
         compare(dot, upscaler, original=save(tmp_path / "dot3.png", small(3, 3)))
     with pytest.raises(ModelError, match="no model"):
         Upscaler("abpn", 4)
@@ -300,7 +300,7 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     target = tmp_path / "a_compare.html"
     assert capsys.readouterr() == (f"{target}\n", "")
     first = Page(target.read_text(encoding="utf-8")).images()
-    np.testing.assert_array_equal(np.asarray(first[0]), bicubic(read_picture(source), 3).rgb)
+    np.testing.assert_array_equal(np.asarray(first[0]), bicubic(read_image(source), 3).rgb)
     target.write_text("mine")
     assert run(source) == 1
     assert "exists already" in capsys.readouterr().err
@@ -352,7 +352,7 @@ class Tab:
             return np.asarray(image.convert("RGB"))
 
     def corner(self) -> tuple[float, float, float]:
-        """Where the picture is in the stage, in screen pixels, and how large a pixel of it is."""
+        """Where the image is in the stage, in screen pixels, and how large a pixel of it is."""
         found = self.page.evaluate(
             """() => {
                 const stage = document.getElementById("stage").getBoundingClientRect();
@@ -379,7 +379,7 @@ class Tab:
         mouse.up()
 
     def assert_shows(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Away from the divider and the labels, the pixels on the screen are the pictures'."""
+        """Away from the divider and the labels, the pixels on the screen are the images'."""
         x, y, zoom = self.corner()
         shot = self.shot()
         line = self.split() / 100 * shot.shape[1]
@@ -400,7 +400,7 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures of which no pixel is equal."""
+    """Two images of which no pixel is equal."""
     array = small(300, 360, seed=4)
     return array, 255 - array
 
@@ -431,7 +431,7 @@ def test_dragging_the_divider_changes_what_is_seen(
     tab.assert_shows(*pair)
 
 
-def test_the_zoom_buttons_show_whole_pixels_and_dragging_moves_the_picture(
+def test_the_zoom_buttons_show_whole_pixels_and_dragging_moves_the_image(
     tab: Tab, pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
     for zoom in (4, 8, 2):
@@ -535,7 +535,7 @@ def test_the_original_can_be_switched_in(
     original = pair[0] ^ 85
     path = tmp_path / "page.html"
     sides = (result.bicubic, result.model)
-    whole = Comparison("a.png", (100, 120), 9, 3, "litert", ".png", *sides, Picture(original))
+    whole = Comparison("a.png", (100, 120), 9, 3, "litert", ".png", *sides, RasterImage(original))
     path.write_text(page(whole), encoding="utf-8")
     tab = Tab(browser, path)
     tab.assert_shows(*pair)

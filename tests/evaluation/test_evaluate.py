@@ -30,14 +30,14 @@ def crops(dog: np.ndarray) -> dict[str, np.ndarray]:
     return {"a": dog[60:150, 40:139], "b": dog[100:201, 90:172], "c": dog[:96, 150:]}
 
 
-def save(path: Path, picture: np.ndarray) -> None:
+def save(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(picture)).save(path)
+    Image.fromarray(np.ascontiguousarray(image)).save(path)
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, crops: dict[str, np.ndarray]) -> Path:
-    """A folder of pictures."""
+    """A folder of images."""
     folder = tmp_path_factory.mktemp("sets") / "plain"
     for name, crop in crops.items():
         save(folder / f"{name}.png", crop)
@@ -60,7 +60,7 @@ def numbers(score: Score) -> tuple[float, float, float]:
     return score.psnr_rgb, score.psnr_y, score.ssim_y
 
 
-def test_a_score_is_the_mean_of_the_metrics_of_every_picture(
+def test_a_score_is_the_mean_of_the_metrics_of_every_image(
     plain: Path, crops: dict[str, np.ndarray]
 ) -> None:
     rows = []
@@ -70,7 +70,7 @@ def test_a_score_is_the_mean_of_the_metrics_of_every_picture(
         y = luma(sr), luma(hr)
         rows.append((psnr(sr, hr, border=3), psnr(*y, border=3), ssim(*y, border=3)))
     score = evaluate("abpn", plain)
-    assert (score.method, score.test_set, score.pictures) == ("abpn", "plain", 3)
+    assert (score.method, score.test_set, score.images) == ("abpn", "plain", 3)
     np.testing.assert_allclose(numbers(score), np.mean(rows, axis=0), rtol=1e-12)
 
 
@@ -79,7 +79,7 @@ def test_both_layouts_of_a_set_give_one_score(plain: Path, benchmark: Path, meth
     assert numbers(evaluate(method, plain)) == numbers(evaluate(method, benchmark))
 
 
-def test_the_given_low_resolution_pictures_are_used(
+def test_the_given_low_resolution_images_are_used(
     benchmark: Path, tmp_path: Path, crops: dict[str, np.ndarray]
 ) -> None:
     for name in crops:
@@ -115,9 +115,9 @@ def test_other_factors_are_measured(plain: Path, factor: int) -> None:
     assert nearer > further
 
 
-def test_every_picture_is_reported(plain: Path) -> None:
+def test_every_image_is_reported(plain: Path) -> None:
     seen: list[str] = []
-    evaluate("bicubic", plain, on_picture=seen.append)
+    evaluate("bicubic", plain, on_image=seen.append)
     assert seen == ["a", "b", "c"]
 
 
@@ -188,7 +188,7 @@ def test_a_model_of_another_factor_is_refused(plain: Path, tmp_path: Path, suffi
         evaluate(path, plain)
 
 
-def test_a_file_of_another_size_is_named_with_the_picture(plain: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_size_is_named_with_the_image(plain: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     export(integer_graph(0), path, size=(10, 20))
     with pytest.raises(ModelError, match=r"small\.onnx on \w+: "):
@@ -219,37 +219,35 @@ def test_bytes_that_are_no_model_are_refused(plain: Path, tmp_path: Path) -> Non
         assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("words")
     for folder in (tmp_path, tmp_path / "missing", tmp_path / "notes.txt"):
         with pytest.raises(DataError):
             evaluate("bicubic", folder)
 
 
-def test_a_missing_low_resolution_picture_is_named(tmp_path: Path) -> None:
+def test_a_missing_low_resolution_image_is_named(tmp_path: Path) -> None:
     save(tmp_path / "HR" / "a.png", np.zeros((60, 60, 3), np.uint8))
     with pytest.raises(DataError, match=r"ax3\.png is missing"):
         evaluate("bicubic", tmp_path)
 
 
-def test_a_low_resolution_picture_of_another_size_is_named(tmp_path: Path) -> None:
+def test_a_low_resolution_image_of_another_size_is_named(tmp_path: Path) -> None:
     save(tmp_path / "HR" / "a.png", np.zeros((60, 60, 3), np.uint8))
     save(tmp_path / "LR_bicubic" / "X3" / "ax3.png", np.zeros((20, 21, 3), np.uint8))
-    with pytest.raises(DataError, match=r"a\.png: the x3 low-resolution picture has shape"):
+    with pytest.raises(DataError, match=r"a\.png: the x3 low-resolution image has shape"):
         evaluate("bicubic", tmp_path)
 
 
 @pytest.mark.parametrize(("side", "border"), [(2, None), (9, None), (15, None), (60, 30), (60, 25)])
-def test_a_picture_that_is_too_small_is_named(
-    tmp_path: Path, side: int, border: int | None
-) -> None:
+def test_an_image_that_is_too_small_is_named(tmp_path: Path, side: int, border: int | None) -> None:
     save(tmp_path / "tiny.png", np.zeros((side, side, 3), np.uint8))
     with pytest.raises(DataError, match="tiny") as caught:
         evaluate("bicubic", tmp_path, border=border)
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(AnchorSRError, match=r"bad\.png is damaged"):
         evaluate("bicubic", tmp_path)

@@ -42,7 +42,7 @@ from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.summary import Edge, summarize
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import float_graph, integer_graph, picture, reference_run
+from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_the_files_are_of_the_kinds_that_are_asked_for(files: dict[str, bytes]) 
     assert {d["dtype"] for d in fixed} == {np.uint8}
 
 
-def test_all_three_give_the_same_picture(files: dict[str, bytes], dog: np.ndarray) -> None:
+def test_all_three_give_the_same_image(files: dict[str, bytes], dog: np.ndarray) -> None:
     small = np.ascontiguousarray(np.tile(dog, (2, 3, 1))[:360, :640])[None]
     expected = upscale(small[0], model="abpn", engine="litert")[None]
     np.testing.assert_array_equal(LiteRT(files[FIXED], 1)(small), expected)
@@ -238,7 +238,7 @@ def test_the_float_graph_differs_by_rounding_only(quantize_last: bool) -> None:
         graph.halo,
         graph.macs_per_pixel,
     )
-    images = picture(1, 31, 17)
+    images = image(1, 31, 17)
     integers = reference_run(graph, images).astype(float)
     floats = reference_run(real, images.astype(np.float32))
     assert np.abs(integers - floats).max() <= 0.5 + 1e-3
@@ -257,15 +257,15 @@ def test_a_float_graph_has_nothing_to_dequantize() -> None:
 
 def test_quality_is_that_of_evaluate(files: dict[str, bytes], images: Path) -> None:
     seen: list[str] = []
-    quality = measure_quality(files, images, threads=1, on_picture=seen.append)
+    quality = measure_quality(files, images, threads=1, on_image=seen.append)
     assert quality.psnr == pytest.approx(evaluate("abpn", images, border=1).psnr_rgb)
     assert seen == ["a", "b"]
-    assert quality.pictures == 2
+    assert quality.images == 2
     assert abs(quality.psnr - quality.psnr_float) < 0.1
     assert quality.psnr != quality.psnr_float
 
 
-def test_the_mean_is_over_pictures(files: dict[str, bytes], images: Path) -> None:
+def test_the_mean_is_over_images(files: dict[str, bytes], images: Path) -> None:
     values = []
     for name in "ab":
         hr = np.asarray(Image.open(images / f"{name}.png"))
@@ -273,11 +273,11 @@ def test_the_mean_is_over_pictures(files: dict[str, bytes], images: Path) -> Non
     assert measure_quality(files, images).psnr == pytest.approx(np.mean(values))
 
 
-def test_a_folder_without_pictures_is_told(files: dict[str, bytes], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no picture"):
+def test_a_folder_without_images_is_told(files: dict[str, bytes], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no image"):
         measure_quality(files, tmp_path)
     Image.new("RGB", (3, 3)).save(tmp_path / "dot.png")
-    assert measure_quality(files, tmp_path).pictures == 1
+    assert measure_quality(files, tmp_path).images == 1
     Image.new("RGB", (300, 1)).save(tmp_path / "line.png")
     with pytest.raises(DataError, match="smaller than 3x3"):
         measure_quality(files, tmp_path)
@@ -329,12 +329,12 @@ def test_the_command_makes_the_files_and_says_what_they_score(
         assert summarize(written[name]) == summarize(files[name])
 
 
-def test_without_pictures_there_is_no_score_and_it_says_so(call: Call) -> None:
+def test_without_images_there_is_no_score_and_it_says_so(call: Call) -> None:
     code, out, err = call("abpn", "-o", "out", "--runtime", 5)
     assert code == 0
     assert "PSNR" not in out
     assert "score" not in out
-    assert err.startswith("note: no pictures were used")
+    assert err.startswith("note: no images were used")
     assert "DEPTH_TO_SPACE" in out
     assert "1×108×192×3 uint8" in out
     code, out, err = call("abpn", "-o", "out", "--runtime", 5)

@@ -16,7 +16,7 @@ from ai_edge_quantizer import recipe as quantizer_recipes
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import ExactnessError, GraphError, ModelError, OutputError
 from anchorsr.export import export as export_module
-from anchorsr.export.export import SIZES, check_exact, export, sample_picture
+from anchorsr.export.export import SIZES, check_exact, export, sample_image
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Clip, Conv2D
@@ -25,7 +25,7 @@ from anchorsr.quantization.calibration import choose_quantization, observe_range
 from anchorsr.quantization.ptq import WEIGHT_LIMIT, apply_quantization
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import assert_equal_graphs, float_graph, integer_graph, picture, reference_run
+from helpers.graphs import assert_equal_graphs, float_graph, image, integer_graph, reference_run
 
 SUFFIXES = [".tflite", ".onnx", ".TFLITE"]
 
@@ -37,7 +37,7 @@ def test_a_file_of_free_size_takes_every_size(tmp_path: Path, suffix: str) -> No
     export(graph, path)
     engine = load_engine(path, threads=1)
     for size in ((1, 1), (5, 3), (31, 17)):
-        images = picture(1, *size)
+        images = image(1, *size)
         np.testing.assert_array_equal(engine(images), reference_run(graph, images))
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
 
@@ -48,10 +48,10 @@ def test_a_file_of_fixed_size_takes_only_that(tmp_path: Path, suffix: str) -> No
     path = tmp_path / f"mine{suffix}"
     export(graph, path, size=(9, 14))
     engine = load_engine(path, threads=1)
-    images = picture(1, 9, 14)
+    images = image(1, 9, 14)
     np.testing.assert_array_equal(engine(images), reference_run(graph, images))
     with pytest.raises(ModelError):
-        engine(picture(1, 14, 9))
+        engine(image(1, 14, 9))
 
 
 def test_what_is_exported_can_be_read_back(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path, suffix: st
         export(integer_graph(0), path)
     assert path.read_bytes() == b"precious"
     export(integer_graph(0), path, overwrite=True)
-    assert load_engine(path, threads=1)(picture(0, 4, 5)).shape == (1, 12, 15, 3)
+    assert load_engine(path, threads=1)(image(0, 4, 5)).shape == (1, 12, 15, 3)
 
 
 def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
@@ -139,14 +139,14 @@ def test_an_impossible_size_is_refused(tmp_path: Path, suffix: str, size: tuple[
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_sample_is_the_same_each_time_and_another_for_each_seed(size: tuple[int, int]) -> None:
-    first = sample_picture(*size, seed=3)
+    first = sample_image(*size, seed=3)
     assert (first.shape, first.dtype) == ((*size, 3), np.uint8)
-    np.testing.assert_array_equal(first, sample_picture(*size, seed=3))
-    assert (first != sample_picture(*size, seed=4)).any()
+    np.testing.assert_array_equal(first, sample_image(*size, seed=3))
+    assert (first != sample_image(*size, seed=4)).any()
 
 
 def test_a_large_sample_visits_every_level() -> None:
-    assert len(np.unique(sample_picture(*SIZES[-1], seed=len(SIZES) - 1))) == 256
+    assert len(np.unique(sample_image(*SIZES[-1], seed=len(SIZES) - 1))) == 256
 
 
 # Against ai-edge-quantizer
@@ -183,13 +183,13 @@ def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
 
     The conventions meet with a weight limit of 127, which is its own; here it is 64. The ranges
     are handed over, because its own calibration runs LiteRT in float, whose sums are rounded
-    otherwise. Pictures and the residual, whose scale is 1 by rule here, get the ranges that say
+    otherwise. Images and the residual, whose scale is 1 by rule here, get the ranges that say
     so there: 0..255 and -128..127. Its file takes and gives int8 where the file here has
     uint8, which is a difference of 128. All else is equal: scales, zero points, weights, biases
-    and every byte of a picture.
+    and every byte of an image.
     """
     graph = without_clip(with_one_more_layer(float_graph(seed)))
-    images = picture(seed, 16, 12)
+    images = image(seed, 16, 12)
     ranges = dict(observe_ranges(graph, images, 100.0))
     chosen = choose_quantization(graph, ranges)
     for name in ("images", "anchor", "sum", "large"):
@@ -239,7 +239,7 @@ def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
 def test_the_limit_here_only_scales_the_integers() -> None:
     """The ±64 of the rule are the ±127 of everybody else with another scale."""
     graph = float_graph(4)
-    chosen = choose_quantization(graph, observe_ranges(graph, picture(4, 16, 12), 100.0))
+    chosen = choose_quantization(graph, observe_ranges(graph, image(4, 16, 12), 100.0))
     narrow, wide = (
         apply_quantization(graph, chosen),
         apply_quantization(graph, chosen, weight_limit=127),
@@ -260,6 +260,6 @@ def test_the_file_for_timing_has_the_size_it_is_timed_at(tmp_path: Path, suffix:
     path = tmp_path / f"timed{suffix}"
     _, graph = read_model(model_path("abpn"))
     export(graph, path, size=(360, 640))
-    assert load_engine(path)(picture(0, 360, 640)).shape == (1, 1080, 1920, 3)
+    assert load_engine(path)(image(0, 360, 640)).shape == (1, 1080, 1920, 3)
     with pytest.raises(ModelError):
-        load_engine(path)(picture(0, 640, 360))
+        load_engine(path)(image(0, 640, 360))

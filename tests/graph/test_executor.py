@@ -14,7 +14,7 @@ from anchorsr.errors import GraphError
 from anchorsr.graph.executor import accumulator_bound, multipliers, run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Add, Conv2D, Quantization, Requantize, TensorType
-from helpers.graphs import integer_graph, picture, reference_run
+from helpers.graphs import image, integer_graph, reference_run
 
 
 def one_convolution(
@@ -100,7 +100,7 @@ def test_sums_beyond_float32_are_still_exact() -> None:
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_whole_networks_equal_the_independent_reference(size: tuple[int, int], factor: int) -> None:
     graph = integer_graph(seed=factor, factor=factor)
-    images = picture(1, *size)
+    images = image(1, *size)
     np.testing.assert_array_equal(run_graph(graph, images), reference_run(graph, images))
 
 

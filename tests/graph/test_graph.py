@@ -34,7 +34,7 @@ from anchorsr.graph.operators import (
     Tile,
     TransposedConv2D,
 )
-from helpers.graphs import PICTURE
+from helpers.graphs import IMAGE
 from helpers.single import MAKERS, Maker
 
 
@@ -57,11 +57,11 @@ def weights(*shape: int) -> np.ndarray:
 
 
 def pooled(operator: Operator, channels: int = 4, out: int = 4) -> Callable[[], Graph]:
-    """A picture a, its mean b, and an operator from there."""
+    """An image a, its mean b, and an operator from there."""
     return lambda: chain(floats(channels, channels, out), GlobalAveragePool("a", "b"), operator)
 
 
-UINT8 = TensorType(4, "uint8", PICTURE)
+UINT8 = TensorType(4, "uint8", IMAGE)
 
 REFUSED: dict[str, Callable[[], Graph]] = {
     "3 groups do not divide 4 and 4": lambda: chain(
@@ -130,10 +130,10 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "DepthwiseConv2D over a tensor that is 1x1": pooled(
         DepthwiseConv2D("b", "c", weights(3, 3, 4), weights(4))
     ),
-    "Resize takes pictures": pooled(Resize("b", "c", 2, "nearest")),
-    "DepthToSpace takes pictures": pooled(DepthToSpace("b", "c", 2), out=1),
-    "Pool2D takes pictures": pooled(Pool2D("b", "c", "max", 3)),
-    "TransposedConv2D takes pictures": pooled(
+    "Resize takes images": pooled(Resize("b", "c", 2, "nearest")),
+    "DepthToSpace takes images": pooled(DepthToSpace("b", "c", 2), out=1),
+    "Pool2D takes images": pooled(Pool2D("b", "c", "max", 3)),
+    "TransposedConv2D takes images": pooled(
         TransposedConv2D("b", "c", weights(4, 2, 2, 4), weights(4), 2)
     ),
     "Pool2D does not change numbers": lambda: chain(
@@ -213,7 +213,7 @@ def test_extents_follow_the_operators() -> None:
     )
     assert graph.extents == {"a": 1, "b": 0, "c": 2, "d": 6, "e": 24, "f": 24}
     assert graph.factor == 24
-    with pytest.raises(GraphError, match="whole picture at once"):
+    with pytest.raises(GraphError, match="whole image at once"):
         _ = graph.halo
 
 
@@ -296,7 +296,7 @@ def test_zeros_that_even_an_overhang_are_not_counted() -> None:
     assert graph.parameter_count == 3 * 81 * 4 + 3
 
 
-def test_what_is_done_once_for_a_picture_costs_no_pixel_anything() -> None:
+def test_what_is_done_once_for_an_image_costs_no_pixel_anything() -> None:
     graph = MAKERS["channel attention"](Maker(0, integer=False))
     assert graph.macs_per_pixel == 0
     assert graph.parameter_count == 16 + 2 + 16 + 8

@@ -78,7 +78,7 @@ class FloatChain:
 
 
 def anchored(body: str, chain: FloatChain) -> Graph:
-    """What `body` leads to, as the residual of a picture twice as large, clipped."""
+    """What `body` leads to, as the residual of an image twice as large, clipped."""
     residual = chain.convolve(body, "residual", 12, gain=0.2)
     chain.anchor("images", "anchor", 2)
     chain.add(Add((residual, "anchor"), "sum"))

@@ -28,11 +28,11 @@ from anchorsr.graph.operators import (
 
 SIZES = [(1, 1), (1, 7), (13, 11), (31, 17), (64, 48)]
 
-PICTURE = Quantization(1.0, 0)
-SIGNED_PICTURE = Quantization(1.0, -128)
+IMAGE = Quantization(1.0, 0)
+SIGNED_IMAGE = Quantization(1.0, -128)
 
 
-def picture(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
+def image(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
     """Random bytes, a third of them black or white, as uint8 (1, height, width, channels)."""
     generator = np.random.default_rng(seed)
     values = generator.integers(0, 256, (1, height, width, channels), dtype=np.int64)
@@ -62,8 +62,8 @@ def integer_graph(
     """
     generator = np.random.default_rng(seed)
     tensors = {
-        "images": TensorType(colors, "uint8", PICTURE),
-        "image": TensorType(colors, "int8", SIGNED_PICTURE),
+        "images": TensorType(colors, "uint8", IMAGE),
+        "image": TensorType(colors, "int8", SIGNED_IMAGE),
     }
     operators: list[Operator] = [Requantize("images", "image")]
 
@@ -91,7 +91,7 @@ def integer_graph(
         name = f"hidden{level}"
     out = colors * factor**2
     convolve(name, "residual", out, Quantization(1.0, 0), relu=False)
-    tensors["anchor"] = TensorType(out, "int8", SIGNED_PICTURE)
+    tensors["anchor"] = TensorType(out, "int8", SIGNED_IMAGE)
     operators.append(
         Conv2D(
             "image",
@@ -101,22 +101,22 @@ def integer_graph(
             np.ones(out, np.float32),
         )
     )
-    tensors["sum"] = TensorType(out, "int8", SIGNED_PICTURE)
+    tensors["sum"] = TensorType(out, "int8", SIGNED_IMAGE)
     operators.append(Add(("residual", "anchor"), "sum"))
     if quantize_last:
-        tensors["large"] = TensorType(colors, "int8", SIGNED_PICTURE)
+        tensors["large"] = TensorType(colors, "int8", SIGNED_IMAGE)
         operators.append(DepthToSpace("sum", "large", factor))
         operators.append(Requantize("large", "upscaled"))
     else:
-        tensors["bytes"] = TensorType(out, "uint8", PICTURE)
+        tensors["bytes"] = TensorType(out, "uint8", IMAGE)
         operators.append(Requantize("sum", "bytes"))
         operators.append(DepthToSpace("bytes", "upscaled", factor))
-    tensors["upscaled"] = TensorType(colors, "uint8", PICTURE)
+    tensors["upscaled"] = TensorType(colors, "uint8", IMAGE)
     return Graph(f"random{seed}", tensors, tuple(operators), "images", "upscaled")
 
 
 def float_graph(seed: int, *, factor: int = 3, channels: int = 8, colors: int = 3) -> Graph:
-    """A random float network of the same kind, over pictures in 0..255, clipped at the end."""
+    """A random float network of the same kind, over images in 0..255, clipped at the end."""
     generator = np.random.default_rng(seed)
     out = colors * factor**2
     widths = {"images": colors, "hidden": channels, "residual": out, "anchor": out, "sum": out}

@@ -101,17 +101,17 @@ def make_video(
         tone = _tone(sound, audio, audio_start, length) if sound is not None else iter(())
         due = next(tone, None)
         for frame, time in zip(frames, times, strict=True):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
                 format=pixel_format,
                 dst_colorspace=matrix if matrix in (1, 5, 6, 9) else 5,
                 dst_color_range=2 if full else 1,
                 interpolation=2 | 0x40000,
             )
-            picture.pts, picture.time_base = time, time_base
+            image.pts, image.time_base = time, time_base
             while due is not None and due.pts * due.time_base <= time * time_base:
                 container.mux(sound.encode(due))
                 due = next(tone, None)
-            container.mux(stream.encode(picture))
+            container.mux(stream.encode(image))
         while due is not None:
             container.mux(sound.encode(due))
             due = next(tone, None)

@@ -1,12 +1,12 @@
-"""No fringes: what a program left below transparent pixels is not seen in a larger picture."""
+"""No fringes: what a program left below transparent pixels is not seen in a larger image."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from anchorsr.images.image import Picture
-from anchorsr.inference.upscaler import Upscaler, upscale_picture
+from anchorsr.images.image import RasterImage
+from anchorsr.inference.upscaler import Upscaler, upscale_image
 
 SIZE = 40
 
@@ -27,12 +27,12 @@ def flat(colour: tuple[int, int, int]) -> np.ndarray:
     return np.full((SIZE, SIZE, 3), colour, np.uint8)
 
 
-def composited(picture: Picture, background: int) -> np.ndarray:
+def composited(image: RasterImage, background: int) -> np.ndarray:
     """Laid on an even background, float on 0 to 255."""
-    highest = np.iinfo(picture.rgb.dtype).max
-    assert picture.alpha is not None
-    weight = picture.alpha[:, :, None] / highest
-    return picture.rgb / highest * 255 * weight + background * (1 - weight)
+    highest = np.iinfo(image.rgb.dtype).max
+    assert image.alpha is not None
+    weight = image.alpha[:, :, None] / highest
+    return image.rgb / highest * 255 * weight + background * (1 - weight)
 
 
 GARBAGE = [(255, 0, 255), (0, 255, 0), (255, 255, 255), (0, 0, 0)]
@@ -47,10 +47,10 @@ def test_garbage_below_transparent_pixels_is_never_seen(
     alpha = soft_disc(edge)
     colour = flat((40, 70, 130))
     dirty = np.where(alpha[:, :, None] > 0, colour, np.uint8(garbage))
-    pictures = [Picture(rgb, alpha) for rgb in (colour, dirty)]
+    images = [RasterImage(rgb, alpha) for rgb in (colour, dirty)]
     if deep:
-        pictures = [Picture(p.rgb * np.uint16(257), alpha * np.uint16(257)) for p in pictures]
-    clean, result = (upscale_picture(picture, upscaler) for picture in pictures)
+        images = [RasterImage(p.rgb * np.uint16(257), alpha * np.uint16(257)) for p in images]
+    clean, result = (upscale_image(image, upscaler) for image in images)
     np.testing.assert_array_equal(result.rgb, clean.rgb)
     for background in (0, 255):
         np.testing.assert_array_equal(composited(result, background), composited(clean, background))
@@ -64,8 +64,8 @@ def test_garbage_below_nearly_transparent_pixels_does_not_reach_the_edge(
     colour = flat((40, 70, 130))
     dirty = np.where(alpha[:, :, None] > 10, colour, np.uint8(garbage))
     assert ((alpha > 0) & (alpha <= 10)).any()
-    clean = upscale_picture(Picture(colour, alpha), upscaler)
-    result = upscale_picture(Picture(dirty, alpha), upscaler)
+    clean = upscale_image(RasterImage(colour, alpha), upscaler)
+    result = upscale_image(RasterImage(dirty, alpha), upscaler)
     for background in (0, 128, 255):
         seen = np.abs(composited(result, background) - composited(clean, background))
         assert seen.max() < 1.5
@@ -81,11 +81,11 @@ def test_colour_that_was_stored_premultiplied_leaves_no_fringe(upscaler: Upscale
     stored = np.rint(colour * (weight / 255))  # as a program keeps it, in 8 bits
     rgb = np.clip(np.rint(stored * 255 / weight), 0, 255).astype(np.uint8)
     assert np.abs(rgb.astype(int) - colour)[alpha > 0].max() > 50
-    result = upscale_picture(Picture(rgb, alpha), upscaler)
-    clean = upscale_picture(Picture(colour, alpha), upscaler)
+    result = upscale_image(RasterImage(rgb, alpha), upscaler)
+    clean = upscale_image(RasterImage(colour, alpha), upscaler)
     for background in (0, 255):
         seen = np.abs(composited(result, background) - composited(clean, background))
-        assert seen.max() < 3  # a level of stored rounding, and one of grain in either picture
+        assert seen.max() < 3  # a level of stored rounding, and one of grain in either image
         assert (seen > 2).mean() < 1e-3
 
 
@@ -94,13 +94,17 @@ def test_colour_that_is_seen_stays_what_it_is(upscaler: Upscaler) -> None:
     generator = np.random.default_rng(0)
     rgb = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     alpha = np.full((SIZE, SIZE), 32, np.uint8)
-    np.testing.assert_array_equal(upscale_picture(Picture(rgb, alpha), upscaler).rgb, upscaler(rgb))
+    np.testing.assert_array_equal(
+        upscale_image(RasterImage(rgb, alpha), upscaler).rgb, upscaler(rgb)
+    )
 
 
 @pytest.mark.parametrize("value", [1, 5, 20])
-def test_a_picture_that_is_faint_everywhere_keeps_its_colours(
+def test_an_image_that_is_faint_everywhere_keeps_its_colours(
     upscaler: Upscaler, value: int
 ) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     alpha = np.full((SIZE, SIZE), value, np.uint8)
-    np.testing.assert_array_equal(upscale_picture(Picture(rgb, alpha), upscaler).rgb, upscaler(rgb))
+    np.testing.assert_array_equal(
+        upscale_image(RasterImage(rgb, alpha), upscaler).rgb, upscaler(rgb)
+    )

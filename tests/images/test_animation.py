@@ -9,22 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.images import PNG_SIGNATURE, SRGB, chunk, exif_block, noise
 from PIL import Image, ImageDraw
 
-from anchorsr.errors import OutputError, PictureError
+from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.animation import (
     Animation,
-    check_image,
+    check_file,
     read_animation,
-    read_image,
+    read_file,
     write_animation,
-    write_image,
+    write_file,
 )
-from anchorsr.images.image import Picture
-from anchorsr.images.io import read_picture, write_picture
+from anchorsr.images.image import RasterImage
+from anchorsr.images.io import read_image, write_image
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_picture
-from helpers.pictures import PNG_SIGNATURE, SRGB, chunk, exif_block, noise
+from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_image
 
 SUFFIXES = [".gif", ".webp", ".png", ".avif"]
 TIMES = (70, 130, 200, 40, 1000, 30)
@@ -51,10 +51,10 @@ def drawn(transparent: bool) -> list[Image.Image]:
 
 
 def made(transparent: bool, *, plays: int = 3) -> Animation:
-    def frames() -> Iterator[Picture]:
+    def frames() -> Iterator[RasterImage]:
         for image in drawn(transparent):
             rgba = np.array(image)
-            yield Picture(rgba[..., :3], rgba[..., 3] if transparent else None)
+            yield RasterImage(rgba[..., :3], rgba[..., 3] if transparent else None)
 
     return Animation(
         size=(30, 40), durations_ms=TIMES, plays=plays, transparent=transparent, frames=frames
@@ -64,9 +64,9 @@ def made(transparent: bool, *, plays: int = 3) -> Animation:
 def shown(animation: Animation) -> list[np.ndarray]:
     """Each frame laid on grey."""
     frames = []
-    for picture in animation.frames():
-        weight = 1.0 if picture.alpha is None else picture.alpha[..., None] / 255
-        frames.append(picture.rgb * weight + 128 * (1 - weight))
+    for image in animation.frames():
+        weight = 1.0 if image.alpha is None else image.alpha[..., None] / 255
+        frames.append(image.rgb * weight + 128 * (1 - weight))
     return frames
 
 
@@ -145,7 +145,7 @@ def test_gif_frames_are_composed(tmp_path: Path, disposal: int) -> None:
     assert animation.plays == 1
 
 
-def test_picture_beside_an_apng_is_no_frame_of_it(tmp_path: Path) -> None:
+def test_image_beside_an_apng_is_no_frame_of_it(tmp_path: Path) -> None:
     frames = drawn(False)
     path = tmp_path / "a.png"
     Image.new("RGBA", (40, 30)).save(
@@ -158,7 +158,7 @@ def test_picture_beside_an_apng_is_no_frame_of_it(tmp_path: Path) -> None:
 
 def test_a_thirtieth_of_a_second_is_kept_by_png_and_does_not_drift_in_gif(tmp_path: Path) -> None:
     third = 1000 / 30
-    pixels = [Picture(noise(4, 4, seed=seed)) for seed in range(30)]
+    pixels = [RasterImage(noise(4, 4, seed=seed)) for seed in range(30)]
     animation = Animation(
         size=(4, 4), durations_ms=(third,) * 30, plays=0, transparent=False,
         frames=lambda: iter(pixels),
@@ -201,57 +201,55 @@ def test_metadata_is_kept_and_true(tmp_path: Path, suffix: str) -> None:
     assert (exif.get_ifd(0x8769)[0xA003], exif.get_ifd(0x8769)[0xA002]) == size
 
 
-def test_a_picture_stays_a_picture(tmp_path: Path) -> None:
+def test_an_image_stays_an_image(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
-        write_picture(tmp_path / f"a{suffix}", Picture(noise(5, 6)))
-        assert isinstance(read_image(tmp_path / f"a{suffix}"), Picture)
-        with pytest.raises(PictureError, match="does not move"):
+        write_image(tmp_path / f"a{suffix}", RasterImage(noise(5, 6)))
+        assert isinstance(read_file(tmp_path / f"a{suffix}"), RasterImage)
+        with pytest.raises(ImageError, match="does not move"):
             read_animation(tmp_path / f"a{suffix}")
-    write_picture(tmp_path / "a.jpg", Picture(noise(5, 6)))
-    with pytest.raises(PictureError, match="give an animation"):
+    write_image(tmp_path / "a.jpg", RasterImage(noise(5, 6)))
+    with pytest.raises(ImageError, match="give an animation"):
         read_animation(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_animation_is_no_picture(tmp_path: Path, suffix: str) -> None:
+def test_an_animation_is_no_image(tmp_path: Path, suffix: str) -> None:
     write_animation(tmp_path / f"a{suffix}", made(True))
-    assert isinstance(read_image(tmp_path / f"a{suffix}"), Animation)
-    with pytest.raises(PictureError, match="is an animation"):
-        read_picture(tmp_path / f"a{suffix}")
+    assert isinstance(read_file(tmp_path / f"a{suffix}"), Animation)
+    with pytest.raises(ImageError, match="is an animation"):
+        read_image(tmp_path / f"a{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif", ".heic"])
-def test_a_format_of_still_pictures_is_refused_before_any_frame(
-    tmp_path: Path, suffix: str
-) -> None:
-    def frames() -> Iterator[Picture]:
+def test_a_format_of_still_images_is_refused_before_any_frame(tmp_path: Path, suffix: str) -> None:
+    def frames() -> Iterator[RasterImage]:
         pytest.fail("a frame was made")
 
     animation = Animation(
         size=(9, 9), durations_ms=(1, 1), plays=0, transparent=False, frames=frames
     )
-    for write in (write_image, write_animation):
+    for write in (write_file, write_animation):
         with pytest.raises(OutputError, match=r"cannot hold; write a \.gif"):
             write(tmp_path / f"a{suffix}", animation)
     (tmp_path / "a.gif").write_text("precious")
     with pytest.raises(OutputError, match="exists already"):
-        write_image(tmp_path / "a.gif", animation)
+        write_file(tmp_path / "a.gif", animation)
     with pytest.raises(OutputError, match="16383 a side"):
-        check_image(tmp_path / "a.webp", 18_000, 18_000, animated=True)
+        check_file(tmp_path / "a.webp", 18_000, 18_000, animated=True)
     assert (tmp_path / "a.gif").read_text() == "precious"
 
 
 def test_an_error_in_a_frame_leaves_no_file(tmp_path: Path) -> None:
-    def frames() -> Iterator[Picture]:
-        yield Picture(noise(9, 9))
-        raise PictureError("the second frame is gone")
+    def frames() -> Iterator[RasterImage]:
+        yield RasterImage(noise(9, 9))
+        raise ImageError("the second frame is gone")
 
     animation = Animation(
         size=(9, 9), durations_ms=(10, 10), plays=0, transparent=False, frames=frames
     )
     for suffix in SUFFIXES:
-        with pytest.raises(PictureError, match="second frame"):
-            write_image(tmp_path / f"a{suffix}", animation)
+        with pytest.raises(ImageError, match="second frame"):
+            write_file(tmp_path / f"a{suffix}", animation)
     assert not list(tmp_path.iterdir())
 
 
@@ -260,10 +258,10 @@ def test_a_file_that_changes_between_two_passes_is_an_error(tmp_path: Path) -> N
     write_animation(path, made(False))
     animation = read_animation(path)
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         list(animation.frames())
     path.unlink()
-    with pytest.raises(PictureError, match="No such file"):
+    with pytest.raises(ImageError, match="No such file"):
         list(animation.frames())
 
 
@@ -274,8 +272,8 @@ def test_a_cut_off_animation_is_refused_before_any_work(tmp_path: Path, suffix: 
     data = path.read_bytes()
     for tenths in range(1, 10):
         path.write_bytes(data[: len(data) * tenths // 10])
-        with pytest.raises(PictureError):
-            read_image(path)
+        with pytest.raises(ImageError):
+            read_file(path)
 
 
 def test_a_gif_that_ends_after_a_frame_is_cut_off(tmp_path: Path) -> None:
@@ -285,25 +283,25 @@ def test_a_gif_that_ends_after_a_frame_is_cut_off(tmp_path: Path) -> None:
     second = data.index(b"!\xf9", data.index(b"!\xf9") + 1)
     for end in (len(data) - 1, second):
         path.write_bytes(data[:end])
-        for read in (read_image, read_picture):
-            with pytest.raises(PictureError, match=r"cut off|is an animation"):
+        for read in (read_file, read_image):
+            with pytest.raises(ImageError, match=r"cut off|is an animation"):
                 read(path)
 
 
 def test_pixels_that_stay_are_not_drawn_again_in_gif(tmp_path: Path) -> None:
     """More colours than a palette has: what was chosen for the first frame stays."""
     ground = noise(64, 64)
-    pictures = []
+    images = []
     for step in range(3):
         rgb = ground.copy()
         rgb[20:30, 10 * step : 10 * step + 10] = noise(10, 10, seed=step + 1)
-        pictures.append(Picture(rgb))
+        images.append(RasterImage(rgb))
     animation = Animation(
         size=(64, 64), durations_ms=(50,) * 3, plays=0, transparent=False,
-        frames=lambda: iter(pictures),
+        frames=lambda: iter(images),
     )  # fmt: skip
     write_animation(tmp_path / "a.gif", animation)
-    first, second, third = (picture.rgb for picture in read_animation(tmp_path / "a.gif").frames())
+    first, second, third = (image.rgb for image in read_animation(tmp_path / "a.gif").frames())
     stays = np.ones((64, 64), bool)
     stays[20:30, :30] = False
     np.testing.assert_array_equal(first[stays], second[stays])
@@ -315,20 +313,20 @@ def test_pixels_that_stay_are_not_drawn_again_in_gif(tmp_path: Path) -> None:
 def test_gif_keeps_up_to_255_colours_exactly(tmp_path: Path, colours: int) -> None:
     table = noise(1, 255, seed=4)[0][:colours]
     rgb = table[np.arange(40 * 41).reshape(40, 41) % colours]
-    write_picture(tmp_path / "a.gif", Picture(rgb))
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.gif").rgb, rgb)
+    write_image(tmp_path / "a.gif", RasterImage(rgb))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.gif").rgb, rgb)
 
 
 # Larger
 
 
 @pytest.mark.parametrize("transparent", [False, True])
-def test_each_frame_is_what_its_picture_would_become(upscaler: Upscaler, transparent: bool) -> None:
+def test_each_frame_is_what_its_image_would_become(upscaler: Upscaler, transparent: bool) -> None:
     animation = made(transparent)
     larger = Enlarger(threads=1, engine="litert").animate(animation)
     assert (larger.size, larger.durations_ms, larger.plays) == ((90, 120), TIMES, 3)
     for before, after in zip(animation.frames(), larger.frames(), strict=True):
-        expected = upscale_picture(before, upscaler)
+        expected = upscale_image(before, upscaler)
         np.testing.assert_array_equal(after.rgb, expected.rgb)
         if expected.alpha is not None:
             np.testing.assert_array_equal(after.alpha, expected.alpha)
@@ -344,13 +342,15 @@ def test_frames_take_any_size() -> None:
 def test_each_frame_is_computed_once_and_an_equal_one_not_at_all(
     tmp_path: Path, suffix: str
 ) -> None:
-    seen: list[Picture] = []
+    seen: list[RasterImage] = []
 
-    def twice(picture: Picture) -> Picture:
-        seen.append(picture)
-        rgb = picture.rgb.repeat(2, axis=0).repeat(2, axis=1)
-        alpha = picture.alpha
-        return Picture(rgb, None if alpha is None else alpha.repeat(2, axis=0).repeat(2, axis=1))
+    def twice(image: RasterImage) -> RasterImage:
+        seen.append(image)
+        rgb = image.rgb.repeat(2, axis=0).repeat(2, axis=1)
+        alpha = image.alpha
+        return RasterImage(
+            rgb, None if alpha is None else alpha.repeat(2, axis=0).repeat(2, axis=1)
+        )
 
     animation = made(True)
     larger = animation.with_frames((2 * animation.size[0], 2 * animation.size[1]), twice)
@@ -362,10 +362,10 @@ def test_each_frame_is_computed_once_and_an_equal_one_not_at_all(
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path, suffix: str) -> None:
     def animation(count: int) -> Animation:
-        def frames() -> Iterator[Picture]:
+        def frames() -> Iterator[RasterImage]:
             for number in range(count):
                 rgb = np.full((200, 200, 3), number, np.uint8)
-                yield Picture(rgb)
+                yield RasterImage(rgb)
 
         return Animation(
             size=(200, 200), durations_ms=(10,) * count, plays=0, transparent=False, frames=frames

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.images import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 from PIL import Image
 
-from anchorsr.errors import AnchorSRError, DataError, MissingDependencyError, PictureError
-from anchorsr.images.animation import Animation, read_image
+from anchorsr.errors import AnchorSRError, DataError, ImageError, MissingDependencyError
+from anchorsr.images.animation import Animation, read_file
 from anchorsr.images.formats import SUFFIXES
-from anchorsr.images.image import Picture
-from anchorsr.images.io import find_pictures, read_picture, write_picture
+from anchorsr.images.image import RasterImage
+from anchorsr.images.io import find_images, read_image, write_image
 from anchorsr.inference.batch import plan
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.upscaler import Enlarger
-from helpers.pictures import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 
 MAX_PIXELS = 4_000_000
 
@@ -68,12 +68,12 @@ def heic_file() -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path) -> Picture | Animation:
-    return read_image(path, max_pixels=MAX_PIXELS)
+def read(path: Path) -> RasterImage | Animation:
+    return read_file(path, max_pixels=MAX_PIXELS)
 
 
 def assert_one_line(path: Path) -> None:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         read(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
@@ -92,7 +92,9 @@ def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
 @pytest.mark.parametrize("name", GOOD)
 def test_the_files_are_good_before_they_are_spoilt(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(GOOD[name])
-    assert isinstance(read(tmp_path / name), Animation if name.startswith("moving") else Picture)
+    assert isinstance(
+        read(tmp_path / name), Animation if name.startswith("moving") else RasterImage
+    )
 
 
 @pytest.mark.parametrize("tenths", range(10))
@@ -111,7 +113,7 @@ def test_a_cut_off_heic_is_refused(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(data[: len(data) * tenths // 10])
         assert_one_line(path)
     path.write_bytes(data)
-    assert isinstance(read(path), Picture)
+    assert isinstance(read(path), RasterImage)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -125,7 +127,7 @@ def test_flipped_bytes_raise_nothing_else(tmp_path: Path, name: str) -> None:
             end = 200 if generator.random() < 0.5 else len(data)
             data[generator.randrange(min(end, len(data)))] = generator.randrange(256)
         path.write_bytes(data)
-        with contextlib.suppress(PictureError):
+        with contextlib.suppress(ImageError):
             image = read(path)
             if isinstance(image, Animation):
                 list(image.frames())
@@ -211,7 +213,7 @@ def test_a_tiff_whose_directories_run_in_a_circle_ends(tmp_path: Path) -> None:
     (count,) = struct.unpack_from("<H", data, start)
     struct.pack_into("<I", data, start + 2 + 12 * count, start)
     (tmp_path / "a.tif").write_bytes(data)
-    assert isinstance(read(tmp_path / "a.tif"), Picture)
+    assert isinstance(read(tmp_path / "a.tif"), RasterImage)
 
 
 def test_links_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_links_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
         assert_one_line(one)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(DataError):
-        find_pictures(tmp_path / "loop")
+        find_images(tmp_path / "loop")
     assert_one_line(tmp_path / "loop" / "a.png")
 
 
@@ -231,14 +233,14 @@ def test_a_folder_that_may_not_be_read_is_reported(tmp_path: Path) -> None:
         pytest.skip("needs a system with users")
     locked = tmp_path / "locked"
     locked.mkdir()
-    write_picture(locked / "a.png", Picture(noise(4, 4)))
+    write_image(locked / "a.png", RasterImage(noise(4, 4)))
     program = (
         "import os, sys\n"
-        "from pathlib import Path; from anchorsr.images.io import find_pictures, read_picture\n"
+        "from pathlib import Path; from anchorsr.images.io import find_images, read_image\n"
         "from anchorsr.errors import AnchorSRError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
-        "for call in (lambda: find_pictures(Path(sys.argv[1])),"
-        " lambda: read_picture(Path(sys.argv[1]) / 'a.png')):\n"
+        "for call in (lambda: find_images(Path(sys.argv[1])),"
+        " lambda: read_image(Path(sys.argv[1]) / 'a.png')):\n"
         "    try: call()\n"
         "    except AnchorSRError as error: print(type(error).__name__, error)\n"
     )
@@ -250,7 +252,7 @@ def test_a_folder_that_may_not_be_read_is_reported(tmp_path: Path) -> None:
     finally:
         locked.chmod(0o700)
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["DataError", "PictureError"]
+    assert [line.split()[0] for line in lines] == ["DataError", "ImageError"]
     assert done.stderr == ""
 
 
@@ -261,9 +263,9 @@ def test_without_its_package_heic_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / f"a{suffix}").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     with pytest.raises(MissingDependencyError, match=r"pip install 'anchorsr\[heic\]'"):
-        read_picture(tmp_path / f"a{suffix}")
+        read_image(tmp_path / f"a{suffix}")
     with pytest.raises(MissingDependencyError, match=r"pip install 'anchorsr\[heic\]'"):
-        write_picture(tmp_path / f"b{suffix}", Picture(noise(4, 4)))
+        write_image(tmp_path / f"b{suffix}", RasterImage(noise(4, 4)))
     assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
 
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.images import HEIC, KEEPING, SRGB, chunk, encoded, exif_block, noise, png, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
 from anchorsr.images import exif, xmp
 from anchorsr.images.image import Metadata
-from anchorsr.images.io import Picture, read_picture, read_rgb, write_picture
+from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
 from anchorsr.images.tiff import encode_tiff, exif_of_tiff
-from anchorsr.inference.upscaler import Upscaler, upscale_picture
-from helpers.pictures import HEIC, KEEPING, SRGB, chunk, encoded, exif_block, noise, png, smooth
+from anchorsr.inference.upscaler import Upscaler, upscale_image
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -34,15 +34,15 @@ def test_orientation_is_applied_once(
     block = exif_block(orientation, order)
     path = tmp_path / "a"
     path.write_bytes(encoded(Image.fromarray(noise(5, 7)), format_name, exif=block))
-    with Image.open(path) as image:
-        expected = np.array(ImageOps.exif_transpose(image))
-    picture = read_picture(path)
-    np.testing.assert_array_equal(picture.rgb, expected)
+    with Image.open(path) as pil_image:
+        expected = np.array(ImageOps.exif_transpose(pil_image))
+    image = read_image(path)
+    np.testing.assert_array_equal(image.rgb, expected)
     for suffix in (".png", ".jpg", ".webp", ".tif", ".avif"):
-        write_picture(tmp_path / f"b{suffix}", picture)
-        with Image.open(tmp_path / f"b{suffix}") as image:
-            assert image.size == picture.rgb.shape[1::-1]
-            assert image.getexif().get(0x0112, 1) == 1
+        write_image(tmp_path / f"b{suffix}", image)
+        with Image.open(tmp_path / f"b{suffix}") as pil_image:
+            assert pil_image.size == image.rgb.shape[1::-1]
+            assert pil_image.getexif().get(0x0112, 1) == 1
     np.testing.assert_array_equal(read_rgb(tmp_path / "b.png"), expected)
 
 
@@ -50,10 +50,10 @@ def test_orientation_turns_alpha_and_resolution_too(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     source = Image.fromarray(noise(5, 7, 4))
     source.save(path, exif=exif_block(6), dpi=(100, 300))
-    picture = read_picture(path)
-    assert picture.alpha is not None
-    np.testing.assert_array_equal(picture.alpha, np.rot90(noise(5, 7, 4)[..., 3], -1))
-    assert picture.dpi == pytest.approx((300, 100), rel=1e-3)
+    image = read_image(path)
+    assert image.alpha is not None
+    np.testing.assert_array_equal(image.alpha, np.rot90(noise(5, 7, 4)[..., 3], -1))
+    assert image.dpi == pytest.approx((300, 100), rel=1e-3)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -68,8 +68,8 @@ def test_impossible_orientation_is_ignored(tmp_path: Path, orientation: int) -> 
 def test_exif_sizes_are_true_when_written(tmp_path: Path, suffix: str, order: str) -> None:
     stated = exif_block(1, order, size=(4, 5))
     path = tmp_path / f"a{suffix}"
-    write_picture(path, Picture(smooth(13, 17), exif=stated))
-    written = read_picture(path).exif
+    write_image(path, RasterImage(smooth(13, 17), exif=stated))
+    written = read_image(path).exif
     assert written is not None
     block = Image.Exif()
     block.load(written)
@@ -82,16 +82,16 @@ def test_thumbnail_is_dropped_and_what_follows_it_stays(tmp_path: Path, trailer:
     block = exif_block(3, thumbnail=b"THUMBNAIL" * 20, trailer=trailer)
     path = tmp_path / "a.jpg"
     Image.fromarray(smooth(8, 8)).save(path, exif=block)
-    picture = read_picture(path)
-    assert picture.exif is not None
-    assert b"THUMBNAIL" not in picture.exif
-    assert picture.exif.endswith(trailer)
+    image = read_image(path)
+    assert image.exif is not None
+    assert b"THUMBNAIL" not in image.exif
+    assert image.exif.endswith(trailer)
     if trailer:
-        assert picture.exif.index(trailer) == block.index(trailer)
-    write_picture(tmp_path / "b.jpg", picture)
-    with Image.open(tmp_path / "b.jpg") as image:
-        assert not image.getexif().get_ifd(0x014A)
-        assert not image.getexif().get_ifd(1)
+        assert image.exif.index(trailer) == block.index(trailer)
+    write_image(tmp_path / "b.jpg", image)
+    with Image.open(tmp_path / "b.jpg") as pil_image:
+        assert not pil_image.getexif().get_ifd(0x014A)
+        assert not pil_image.getexif().get_ifd(1)
 
 
 def test_doubled_exif_prefix_is_understood(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_damaged_exif_is_ignored(tmp_path: Path, format_name: str) -> None:
     blocks += [block[:14] + generator.randbytes(60) for _ in range(5)]
     for damaged in blocks:
         path.write_bytes(encoded(source, format_name, exif=damaged))
-        picture = read_picture(path)
-        assert picture.rgb.shape == (8, 8, 3)
+        image = read_image(path)
+        assert image.rgb.shape == (8, 8, 3)
         for suffix in (".png", ".jpg", ".webp", ".tif"):
-            write_picture(tmp_path / f"b{suffix}", picture, overwrite=True)
+            write_image(tmp_path / f"b{suffix}", image, overwrite=True)
             assert read_rgb(tmp_path / f"b{suffix}").shape == (8, 8, 3)
 
 
@@ -126,7 +126,7 @@ def test_damaged_exif_without_other_resolution_is_ignored(tmp_path: Path) -> Non
     path.write_bytes(data[:2] + data[20:] if data[2:4] == b"\xff\xe0" else data)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert read_picture(path).exif is None
+        assert read_image(path).exif is None
     assert not caught
 
 
@@ -144,18 +144,18 @@ def test_any_exif_bytes_are_survived(data: bytes, start: bytes) -> None:
 def test_profile_is_kept(tmp_path: Path, source_suffix: str, suffix: str) -> None:
     source = tmp_path / f"a{source_suffix}"
     Image.fromarray(smooth(8, 8)).save(source, icc_profile=SRGB)
-    picture = read_picture(source)
-    assert picture.icc_profile == SRGB
-    write_picture(tmp_path / f"b{suffix}", picture)
-    assert read_picture(tmp_path / f"b{suffix}").icc_profile == SRGB
+    image = read_image(source)
+    assert image.icc_profile == SRGB
+    write_image(tmp_path / f"b{suffix}", image)
+    assert read_image(tmp_path / f"b{suffix}").icc_profile == SRGB
 
 
 def test_profile_that_does_not_fit_the_channels_is_not_written(tmp_path: Path) -> None:
     grey_profile = SRGB[:16] + b"GRAY" + SRGB[20:]
-    picture = Picture(np.zeros((2, 2, 3), np.uint8), grey=True, icc_profile=grey_profile)
+    image = RasterImage(np.zeros((2, 2, 3), np.uint8), grey=True, icc_profile=grey_profile)
     for suffix, expected in ((".png", grey_profile), (".jpg", grey_profile), (".webp", None)):
-        write_picture(tmp_path / f"a{suffix}", picture)
-        assert read_picture(tmp_path / f"a{suffix}").icc_profile == expected
+        write_image(tmp_path / f"a{suffix}", image)
+        assert read_image(tmp_path / f"a{suffix}").icc_profile == expected
 
 
 @pytest.mark.parametrize("profile", [b"no profile", b"x" * 500, SRGB[: len(SRGB) // 2]])
@@ -163,20 +163,20 @@ def test_profile_that_does_not_fit_the_channels_is_not_written(tmp_path: Path) -
 def test_damaged_profile_is_ignored(tmp_path: Path, profile: bytes, format_name: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(encoded(Image.fromarray(smooth(8, 8)), format_name, icc_profile=profile))
-    assert read_picture(path).icc_profile is None
+    assert read_image(path).icc_profile is None
 
 
 def test_profile_that_does_not_decompress_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(1, 1, 8, 0, b"\0\7", chunk(b"iCCP", b"name\0\0not deflated")))
-    assert read_picture(path).icc_profile is None
+    assert read_image(path).icc_profile is None
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_resolution_is_kept(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    write_picture(path, Picture(smooth(4, 4), dpi=(300.0, 150.0)))
-    assert read_picture(path).dpi == pytest.approx((300, 150), rel=1e-3)
+    write_image(path, RasterImage(smooth(4, 4), dpi=(300.0, 150.0)))
+    assert read_image(path).dpi == pytest.approx((300, 150), rel=1e-3)
 
 
 @pytest.mark.parametrize("suffix", [*KEEPING, ".gif"])
@@ -184,13 +184,13 @@ def test_resolution_is_kept(tmp_path: Path, suffix: str) -> None:
 def test_impossible_resolution_is_not_written(
     tmp_path: Path, suffix: str, dpi: tuple[float, float]
 ) -> None:
-    write_picture(tmp_path / f"a{suffix}", Picture(smooth(4, 4), dpi=dpi))
-    assert read_picture(tmp_path / f"a{suffix}").dpi is None
+    write_image(tmp_path / f"a{suffix}", RasterImage(smooth(4, 4), dpi=dpi))
+    assert read_image(tmp_path / f"a{suffix}").dpi is None
 
 
-def test_webp_of_a_picture_with_resolution_is_written_without_it(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.webp", Picture(smooth(4, 4), dpi=(300.0, 150.0)))
-    assert read_picture(tmp_path / "a.webp").dpi is None
+def test_webp_of_an_image_with_resolution_is_written_without_it(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.webp", RasterImage(smooth(4, 4), dpi=(300.0, 150.0)))
+    assert read_image(tmp_path / "a.webp").dpi is None
 
 
 @pytest.mark.parametrize("name", ["dpi", "exif", "icc_profile", "transparency"])
@@ -199,17 +199,17 @@ def test_text_named_like_metadata_is_ignored(tmp_path: Path, name: str, colour_t
     path = tmp_path / "a.png"
     text = chunk(b"tEXt", name.encode() + b"\x0072")
     path.write_bytes(png(1, 1, 8, colour_type, b"\0\7\7\7"[: 2 + colour_type], text))
-    picture = read_picture(path)
-    assert picture.rgb.tolist() == [[[7, 7, 7]]]
-    assert picture.alpha is picture.dpi is picture.icc_profile is picture.exif is None
+    image = read_image(path)
+    assert image.rgb.tolist() == [[[7, 7, 7]]]
+    assert image.alpha is image.dpi is image.icc_profile is image.exif is None
 
 
 def test_long_exif_is_left_out_of_jpeg_only(tmp_path: Path) -> None:
-    picture = Picture(smooth(4, 4), exif=exif_block(1) + bytes(70_000))
-    write_picture(tmp_path / "a.jpg", picture)
-    write_picture(tmp_path / "a.png", picture)
-    assert read_picture(tmp_path / "a.jpg").exif is None
-    assert read_picture(tmp_path / "a.png").exif is not None
+    image = RasterImage(smooth(4, 4), exif=exif_block(1) + bytes(70_000))
+    write_image(tmp_path / "a.jpg", image)
+    write_image(tmp_path / "a.png", image)
+    assert read_image(tmp_path / "a.jpg").exif is None
+    assert read_image(tmp_path / "a.png").exif is not None
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".avif", HEIC])
@@ -217,11 +217,11 @@ def test_resolution_that_only_exif_states_is_kept(tmp_path: Path, suffix: str) -
     block = Image.Exif()
     block[0x011A], block[0x011B], block[0x0128] = 100.0, 50.0, 3  # a centimetre
     path = tmp_path / f"a{suffix}"
-    write_picture(path, Picture(smooth(8, 8), exif=b"Exif\0\0" + block.tobytes()[6:]))
-    picture = read_picture(path)
-    assert picture.dpi == pytest.approx((254, 127))
-    write_picture(tmp_path / "b.png", picture)
-    assert read_picture(tmp_path / "b.png").dpi == pytest.approx((254, 127), rel=1e-3)
+    write_image(path, RasterImage(smooth(8, 8), exif=b"Exif\0\0" + block.tobytes()[6:]))
+    image = read_image(path)
+    assert image.dpi == pytest.approx((254, 127))
+    write_image(tmp_path / "b.png", image)
+    assert read_image(tmp_path / "b.png").dpi == pytest.approx((254, 127), rel=1e-3)
 
 
 @settings(max_examples=200, deadline=None)
@@ -284,8 +284,8 @@ def xmp_source(path: Path, packet: bytes) -> None:
 def test_xmp_is_kept_and_true(tmp_path: Path, source_suffix: str, suffix: str) -> None:
     source = tmp_path / f"a{source_suffix}"
     xmp_source(source, PACKET)
-    write_picture(tmp_path / f"b{suffix}", replace(read_picture(source), rgb=smooth(15, 21)))
-    written = read_picture(tmp_path / f"b{suffix}").xmp
+    write_image(tmp_path / f"b{suffix}", replace(read_image(source), rgb=smooth(15, 21)))
+    written = read_image(tmp_path / f"b{suffix}").xmp
     assert written is not None
     text = written.decode()
     for kept in (
@@ -310,11 +310,11 @@ def test_xmp_is_kept_and_true(tmp_path: Path, source_suffix: str, suffix: str) -
 )
 def test_damaged_xmp_is_ignored(tmp_path: Path, packet: bytes) -> None:
     xmp_source(tmp_path / "a.jpg", packet)
-    assert read_picture(tmp_path / "a.jpg").rgb.shape == (5, 7, 3)
+    assert read_image(tmp_path / "a.jpg").rgb.shape == (5, 7, 3)
     for suffix in (".png", ".webp"):
-        picture = Picture(smooth(5, 7), xmp=packet)
-        write_picture(tmp_path / f"b{suffix}", picture, overwrite=True)
-        assert read_picture(tmp_path / f"b{suffix}").xmp in (None, b"<a/>")
+        image = RasterImage(smooth(5, 7), xmp=packet)
+        write_image(tmp_path / f"b{suffix}", image, overwrite=True)
+        assert read_image(tmp_path / f"b{suffix}").xmp in (None, b"<a/>")
 
 
 def test_entities_without_end_are_not_followed() -> None:
@@ -330,16 +330,16 @@ def test_what_a_png_says_of_its_values_is_kept_in_a_png(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + bytes(row) for row in smooth(5, 7).reshape(5, -1))
     source = tmp_path / "a.png"
     source.write_bytes(png(7, 5, 8, 2, rows, gamma, wrong, primaries))
-    picture = read_picture(source)
-    assert picture.png_colour == gamma + primaries
+    image = read_image(source)
+    assert image.png_colour == gamma + primaries
     for suffix, kept in ((".png", gamma + primaries), (".webp", None), (".tif", None)):
-        write_picture(tmp_path / f"b{suffix}", picture)
-        written = read_picture(tmp_path / f"b{suffix}")
+        write_image(tmp_path / f"b{suffix}", image)
+        written = read_image(tmp_path / f"b{suffix}")
         assert written.png_colour == kept
     # A profile that is used up, since the file cannot hold it, takes the place of both.
     grey_profile = SRGB[:16] + b"GRAY" + SRGB[20:]
-    write_picture(tmp_path / "c.png", replace(picture, icc_profile=grey_profile))
-    assert read_picture(tmp_path / "c.png").png_colour is None
+    write_image(tmp_path / "c.png", replace(image, icc_profile=grey_profile))
+    assert read_image(tmp_path / "c.png").png_colour is None
 
 
 def test_line_breaks_and_tabs_of_a_packet_stay_what_they_are() -> None:
@@ -367,8 +367,8 @@ def test_any_changed_packet_is_survived(place: int, change: bytes) -> None:
 def test_long_xmp_is_left_out_of_jpeg_only(tmp_path: Path) -> None:
     packet = PACKET.replace(b"mehr", b"mehr" * 20_000)
     for suffix, kept in ((".jpg", False), (".png", True), (".tif", True)):
-        write_picture(tmp_path / f"a{suffix}", Picture(smooth(5, 7), xmp=packet))
-        assert (read_picture(tmp_path / f"a{suffix}").xmp is not None) == kept
+        write_image(tmp_path / f"a{suffix}", RasterImage(smooth(5, 7), xmp=packet))
+        assert (read_image(tmp_path / f"a{suffix}").xmp is not None) == kept
 
 
 # TIFF
@@ -382,8 +382,8 @@ def test_exif_goes_into_a_tiff_and_comes_out_of_it(tmp_path: Path) -> None:
         block.get_ifd(0x8769).update({0x9003: "2020:01:02 03:04:05", 0x829A: 0.008, 0xA002: 9})
         block.get_ifd(0x8825).update({1: "N", 2: (48.0, 30.0, 1.5)})
         data = block.tobytes()
-        write_picture(tmp_path / "a.tif", Picture(smooth(4, 5), exif=data), overwrite=True)
-        written = read_picture(tmp_path / "a.tif").exif
+        write_image(tmp_path / "a.tif", RasterImage(smooth(4, 5), exif=data), overwrite=True)
+        written = read_image(tmp_path / "a.tif").exif
         assert written is not None
         again = Image.Exif()
         again.load(written)
@@ -395,9 +395,9 @@ def test_exif_goes_into_a_tiff_and_comes_out_of_it(tmp_path: Path) -> None:
 
 
 def test_tiff_without_exif_or_resolution_says_none(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.tif", Picture(smooth(4, 5)))
-    picture = read_picture(tmp_path / "a.tif")
-    assert picture.exif is picture.xmp is picture.dpi is picture.icc_profile is None
+    write_image(tmp_path / "a.tif", RasterImage(smooth(4, 5)))
+    image = read_image(tmp_path / "a.tif")
+    assert image.exif is image.xmp is image.dpi is image.icc_profile is None
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -408,12 +408,12 @@ def test_tiff_is_turned_once(tmp_path: Path, orientation: int) -> None:
     tagged[0x0112] = orientation
     source.getexif()[0x0112] = orientation
     expected = np.array(ImageOps.exif_transpose(source))
-    picture = read_picture(tmp_path / "a.tif")
-    np.testing.assert_array_equal(picture.rgb, expected)
-    assert picture.dpi == ((100, 300) if orientation < 5 else (300, 100))
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.rgb, expected)
+    assert image.dpi == ((100, 300) if orientation < 5 else (300, 100))
     for suffix in (".tif", ".jpg"):
-        write_picture(tmp_path / f"b{suffix}", picture)
-        assert read_picture(tmp_path / f"b{suffix}").rgb.shape == expected.shape
+        write_image(tmp_path / f"b{suffix}", image)
+        assert read_image(tmp_path / f"b{suffix}").rgb.shape == expected.shape
     np.testing.assert_array_equal(read_rgb(tmp_path / "b.tif"), expected)
 
 
@@ -425,11 +425,11 @@ def test_heic_is_turned_once(tmp_path: Path, suffix: str) -> None:
     buffer = io.BytesIO()
     pillow_heif.encode("RGB", (32, 16), pixels.tobytes(), buffer, quality=100, exif=exif_block(6))
     (tmp_path / "a.heic").write_bytes(buffer.getvalue())
-    picture = read_picture(tmp_path / "a.heic")
-    assert picture.rgb.shape == (32, 16, 3)
-    assert np.abs(picture.rgb.astype(int) - np.rot90(pixels, -1)).mean() < 8
-    write_picture(tmp_path / f"b{suffix}", picture)
-    assert read_picture(tmp_path / f"b{suffix}").rgb.shape == (32, 16, 3)
+    image = read_image(tmp_path / "a.heic")
+    assert image.rgb.shape == (32, 16, 3)
+    assert np.abs(image.rgb.astype(int) - np.rot90(pixels, -1)).mean() < 8
+    write_image(tmp_path / f"b{suffix}", image)
+    assert read_image(tmp_path / f"b{suffix}").rgb.shape == (32, 16, 3)
 
 
 # Colours
@@ -437,20 +437,20 @@ def test_heic_is_turned_once(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(("model", "grain"), [("abpn", 0), ("quality", 1)])
 @pytest.mark.parametrize("suffix", [*KEEPING, ".gif"])
-def test_colours_of_a_picture_with_a_profile_stay(
+def test_colours_of_an_image_with_a_profile_stay(
     tmp_path: Path, suffix: str, model: str, grain: int
 ) -> None:
-    """Flat areas of a larger picture are within a level of a plain resize, under one profile.
+    """Flat areas of a larger image are within a level of a plain resize, under one profile.
 
     `quality` leaves dots of one level there, of which JPEG makes up to four more, and AVIF a mean
     that is a tenth of a level further off.
     """
     colours = np.array([[[200, 30, 60], [20, 180, 90]], [[128, 128, 128], [250, 240, 10]]])
     rgb = colours.repeat(24, axis=0).repeat(24, axis=1).astype(np.uint8)
-    write_picture(tmp_path / "a.png", Picture(rgb, icc_profile=SRGB))
-    larger = upscale_picture(read_picture(tmp_path / "a.png"), Upscaler(model, threads=1))
-    write_picture(tmp_path / f"b{suffix}", larger, quality=100)
-    again = read_picture(tmp_path / f"b{suffix}")
+    write_image(tmp_path / "a.png", RasterImage(rgb, icc_profile=SRGB))
+    larger = upscale_image(read_image(tmp_path / "a.png"), Upscaler(model, threads=1))
+    write_image(tmp_path / f"b{suffix}", larger, quality=100)
+    again = read_image(tmp_path / f"b{suffix}")
     assert again.icc_profile == (None if suffix == ".gif" else SRGB)
     limit = {".png": 1, ".tif": 1, ".gif": 1}.get(suffix, 3)  # what the format itself rounds
     for row in range(2):
@@ -467,9 +467,9 @@ def test_colours_are_converted_where_their_profile_cannot_be_kept(
     tmp_path: Path, suffix: str
 ) -> None:
     linear = grey_profile()
-    picture = Picture(np.full((16, 16, 3), 128, np.uint8), grey=True, icc_profile=linear)
-    write_picture(tmp_path / f"a{suffix}", picture, quality=100)
-    again = read_picture(tmp_path / f"a{suffix}")
+    image = RasterImage(np.full((16, 16, 3), 128, np.uint8), grey=True, icc_profile=linear)
+    write_image(tmp_path / f"a{suffix}", image, quality=100)
+    again = read_image(tmp_path / f"a{suffix}")
     assert again.icc_profile is None
     assert np.abs(again.rgb.astype(int) - 188).max() <= 2  # half of the light, in sRGB
 
@@ -511,8 +511,8 @@ def test_exiftool_finds_what_was_there_before(tmp_path: Path, suffix: str) -> No
     }  # fmt: skip
     changes = [f"-{name}#={value}" for name, value in (about | sizes).items()]
     subprocess.check_call([exiftool, "-q", "-overwrite_original", *changes, source])
-    picture = read_picture(source)
-    write_picture(target, replace(picture, rgb=smooth(180, 120)))
+    image = read_image(source)
+    write_image(target, replace(image, rgb=smooth(180, 120)))
     shown = subprocess.check_output([exiftool, "-j", "-G1", "-n", "-a", target])
     tags = json.loads(shown)[0]
     assert {name: tags.get(name) for name in about} == about

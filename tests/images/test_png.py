@@ -51,7 +51,7 @@ def test_pillow_reads_the_same_pixels(size: tuple[int, int], channels: int, mode
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 4), st.booleans(), st.integers(1, 999)
 )
-def test_any_picture_comes_back_whatever_the_bands(
+def test_any_image_comes_back_whatever_the_bands(
     height: int, width: int, channels: int, deep: bool, band: int
 ) -> None:
     """Undone by hand: each byte is that of the row above and what the file says."""

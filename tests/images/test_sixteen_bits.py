@@ -1,4 +1,4 @@
-"""Pictures of 16 bits: read, made larger and written without losing the low ones."""
+"""Images of 16 bits: read, made larger and written without losing the low ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from helpers.images import HEIC, SIZES, SRGB, assert_refused, chunk, exif_block, png
 from PIL import Image
 
-from anchorsr.images.image import Picture, eight_bits
-from anchorsr.images.io import read_picture, read_rgb, write_picture
-from anchorsr.inference.upscaler import Upscaler, upscale_picture
-from helpers.pictures import HEIC, SIZES, SRGB, assert_refused, chunk, exif_block, png
+from anchorsr.images.image import RasterImage, eight_bits
+from anchorsr.images.io import read_image, read_rgb, write_image
+from anchorsr.inference.upscaler import Upscaler, upscale_image
 
 
 def noise16(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -24,11 +24,11 @@ def noise16(height: int, width: int, channels: int = 3, seed: int = 0) -> np.nda
     return np.random.default_rng(seed).integers(0, 65_536, shape, dtype=np.uint16)
 
 
-def picture16(height: int, width: int, *, grey: bool = False, alpha: bool = False) -> Picture:
+def image16(height: int, width: int, *, grey: bool = False, alpha: bool = False) -> RasterImage:
     rgb = noise16(height, width)
     if grey:
         rgb = np.repeat(rgb[..., :1], 3, axis=2)
-    return Picture(rgb, noise16(height, width, 1, seed=1) if alpha else None, grey)
+    return RasterImage(rgb, noise16(height, width, 1, seed=1) if alpha else None, grey)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,15 @@ NEUTRAL: Upscaler = Neutral()  # type: ignore[assignment]
 def test_round_trip_is_exact(
     tmp_path: Path, height: int, width: int, grey: bool, alpha: bool, suffix: str
 ) -> None:
-    picture = picture16(height, width, grey=grey, alpha=alpha)
-    write_picture(tmp_path / f"a{suffix}", picture)
-    again = read_picture(tmp_path / f"a{suffix}")
+    image = image16(height, width, grey=grey, alpha=alpha)
+    write_image(tmp_path / f"a{suffix}", image)
+    again = read_image(tmp_path / f"a{suffix}")
     assert again.rgb.dtype == np.uint16
-    np.testing.assert_array_equal(again.rgb, picture.rgb)
+    np.testing.assert_array_equal(again.rgb, image.rgb)
     assert again.grey == (grey and not (alpha and suffix == ".tif"))
     assert (again.alpha is None) == (not alpha)
     if again.alpha is not None:
-        np.testing.assert_array_equal(again.alpha, picture.alpha)
+        np.testing.assert_array_equal(again.alpha, image.alpha)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -93,11 +93,11 @@ def test_tiff_of_another_writer_is_read(
     extra = ["unassalpha"] if channels == 4 else None
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, photometric=kind, extrasamples=extra, **options)  # type: ignore[arg-type]
-    picture = read_picture(path)
-    assert picture.grey == (channels == 1)
-    read = picture.rgb[..., 0] if picture.grey else picture.rgb
-    if picture.alpha is not None:
-        read = np.dstack((read, picture.alpha))
+    image = read_image(path)
+    assert image.grey == (channels == 1)
+    read = image.rgb[..., 0] if image.grey else image.rgb
+    if image.alpha is not None:
+        read = np.dstack((read, image.alpha))
     np.testing.assert_array_equal(read, pixels)
 
 
@@ -113,7 +113,7 @@ def test_tiff_is_read_by_another_reader(
     alpha = pixels[..., 3] if channels == 4 else None
     path = tmp_path / "a.tif"
     exif = exif_block(1, order)
-    write_picture(path, Picture(pixels[..., :3], alpha, channels == 1, exif=exif))
+    write_image(path, RasterImage(pixels[..., :3], alpha, channels == 1, exif=exif))
     with tifffile.TiffFile(path) as file:
         assert file.byteorder == order
         read = file.asarray()
@@ -123,23 +123,23 @@ def test_tiff_is_read_by_another_reader(
 def test_png_is_read_by_another_reader(tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("needs ffmpeg")
-    picture = picture16(41, 29, alpha=True)
-    write_picture(tmp_path / "a.png", picture)
+    image = image16(41, 29, alpha=True)
+    write_image(tmp_path / "a.png", image)
     command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.png", "-f", "rawvideo"]
     raw = subprocess.check_output([*command, "-pix_fmt", "rgba64le", "-"])
-    assert picture.alpha is not None
-    expected = np.dstack((picture.rgb, picture.alpha))
+    assert image.alpha is not None
+    expected = np.dstack((image.rgb, image.alpha))
     np.testing.assert_array_equal(np.frombuffer(raw, "<u2").reshape(41, 29, 4), expected)
 
 
 def test_tiff_packed_by_another_program_is_read(tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("needs ffmpeg")
-    picture = picture16(41, 29)
-    write_picture(tmp_path / "a.png", picture)
+    image = image16(41, 29)
+    write_image(tmp_path / "a.png", image)
     command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.png", "-compression_algo", "lzw"]
     subprocess.check_call([*command, "-pix_fmt", "rgb48le", tmp_path / "a.tif"])
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").rgb, picture.rgb)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").rgb, image.rgb)
 
 
 @pytest.mark.parametrize(("colour_type", "key"), [(0, (5,)), (2, (5, 300, 65_535))])
@@ -151,10 +151,10 @@ def test_transparent_colour_becomes_alpha(
     transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
     path = tmp_path / "a.png"
     path.write_bytes(png(2, 1, 16, colour_type, rows, transparent))
-    picture = read_picture(path)
-    assert picture.alpha is not None
-    assert picture.alpha.tolist() == [[0, 65_535]]
-    assert picture.rgb[0, 0, : len(key)].tolist() == list(key)
+    image = read_image(path)
+    assert image.alpha is not None
+    assert image.alpha.tolist() == [[0, 65_535]]
+    assert image.rgb[0, 0, : len(key)].tolist() == list(key)
 
 
 def test_interlaced_png_is_read(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_interlaced_png_is_read(tmp_path: Path) -> None:
     data[28] = 1
     data[29:33] = chunk(b"IHDR", bytes(data[16:29]))[-4:]
     (tmp_path / "a.png").write_bytes(data)
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").rgb, pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").rgb, pixels)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -194,16 +194,16 @@ def test_orientation_is_applied_once(tmp_path: Path, orientation: int, suffix: s
         pixels[::-1, ::-1].swapaxes(0, 1),
         np.rot90(pixels),
     ][orientation - 1]
-    picture = read_picture(path)
-    np.testing.assert_array_equal(picture.rgb, expected)
-    write_picture(tmp_path / f"b{suffix}", picture)
-    np.testing.assert_array_equal(read_picture(tmp_path / f"b{suffix}").rgb, expected)
+    image = read_image(path)
+    np.testing.assert_array_equal(image.rgb, expected)
+    write_image(tmp_path / f"b{suffix}", image)
+    np.testing.assert_array_equal(read_image(tmp_path / f"b{suffix}").rgb, expected)
 
 
 def test_white_is_zero_is_turned_round(tmp_path: Path) -> None:
     pixels = noise16(5, 7, 1)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite")
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").rgb[..., 0], 65_535 - pixels)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").rgb[..., 0], 65_535 - pixels)
 
 
 def test_premultiplied_colour_is_divided_by_its_alpha(tmp_path: Path) -> None:
@@ -211,11 +211,11 @@ def test_premultiplied_colour_is_divided_by_its_alpha(tmp_path: Path) -> None:
     rgb = np.full((4, 4, 3), (1000, 20_000, 32_768), np.uint16)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.dstack((rgb, alpha)), photometric="rgb", extrasamples=["assocalpha"])
-    picture = read_picture(path)
-    assert picture.alpha is not None
-    np.testing.assert_array_equal(picture.alpha, alpha)
+    image = read_image(path)
+    assert image.alpha is not None
+    np.testing.assert_array_equal(image.alpha, alpha)
     expected = np.rint(rgb[0, 0] / (32_768 / 65_535))
-    np.testing.assert_array_equal(picture.rgb[0, 0], expected)
+    np.testing.assert_array_equal(image.rgb[0, 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -250,8 +250,8 @@ def test_sixteen_bit_animation_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif", ".gif"])
 def test_a_format_of_eight_bits_gets_the_nearest(tmp_path: Path, suffix: str) -> None:
     smooth = np.linspace(0, 65_535, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint16)
-    write_picture(tmp_path / f"a{suffix}", Picture(smooth), quality=100)
-    write_picture(tmp_path / f"b{suffix}", Picture(eight_bits(smooth)), quality=100)
+    write_image(tmp_path / f"a{suffix}", RasterImage(smooth), quality=100)
+    write_image(tmp_path / f"b{suffix}", RasterImage(eight_bits(smooth)), quality=100)
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
@@ -264,17 +264,17 @@ def test_rounding_to_eight_bits_is_to_the_nearest_and_back_exact() -> None:
 
 
 def test_read_rgb_is_of_eight_bits(tmp_path: Path) -> None:
-    picture = picture16(9, 8)
-    write_picture(tmp_path / "a.png", picture)
-    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), eight_bits(picture.rgb))
+    image = image16(9, 8)
+    write_image(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), eight_bits(image.rgb))
 
 
 @pytest.mark.parametrize("suffix", [HEIC])
 def test_ten_bits_of_a_phone_come_as_sixteen(tmp_path: Path, suffix: str) -> None:
     ramp = np.linspace(0, 65_535, 256).astype(np.uint16)
     rgb = np.repeat(np.repeat(ramp[None, :, None], 64, axis=0), 3, axis=2)
-    write_picture(tmp_path / f"a{suffix}", Picture(rgb), quality=100)
-    again = read_picture(tmp_path / f"a{suffix}").rgb
+    write_image(tmp_path / f"a{suffix}", RasterImage(rgb), quality=100)
+    again = read_image(tmp_path / f"a{suffix}").rgb
     assert again.dtype == np.uint16
     assert (again[32, 0].max(), again[32, -1].min()) == (0, 65_535)
     assert np.abs(again.astype(int) - rgb).mean() < 65_535 / 1023  # a step of ten bits
@@ -282,15 +282,15 @@ def test_ten_bits_of_a_phone_come_as_sixteen(tmp_path: Path, suffix: str) -> Non
 
 
 def test_profile_and_resolution_are_kept(tmp_path: Path) -> None:
-    picture = picture16(6, 5)
+    image = image16(6, 5)
     for suffix in (".png", ".tif"):
-        about = Picture(picture.rgb, icc_profile=SRGB, dpi=(300.0, 150.0))
-        write_picture(tmp_path / f"a{suffix}", about)
-        again = read_picture(tmp_path / f"a{suffix}")
+        about = RasterImage(image.rgb, icc_profile=SRGB, dpi=(300.0, 150.0))
+        write_image(tmp_path / f"a{suffix}", about)
+        again = read_image(tmp_path / f"a{suffix}")
         assert again.icc_profile == SRGB
         assert again.dpi == pytest.approx((300, 150), rel=1e-3)
-        with Image.open(tmp_path / f"a{suffix}") as image:  # what Pillow makes of it
-            assert image.size == (5, 6)
+        with Image.open(tmp_path / f"a{suffix}") as pil_image:  # what Pillow makes of it
+            assert pil_image.size == (5, 6)
 
 
 # Larger
@@ -298,19 +298,19 @@ def test_profile_and_resolution_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (300, 3)])
-def test_detail_is_what_the_eight_bit_picture_becomes(
+def test_detail_is_what_the_eight_bit_image_becomes(
     upscaler: Upscaler, grey: bool, size: tuple[int, int]
 ) -> None:
     """Never further than 2.5 levels from it, and exactly it where bicubic is 5 levels away."""
-    picture = picture16(*size, grey=grey)
-    larger = upscale_picture(picture, upscaler).rgb
-    eight = upscale_picture(Picture(eight_bits(picture.rgb), grey=grey), upscaler).rgb
+    image = image16(*size, grey=grey)
+    larger = upscale_image(image, upscaler).rgb
+    eight = upscale_image(RasterImage(eight_bits(image.rgb), grey=grey), upscaler).rgb
     assert larger.dtype == np.uint16
     levels = eight.astype(int) * 257
     assert np.abs(larger - levels).max() <= 2.5 * 257 + 1
     wide = (3 * size[1], 3 * size[0])
     for channel in range(3):
-        plane = Image.fromarray(picture.rgb[..., channel].astype(np.float32))
+        plane = Image.fromarray(image.rgb[..., channel].astype(np.float32))
         smooth = np.asarray(plane.resize(wide, Image.Resampling.BICUBIC))
         near = levels[..., channel] - smooth
         detail = np.abs(near) >= 5 * 257 + 1
@@ -323,7 +323,7 @@ def test_detail_is_what_the_eight_bit_picture_becomes(
 @pytest.mark.parametrize("value", [0, 1, 127, 129, 20_000, 33_333, 65_407, 65_534, 65_535])
 def test_a_flat_area_keeps_its_value_where_the_network_is_neutral(value: int) -> None:
     flat = np.full((9, 11, 3), value, np.uint16)
-    larger = upscale_picture(Picture(flat), NEUTRAL).rgb
+    larger = upscale_image(RasterImage(flat), NEUTRAL).rgb
     assert (larger == value).all()
 
 
@@ -332,7 +332,7 @@ def test_a_flat_area_keeps_its_value_with_the_shipped_network(
     upscaler: Upscaler, value: int
 ) -> None:
     flat = np.full((40, 40, 3), value, np.uint16) // np.array([1, 2, 3], np.uint16)
-    larger = upscale_picture(Picture(flat), upscaler).rgb
+    larger = upscale_image(RasterImage(flat), upscaler).rgb
     assert (larger[30:-30, 30:-30] == flat[0, 0]).all()
 
 
@@ -344,7 +344,9 @@ def test_a_smooth_gradient_does_not_band(
 ) -> None:
     ramp = start + slope * np.arange(200)
     colours = np.rint(ramp[:, None] * tint).astype(np.uint16)
-    rows = upscale_picture(Picture(np.repeat(colours[None], 40, axis=0)), upscaler).rgb[60, 30:-30]
+    rows = upscale_image(RasterImage(np.repeat(colours[None], 40, axis=0)), upscaler).rgb[
+        60, 30:-30
+    ]
     for row in rows.T.astype(int):
         steps = np.diff(row)
         assert steps.min() >= 0
@@ -353,20 +355,20 @@ def test_a_smooth_gradient_does_not_band(
 
 
 def test_bands_of_rows_show_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = picture16(50, 4)
-    whole = upscale_picture(picture, NEUTRAL).rgb
+    image = image16(50, 4)
+    whole = upscale_image(image, NEUTRAL).rgb
     monkeypatch.setattr(importlib.import_module("anchorsr.inference.upscaler"), "_BAND", 7)
-    np.testing.assert_array_equal(upscale_picture(picture, NEUTRAL).rgb, whole)
+    np.testing.assert_array_equal(upscale_image(image, NEUTRAL).rgb, whole)
 
 
 def test_alpha_of_sixteen_bits_is_resized_without_rounding_to_eight() -> None:
     alpha = (30_000 + 5 * np.arange(60))[None].repeat(8, axis=0).astype(np.uint16)
-    larger = upscale_picture(Picture(np.full((8, 60, 3), 9, np.uint16), alpha), NEUTRAL).alpha
+    larger = upscale_image(RasterImage(np.full((8, 60, 3), 9, np.uint16), alpha), NEUTRAL).alpha
     assert larger is not None
     assert larger.dtype == np.uint16
     assert (np.diff(larger[12, 9:-9].astype(int)) >= 1).all()
     opaque = np.full((8, 60), 65_535, np.uint16)
-    larger = upscale_picture(Picture(np.full((8, 60, 3), 9, np.uint16), opaque), NEUTRAL).alpha
+    larger = upscale_image(RasterImage(np.full((8, 60, 3), 9, np.uint16), opaque), NEUTRAL).alpha
     assert (larger == 65_535).all()
 
 
@@ -376,16 +378,16 @@ def test_a_file_of_sixteen_bits_becomes_one(
 ) -> None:
     ramp = (1000 + 7 * np.arange(64)).astype(np.uint16)
     rgb = np.repeat(np.repeat(ramp[None, :, None], 16, axis=0), 3, axis=2)
-    write_picture(tmp_path / f"a{suffix}", Picture(rgb, grey=True))
-    larger = upscale_picture(read_picture(tmp_path / f"a{suffix}"), upscaler)
-    write_picture(tmp_path / f"b{suffix}", larger)
+    write_image(tmp_path / f"a{suffix}", RasterImage(rgb, grey=True))
+    larger = upscale_image(read_image(tmp_path / f"a{suffix}"), upscaler)
+    write_image(tmp_path / f"b{suffix}", larger)
     with Image.open(tmp_path / f"b{suffix}") as image:
         assert image.mode.startswith("I;16")
         assert len(np.unique(np.asarray(image))) > 150
 
 
-def test_a_large_picture_is_packed_within_reason(tmp_path: Path) -> None:
+def test_a_large_image_is_packed_within_reason(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:300, :400]
     smooth = np.stack([rows * 90, columns * 80, rows * 40 + columns * 30], axis=2)
-    write_picture(tmp_path / "a.png", Picture(smooth.astype(np.uint16)))
+    write_image(tmp_path / "a.png", RasterImage(smooth.astype(np.uint16)))
     assert (tmp_path / "a.png").stat().st_size < 300 * 400 * 6 / 10

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anchorsr.errors import DataError, OutputError, PictureError
-from anchorsr.images.io import Picture, read_picture
+from anchorsr.errors import DataError, ImageError, OutputError
+from anchorsr.images.io import RasterImage, read_image
 from anchorsr.inference import pipeline
 from anchorsr.inference.batch import Job, plan
 from anchorsr.inference.pipeline import Done, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.upscaler import Enlarger
 from anchorsr.utils.locks import Claims
-from helpers.graphs import picture
+from helpers.graphs import image
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def write_png(path: Path, array: np.ndarray) -> Path:
 
 
 def small(seed: int = 0, height: int = 6, width: int = 5, channels: int = 3) -> np.ndarray:
-    return picture(seed, height, width, channels)[0]
+    return image(seed, height, width, channels)[0]
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -68,7 +68,7 @@ def test_an_output_file_is_taken_as_it_is(tmp_path: Path) -> None:
     assert plan([source], target, label="x3") == [Job(source, target)]
 
 
-def test_a_folder_is_mirrored_without_what_is_hidden_or_no_picture(tmp_path: Path) -> None:
+def test_a_folder_is_mirrored_without_what_is_hidden_or_no_image(tmp_path: Path) -> None:
     for name in ("b.png", "A.PNG", "a.png", ".hidden.png", "deep/d.er/c.png", ".git/d.png"):
         write_png(tmp_path / "in" / name, small())
     (tmp_path / "in" / "notes.txt").write_text("words")
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_listed_is_a_problem_of_its_own(
     assert "locked cannot be listed: Permission denied" in str(second.error)
 
 
-def test_two_pictures_of_a_folder_with_one_result_are_the_problem_of_the_second(
+def test_two_images_of_a_folder_with_one_result_are_the_problem_of_the_second(
     tmp_path: Path, enlarger: Enlarger
 ) -> None:
     for name in ("a.jpg", "a.png", "b.png"):
@@ -165,7 +165,7 @@ def test_two_pictures_of_a_folder_with_one_result_are_the_problem_of_the_second(
     jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3", suffix=".webp")
     problems = [done.error for done in upscale_files(jobs, enlarger)]
     assert [problem is None for problem in problems] == [True, False, True]
-    assert "a.png: two pictures would become" in str(problems[1])
+    assert "a.png: two images would become" in str(problems[1])
 
 
 def test_a_suffix_that_the_output_file_says_already_is_refused(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_planned_folder_is_made_when_there_is_something_to_put_in(
 
 def test_a_folder_in_which_nothing_would_be_is_not_made(tmp_path: Path, enlarger: Enlarger) -> None:
     jobs = plan([tmp_path / "missing.png"], tmp_path / "out", label="x3")
-    assert [type(done.error) for done in upscale_files(jobs, enlarger)] == [PictureError]
+    assert [type(done.error) for done in upscale_files(jobs, enlarger)] == [ImageError]
     assert tree(tmp_path) == {}
 
 
@@ -229,7 +229,7 @@ def test_a_result_that_would_replace_another_input_is_refused(tmp_path: Path) ->
 
 def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: Path) -> None:
     made = ["a_x3.png", "a_x2.5.jpg", "a_3840x2160.png", "a_w1920.png", "a_h9.png", "a_x3_x2.png"]
-    others = ["b_x3.png", "a_xmas.png", "a_w.png"]  # the first has no picture it could be from
+    others = ["b_x3.png", "a_xmas.png", "a_w.png"]  # the first has no image it could be from
     for name in ["a.png", *made, *others]:
         write_png(tmp_path / "deep" / name, small())
     for label in ("x3", "w7"):
@@ -251,11 +251,11 @@ def test_a_name_of_two_lines_has_a_result_of_an_earlier_run_too(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_two_pictures_with_one_result_are_refused(tmp_path: Path, overwrite: bool) -> None:
+def test_two_images_with_one_result_are_refused(tmp_path: Path, overwrite: bool) -> None:
     sources = [write_png(tmp_path / folder / "a.png", small()) for folder in "xy"]
-    with pytest.raises(OutputError, match="two pictures would become"):
+    with pytest.raises(OutputError, match="two images would become"):
         plan(sources, tmp_path / "out", label="x3", overwrite=overwrite)
-    with pytest.raises(OutputError, match="two pictures would become"):
+    with pytest.raises(OutputError, match="two images would become"):
         plan([sources[0], sources[0]], None, label="x3", overwrite=overwrite)
 
 
@@ -315,7 +315,7 @@ def test_a_folder_without_permission_is_refused_before_any_work(tmp_path: Path) 
 def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="nothing to do"):
         plan([], None, label="x3")
-    with pytest.raises(DataError, match="holds no picture"):
+    with pytest.raises(DataError, match="holds no image"):
         plan([tmp_path], None, label="x3")
 
 
@@ -331,10 +331,10 @@ def test_a_bad_file_does_not_keep_the_others_from_being_done(
     (tmp_path / "in" / "d.png").write_bytes(b"")
     done = list(upscale_files(plan([tmp_path / "in"], tmp_path / "out", label="x3"), enlarger))
     errors = {d.job.source.name: type(d.error) for d in done if d.error is not None}
-    assert errors == {"b.png": PictureError, "d.png": PictureError}
+    assert errors == {"b.png": ImageError, "d.png": ImageError}
     assert sorted(tree(tmp_path / "out")) == ["a.png", "c.png"]
-    expected = enlarger(Picture(small())).rgb
-    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "a.png").rgb, expected)
+    expected = enlarger(RasterImage(small())).rgb
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "a.png").rgb, expected)
 
 
 def test_an_existing_result_of_several_is_skipped_and_counts_as_done(
@@ -390,7 +390,7 @@ def test_sizes_are_told_and_a_preview_tells_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
-def test_a_preview_turns_a_picture_as_it_will_be_turned(
+def test_a_preview_turns_an_image_as_it_will_be_turned(
     tmp_path: Path, suffix: str, enlarger: Enlarger
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -407,7 +407,7 @@ def test_a_preview_turns_a_picture_as_it_will_be_turned(
     for one, other in zip(expected, upscale_files(jobs, enlarger), strict=True):
         assert (one.size, one.target_size) == (other.size, other.target_size)
         assert other.error is None
-        assert read_picture(other.job.target).size == one.target_size
+        assert read_image(other.job.target).size == one.target_size
 
 
 def test_a_preview_refuses_what_the_headers_tell(tmp_path: Path, enlarger: Enlarger) -> None:
@@ -453,13 +453,13 @@ def test_a_file_that_appears_at_the_last_moment_counts_as_done(
     tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = write_png(tmp_path / "a.png", small()), tmp_path / "a_x3.png"
-    real = pipeline.write_image
+    real = pipeline.write_file
 
     def write(path: Path, *arguments: Any, **options: Any) -> None:
         path.write_text("faster")
         real(path, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "write_image", write)
+    monkeypatch.setattr(pipeline, "write_file", write)
     (done,) = upscale_files([Job(source, target)], enlarger)
     assert (done.error, done.skipped) == (None, "there already")
     assert target.read_text() == "faster"
@@ -472,14 +472,14 @@ def test_two_runs_share_the_work_and_do_nothing_twice(
     for number in range(12):
         write_png(tmp_path / "in" / f"{number:02}.png", small(number))
     written = []
-    real = pipeline.write_image
+    real = pipeline.write_file
 
     def write(path: Path, *arguments: Any, **options: Any) -> None:
         time.sleep(0.01)
         real(path, *arguments, **options)
         written.append(path.name)
 
-    monkeypatch.setattr(pipeline, "write_image", write)
+    monkeypatch.setattr(pipeline, "write_file", write)
 
     def run(overwrite: bool) -> list[Done]:
         jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3", overwrite=overwrite)
@@ -492,8 +492,8 @@ def test_two_runs_share_the_work_and_do_nothing_twice(
     assert sorted(written) == [f"{number:02}.png" for number in range(12)]
     assert sorted(tree(tmp_path / "out")) == sorted(written)  # no claim is left
     for number in range(12):
-        result = read_picture(tmp_path / "out" / f"{number:02}.png")
-        np.testing.assert_array_equal(result.rgb, enlarger(Picture(small(number))).rgb)
+        result = read_image(tmp_path / "out" / f"{number:02}.png")
+        np.testing.assert_array_equal(result.rgb, enlarger(RasterImage(small(number))).rgb)
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(run, [True, True]))
     assert not any(done.error for done in both[0] + both[1])
@@ -562,11 +562,11 @@ def test_without_locks_every_claim_is_granted(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_too_large_for_the_memory_is_reported_and_the_others_are_done(
+def test_an_image_too_large_for_the_memory_is_reported_and_the_others_are_done(
     tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abcd"]
-    refused = {"read_image": "a.png", "write_image": "c_x3.png"}
+    refused = {"read_file": "a.png", "write_file": "c_x3.png"}
 
     def refuse(name: str) -> None:
         real = getattr(pipeline, name)
@@ -592,13 +592,13 @@ def test_results_come_in_the_order_of_the_jobs(
 ) -> None:
     for number in range(8):
         write_png(tmp_path / "in" / f"{number}.png", small(number))
-    real = pipeline.write_image
+    real = pipeline.write_file
 
     def write(path: Path, *arguments: Any, **options: Any) -> None:
         time.sleep(0.02 if path.name in ("0.png", "3.png") else 0)
         real(path, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "write_image", write)
+    monkeypatch.setattr(pipeline, "write_file", write)
     jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
     assert [done.job for done in upscale_files(jobs, enlarger)] == jobs
 
@@ -606,15 +606,15 @@ def test_results_come_in_the_order_of_the_jobs(
 def test_reading_and_writing_go_on_while_the_network_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network waits for the next picture to be read and the last to be written."""
+    """The network waits for the next image to be read and the last to be written."""
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abc"]
     read, written = set(), set()
-    real_read, real_write = pipeline.read_image, pipeline.write_image
+    real_read, real_write = pipeline.read_file, pipeline.write_file
 
-    def reading(path: Path) -> Picture:
-        picture = real_read(path)
+    def reading(path: Path) -> RasterImage:
+        image = real_read(path)
         read.add(path.stem)
-        return picture
+        return image
 
     def writing(path: Path, *arguments: Any, **options: Any) -> None:
         real_write(path, *arguments, **options)
@@ -623,17 +623,17 @@ def test_reading_and_writing_go_on_while_the_network_works(
     class Waiting(Enlarger):
         calls = 0
 
-        def through_network(self, picture: Picture) -> Picture:
+        def through_network(self, image: RasterImage) -> RasterImage:
             before, after = [(set(), "b"), ({"a_x3"}, "c"), ({"b_x3"}, "c")][self.calls]
             self.calls += 1
             deadline = time.monotonic() + 20
             while not (before <= written and after in read):
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
-            return picture
+            return image
 
-    monkeypatch.setattr(pipeline, "read_image", reading)
-    monkeypatch.setattr(pipeline, "write_image", writing)
+    monkeypatch.setattr(pipeline, "read_file", reading)
+    monkeypatch.setattr(pipeline, "write_file", writing)
     done = list(upscale_files(plan(sources, None, label="x3"), Waiting(threads=1)))
     assert [d.error for d in done] == [None] * 3
 
@@ -641,21 +641,21 @@ def test_reading_and_writing_go_on_while_the_network_works(
 def test_what_is_in_memory_is_bounded(
     tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Large pictures and a slow disk: at most one waits to be written, and two are read ahead."""
+    """Large images and a slow disk: at most one waits to be written, and two are read ahead."""
     for number in range(8):
         write_png(tmp_path / "in" / f"{number}.png", small(number))
     monkeypatch.setattr(pipeline, "_PIXELS_BEHIND", 100)
-    alive, seen = weakref.WeakSet[Picture](), []
-    real_read, real_write = pipeline.read_image, pipeline.write_image
+    alive, seen = weakref.WeakSet[RasterImage](), []
+    real_read, real_write = pipeline.read_file, pipeline.write_file
 
-    def reading(path: Path) -> Picture:
-        picture = real_read(path)
-        alive.add(picture)
-        return picture
+    def reading(path: Path) -> RasterImage:
+        image = real_read(path)
+        alive.add(image)
+        return image
 
     class Counting(Enlarger):
-        def through_network(self, picture: Picture) -> Picture:
-            larger = super().through_network(picture)
+        def through_network(self, image: RasterImage) -> RasterImage:
+            larger = super().through_network(image)
             alive.add(larger)
             seen.append(len(alive))
             return larger
@@ -664,8 +664,8 @@ def test_what_is_in_memory_is_bounded(
         time.sleep(0.02)
         real_write(path, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "read_image", reading)
-    monkeypatch.setattr(pipeline, "write_image", writing)
+    monkeypatch.setattr(pipeline, "read_file", reading)
+    monkeypatch.setattr(pipeline, "write_file", writing)
     jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
     assert all(done.error is None for done in upscale_files(jobs, Counting(threads=1)))
     assert max(seen) <= 6  # two read ahead, one in and one out of the network, two being written
@@ -680,10 +680,10 @@ def test_an_interrupt_leaves_whole_files_only_and_reports_what_is_written(
     class Interrupted(Enlarger):
         calls: Iterator[int] = iter(range(9))
 
-        def through_network(self, picture: Picture) -> Picture:
+        def through_network(self, image: RasterImage) -> RasterImage:
             if next(self.calls) == 1:
                 raise KeyboardInterrupt
-            return super().through_network(picture)
+            return super().through_network(image)
 
     jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
     done = []

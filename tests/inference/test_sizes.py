@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anchorsr.errors import OutputError
-from anchorsr.images.io import Picture
+from anchorsr.images.io import RasterImage
 from anchorsr.inference.sizes import (
     MAX_TARGET_PIXELS,
     TargetSize,
@@ -21,10 +21,10 @@ from anchorsr.inference.sizes import (
     original_stem,
     parse_size,
     passes,
-    resize_picture,
+    resize_image,
     target_size,
 )
-from helpers.graphs import picture
+from helpers.graphs import image
 
 sides = st.integers(1, 5000)
 
@@ -49,7 +49,7 @@ sides = st.integers(1, 5000)
         (TargetSize(width=1, height=9), (1, 1)),
     ],
 )
-def test_what_a_picture_of_675_by_1200_becomes(
+def test_what_an_image_of_675_by_1200_becomes(
     wanted: TargetSize, expected: tuple[int, int]
 ) -> None:
     assert target_size(675, 1200, wanted) == expected
@@ -221,7 +221,7 @@ def test_the_filter_is_lanczos_in_either_number_type(
     size: tuple[int, int], dtype: type[np.generic]
 ) -> None:
     largest = np.iinfo(dtype).max
-    calm = 96 + picture(0, 23, 17)[0].astype(np.float64) / 4  # nothing is clipped
+    calm = 96 + image(0, 23, 17)[0].astype(np.float64) / 4  # nothing is clipped
     rgb = (calm * (largest / 255)).astype(dtype)
     vertical, horizontal = kernel_matrix(23, size[0]), kernel_matrix(17, size[1])
     exact = np.einsum("yh,hwc,xw->yxc", vertical, rgb.astype(np.float64), horizontal)
@@ -231,17 +231,17 @@ def test_the_filter_is_lanczos_in_either_number_type(
     assert np.abs(found - exact).max() <= (1.2 if dtype == np.uint8 else 0.6)
 
 
-def test_the_picture_of_that_size_is_returned_as_it_is() -> None:
-    given_picture = Picture(picture(0, 6, 5)[0])
-    assert resize_picture(given_picture, 6, 5) is given_picture
+def test_the_image_of_that_size_is_returned_as_it_is() -> None:
+    given_image = RasterImage(image(0, 6, 5)[0])
+    assert resize_image(given_image, 6, 5) is given_image
 
 
-def test_an_opaque_picture_is_pillows_own() -> None:
-    rgb = picture(1, 30, 20)[0]
+def test_an_opaque_image_is_pillows_own() -> None:
+    rgb = image(1, 30, 20)[0]
     expected = lanczos(rgb, 11, 9)
-    np.testing.assert_array_equal(resize_picture(Picture(rgb), 11, 9).rgb, expected)
-    opaque = Picture(rgb, np.full((30, 20), 255, np.uint8), icc_profile=b"kept")
-    found = resize_picture(opaque, 11, 9)
+    np.testing.assert_array_equal(resize_image(RasterImage(rgb), 11, 9).rgb, expected)
+    opaque = RasterImage(rgb, np.full((30, 20), 255, np.uint8), icc_profile=b"kept")
+    found = resize_image(opaque, 11, 9)
     np.testing.assert_array_equal(found.rgb, expected)
     assert found.alpha is not None
     assert found.alpha.shape == (11, 9)
@@ -250,14 +250,14 @@ def test_an_opaque_picture_is_pillows_own() -> None:
 
 
 def test_grey_stays_grey() -> None:
-    grey = picture(2, 30, 20, 1)[0]
-    for alpha in (None, picture(3, 30, 20, 1)[0, :, :, 0]):
-        given_picture = Picture(np.repeat(grey, 3, axis=2), alpha, grey=True)
-        found = resize_picture(given_picture, 11, 9)
+    grey = image(2, 30, 20, 1)[0]
+    for alpha in (None, image(3, 30, 20, 1)[0, :, :, 0]):
+        given_image = RasterImage(np.repeat(grey, 3, axis=2), alpha, grey=True)
+        found = resize_image(given_image, 11, 9)
         assert found.grey
         assert found.rgb.shape == (11, 9, 3)
         assert (found.rgb == found.rgb[:, :, :1]).all()
-    plain = resize_picture(Picture(np.repeat(grey, 3, axis=2), grey=True), 11, 9)
+    plain = resize_image(RasterImage(np.repeat(grey, 3, axis=2), grey=True), 11, 9)
     np.testing.assert_array_equal(plain.rgb[:, :, 0], lanczos(grey[:, :, 0], 11, 9))
 
 
@@ -285,7 +285,7 @@ def test_colour_below_transparent_pixels_never_bleeds(
 def test_colours_count_as_much_as_they_are_visible() -> None:
     """Two pixels become one: the nearly transparent one hardly changes its colour."""
     rgb = np.array([[[200, 100, 50], [0, 0, 0]]], np.uint8)
-    found = resize_picture(Picture(rgb, np.array([[255, 2]], np.uint8)), 1, 1)
+    found = resize_image(RasterImage(rgb, np.array([[255, 2]], np.uint8)), 1, 1)
     assert found.alpha is not None
     assert found.alpha[0, 0] in (128, 129)
     np.testing.assert_allclose(found.rgb[0, 0], [198, 99, 50], atol=1)

@@ -1,4 +1,4 @@
-"""PNG files written strip by strip: the same picture as the ordinary way, and little memory."""
+"""PNG files written strip by strip: the same image as the ordinary way, and little memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 from PIL import Image, ImageCms
 
 import anchorsr
-from anchorsr.errors import OutputError, PictureError
-from anchorsr.images.io import Picture, read_picture, write_picture
+from anchorsr.errors import ImageError, OutputError
+from anchorsr.images.io import RasterImage, read_image, write_image
 from anchorsr.inference import pipeline, streaming
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.streaming import is_for_strips, upscale_to_png
 from anchorsr.inference.tiling import upscale_strips
-from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_picture
-from helpers.graphs import picture
+from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_image
+from helpers.graphs import image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -35,7 +35,7 @@ def upscaler() -> Upscaler:
 
 @pytest.fixture
 def short_strips(upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of 24 pixels, so that a small picture has several strips."""
+    """Tiles of 24 pixels, so that a small image has several strips."""
 
     def made(rgb: np.ndarray) -> Iterator[np.ndarray]:
         return upscale_strips(upscaler._engine, rgb, factor=3, halo=upscaler.graph.halo, tile=24)
@@ -51,8 +51,8 @@ def exif() -> bytes:
     return block.tobytes()
 
 
-def plain(height: int, width: int, seed: int = 0, **fields: object) -> Picture:
-    return Picture(picture(seed, height, width)[0], **fields)  # type: ignore[arg-type]
+def plain(height: int, width: int, seed: int = 0, **fields: object) -> RasterImage:
+    return RasterImage(image(seed, height, width)[0], **fields)  # type: ignore[arg-type]
 
 
 def chunks(path: Path) -> list[tuple[bytes, bytes]]:
@@ -89,9 +89,9 @@ def test_the_file_says_what_the_ordinary_one_says(
 ) -> None:
     small = plain(61, 45, **fields)
     ordinary, streamed = tmp_path / "ordinary.png", tmp_path / "streamed.png"
-    write_picture(ordinary, upscale_picture(small, upscaler))
+    write_image(ordinary, upscale_image(small, upscaler))
     upscale_to_png(small, upscaler, streamed)
-    one, other = read_picture(ordinary), read_picture(streamed)
+    one, other = read_image(ordinary), read_image(streamed)
     np.testing.assert_array_equal(one.rgb, other.rgb)
     assert (one.icc_profile, one.exif, one.dpi) == (other.icc_profile, other.exif, other.dpi)
     assert (other.alpha, other.grey) == (None, False)
@@ -115,14 +115,14 @@ def test_every_size_has_the_pixels_of_the_whole(
 ) -> None:
     small = plain(*size, seed=2)
     upscale_to_png(small, upscaler, tmp_path / "a.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").rgb, upscaler(small.rgb))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").rgb, upscaler(small.rgb))
 
 
 def test_a_photograph_takes_no_more_bytes_than_the_ordinary_way(
     tmp_path: Path, upscaler: Upscaler, dog: np.ndarray
 ) -> None:
-    upscale_to_png(Picture(dog), upscaler, tmp_path / "streamed.png")
-    write_picture(tmp_path / "ordinary.png", Picture(upscaler(dog)))
+    upscale_to_png(RasterImage(dog), upscaler, tmp_path / "streamed.png")
+    write_image(tmp_path / "ordinary.png", RasterImage(upscaler(dog)))
     streamed, ordinary = (
         (tmp_path / f"{name}.png").stat().st_size for name in ("streamed", "ordinary")
     )
@@ -130,9 +130,9 @@ def test_a_photograph_takes_no_more_bytes_than_the_ordinary_way(
 
 
 def test_alpha_and_grey_are_refused(tmp_path: Path, upscaler: Upscaler) -> None:
-    rgb = picture(0, 5, 4)[0]
-    for other in (Picture(rgb, alpha=rgb[:, :, 0]), Picture(rgb, grey=True)):
-        with pytest.raises(PictureError, match="opaque 8-bit RGB"):
+    rgb = image(0, 5, 4)[0]
+    for other in (RasterImage(rgb, alpha=rgb[:, :, 0]), RasterImage(rgb, grey=True)):
+        with pytest.raises(ImageError, match="opaque 8-bit RGB"):
             upscale_to_png(other, upscaler, tmp_path / "a.png")
         assert not is_for_strips(other, tmp_path / "a.png", 3)
     assert list(tmp_path.iterdir()) == []
@@ -145,7 +145,7 @@ def test_a_file_that_exists_is_replaced_only_when_asked(tmp_path: Path, upscaler
         upscale_to_png(plain(4, 4), upscaler, path)
     assert path.read_bytes() == b"precious"
     upscale_to_png(plain(4, 4), upscaler, path, overwrite=True)
-    assert read_picture(path).rgb.shape == (12, 12, 3)
+    assert read_image(path).rgb.shape == (12, 12, 3)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -187,15 +187,15 @@ def test_the_pipeline_takes_the_way_that_fits(
 ) -> None:
     enlarger = Enlarger(threads=1, engine="litert")
     source = tmp_path / "a.png"
-    write_picture(source, plain(40, 30, seed=5))
+    write_image(source, plain(40, 30, seed=5))
     (done,) = upscale_files([Job(source, tmp_path / "whole.png")], enlarger)
     assert done.error is None
     monkeypatch.setattr(streaming, "_available_memory", lambda: 10_000)
-    monkeypatch.setattr(pipeline, "write_image", None)
+    monkeypatch.setattr(pipeline, "write_file", None)
     (done,) = upscale_files([Job(source, tmp_path / "out" / "streaming.png")], enlarger)
     assert done.error is None
     whole, streamed = (
-        read_picture(tmp_path / name).rgb for name in ("whole.png", "out/streaming.png")
+        read_image(tmp_path / name).rgb for name in ("whole.png", "out/streaming.png")
     )
     np.testing.assert_array_equal(whole, streamed)
 
@@ -205,11 +205,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from anchorsr import Upscaler
-from anchorsr.images.io import Picture
+from anchorsr.images.io import RasterImage
 from anchorsr.inference.streaming import upscale_to_png
 rgb = np.random.default_rng(0).integers(0, 256, (2200, 3000, 3), np.uint8)
 rgb //= 8  # compresses, and takes no part in what is measured
-upscale_to_png(Picture(rgb), Upscaler(threads=2, engine="litert"), Path(sys.argv[1]))
+upscale_to_png(RasterImage(rgb), Upscaler(threads=2, engine="litert"), Path(sys.argv[1]))
 status = open("/proc/self/status").read()  # what getrusage says begins with the parent's peak
 peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print((peak - rgb.nbytes) / 1e6)

@@ -1,4 +1,4 @@
-"""Tiles give the bytes of the whole picture, whatever its size and theirs."""
+"""Tiles give the bytes of the whole image, whatever its size and theirs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from anchorsr.graph.graph import Graph
 from anchorsr.inference.tiling import TILE, _spans, upscale_strips, upscale_tiled
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import integer_graph, picture
+from helpers.graphs import image, integer_graph
 
 # Halos of 1 to 4 pixels, factors 2 to 4, zero points with and without a sign.
 GRAPHS = (
@@ -72,7 +72,7 @@ def test_tiles_give_the_bytes_of_the_whole(
 ) -> None:
     graph = GRAPHS[index]
     tile = 2 * graph.halo + beyond_halo
-    images = picture(height * 100 + width, height, width)
+    images = image(height * 100 + width, height, width)
     exact = run_graph(graph, images)[0]
     for engine in (Executor(graph), *(runtime(name, index) for name in ENGINES)):
         # OpenVINO rounds some ties otherwise, but each in the same way wherever it comes.
@@ -93,10 +93,10 @@ def test_tiles_give_the_bytes_of_the_whole(
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), tile=st.integers(3, 70))
-def test_all_tiles_of_a_picture_have_one_shape(height: int, width: int, tile: int) -> None:
+def test_all_tiles_of_an_image_have_one_shape(height: int, width: int, tile: int) -> None:
     graph = GRAPHS[1]
     engine = Executor(graph)
-    upscale_tiled(engine, picture(0, height, width)[0], factor=2, halo=graph.halo, tile=tile)
+    upscale_tiled(engine, image(0, height, width)[0], factor=2, halo=graph.halo, tile=tile)
     (shape,) = set(engine.shapes)
     assert shape[1] <= min(height, tile)
     assert shape[2] <= min(width, tile)
@@ -107,31 +107,31 @@ def test_all_tiles_of_a_picture_have_one_shape(height: int, width: int, tile: in
 def test_a_halo_that_is_too_small_leaves_seams() -> None:
     """Were this to pass, the property above could not fail."""
     graph = GRAPHS[0]
-    images = picture(5, 40, 40)
+    images = image(5, 40, 40)
     tiled = upscale_tiled(
         Executor(graph), images[0], factor=graph.factor, halo=graph.halo - 1, tile=12
     )
     assert (tiled != run_graph(graph, images)[0]).any()
 
 
-def test_a_picture_within_one_tile_is_one_call() -> None:
+def test_an_image_within_one_tile_is_one_call() -> None:
     engine = Executor(GRAPHS[1])
-    upscale_tiled(engine, picture(0, 30, 20)[0], factor=2, halo=1, tile=30)
+    upscale_tiled(engine, image(0, 30, 20)[0], factor=2, halo=1, tile=30)
     assert engine.shapes == [(1, 30, 20, 3)]
 
 
-def test_a_picture_larger_than_the_usual_tile() -> None:
+def test_an_image_larger_than_the_usual_tile() -> None:
     graph = GRAPHS[1]
-    images = picture(6, 3, TILE + 89)
+    images = image(6, 3, TILE + 89)
     engine = Executor(graph)
     tiled = upscale_tiled(engine, images[0], factor=2, halo=graph.halo)
     assert len(engine.shapes) == 2
     np.testing.assert_array_equal(tiled, run_graph(graph, images)[0])
 
 
-def test_a_picture_that_is_a_view_of_another_is_tiled_the_same() -> None:
+def test_an_image_that_is_a_view_of_another_is_tiled_the_same() -> None:
     graph = GRAPHS[0]
-    rgb = picture(7, 34, 50)[0]
+    rgb = image(7, 34, 50)[0]
     turned = rgb[::-1, ::2]
     tiled = upscale_tiled(Executor(graph), turned, factor=3, halo=graph.halo, tile=11)
     np.testing.assert_array_equal(tiled, run_graph(graph, turned[None])[0])
@@ -140,12 +140,12 @@ def test_a_picture_that_is_a_view_of_another_is_tiled_the_same() -> None:
 @pytest.mark.parametrize("tile", [0, 1, 5, 6])
 def test_a_tile_that_is_all_halo_is_refused(tile: int) -> None:
     with pytest.raises(ValueError, match="nothing but its halo of 3"):
-        upscale_tiled(Executor(GRAPHS[0]), picture(0, 9, 9)[0], factor=3, halo=3, tile=tile)
+        upscale_tiled(Executor(GRAPHS[0]), image(0, 9, 9)[0], factor=3, halo=3, tile=tile)
 
 
 @pytest.mark.parametrize("tile", [0, 1, 5, 6])
 def test_strips_of_tiles_that_are_all_halo_are_refused(tile: int) -> None:
-    strips = upscale_strips(Executor(GRAPHS[0]), picture(0, 9, 9)[0], factor=3, halo=3, tile=tile)
+    strips = upscale_strips(Executor(GRAPHS[0]), image(0, 9, 9)[0], factor=3, halo=3, tile=tile)
     with pytest.raises(ValueError, match="nothing but its halo of 3"):
         next(strips)
 
@@ -205,7 +205,7 @@ print((peak - held) / 1e6, rgb.nbytes * 9 / 1e6)
 @pytest.mark.parametrize("how", ["whole", "strips"])
 @pytest.mark.parametrize("name", ["litert", "openvino"])
 def test_memory_stays_within_300_mb_of_input_and_output(name: str, how: str) -> None:
-    """6.6 MP to 59 MP; what comes on top does not grow with the picture."""
+    """6.6 MP to 59 MP; what comes on top does not grow with the image."""
     source = str(Path(anchorsr.__file__).parents[1])
     printed = subprocess.check_output(
         [sys.executable, "-c", MEMORY, name, how],

@@ -1,4 +1,4 @@
-"""Pictures made larger: arrays, alpha, and what becomes of files."""
+"""Images made larger: arrays, alpha, and what becomes of files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from anchorsr.networks.registry import build_network
 from anchorsr.quantization.ptq import quantize
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import float_graph, integer_graph, picture, reference_run
+from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 SIZES = [(1, 1), (1, 7), (2, 2), (13, 11), (31, 17)]
 
@@ -54,7 +54,7 @@ def write_png(path: Path, array: np.ndarray) -> Path:
 
 
 def small(seed: int = 0, height: int = 6, width: int = 5, channels: int = 3) -> np.ndarray:
-    return picture(seed, height, width, channels)[0]
+    return image(seed, height, width, channels)[0]
 
 
 # Arrays
@@ -137,7 +137,7 @@ def test_the_given_array_is_neither_changed_nor_shared() -> None:
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_another_type_or_shape_is_a_value_error_that_says_so(wrong: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="a picture") as caught:
+    with pytest.raises(ValueError, match="an image") as caught:
         upscale(wrong)
     assert str(wrong.dtype) in str(caught.value) or "channels" in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_another_type_or_shape_is_a_value_error_that_says_so(wrong: np.ndarray) 
 # Alpha
 
 
-def test_an_opaque_picture_stays_exactly_opaque_and_keeps_its_colours() -> None:
+def test_an_opaque_image_stays_exactly_opaque_and_keeps_its_colours() -> None:
     rgb = small(6, 31, 17)
     opaque = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
     larger = upscale(opaque)
@@ -191,7 +191,7 @@ def test_one_visible_pixel_gives_its_colour_to_all() -> None:
     np.testing.assert_array_equal(upscale(rgba)[:, :, :3], upscale(flat))
 
 
-def test_a_wholly_transparent_picture_stays_transparent() -> None:
+def test_a_wholly_transparent_image_stays_transparent() -> None:
     rgba = np.dstack([small(9, 5, 6), np.zeros((5, 6), np.uint8)])
     larger = upscale(rgba)
     assert not larger[:, :, 3].any()
@@ -261,11 +261,11 @@ def test_a_relative_path_is_that_of_the_folder_that_one_is_in(
 
 @pytest.mark.parametrize("rgb", [None, [[[1, 2, 3]]]])
 def test_what_is_no_array_is_a_value_error(rgb: object) -> None:
-    with pytest.raises(ValueError, match="a picture is a numpy array, not"):
+    with pytest.raises(ValueError, match="an image is a numpy array, not"):
         Upscaler("fast", threads=1)(rgb)  # type: ignore[arg-type]
 
 
-def test_a_file_of_fixed_size_enlarges_every_picture(tmp_path: Path) -> None:
+def test_a_file_of_fixed_size_enlarges_every_image(tmp_path: Path) -> None:
     graph = integer_graph(0)
     path = tmp_path / "fixed.tflite"
     path.write_bytes(write_tflite(graph, size=(9, 8)))
@@ -297,7 +297,7 @@ def test_a_network_that_sees_far_takes_larger_tiles(tmp_path: Path) -> None:
         )
 
 
-def test_a_network_that_sees_the_whole_picture_enlarges_it_in_one_tile(tmp_path: Path) -> None:
+def test_a_network_that_sees_the_whole_image_enlarges_it_in_one_tile(tmp_path: Path) -> None:
     network = build_network({"name": "imdn", "channels": 16, "blocks": 1})
     graph = quantize(lower(network, name="imdn"), [small(1, 20, 24)])
     assert not graph.is_local
@@ -307,11 +307,11 @@ def test_a_network_that_sees_the_whole_picture_enlarges_it_in_one_tile(tmp_path:
     np.testing.assert_array_equal(
         upscale(rgb, model=path, engine="litert"), run_graph(graph, rgb[None])[0]
     )
-    with pytest.raises(GraphError, match="whole picture"):
+    with pytest.raises(GraphError, match="whole image"):
         upscale(small(2, 4, 513), model=path, engine="litert")
 
 
-def test_what_does_not_enlarge_pictures_is_refused(tmp_path: Path) -> None:
+def test_what_does_not_enlarge_images_is_refused(tmp_path: Path) -> None:
     graph = integer_graph(0)
     last = graph.operators[-1]
     assert isinstance(last, Requantize)
@@ -359,7 +359,7 @@ def test_the_factor_is_the_model_files_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("graph", [float_graph(0), integer_graph(0, colors=1)], ids=str)
-def test_a_model_that_does_not_take_pictures_is_refused(tmp_path: Path, graph: object) -> None:
+def test_a_model_that_does_not_take_images_is_refused(tmp_path: Path, graph: object) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes(write_tflite(graph))  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="takes uint8 with 3 channels"):
@@ -378,7 +378,7 @@ def test_a_runtime_that_fails_is_a_model_error() -> None:
     engine = LiteRT(write_tflite(integer_graph(0)), 1)
     with pytest.raises(ModelError, match="LiteRT cannot take"):
         engine(np.zeros((1, 5, 5, 4), np.uint8))
-    images = picture(0, 5, 5)
+    images = image(0, 5, 5)
     expected = reference_run(integer_graph(0), images)
     np.testing.assert_array_equal(engine(images), expected)  # and the engine is as good as before
 
@@ -417,7 +417,7 @@ def test_the_default_enlarges_by_every_factor(dog: np.ndarray) -> None:
 
 
 def test_one_pass_is_known_before_its_network_was_needed() -> None:
-    """So that the first large picture is written in strips too."""
+    """So that the first large image is written in strips too."""
     only = Enlarger(wanted=TargetSize(scale=4), threads=1).only_pass(9, 8)
     assert only is not None
     assert only.factor == 4

@@ -33,7 +33,7 @@ from anchorsr.lowering.trace import lower
 from anchorsr.networks import layers
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.ptq import quantize
-from helpers.graphs import picture
+from helpers.graphs import image
 
 CHANNELS = 6
 
@@ -70,7 +70,7 @@ def noise(height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def lowered(network: nn.Module, *, seed: int = 0) -> Graph:
-    """The network's graph, which was held against the network on pictures of odd sizes."""
+    """The network's graph, which was held against the network on images of odd sizes."""
     torch.manual_seed(seed)
     network.eval()
     graph = lower(network, name="custom", channels=CHANNELS)
@@ -392,8 +392,8 @@ def test_a_module_may_have_the_name_of_a_tensor_of_ours(name: str) -> None:
     network = nn.Sequential()
     network.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
     network.add_module("last", layers.Clip())
-    graph = quantize(lower(network, name="named"), [picture(0, 8, 8)[0]])
-    assert run_graph(graph, picture(1, 8, 8)).shape == (1, 8, 8, 3)
+    graph = quantize(lower(network, name="named"), [image(0, 8, 8)[0]])
+    assert run_graph(graph, image(1, 8, 8)).shape == (1, 8, 8, 3)
 
 
 def test_lowering_leaves_frozen_layers_frozen() -> None:

@@ -27,7 +27,7 @@ from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.schema import INPUT_NAME, OUTPUT_NAME, SIGNATURE
 from anchorsr.serialization.tflite.writer import write_tflite
-from helpers.graphs import integer_graph, picture
+from helpers.graphs import image, integer_graph
 
 SHIPPED = list_models()
 SIZES = [(1, 1), (1, 7), (7, 2), (13, 31), (64, 48), (97, 101)]
@@ -143,7 +143,7 @@ def test_every_tensor_is_integer_and_quantized(model: Model) -> None:
 
 
 @each_model
-def test_pictures_are_bytes_in_and_out(model: Model) -> None:
+def test_images_are_bytes_in_and_out(model: Model) -> None:
     interpreter = Interpreter(model_content=model.path.read_bytes())
     for details in (interpreter.get_input_details(), interpreter.get_output_details()):
         (tensor,) = details
@@ -190,7 +190,7 @@ def test_reading_and_writing_gives_the_same_bytes(model: Model) -> None:
 
 def samples(dog: np.ndarray) -> list[np.ndarray]:
     """Random bytes of many sizes, and a photograph."""
-    return [*(picture(index, *size) for index, size in enumerate(SIZES)), dog[None]]
+    return [*(image(index, *size) for index, size in enumerate(SIZES)), dog[None]]
 
 
 @each_model
@@ -260,7 +260,7 @@ def test_a_photograph_is_restored_far_better_than_by_bicubic(model: Model, dog: 
 
 @each_model
 @pytest.mark.parametrize("level", [0, 1, 63, 128, 254, 255])
-def test_a_flat_picture_stays_almost_flat(model: Model, level: int) -> None:
+def test_a_flat_image_stays_almost_flat(model: Model, level: int) -> None:
     """No dots, no grid, no shift of colour: within two levels, of 255."""
     flat = np.full((1, 40, 40, 3), level, np.uint8)
     inner = run_graph(graph_of(model), flat)[0, 30:-30, 30:-30]
@@ -270,7 +270,7 @@ def test_a_flat_picture_stays_almost_flat(model: Model, level: int) -> None:
 @pytest.mark.parametrize(
     ("model", "name", "least"),
     [
-        # The INT8 file of ABPN's authors, measured on the same pictures.
+        # The INT8 file of ABPN's authors, measured on the same images.
         ("abpn", "Set5", 31.471),
         ("abpn", "Set14", 27.830),
         ("abpn", "BSD100", 27.320),

@@ -1,4 +1,4 @@
-"""The published networks: their parameter counts, and the same picture from PyTorch, the graph,
+"""The published networks: their parameter counts, and the same image from PyTorch, the graph,
 the float `.tflite` and the integer one."""
 
 from functools import cache
@@ -52,7 +52,7 @@ def built(name: str) -> tuple[nn.Module, Graph]:
     return network, lower(network, name=name)
 
 
-def picture(height: int, width: int, colors: int = 3) -> np.ndarray:
+def image(height: int, width: int, colors: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (1, height, width, colors), np.uint8)
 
 
@@ -121,7 +121,7 @@ def test_parameters_of_the_network_that_runs(name: str, count: int) -> None:
 @pytest.mark.parametrize("size", [(9, 11), (1, 3)])
 def test_graph_computes_what_the_network_computes(name: str, size: tuple[int, int]) -> None:
     network, graph = built(name)
-    images = picture(*size)
+    images = image(*size)
     made = run_graph(graph, images.astype(np.float32))
     expected = run_torch(network, images)
     assert made.shape == expected.shape == (1, 3 * size[0], 3 * size[1], 3)
@@ -137,7 +137,7 @@ def test_other_factors_and_colours(name: str, factor: int) -> None:
     options: dict[str, Any] = {"colors": 1} if name in LUMA else {}
     options |= {"drrn": {"units": 2}, "vdsr": {"depth": 4}}.get(name, {})
     network = build(name, factor=factor, **options)
-    images = picture(5, 7, colors)
+    images = image(5, 7, colors)
     made = run_graph(lower(network, name=name, channels=colors), images.astype(np.float32))
     assert made.shape == (1, 5 * factor, 7 * factor, colors)
     np.testing.assert_allclose(made, run_torch(network, images), rtol=0, atol=0.01)
@@ -146,7 +146,7 @@ def test_other_factors_and_colours(name: str, factor: int) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_float_file_computes_what_the_network_computes(name: str) -> None:
     network, graph = built(name)
-    images = picture(9, 11)
+    images = image(9, 11)
     data = write_tflite(graph, size=(9, 11))
     made = LiteRT(data, 1, np.float32)(images.astype(np.float32))
     np.testing.assert_allclose(made, run_torch(network, images), rtol=0, atol=0.01)
@@ -157,7 +157,7 @@ def test_float_file_computes_what_the_network_computes(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
     network, graph = built(name)
-    images = picture(9, 11)
+    images = image(9, 11)
     # Rounded, so that the scales are the same on every machine: a result that lies halfway
     # between two integers to the last bit of float32 may go the other way in LiteRT, and attention
     # with random weights makes many levels of that one (docs/experiments.md).
@@ -169,14 +169,14 @@ def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
     made = LiteRT(data, 1)(images).astype(int)
     assert np.abs(made - run_graph(integer, images)).max() <= 1
     assert made.std() > 5
-    # Rough, with random weights; but it is this network's picture.
+    # Rough, with random weights; but it is this network's image.
     assert np.abs(made - run_torch(network, images)).mean() < 0.1 * made.std()
     assert not {"TRANSPOSE", "CUSTOM"} & set(summarize(data).operators)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_parameter_is_trained(name: str) -> None:
-    """Also where a picture is black all over and the contrast of every channel is zero."""
+    """Also where an image is black all over and the contrast of every channel is zero."""
     small: dict[str, dict[str, int]] = {
         "drrn": {"channels": 16, "units": 2},
         "vdsr": {"channels": 8, "depth": 4},
@@ -204,13 +204,13 @@ def test_recursive_network_runs_the_same_two_convolutions_in_every_unit() -> Non
 
 
 def test_attention_works_on_the_scale_of_zero_to_one() -> None:
-    """A gate of a picture that is 255 times as bright in numbers is not saturated by that."""
+    """A gate of an image that is 255 times as bright in numbers is not saturated by that."""
     for name in ("imdn", "latticenet"):
         graph = built(name)[1]
         gates = []
         run_graph(
             graph,
-            picture(9, 11).astype(np.float32),
+            image(9, 11).astype(np.float32),
             observe=lambda made, values, graph=graph, gates=gates: gates.extend(
                 values.ravel()
                 for operator in graph.operators

@@ -18,8 +18,8 @@ from anchorsr.graph.operators import (
     Resize,
 )
 from anchorsr.quantization.calibration import (
+    IMAGE,
     KEEPS_NUMBERS,
-    PICTURE,
     RESIDUAL,
     _away_from_ties,
     choose_quantization,
@@ -28,9 +28,9 @@ from anchorsr.quantization.calibration import (
 )
 from anchorsr.quantization.ptq import apply_quantization, quantize
 from helpers.float_graphs import FloatChain, anchored, with_every_operator
-from helpers.graphs import picture
+from helpers.graphs import image
 
-PICTURES = [picture(seed, 17, 14)[0] for seed in range(2)]
+IMAGES = [image(seed, 17, 14)[0] for seed in range(2)]
 
 
 def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantization]:
@@ -40,7 +40,7 @@ def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantizatio
 
 
 def test_an_operator_that_keeps_numbers_has_one_scale_in_and_out() -> None:
-    integer = quantize(with_every_operator(), PICTURES)
+    integer = quantize(with_every_operator(), IMAGES)
     kept = [op for op in integer.operators if isinstance(op, KEEPS_NUMBERS)]
     assert len({type(op) for op in kept}) == 7  # a Clip is none in integers
     for operator in kept:
@@ -89,7 +89,7 @@ def test_summands_share_a_scale_with_their_sum_unless_one_is_far_smaller() -> No
     assert chosen["b"] == chosen["skipped"] != chosen["a"]
 
 
-def test_a_picture_beside_features_does_not_force_its_scale_upon_them() -> None:
+def test_an_image_beside_features_does_not_force_its_scale_upon_them() -> None:
     chain = FloatChain()
     chain.convolve("images", "features", 5)
     chain.add(Concat(("images", "features", "images"), "both"), 11)
@@ -102,7 +102,7 @@ def test_a_picture_beside_features_does_not_force_its_scale_upon_them() -> None:
 
 
 @pytest.mark.parametrize("clip", [True, False])
-def test_a_picture_enlarged_by_itself_and_its_residual_have_exact_scales(clip: bool) -> None:
+def test_an_image_enlarged_by_itself_and_its_residual_have_exact_scales(clip: bool) -> None:
     chain = FloatChain()
     chain.convolve("images", "packed", 12)
     chain.add(DepthToSpace("packed", "residual", 2), 3)
@@ -112,10 +112,10 @@ def test_a_picture_enlarged_by_itself_and_its_residual_have_exact_scales(clip: b
         chain.add(Clip("sum", "upscaled", 0.0, 255.0))
     chosen = scales(chain.graph("upscaled" if clip else "sum"))
     assert chosen["packed"] == chosen["residual"] == RESIDUAL
-    assert chosen["enlarged"] == chosen["sum"] == PICTURE
+    assert chosen["enlarged"] == chosen["sum"] == IMAGE
 
 
-def test_a_sum_of_features_that_becomes_the_picture_has_features_to_add() -> None:
+def test_a_sum_of_features_that_becomes_the_image_has_features_to_add() -> None:
     chain = FloatChain()
     chain.convolve("images", "a", 12)
     chain.convolve("images", "b", 12)
@@ -123,7 +123,7 @@ def test_a_sum_of_features_that_becomes_the_picture_has_features_to_add() -> Non
     chain.add(DepthToSpace("sum", "large", 2), 3)
     graph = chain.graph("large")
     chosen = scales(graph, a=(0, 100), b=(-10, 200))
-    assert chosen["sum"] == chosen["large"] == PICTURE
+    assert chosen["sum"] == chosen["large"] == IMAGE
     assert chosen["a"].scale == np.float32(100 / 255)
     assert chosen["b"].scale == np.float32(210 / 255)
 
@@ -159,8 +159,8 @@ def test_a_clip_to_other_limits_is_refused() -> None:
     graph = with_every_operator()
     last = dataclasses.replace(graph.operators[-1], high=1.0)  # type: ignore[call-arg]
     graph = dataclasses.replace(graph, operators=[*graph.operators[:-1], last])
-    chosen = choose_quantization(graph, observe_ranges(graph, PICTURES, 100))
-    with pytest.raises(Exception, match="only the clip of a picture"):
+    chosen = choose_quantization(graph, observe_ranges(graph, IMAGES, 100))
+    with pytest.raises(Exception, match="only the clip of an image"):
         apply_quantization(graph, chosen)
 
 

@@ -16,9 +16,9 @@ from anchorsr.networks.registry import build_network
 from anchorsr.quantization.calibration import observe_tensors
 from anchorsr.quantization.equalize import equalize
 from anchorsr.quantization.ptq import quantize
-from helpers.graphs import picture
+from helpers.graphs import image
 
-PICTURES = [picture(seed, 24, 20)[0] for seed in range(3)]
+IMAGES = [image(seed, 24, 20)[0] for seed in range(3)]
 
 ABPN = {"name": "abpn", "channels": 6, "body": 2, "expansion": 0}
 SKIP = ABPN | {"skip": True, "image_convolution": False, "tail_rank": 5}
@@ -53,22 +53,22 @@ def largest_of_channels(graph: Graph) -> dict[str, Array]:
         found = np.abs(values).max(axis=(0, 1, 2))
         largest[name] = np.maximum(largest.get(name, 0), found)
 
-    observe_tensors(graph, PICTURES, observe)
+    observe_tensors(graph, IMAGES, observe)
     return largest
 
 
 @pytest.mark.parametrize("network", [ABPN, SKIP], ids=["plain", "skip"])
 def test_the_network_computes_the_same(network: dict[str, object]) -> None:
     graph = uneven(network)
-    images = picture(9, 13, 11).astype(np.float32)
+    images = image(9, 13, 11).astype(np.float32)
     expected = run_graph(graph, images)
-    np.testing.assert_allclose(run_graph(equalize(graph, PICTURES), images), expected, atol=2e-3)
+    np.testing.assert_allclose(run_graph(equalize(graph, IMAGES), images), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("network", [ABPN, SKIP], ids=["plain", "skip"])
 def test_a_channel_lacks_the_root_of_what_it_lacked(network: dict[str, object]) -> None:
     graph = uneven(network)
-    before, after = largest_of_channels(graph), largest_of_channels(equalize(graph, PICTURES))
+    before, after = largest_of_channels(graph), largest_of_channels(equalize(graph, IMAGES))
     for operator in graph.operators:
         if not isinstance(operator, Conv2D) or not operator.relu:
             continue
@@ -82,7 +82,7 @@ def test_a_channel_lacks_the_root_of_what_it_lacked(network: dict[str, object]) 
 
 def test_summands_and_their_sum_change_alike() -> None:
     graph = uneven(SKIP)
-    before, after = largest_of_channels(graph), largest_of_channels(equalize(graph, PICTURES))
+    before, after = largest_of_channels(graph), largest_of_channels(equalize(graph, IMAGES))
     (add,) = (op for op in graph.operators if len(op.inputs) == 2 and "body_0" in op.inputs)
     ratios = [after[name] / before[name] for name in (*add.inputs, add.output)]
     np.testing.assert_allclose(ratios[0], ratios[2], rtol=1e-4)
@@ -96,7 +96,7 @@ def test_a_channel_that_is_never_active_stays(dead: slice) -> None:
     first = graph.operators[0]
     assert isinstance(first, Conv2D)
     first.weights[dead], first.bias[dead] = 0, -1
-    equal = equalize(graph, PICTURES).operators[0]
+    equal = equalize(graph, IMAGES).operators[0]
     assert isinstance(equal, Conv2D)
     assert (equal.bias[dead] == -1).all() and not equal.weights[dead].any()
     assert np.isfinite(equal.weights).all() and (abs(equal.bias) >= abs(first.bias)).all()
@@ -110,18 +110,18 @@ def test_a_channel_that_is_never_active_stays(dead: slice) -> None:
 def test_other_operators_keep_their_channels(network: dict[str, object]) -> None:
     torch.manual_seed(2)
     graph = lower(build_network(network), name="other")
-    images = picture(8, 9, 8).astype(np.float32)
+    images = image(8, 9, 8).astype(np.float32)
     expected = run_graph(graph, images)
-    np.testing.assert_allclose(run_graph(equalize(graph, PICTURES), images), expected, atol=0.05)
+    np.testing.assert_allclose(run_graph(equalize(graph, IMAGES), images), expected, atol=0.05)
 
 
 def error_of(graph: Graph) -> float:
-    images = picture(7, 40, 40)
+    images = image(7, 40, 40)
     expected = run_graph(graph, images.astype(np.float32))
-    made = run_graph(quantize(graph, PICTURES, percentile=100), images)
+    made = run_graph(quantize(graph, IMAGES, percentile=100), images)
     return float(np.abs(made - expected).mean())
 
 
 def test_integers_of_uneven_channels_are_nearer_to_the_float_network() -> None:
     graph = uneven(SKIP)
-    assert error_of(equalize(graph, PICTURES)) < 0.7 * error_of(graph)
+    assert error_of(equalize(graph, IMAGES)) < 0.7 * error_of(graph)

@@ -18,14 +18,14 @@ from anchorsr.metrics import psnr
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.calibration import (
-    PICTURE,
+    IMAGE,
     RESIDUAL,
     choose_quantization,
     observe_ranges,
     tensor_roles,
 )
 from anchorsr.quantization.ptq import BIAS_LIMIT, apply_quantization, quantize, quantize_weights
-from helpers.graphs import picture
+from helpers.graphs import image
 
 
 def trained_like(factor: int = 3, *, image_convolution: bool = True) -> Graph:
@@ -40,32 +40,32 @@ def trained_like(factor: int = 3, *, image_convolution: bool = True) -> Graph:
 
 
 @pytest.fixture
-def pictures() -> list[npt.NDArray[np.uint8]]:
-    return [picture(seed, 24, 20)[0] for seed in range(3)]
+def images() -> list[npt.NDArray[np.uint8]]:
+    return [image(seed, 24, 20)[0] for seed in range(3)]
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("image_convolution", [True, False])
 def test_integers_stay_close_to_the_float_graph(
-    factor: int, image_convolution: bool, pictures: list[npt.NDArray[np.uint8]]
+    factor: int, image_convolution: bool, images: list[npt.NDArray[np.uint8]]
 ) -> None:
     graph = trained_like(factor, image_convolution=image_convolution)
-    integer = quantize(graph, pictures)
-    expected = run_graph(graph, pictures[0][None].astype(np.float32))
-    actual = run_graph(integer, pictures[0][None]).astype(float)
+    integer = quantize(graph, images)
+    expected = run_graph(graph, images[0][None].astype(np.float32))
+    actual = run_graph(integer, images[0][None]).astype(float)
     assert np.abs(expected - actual).mean() < 1.5
     assert integer.is_integer and not graph.is_integer
 
 
-def test_the_numeric_rules_hold(pictures: list[npt.NDArray[np.uint8]]) -> None:
-    integer = quantize(trained_like(), pictures)
+def test_the_numeric_rules_hold(images: list[npt.NDArray[np.uint8]]) -> None:
+    integer = quantize(trained_like(), images)
     assert integer.tensors[integer.input].dtype == integer.tensors[integer.output].dtype == "uint8"
     for name in (integer.input, integer.output):
         assert integer.tensors[name].quantization == Quantization(1.0, 0)
     (add,) = (op for op in integer.operators if isinstance(op, Add))
     residual, anchor = (integer.tensors[name].quantization for name in add.inputs)
-    assert (residual, anchor) == (RESIDUAL, PICTURE)
-    assert integer.tensors[add.output].quantization == PICTURE
+    assert (residual, anchor) == (RESIDUAL, IMAGE)
+    assert integer.tensors[add.output].quantization == IMAGE
     for conv in integer.operators:
         if isinstance(conv, Conv2D):
             assert np.abs(conv.weights.astype(int)).max(axis=(1, 2, 3)).max() == 64
@@ -74,7 +74,7 @@ def test_the_numeric_rules_hold(pictures: list[npt.NDArray[np.uint8]]) -> None:
             assert not conv.relu or quantization.zero_point == -128
 
 
-def test_the_anchor_is_exact(pictures: list[npt.NDArray[np.uint8]]) -> None:
+def test_the_anchor_is_exact(images: list[npt.NDArray[np.uint8]]) -> None:
     """A network whose residual is zero repeats every pixel, to the byte."""
     graph = trained_like()
     silent = [
@@ -84,12 +84,12 @@ def test_the_anchor_is_exact(pictures: list[npt.NDArray[np.uint8]]) -> None:
         for op in graph.operators
     ]
     quiet = Graph("quiet", graph.tensors, silent, graph.input, graph.output)
-    output = run_graph(quantize(quiet, pictures), pictures[0][None])[0]
-    np.testing.assert_array_equal(output, pictures[0].repeat(3, axis=0).repeat(3, axis=1))
+    output = run_graph(quantize(quiet, images), images[0][None])[0]
+    np.testing.assert_array_equal(output, images[0].repeat(3, axis=0).repeat(3, axis=1))
 
 
 def test_saturation_is_the_clip() -> None:
-    """Residuals beyond the picture's range give 0 and 255, never a wrapped byte."""
+    """Residuals beyond the image's range give 0 and 255, never a wrapped byte."""
     graph = trained_like()
     loud = [
         dataclasses.replace(op, bias=op.bias + np.float32(300) * (-1) ** np.arange(27, dtype=int))
@@ -109,18 +109,18 @@ def test_saturation_is_the_clip() -> None:
     assert np.abs(expected - actual).max() <= 128  # a wrapped byte would be off by 256
 
 
-def test_roles_follow_the_pictures_through_the_graph() -> None:
+def test_roles_follow_the_images_through_the_graph() -> None:
     graph = trained_like()
     roles = tensor_roles(graph)
-    assert roles[graph.input] == roles[graph.output] == "picture"
-    assert sorted(set(roles.values())) == ["features", "picture", "residual"]
+    assert roles[graph.input] == roles[graph.output] == "image"
+    assert sorted(set(roles.values())) == ["features", "image", "residual"]
     assert list(roles.values()).count("residual") == 1
 
 
-def test_ranges_are_the_widest_over_the_pictures(pictures: list[npt.NDArray[np.uint8]]) -> None:
+def test_ranges_are_the_widest_over_the_images(images: list[npt.NDArray[np.uint8]]) -> None:
     graph = trained_like()
-    each = [observe_ranges(graph, [image], 99.9) for image in pictures]
-    together = observe_ranges(graph, pictures, 99.9)
+    each = [observe_ranges(graph, [image], 99.9) for image in images]
+    together = observe_ranges(graph, images, 99.9)
     for name, (low, high) in together.items():
         assert low == min(ranges[name][0] for ranges in each)
         assert high == max(ranges[name][1] for ranges in each)
@@ -146,37 +146,37 @@ def test_a_bias_beyond_what_sums_hold_makes_the_scale_larger() -> None:
     assert abs(int(integer_bias[0])) <= BIAS_LIMIT
 
 
-def test_a_layer_that_is_almost_dead_is_named(pictures: list[npt.NDArray[np.uint8]]) -> None:
+def test_a_layer_that_is_almost_dead_is_named(images: list[npt.NDArray[np.uint8]]) -> None:
     graph = trained_like()
-    ranges = observe_ranges(graph, pictures, 100)
+    ranges = observe_ranges(graph, images, 100)
     ranges = {name: (0.0, 1e-4) if name == "body_1" else ends for name, ends in ranges.items()}
     with pytest.raises(GraphError, match=r"body_1 would need a multiplier"):
         apply_quantization(graph, choose_quantization(graph, ranges))
 
 
-def test_calibration_without_pictures_is_refused() -> None:
-    with pytest.raises(DataError, match="at least one picture"):
+def test_calibration_without_images_is_refused() -> None:
+    with pytest.raises(DataError, match="at least one image"):
         quantize(trained_like(), [])
 
 
-def test_an_integer_graph_is_not_quantized_again(pictures: list[npt.NDArray[np.uint8]]) -> None:
+def test_an_integer_graph_is_not_quantized_again(images: list[npt.NDArray[np.uint8]]) -> None:
     graph = trained_like()
-    chosen = choose_quantization(graph, observe_ranges(graph, pictures, 100))
+    chosen = choose_quantization(graph, observe_ranges(graph, images, 100))
     with pytest.raises(GraphError, match="quantized already"):
         apply_quantization(apply_quantization(graph, chosen), chosen)
 
 
 @pytest.mark.parametrize("name", ["fsrcnn", "edsr", "carn", "idn", "imdn", "latticenet"])
 def test_published_networks_lose_little(name: str) -> None:
-    """As they start: what they make of a picture before training is of no other use."""
+    """As they start: what they make of an image before training is of no other use."""
     torch.manual_seed(0)
     graph = lower(build_network({"name": name}), name=name)
-    image = smooth_picture(20, 16)
+    image = smooth_image(20, 16)
     expected = np.clip(run_graph(graph, image[None].astype(np.float32)), 0, 255)
     actual = run_graph(quantize(graph, [image], percentile=100), image[None])
     assert psnr(expected[0], actual[0], border=0) > 30
 
 
-def smooth_picture(height: int, width: int) -> npt.NDArray[np.uint8]:
+def smooth_image(height: int, width: int) -> npt.NDArray[np.uint8]:
     rows, columns, colors = np.mgrid[0:height, 0:width, 0:3]
     return np.rint(127 + 80 * np.sin(rows / 3 + colors) * np.cos(columns / 4)).astype(np.uint8)

@@ -17,7 +17,7 @@ from anchorsr.errors import CheckpointError, DataError, ModelError, OutputError
 from anchorsr.export.release import release
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import read_card
 from anchorsr.networks.abpn import ABPN, ABPNConfig
@@ -32,7 +32,7 @@ from anchorsr.training.recipe import Recipe
 from anchorsr.training.trainer import Machine, Progress, train
 from anchorsr.training.validation import to_tensor
 from anchorsr.utils.config import parse_table
-from helpers.graphs import convolutions, picture
+from helpers.graphs import convolutions, image
 
 
 def integer_network(factor: int = 3, channels: int = 8) -> IntegerNetwork:
@@ -42,13 +42,13 @@ def integer_network(factor: int = 3, channels: int = 8) -> IntegerNetwork:
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     graph = lower(network, name="small")
-    ranges = observe_ranges(graph, [picture(0, 32, 32)[0]], 99.9)
+    ranges = observe_ranges(graph, [image(0, 32, 32)[0]], 99.9)
     return IntegerNetwork(graph, choose_quantization(graph, ranges))
 
 
 def train_a_little(network: IntegerNetwork, steps: int) -> list[float]:
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    lr = picture(1, 16, 16)
+    lr = image(1, 16, 16)
     target = to_tensor(lr.repeat(network.factor, axis=1).repeat(network.factor, axis=2), "cpu")
     losses = []
     for _ in range(steps):
@@ -67,7 +67,7 @@ def test_training_forward_equals_executor_and_file_after_training(
 ) -> None:
     network = integer_network(factor)
     train_a_little(network, 5)
-    images = picture(2, *size)
+    images = image(2, *size)
     with torch.no_grad():
         trained = network(to_tensor(images, "cpu")).permute(0, 2, 3, 1).numpy()
     graph = network.to_graph()
@@ -88,7 +88,7 @@ def test_the_network_is_moved_from_ties_as_its_graph_would_be() -> None:
         np.testing.assert_array_equal(after.weights, before.weights)
         if not before.copies_channels:
             assert np.mean(before.weight_scales != after.weight_scales) > 0.5
-    images = picture(2, 19, 13)
+    images = image(2, 19, 13)
     with torch.no_grad():
         forward = network(to_tensor(images, "cpu")).permute(0, 2, 3, 1).numpy()
     np.testing.assert_array_equal(forward, run_graph(moved, images))
@@ -96,7 +96,7 @@ def test_the_network_is_moved_from_ties_as_its_graph_would_be() -> None:
 
 def test_before_training_it_is_the_calibrated_graph() -> None:
     network = integer_network()
-    images = picture(3, 13, 11)
+    images = image(3, 13, 11)
     calibrated = apply_quantization(network.source, network._chosen)
     np.testing.assert_array_equal(
         run_graph(network.to_graph(), images), run_graph(calibrated, images)
@@ -114,15 +114,15 @@ def test_gradients_reach_every_parameter_and_the_loss_falls() -> None:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A float run of a few steps, whose recipe trains the integers for eight."""
     root = tmp_path_factory.mktemp("runs")
-    (root / "pictures").mkdir()
+    (root / "images").mkdir()
     for seed in range(3):
-        write_picture(root / f"pictures/{seed}.png", Picture(picture(seed, 60, 72)[0]))
+        write_image(root / f"images/{seed}.png", RasterImage(image(seed, 60, 72)[0]))
     table = {
         "network": {"name": "abpn", "channels": 6, "body": 1, "expansion": 4},
-        "data": {"folders": [str(root / "pictures")], "patch": 12, "batch": 2},
+        "data": {"folders": [str(root / "images")], "patch": 12, "batch": 2},
         "schedule": {"steps": 4},
         "quantization": {"schedule": {"steps": 8}, "calibration": 2},
-        "validation": {"folders": [str(root / "pictures")], "every": 4},
+        "validation": {"folders": [str(root / "images")], "every": 4},
     }
     train(parse_table(Recipe, table, ""), root / "run", machine=Machine(threads=1))
     return root / "run"
@@ -150,7 +150,7 @@ def test_every_kind_of_network_is_quantized_to_a_file_that_is_exact(
 ) -> None:
     run = run_of(NETWORKS[name], finished_run, tmp_path / "run")
     graph = quantize_run(run, machine=Machine(threads=1))
-    images = picture(4, 9, 13)
+    images = image(4, 9, 13)
     engine = load_engine(write_tflite(graph, size=(9, 13)), threads=1)
     np.testing.assert_array_equal(engine(images), run_graph(graph, images))
 
@@ -166,7 +166,7 @@ def test_a_network_that_needs_a_size_is_released_with_one(
     assert abs(floating - integer) < 0.5
 
 
-def test_a_network_that_sees_the_whole_picture_is_released_and_measured(
+def test_a_network_that_sees_the_whole_image_is_released_and_measured(
     finished_run: Path, tmp_path: Path
 ) -> None:
     run = run_of({"name": "imdn", "blocks": 1}, finished_run, tmp_path / "run")
@@ -235,7 +235,7 @@ def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
 def test_half_of_what_the_integers_learn_is_the_float_network(
     finished_run: Path, tmp_path: Path
 ) -> None:
-    """The other half are the pictures: noise, and as far from it as can be."""
+    """The other half are the images: noise, and as far from it as can be."""
     shutil.copytree(finished_run, tmp_path / "run")
     quantized(tmp_path / "run")
     records = read_records(tmp_path / "run", trained=True)
@@ -275,6 +275,6 @@ def test_a_recipe_may_have_channels_equalized_before_calibration(
     first, changed = plain.operators[0], equal.operators[0]
     assert isinstance(first, Conv2D) and isinstance(changed, Conv2D)
     assert (abs(changed.bias) >= abs(first.bias)).all() and (changed.bias != first.bias).any()
-    images = picture(4, 12, 9).astype(np.float32)
+    images = image(4, 12, 9).astype(np.float32)
     np.testing.assert_allclose(run_graph(equal, images), run_graph(plain, images), atol=1e-3)
     assert quantize_run(tmp_path, machine=Machine(threads=1)).is_integer

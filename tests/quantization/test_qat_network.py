@@ -25,7 +25,7 @@ from anchorsr.quantization.calibration import choose_quantization, observe_range
 from anchorsr.quantization.qat_network import IntegerNetwork
 from anchorsr.training.validation import to_tensor
 from helpers.float_graphs import FloatChain, with_every_operator
-from helpers.graphs import picture
+from helpers.graphs import image
 
 
 def residual_form(form: str) -> Graph:
@@ -81,14 +81,14 @@ GRAPHS["every operator"] = with_every_operator(square_root=False)
 
 
 def trainable(graph: Graph) -> IntegerNetwork:
-    ranges = observe_ranges(graph, [picture(0, 24, 24)[0]], 99.9)
+    ranges = observe_ranges(graph, [image(0, 24, 24)[0]], 99.9)
     return IntegerNetwork(graph, choose_quantization(graph, ranges))
 
 
 def train_a_little(network: IntegerNetwork, steps: int) -> list[float]:
-    """Towards the picture enlarged by repetition."""
+    """Towards the image enlarged by repetition."""
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    lr = picture(1, 12, 12)
+    lr = image(1, 12, 12)
     target = to_tensor(lr.repeat(network.factor, axis=1).repeat(network.factor, axis=2), "cpu")
     losses = []
     for _ in range(steps):
@@ -107,7 +107,7 @@ def test_training_forward_equals_the_executor_before_and_after_training(name: st
         train_a_little(network, steps)
         graph = network.to_graph()
         for size in ((1, 1), (1, 7), (13, 11)):
-            images = picture(2, *size)
+            images = image(2, *size)
             with torch.no_grad():
                 trained = network(to_tensor(images, "cpu")).permute(0, 2, 3, 1).numpy()
             np.testing.assert_array_equal(trained, run_graph(graph, images))
@@ -177,20 +177,20 @@ def test_what_is_read_at_another_scale_is_brought_to_it_as_in_the_file(pool: str
     chain.add(DepthToSpace("packed", "large", 2), 3)
     chain.add(Clip("large", "upscaled", 0.0, 255.0))
     graph = chain.graph("upscaled")
-    image = picture(2, 12, 10)[0]
-    ranges = observe_ranges(graph, [image], 100)
+    sample = image(2, 12, 10)[0]
+    ranges = observe_ranges(graph, [sample], 100)
     network = IntegerNetwork(graph, choose_quantization(graph, ranges))
     with torch.no_grad():
-        trained = network(to_tensor(image[None], "cpu"))[0].permute(1, 2, 0).numpy()
+        trained = network(to_tensor(sample[None], "cpu"))[0].permute(1, 2, 0).numpy()
     assert trained.shape[0] == 12 * 2 * factor
-    assert np.array_equal(trained, run_graph(network.to_graph(), image[None])[0])
+    assert np.array_equal(trained, run_graph(network.to_graph(), sample[None])[0])
 
 
-def test_what_does_not_end_in_a_picture_is_not_trained() -> None:
+def test_what_does_not_end_in_an_image_is_not_trained() -> None:
     chain = FloatChain(3)
     chain.convolve("images", "features", 3)
     chain.add(Sigmoid("features", "share"), 3)
     graph = chain.graph("share")
-    chosen = choose_quantization(graph, observe_ranges(graph, [picture(0, 8, 8)[0]], 100))
-    with pytest.raises(GraphError, match="does not end in a picture"):
+    chosen = choose_quantization(graph, observe_ranges(graph, [image(0, 8, 8)[0]], 100))
+    with pytest.raises(GraphError, match="does not end in an image"):
         IntegerNetwork(graph, chosen)

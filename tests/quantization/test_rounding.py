@@ -12,14 +12,14 @@ from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
 from anchorsr.quantization.ptq import quantize
 from anchorsr.quantization.rounding import cost_of_ties, keep_from_ties
-from helpers.graphs import convolutions, float_graph, picture
+from helpers.graphs import convolutions, float_graph, image
 
 UNLUCKY = 13 / 1438  # 719 times that is 6.5
 
 
 def unlucky_graph() -> Graph:
     """An integer graph whose first convolution has that multiplier in every channel."""
-    graph = quantize(float_graph(0), [picture(0, 24, 20)[0]])
+    graph = quantize(float_graph(0), [image(0, 24, 20)[0]])
     operators = list(graph.operators)
     place = next(n for n, operator in enumerate(operators) if isinstance(operator, Conv2D))
     conv = operators[place]
@@ -64,8 +64,8 @@ def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
         assert np.array_equal(one.bias, other.bias)
 
 
-def test_a_picture_hardly_changes() -> None:
-    before, images = unlucky_graph(), picture(1, 96, 96)
+def test_an_image_hardly_changes() -> None:
+    before, images = unlucky_graph(), image(1, 96, 96)
     expected = run_graph(before, images).astype(int)
     difference = np.abs(run_graph(keep_from_ties(before), images) - expected)
     assert difference.max() <= 1

@@ -17,8 +17,8 @@ from anchorsr.serialization.onnx import write_onnx
 from helpers.graphs import (
     SIZES,
     float_graph,
+    image,
     integer_graph,
-    picture,
     reference_run,
     with_power_of_two_scales,
 )
@@ -42,7 +42,7 @@ def test_onnx_runtime_reproduces_the_arithmetic(seed: int, factor: int) -> None:
     graph = integer_graph(seed, factor=factor)
     free = write_onnx(graph)
     for size in SIZES:
-        images = picture(seed, *size)
+        images = image(seed, *size)
         expected = reference_run(graph, images)
         np.testing.assert_array_equal(run_onnx(free, images), expected)
         np.testing.assert_array_equal(run_onnx(write_onnx(graph, size=size), images), expected)
@@ -64,7 +64,7 @@ def test_onnx_runtime_reproduces_the_arithmetic(seed: int, factor: int) -> None:
 )
 def test_other_forms_of_the_network_are_exact_too(changes: dict[str, Any]) -> None:
     graph = integer_graph(7, **changes)
-    images = picture(7, 31, 17, graph.tensors["images"].channels)
+    images = image(7, 31, 17, graph.tensors["images"].channels)
     data = write_onnx(graph)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     np.testing.assert_array_equal(run_onnx(data, images), reference_run(graph, images))
@@ -72,7 +72,7 @@ def test_other_forms_of_the_network_are_exact_too(changes: dict[str, Any]) -> No
 
 def test_ties_round_to_even() -> None:
     graph = with_power_of_two_scales(integer_graph(3))
-    images = picture(3, 64, 48)
+    images = image(3, 64, 48)
     np.testing.assert_array_equal(run_onnx(write_onnx(graph), images), reference_run(graph, images))
 
 
@@ -102,7 +102,7 @@ def test_a_fixed_file_holds_its_size() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_float_graph_runs_as_float(size: tuple[int, int]) -> None:
     graph = float_graph(0)
-    images = picture(0, *size).astype(np.float32)
+    images = image(0, *size).astype(np.float32)
     data = write_onnx(graph)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     result = run_onnx(data, images)
@@ -117,14 +117,14 @@ def test_equal_graphs_give_equal_bytes() -> None:
 
 
 def test_a_network_that_only_passes_its_input_on_does_that() -> None:
-    picture_type = TensorType(3, "uint8", Quantization(1.0, 0))
+    image_type = TensorType(3, "uint8", Quantization(1.0, 0))
     int8 = TensorType(3, "int8", Quantization(1.0, -128))
-    tensors = {"images": picture_type, "same": int8, "upscaled": picture_type}
+    tensors = {"images": image_type, "same": int8, "upscaled": image_type}
     operators = (Requantize("images", "same"), Requantize("same", "upscaled"))
-    images = picture(5, 13, 11)
+    images = image(5, 13, 11)
     for graph in (
         Graph("plain", tensors, operators, "images", "upscaled"),
-        Graph("empty", {"images": picture_type}, (), "images", "images"),
+        Graph("empty", {"images": image_type}, (), "images", "images"),
     ):
         data = write_onnx(graph)
         onnx.checker.check_model(onnx.load_from_string(data), full_check=True)

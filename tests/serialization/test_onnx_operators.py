@@ -44,7 +44,7 @@ from anchorsr.graph.operators import (
     TransposedConv2D,
 )
 from anchorsr.serialization.onnx import write_onnx
-from helpers.graphs import picture
+from helpers.graphs import image
 
 CHANNELS = 6
 SIZES = [(1, 1), (1, 7), (13, 11), (31, 17)]
@@ -54,7 +54,7 @@ def quantization(scale: float, zero_point: int) -> Quantization:
     return Quantization(float(np.float32(scale)), zero_point)
 
 
-# A picture that is nowhere darker than DARKEST has the same integers, 30 lower, in the second.
+# An image that is nowhere darker than DARKEST has the same integers, 30 lower, in the second.
 FIRST, SECOND, DARKEST = quantization(0.05, -20), quantization(0.03, -50), 30
 POSITIVE = quantization(0.03, -128)
 
@@ -172,7 +172,7 @@ every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def integer_network(case: Case) -> Graph:
-    """uint8 pictures in and out, with what the operator reads before it."""
+    """uint8 images in and out, with what the operator reads before it."""
     int8 = {name: TensorType(CHANNELS, "int8", FIRST) for name in ("first", "other", "mean")}
     int8["both"] = TensorType(2 * CHANNELS, "int8", FIRST)
     int8["nine"] = TensorType(3 * CHANNELS, "int8", FIRST)
@@ -249,7 +249,7 @@ def real_operator(operator: Operator, graph: Graph) -> Operator:
 
 
 def noise(size: tuple[int, int]) -> np.ndarray:
-    return np.maximum(picture(1, *size, 2 * CHANNELS), np.uint8(DARKEST))
+    return np.maximum(image(1, *size, 2 * CHANNELS), np.uint8(DARKEST))
 
 
 def run(data: bytes, images: np.ndarray) -> np.ndarray:

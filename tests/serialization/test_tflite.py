@@ -23,8 +23,8 @@ from helpers.graphs import (
     SIZES,
     assert_equal_graphs,
     float_graph,
+    image,
     integer_graph,
-    picture,
     reference_run,
     run_litert,
     with_power_of_two_scales,
@@ -52,7 +52,7 @@ def test_the_interpreter_reproduces_the_arithmetic(seed: int, factor: int) -> No
     graph = integer_graph(seed, factor=factor)
     free = write_tflite(graph)
     for size in SIZES:
-        images = picture(seed, *size)
+        images = image(seed, *size)
         expected = reference_run(graph, images)
         np.testing.assert_array_equal(run_litert(free, images), expected)
         np.testing.assert_array_equal(run_litert(write_tflite(graph, size=size), images), expected)
@@ -67,7 +67,7 @@ def test_the_compiled_model_reproduces_the_arithmetic(
     data = write_tflite(graph, size=size)
     model = CompiledModel.from_buffer(data, environment=environment, options=options)
     for height, width in [*SIZES, *reversed(SIZES)] if size is None else [size]:
-        images = picture(5, height, width)
+        images = image(5, height, width)
         if size is None:
             model.resize_input_tensor_by_name(SIGNATURE, INPUT_NAME, images.shape)
         np.testing.assert_array_equal(run_compiled(model, images), reference_run(graph, images))
@@ -89,7 +89,7 @@ def test_the_compiled_model_reproduces_the_arithmetic(
 )
 def test_other_forms_of_the_network_are_exact_too(changes: dict[str, Any]) -> None:
     graph = integer_graph(7, **changes)
-    images = picture(7, 31, 17, graph.tensors["images"].channels)
+    images = image(7, 31, 17, graph.tensors["images"].channels)
     np.testing.assert_array_equal(
         run_litert(write_tflite(graph), images), reference_run(graph, images)
     )
@@ -97,7 +97,7 @@ def test_other_forms_of_the_network_are_exact_too(changes: dict[str, Any]) -> No
 
 def test_ties_round_to_even() -> None:
     graph = with_power_of_two_scales(integer_graph(3))
-    images = picture(3, 64, 48)
+    images = image(3, 64, 48)
     np.testing.assert_array_equal(
         run_litert(write_tflite(graph), images), reference_run(graph, images)
     )
@@ -106,7 +106,7 @@ def test_ties_round_to_even() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_float_graph_runs_as_float(size: tuple[int, int]) -> None:
     graph = float_graph(0)
-    images = picture(0, *size).astype(np.float32)
+    images = image(0, *size).astype(np.float32)
     result = run_litert(write_tflite(graph), images)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, reference_run(graph, images), rtol=0, atol=1e-3)
@@ -168,7 +168,7 @@ def test_only_the_smallest_sufficient_operator_versions_are_asked_for() -> None:
 
 
 def test_a_convolution_over_uint8_is_refused() -> None:
-    picture_type = TensorType(1, "uint8", Quantization(1.0, 0))
+    image_type = TensorType(1, "uint8", Quantization(1.0, 0))
     conv = Conv2D(
         "images",
         "upscaled",
@@ -176,7 +176,7 @@ def test_a_convolution_over_uint8_is_refused() -> None:
         np.zeros(1, np.int32),
         np.ones(1, np.float32),
     )
-    tensors = {"images": picture_type, "upscaled": picture_type}
+    tensors = {"images": image_type, "upscaled": image_type}
     with pytest.raises(GraphError, match="put a Requantize before it"):
         write_tflite(Graph("plain", tensors, (conv,), "images", "upscaled"))
 

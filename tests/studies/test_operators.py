@@ -178,12 +178,12 @@ def test_tails_differ_by_their_residual_alone(precision: Precision) -> None:
 
 
 def test_three_anchors_compute_the_same() -> None:
-    picture = np.random.default_rng(0).integers(-128, 128, (1, *SIZE, 3), np.int8)
+    image = np.random.default_rng(0).integers(-128, 128, (1, *SIZE, 3), np.int8)
     outputs = []
     for form in ("anchor_concat", "anchor_tile", "anchor_conv"):
         data = write_tflite(tail_graph(form, 8, "int8"), size=SIZE)
         engine = load_engine(data, threads=1, dtype=np.int8)
-        outputs.append(engine(picture))
+        outputs.append(engine(image))
     for other in outputs[1:]:
         np.testing.assert_array_equal(outputs[0], other)
 

@@ -12,7 +12,7 @@ from anchorsr.errors import GraphError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Quantization
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.quantization.calibration import observe_ranges
 from anchorsr.quantization.ptq import quantize
 from anchorsr.quantization.rounding import keep_from_ties
@@ -22,9 +22,9 @@ from anchorsr.training.recipe import Recipe
 from anchorsr.training.trainer import Machine, train
 from anchorsr.utils.config import parse_table
 from helpers.float_graphs import FloatChain, anchored
-from helpers.graphs import picture
+from helpers.graphs import image
 
-LR = picture(0, 24, 20)
+LR = image(0, 24, 20)
 
 
 def small_network() -> Graph:
@@ -51,7 +51,7 @@ def test_ours_is_what_is_quantized_otherwise(tails: dict[str, Graph]) -> None:
 
 
 def test_a_coarser_sum_leaves_fewer_grey_levels(tails: dict[str, Graph]) -> None:
-    images = picture(1, 64, 64)
+    images = image(1, 64, 64)
     assert quantization(tails["scale 1.25"], "sum") == Quantization(1.25, -128)
     levels = {name: len(np.unique(run_graph(graph, images))) for name, graph in tails.items()}
     assert levels["scale 1"] == 256
@@ -102,10 +102,10 @@ def test_a_network_that_copies_its_input_has_no_tail() -> None:
 
 
 def test_a_run_is_scored_with_each_tail(tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for seed in range(2):
-        write_picture(folder / f"{seed}.png", Picture(picture(seed, 60, 72)[0]))
+        write_image(folder / f"{seed}.png", RasterImage(image(seed, 60, 72)[0]))
     table = {
         "network": {"name": "abpn", "channels": 4, "body": 0, "expansion": 0},
         "data": {"folders": [str(folder)], "patch": 12, "batch": 1},

@@ -11,7 +11,7 @@ import pytest
 from anchorsr.cli.app import run
 from anchorsr.errors import RecipeError
 from anchorsr.evaluation.evaluate import evaluate, run_at_every_size
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.quantization.qat import quantize_run
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.studies.output_stage import CALIBRATED, OURS, PUBLISHED, UNSCALED, WRAPPED
@@ -44,17 +44,17 @@ INTEGERS = "schedule = { steps = 2 }"
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two recipes over the same pictures; the second trains no integers."""
+    """Two recipes over the same images; the second trains no integers."""
     folder = tmp_path_factory.mktemp("study")
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "images"
+    images.mkdir()
     for number in range(2):
         noise = np.random.default_rng(number).integers(0, 256, (48, 60, 3), np.uint8)
-        write_picture(pictures / f"{number}.png", Picture(noise))
+        write_image(images / f"{number}.png", RasterImage(noise))
     paths = []
     for name, channels, integers in (("wide", 8, INTEGERS), ("narrow", 4, "")):
         paths.append(folder / f"{name}.toml")
-        text = RECIPE.format(channels=channels, folder=pictures, integers=integers)
+        text = RECIPE.format(channels=channels, folder=images, integers=integers)
         paths[-1].write_text(text)
     return paths
 
@@ -68,7 +68,7 @@ def test_each_recipe_is_trained_once_and_measured(recipes: list[Path], tmp_path:
     assert narrow.parameters < wide.parameters
     assert narrow.trained_psnr is None
     assert wide.latency_ms.keys() == {"litert"}
-    figure = evaluate(tmp_path / "wide", recipes[0].parent / "pictures").psnr_rgb
+    figure = evaluate(tmp_path / "wide", recipes[0].parent / "images").psnr_rgb
     assert wide.float_psnr == {"pictures": figure}
 
     steps: list[object] = []
@@ -98,13 +98,13 @@ def test_a_file_for_each_size_gives_what_one_for_all_gives(
     graph = quantize_run(tmp_path / "narrow", train=False)
     model = tmp_path / "narrow.tflite"
     model.write_bytes(write_tflite(graph))
-    pictures = recipes[0].parent / "pictures"
+    images = recipes[0].parent / "images"
     method = run_at_every_size(graph)
     lr = np.random.default_rng(0).integers(0, 256, (2, 9, 14, 3), np.uint8)
     assert method(lr[0]).shape == (27, 42, 3)
     assert not np.array_equal(method(lr[0]), method(lr[1]))
     (row,) = run_study(recipes[1:], tmp_path, engines=[], rounds=1)
-    assert row.calibrated_psnr == {"pictures": evaluate(model, pictures).psnr_rgb}
+    assert row.calibrated_psnr == {"pictures": evaluate(model, images).psnr_rgb}
 
 
 def test_the_command_writes_what_it_prints(

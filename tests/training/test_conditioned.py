@@ -14,8 +14,7 @@ import torch
 from anchorsr.data.imresize import downscale
 from anchorsr.data.pairs import STRENGTHS_FILE
 from anchorsr.errors import CheckpointError, DataError, RecipeError
-from anchorsr.images.image import Picture
-from anchorsr.images.io import write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.networks.conditioned import ConditionedABPN
 from anchorsr.networks.registry import build_network
 from anchorsr.training.checkpoint import RECORD, load_weights
@@ -54,9 +53,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         waves = [127 + 120 * np.sin((x * (1 + c) + y * (number + 1)) / 9) for c in range(3)]
         rgb = np.stack(waves, axis=-1).astype(np.uint8)
         rgb[:, 40:] = 255 - rgb[:, 40:]
-        write_picture(folder / "photographs" / f"{number}.png", Picture(rgb))
-    write_picture(folder / "given" / "HR" / "a.png", Picture(rgb))
-    write_picture(folder / "given" / "LR" / "a.png", Picture(downscale(rgb, 3)))
+        write_image(folder / "photographs" / f"{number}.png", RasterImage(rgb))
+    write_image(folder / "given" / "HR" / "a.png", RasterImage(rgb))
+    write_image(folder / "given" / "LR" / "a.png", RasterImage(downscale(rgb, 3)))
     (folder / "given" / STRENGTHS_FILE).write_text(json.dumps({"a": {"video": 0.5}}))
     return folder
 

@@ -14,7 +14,7 @@ import torch
 
 from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.executor import run_graph
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
 from anchorsr.models.registry import list_models, read_model
 from anchorsr.networks.abpn import ABPN, ABPNConfig
@@ -62,8 +62,8 @@ def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
 def test_a_new_network_starts_as_the_model_file_that_its_recipe_names(
     tmp_path: Path, dog: np.ndarray
 ) -> None:
-    """But for channels that have no effect on these pictures, which begin anew."""
-    write_picture(tmp_path / "dog.png", Picture(dog))
+    """But for channels that have no effect on these images, which begin anew."""
+    write_image(tmp_path / "dog.png", RasterImage(dog))
     path = next(path for path in SHIPPED if path.stem == "quality_x3")
     trained = load_initial(path)
     table = {

@@ -72,7 +72,7 @@ def test_shipped_recipe_is_read_and_describes_a_network(path: Path) -> None:
 def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     recipe = read(tmp_path, MINIMAL)
     assert recipe == Recipe(
-        {"name": "abpn"}, DataRecipe(("pictures",), 64, 16, False), ScheduleRecipe(100)
+        {"name": "abpn"}, DataRecipe(("images",), 64, 16, False), ScheduleRecipe(100)
     )
     assert recipe.optimizer == OptimizerRecipe("adam", 1e-3, (0.9, 0.999), 10, 0.0)
     assert recipe.quantization.schedule is None

@@ -22,8 +22,8 @@ from torch import nn
 
 from anchorsr.data.pairs import load_training_pairs
 from anchorsr.data.patches import PatchSampler
-from anchorsr.errors import CheckpointError, DataError, PictureError, RecipeError, TrainingError
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.errors import CheckpointError, DataError, ImageError, RecipeError, TrainingError
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.metrics import luma
 from anchorsr.networks.registry import build_network
 from anchorsr.training import trainer
@@ -47,25 +47,25 @@ ONE_THREAD = Machine(threads=1)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Smooth waves with edges, from which a little can be learned in a few steps."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     y, x = np.mgrid[0:72, 0:84]
     for number in range(3):
         waves = [127 + 120 * np.sin((x * (1 + c) + y * (number + 1)) / 9) for c in range(3)]
         rgb = np.stack(waves, axis=-1)
         rgb[:, 40:] = 255 - rgb[:, 40:]
-        write_picture(folder / f"{number}.png", Picture(rgb.astype(np.uint8)))
+        write_image(folder / f"{number}.png", RasterImage(rgb.astype(np.uint8)))
     return folder
 
 
-def recipe(pictures: Path, **changes: Any) -> Recipe:
+def recipe(images: Path, **changes: Any) -> Recipe:
     table = {
         "network": {"name": "abpn", "channels": 6, "body": 1, "expansion": 8},
-        "data": {"folders": [str(pictures)], "patch": 12, "batch": 4},
+        "data": {"folders": [str(images)], "patch": 12, "batch": 4},
         "optimizer": {"name": "soap", "learning_rate": 3e-3, "betas": [0.95, 0.95]},
         "schedule": {"steps": 24, "warmup": 2},
-        "validation": {"folders": [str(pictures)], "every": 12},
+        "validation": {"folders": [str(images)], "every": 12},
         "ema_decay": 0.9,
     }
     return parse_table(Recipe, {**table, **changes}, "")
@@ -90,11 +90,11 @@ class StopAfter:
 
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
 def test_a_resumed_run_equals_the_uninterrupted_one(
-    pictures: Path, tmp_path: Path, optimizer: str
+    images: Path, tmp_path: Path, optimizer: str
 ) -> None:
     noise = {"rounding_noise": True, "activation_noise": True}
     wanted = recipe(
-        pictures,
+        images,
         network={"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "skip": True, **noise},
         optimizer={"name": optimizer, "learning_rate": 3e-3},
     )
@@ -110,11 +110,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
         for run in ("whole", "torn")
     ]
     assert histories[0].keys() == histories[1].keys()
-    assert histories[0][pictures.name] == histories[1][pictures.name]
+    assert histories[0][images.name] == histories[1][images.name]
 
 
-def test_a_killed_run_resumes_from_its_last_checkpoint(pictures: Path, tmp_path: Path) -> None:
-    wanted = recipe(pictures)
+def test_a_killed_run_resumes_from_its_last_checkpoint(images: Path, tmp_path: Path) -> None:
+    wanted = recipe(images)
     train(wanted, tmp_path / "whole", machine=ONE_THREAD)
 
     class KilledError(Exception):
@@ -171,20 +171,20 @@ def test_the_edge_of_a_patch_counts_a_twentieth(kind: Loss, luma: float) -> None
         assert loss(row, column) == pytest.approx(0.05 * inner)
 
 
-def test_the_relative_loss_of_a_run_is_that_of_its_patches(pictures: Path, tmp_path: Path) -> None:
+def test_the_relative_loss_of_a_run_is_that_of_its_patches(images: Path, tmp_path: Path) -> None:
     """A run's first loss, against the untrained network on the patches of its first step."""
     wanted = recipe(
-        pictures,
+        images,
         loss="relative_l2",
         schedule={"steps": 1},
-        validation={"folders": [str(pictures)], "every": 1},
+        validation={"folders": [str(images)], "every": 1},
     )
     train(wanted, tmp_path, machine=ONE_THREAD)
     (report,) = json.loads((tmp_path / RECORD).read_text())["history"]
     torch.manual_seed(wanted.seed)
     network = build_network(wanted.network)
     data = wanted.data
-    pairs = load_training_pairs([pictures], network.factor, patch=data.patch)
+    pairs = load_training_pairs([images], network.factor, patch=data.patch)
     sampler = PatchSampler(pairs, patch=data.patch, seed=wanted.seed, relative=True)
     lr, hr, weights = sampler.batch(0, range(data.batch))
     assert weights.std() > 0
@@ -204,13 +204,13 @@ def test_luma_is_the_metrics_but_for_its_range() -> None:
     np.testing.assert_allclose(mine, (luma(rgb) - 16) * 255 / 219, atol=0.01)
 
 
-def test_a_part_of_the_loss_is_of_luma(pictures: Path, tmp_path: Path) -> None:
+def test_a_part_of_the_loss_is_of_luma(images: Path, tmp_path: Path) -> None:
     def first_loss(part: float) -> float:
         wanted = recipe(
-            pictures,
+            images,
             luma=part,
             schedule={"steps": 1},
-            validation={"folders": [str(pictures)], "every": 1},
+            validation={"folders": [str(images)], "every": 1},
         )
         train(wanted, tmp_path / str(part), machine=ONE_THREAD)
         return float(read_history(tmp_path / str(part))[0]["loss"])
@@ -220,17 +220,17 @@ def test_a_part_of_the_loss_is_of_luma(pictures: Path, tmp_path: Path) -> None:
     assert quarter == pytest.approx(0.75 * colours + 0.25 * luma_alone, abs=2e-4)
 
 
-def test_training_learns(pictures: Path, tmp_path: Path) -> None:
+def test_training_learns(images: Path, tmp_path: Path) -> None:
     wanted = recipe(
-        pictures, schedule={"steps": 150}, validation={"folders": [str(pictures)], "every": 50}
+        images, schedule={"steps": 150}, validation={"folders": [str(images)], "every": 50}
     )
     history = train(wanted, tmp_path / "run", machine=ONE_THREAD)["history"]
-    assert history[-1][pictures.name] > history[0][pictures.name] + 0.5
+    assert history[-1][images.name] > history[0][images.name] + 0.5
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-def test_a_finished_run_is_left_as_it_is(pictures: Path, tmp_path: Path) -> None:
-    wanted = recipe(pictures)
+def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
+    wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
     before = state_of(tmp_path)
     record = train(wanted, tmp_path, machine=ONE_THREAD)
@@ -258,9 +258,9 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_termination_signal_saves_the_step_it_came_in(pictures: Path, tmp_path: Path) -> None:
+def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: Path) -> None:
     """In a process of its own: one that a signal ends would take other tests with it."""
-    table = json.dumps(recipe(pictures).as_table())
+    table = json.dumps(recipe(images).as_table())
     printed = subprocess.check_output(
         [sys.executable, "-c", TERMINATED, table, str(tmp_path)], text=True, timeout=120
     )
@@ -269,54 +269,54 @@ def test_a_termination_signal_saves_the_step_it_came_in(pictures: Path, tmp_path
     assert not list(tmp_path.glob(".*"))
 
 
-def test_another_recipe_does_not_take_over_a_run(pictures: Path, tmp_path: Path) -> None:
-    train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+def test_another_recipe_does_not_take_over_a_run(images: Path, tmp_path: Path) -> None:
+    train(recipe(images), tmp_path, machine=ONE_THREAD)
     before = (tmp_path / CHECKPOINT).read_bytes()
     with pytest.raises(CheckpointError, match=r"another recipe \(loss, seed differ\)"):
-        train(recipe(pictures, seed=1, loss="l2"), tmp_path, machine=ONE_THREAD)
+        train(recipe(images, seed=1, loss="l2"), tmp_path, machine=ONE_THREAD)
     other = {"name": "abpn", "channels": 7, "body": 1, "expansion": 8}
     with pytest.raises(CheckpointError, match="network"):
-        train(recipe(pictures, network=other), tmp_path, machine=ONE_THREAD)
+        train(recipe(images, network=other), tmp_path, machine=ONE_THREAD)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text"])
-def test_a_damaged_checkpoint_is_refused(pictures: Path, tmp_path: Path, damage: str) -> None:
-    train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+def test_a_damaged_checkpoint_is_refused(images: Path, tmp_path: Path, damage: str) -> None:
+    train(recipe(images), tmp_path, machine=ONE_THREAD)
     for name in (CHECKPOINT, WEIGHTS):
         data = (tmp_path / name).read_bytes()
         harmed = {"empty": b"", "cut": data[: len(data) // 2], "text": b"not a checkpoint"}
         (tmp_path / name).write_bytes(harmed[damage])
     with pytest.raises(CheckpointError, match="damaged"):
-        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+        train(recipe(images), tmp_path, machine=ONE_THREAD)
     with pytest.raises(CheckpointError, match="damaged"):
         load_weights(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from anchorsr.training import trainer
 
-    def poisoned(images: Any, device: str) -> torch.Tensor:
-        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    def poisoned(batch: Any, device: str) -> torch.Tensor:
+        tensor = torch.from_numpy(batch).permute(0, 3, 1, 2).float()
         poisoned.calls += 1  # type: ignore[attr-defined]
         return tensor * float("nan") if poisoned.calls > 40 else tensor  # type: ignore[attr-defined]
 
     poisoned.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(trainer, "to_tensor", poisoned)
     with pytest.raises(TrainingError, match="last good checkpoint is kept"):
-        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+        train(recipe(images), tmp_path, machine=ONE_THREAD)
     monkeypatch.undo()
     assert json.loads((tmp_path / RECORD).read_text())["step"] == 12
     assert all(bool(value.isfinite().all()) for value in state_of(tmp_path).values())
 
 
-def test_a_run_can_start_from_another_runs_weights(pictures: Path, tmp_path: Path) -> None:
-    train(recipe(pictures), tmp_path / "x3", machine=ONE_THREAD)
+def test_a_run_can_start_from_another_runs_weights(images: Path, tmp_path: Path) -> None:
+    train(recipe(images), tmp_path / "x3", machine=ONE_THREAD)
     network = {"name": "abpn", "factor": 2, "channels": 6, "body": 1, "expansion": 8}
     follow = recipe(
-        pictures,
+        images,
         network=network,
         initial_weights=(str(tmp_path / "x3"),),
         schedule={"steps": 1, "decay": "none"},
@@ -332,17 +332,17 @@ def test_a_run_can_start_from_another_runs_weights(pictures: Path, tmp_path: Pat
 
 
 def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     schedule = {"steps": 12, "decay": "none"}
-    train(recipe(pictures, schedule=schedule), tmp_path / "one", machine=ONE_THREAD)
-    train(recipe(pictures, schedule=schedule, seed=2), tmp_path / "two", machine=ONE_THREAD)
+    train(recipe(images, schedule=schedule), tmp_path / "one", machine=ONE_THREAD)
+    train(recipe(images, schedule=schedule, seed=2), tmp_path / "two", machine=ONE_THREAD)
     runs = [str(tmp_path / "one"), str(tmp_path / "two")]
-    mean = recipe(pictures, initial_weights=runs, schedule={"steps": 0})
+    mean = recipe(images, initial_weights=runs, schedule={"steps": 0})
     for _ in range(2):  # again: it is finished
         record = train(mean, tmp_path / "mean", machine=ONE_THREAD)
     assert (record["step"], record["recipe"]["initial_weights"]) == (0, runs)
-    assert record["history"] == [{"step": 0, pictures.name: pytest.approx(20, abs=10)}]
+    assert record["history"] == [{"step": 0, images.name: pytest.approx(20, abs=10)}]
     networks = [load_weights(tmp_path / name) for name in ("one", "two", "mean")]
     for name in ("body.0", "body.1", "last"):
         one, two, found = (network.get_submodule(name).kernel() for network in networks)
@@ -352,17 +352,17 @@ def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
 
 @pytest.mark.parametrize("last", [False, True])
 def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
-    pictures: Path, tmp_path: Path, last: bool
+    images: Path, tmp_path: Path, last: bool
 ) -> None:
     (tmp_path / "set").mkdir()
     for name in ("0.png", "1.png"):
-        write_picture(tmp_path / "set" / name, Picture(np.zeros((30, 30, 3), np.uint8)))
+        write_image(tmp_path / "set" / name, RasterImage(np.zeros((30, 30, 3), np.uint8)))
     whole = (tmp_path / "set" / "1.png").read_bytes()
     (tmp_path / "set" / "1.png").write_bytes(whole[:60])
     every = 24 if last else 12
-    wanted = recipe(pictures, validation={"folders": [str(tmp_path / "set")], "every": every})
+    wanted = recipe(images, validation={"folders": [str(tmp_path / "set")], "every": every})
     for _ in range(2):  # not stepped over by trying again
-        with pytest.raises(PictureError, match=r"1\.png"):
+        with pytest.raises(ImageError, match=r"1\.png"):
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
         assert json.loads((tmp_path / "run" / RECORD).read_text())["step"] == every
     (tmp_path / "set" / "1.png").write_bytes(whole)
@@ -372,34 +372,34 @@ def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
     ]
 
 
-def test_figures_have_names_of_their_own(pictures: Path, tmp_path: Path) -> None:
+def test_figures_have_names_of_their_own(images: Path, tmp_path: Path) -> None:
     for folders in (["a/Set", "b/Set"], ["a/loss"]):
-        wanted = recipe(pictures, validation={"folders": folders})
+        wanted = recipe(images, validation={"folders": folders})
         with pytest.raises(RecipeError, match="two figures would be named"):
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 
-def test_a_checkpoint_of_before_goes_on(pictures: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_before_goes_on(images: Path, tmp_path: Path) -> None:
     """In it the name of what a run started from was no list, and there was no `luma`."""
     with pytest.raises(KeyboardInterrupt):
-        train(recipe(pictures), tmp_path, machine=ONE_THREAD, on_progress=StopAfter(12))
+        train(recipe(images), tmp_path, machine=ONE_THREAD, on_progress=StopAfter(12))
     content = read_content(tmp_path / CHECKPOINT)
     content["recipe"]["initial_weights"] = ""
     content["recipe"]["validation"] = {"folders": ["a/Set", "b/Set"]}
     del content["recipe"]["luma"]
     write_content(tmp_path / CHECKPOINT, content)
-    assert train(recipe(pictures), tmp_path, machine=ONE_THREAD)["step"] == 24
+    assert train(recipe(images), tmp_path, machine=ONE_THREAD)["step"] == 24
     for unknown in ({**content["recipe"], "newer": 1}, ["a list"]):
         write_content(tmp_path / CHECKPOINT, {**content, "recipe": unknown})
         with pytest.raises(CheckpointError, match="is damaged or of another version"):
-            train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+            train(recipe(images), tmp_path, machine=ONE_THREAD)
 
 
 def test_weights_that_are_not_finite_are_never_saved(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loss and gradient can be finite and the step not."""
-    train(recipe(pictures, schedule={"steps": 12}), tmp_path / "good", machine=ONE_THREAD)
+    train(recipe(images, schedule={"steps": 12}), tmp_path / "good", machine=ONE_THREAD)
 
     def overflow(self: torch.optim.Adam) -> None:
         with torch.no_grad():
@@ -408,7 +408,7 @@ def test_weights_that_are_not_finite_are_never_saved(
                     parameter.fill_(float("inf"))
 
     monkeypatch.setattr(torch.optim.Adam, "step", overflow)
-    wanted = recipe(pictures, optimizer={"name": "adam"}, schedule={"steps": 1})
+    wanted = recipe(images, optimizer={"name": "adam"}, schedule={"steps": 1})
     with pytest.raises(TrainingError, match="a weight is not finite"):
         train(wanted, tmp_path / "bad", machine=ONE_THREAD)
     assert not (tmp_path / "bad" / CHECKPOINT).exists()
@@ -417,19 +417,19 @@ def test_weights_that_are_not_finite_are_never_saved(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "0.png").unlink(), "was trained on other pictures, 3 with"),
+        (lambda folder: (folder / "0.png").unlink(), "was trained on other images, 3 with"),
         (
             lambda folder: shutil.copy(folder / "1.png", folder / "0.png"),
-            "was trained on other pictures",
+            "was trained on other images",
         ),
     ],
     ids=["missing", "replaced"],
 )
-def test_other_pictures_do_not_go_on_with_a_run(
-    pictures: Path, tmp_path: Path, change: Callable[[Path], None], message: str
+def test_other_images_do_not_go_on_with_a_run(
+    images: Path, tmp_path: Path, change: Callable[[Path], None], message: str
 ) -> None:
-    copied = tmp_path / "pictures"
-    shutil.copytree(pictures, copied)
+    copied = tmp_path / "images"
+    shutil.copytree(images, copied)
     wanted = recipe(copied)
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "run", machine=ONE_THREAD, on_progress=StopAfter(12))
@@ -439,10 +439,10 @@ def test_other_pictures_do_not_go_on_with_a_run(
 
 
 def test_the_loss_on_record_is_of_all_steps_since_the_last(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often the run has reported, and when it was stopped."""
-    wanted = recipe(pictures)
+    wanted = recipe(images)
     quick = train(wanted, tmp_path / "quick", machine=ONE_THREAD)["history"]
     clock = itertools.count(0, 6)  # each look at it is a report
     monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
@@ -452,47 +452,45 @@ def test_the_loss_on_record_is_of_all_steps_since_the_last(
     assert [entry["loss"] for entry in slow] == [entry["loss"] for entry in quick]
 
 
-def test_a_finished_run_keeps_the_machine_that_it_was_made_on(
-    pictures: Path, tmp_path: Path
-) -> None:
-    first = train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+def test_a_finished_run_keeps_the_machine_that_it_was_made_on(images: Path, tmp_path: Path) -> None:
+    first = train(recipe(images), tmp_path, machine=ONE_THREAD)
     looked_at = Machine(threads=1, mixed_precision=True)
-    assert train(recipe(pictures), tmp_path, machine=looked_at) == first
+    assert train(recipe(images), tmp_path, machine=looked_at) == first
 
 
 def test_processes_at_different_steps_do_not_train_together(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer.Processes, "gather", lambda _, value: [value, 9])
     with pytest.raises(CheckpointError, match=r"stand at steps 0, 9: .* all machines share"):
-        train(recipe(pictures), tmp_path / "run", machine=ONE_THREAD)
+        train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run").exists()
 
 
 def test_half_of_a_launch_is_told(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(RecipeError, match=r"WORLD_SIZE is set to 2, .* start with torchrun"):
-        train(recipe(pictures), tmp_path / "run", machine=ONE_THREAD)
+        train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
 
 
-def test_a_missing_validation_folder_is_told_at_the_start(pictures: Path, tmp_path: Path) -> None:
-    wanted = recipe(pictures, validation={"folders": [str(tmp_path / "nowhere")], "every": 12})
+def test_a_missing_validation_folder_is_told_at_the_start(images: Path, tmp_path: Path) -> None:
+    wanted = recipe(images, validation={"folders": [str(tmp_path / "nowhere")], "every": 12})
     with pytest.raises(DataError, match="nowhere"):
         train(wanted, tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run").exists()
 
 
 def test_statistics_of_batch_normalization_are_those_of_training(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     wanted = recipe(
-        pictures,
+        images,
         network={"name": "srresnet", "channels": 4, "blocks": 1},
         schedule={"steps": 4},
-        validation={"folders": [str(pictures)], "every": 2},
+        validation={"folders": [str(images)], "every": 2},
     )
     train(wanted, tmp_path, machine=ONE_THREAD)
     network = load_weights(tmp_path)
@@ -504,14 +502,14 @@ def test_statistics_of_batch_normalization_are_those_of_training(
         assert not module.training
 
 
-def test_a_network_for_one_colour_is_refused(pictures: Path, tmp_path: Path) -> None:
-    wanted = recipe(pictures, network={"name": "fsrcnn", "colors": 1})
+def test_a_network_for_one_colour_is_refused(images: Path, tmp_path: Path) -> None:
+    wanted = recipe(images, network={"name": "fsrcnn", "colors": 1})
     with pytest.raises(RecipeError, match=r"network\.colors is 3 in a recipe"):
         train(wanted, tmp_path, machine=ONE_THREAD)
 
 
-def test_the_record_holds_the_whole_recipe(pictures: Path, tmp_path: Path) -> None:
-    wanted = recipe(pictures)
+def test_the_record_holds_the_whole_recipe(images: Path, tmp_path: Path) -> None:
+    wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
     held = read_run(tmp_path)
     assert held.network["image_convolution"] is True  # a default, written out
@@ -572,13 +570,13 @@ def train_with_two(
 
 
 @pytest.mark.parametrize("victim", ["", "0", "1"])
-def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path, victim: str) -> None:
+def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path, victim: str) -> None:
     """Also when one of them is killed and the same command is given again."""
     wanted = recipe(
-        pictures,
+        images,
         schedule={"steps": 12},
         optimizer={"name": "adam", "learning_rate": 1e-3},
-        validation={"folders": [str(pictures)], "every": 2},
+        validation={"folders": [str(images)], "every": 2},
     )
     if victim:
         killed = train_with_two(wanted, tmp_path / "two", victim=victim)
@@ -593,17 +591,17 @@ def test_two_processes_follow_the_curve_of_one(pictures: Path, tmp_path: Path, v
     )
     for mine, theirs in zip(one, two, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-        assert mine[pictures.name] == pytest.approx(theirs[pictures.name], abs=0.01)
+        assert mine[images.name] == pytest.approx(theirs[images.name], abs=0.01)
 
 
-def test_two_processes_that_go_on_end_as_if_never_stopped(pictures: Path, tmp_path: Path) -> None:
+def test_two_processes_that_go_on_end_as_if_never_stopped(images: Path, tmp_path: Path) -> None:
     """Also where the noise of training has a range that it remembers."""
     network = {"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "skip": True}
     wanted = recipe(
-        pictures,
+        images,
         network={**network, "rounding_noise": True, "activation_noise": True},
         schedule={"steps": 12},
-        validation={"folders": [str(pictures)], "every": 2},
+        validation={"folders": [str(images)], "every": 2},
     )
     assert train_with_two(wanted, tmp_path / "whole").returncode == 0
     assert train_with_two(wanted, tmp_path / "torn", victim="1").returncode != 0
@@ -624,7 +622,7 @@ def read_history(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from contextlib import contextmanager
 
@@ -634,4 +632,4 @@ def test_a_batch_that_processes_cannot_share_is_refused(
 
     monkeypatch.setattr(trainer, "join_processes", three)
     with pytest.raises(RecipeError, match="3 processes cannot share"):
-        train(recipe(pictures), tmp_path, machine=ONE_THREAD)
+        train(recipe(images), tmp_path, machine=ONE_THREAD)

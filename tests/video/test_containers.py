@@ -100,7 +100,7 @@ def test_a_trimmed_video_that_is_cut_off_is_called_so(tmp_path: Path) -> None:
 
 
 def test_an_avi_without_its_first_packets_keeps_its_times(tmp_path: Path) -> None:
-    """The first picture that can be decoded is shown when it was."""
+    """The first image that can be decoded is shown when it was."""
     options = {"preset": "medium", "x264-params": "bframes=3:b-adapt=0:keyint=20:scenecut=0"}
     whole = make_video(tmp_path / "whole.avi", moving(60), options=options)
     with (
@@ -145,9 +145,9 @@ def test_a_transport_stream_begins_at_nought(tmp_path: Path, suffix: str) -> Non
     result = enlarge(source, tmp_path / f"out{suffix}")
     assert (result.frames, result.problems) == (30, ())
     assert result.seconds == pytest.approx(1, abs=0.05)
-    pictures, sound = times(tmp_path / f"out{suffix}"), times(tmp_path / f"out{suffix}", "audio")
-    assert min(pictures[0], sound[0]) == pytest.approx(0, abs=0.05)
-    assert pictures[0] - sound[0] == pytest.approx(apart, abs=0.002)
+    images, sound = times(tmp_path / f"out{suffix}"), times(tmp_path / f"out{suffix}", "audio")
+    assert min(images[0], sound[0]) == pytest.approx(0, abs=0.05)
+    assert images[0] - sound[0] == pytest.approx(apart, abs=0.002)
 
 
 def test_matroska_that_begins_late_is_whole(tmp_path: Path) -> None:

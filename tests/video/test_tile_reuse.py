@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anchorsr.graph.executor import run_graph
 from anchorsr.video.tile_reuse import Rectangle, ReusingUpscaler
-from helpers.graphs import integer_graph, picture
+from helpers.graphs import image, integer_graph
 
 # Halos of 3, 1 and 2 pixels.
 GRAPHS = (
@@ -63,7 +63,7 @@ def test_every_frame_has_the_bytes_of_the_whole(
 ) -> None:
     part, _ = reusing(index, tile)
     whole = Counting(GRAPHS[index])
-    frame = picture(height, height, width)[0]
+    frame = image(height, height, width)[0]
     part.update(frame)
     for changes in steps:
         before, frame = frame, frame.copy()
@@ -85,7 +85,7 @@ def test_every_frame_has_the_bytes_of_the_whole(
 def test_a_halo_that_is_too_small_is_noticed_by_this_comparison() -> None:
     graph = GRAPHS[0]
     part = ReusingUpscaler(Counting(graph), factor=3, halo=graph.halo - 1, tile=8)
-    frame = picture(1, 40, 40)[0]
+    frame = image(1, 40, 40)[0]
     part.update(frame)
     differs = False
     for column in range(8, 16):
@@ -105,7 +105,7 @@ def test_after_a_frame_that_failed_nothing_is_reused() -> None:
         return rgb.repeat(2, axis=0).repeat(2, axis=1)
 
     reusing = ReusingUpscaler(repeat, factor=2, halo=0)
-    frames = [picture(seed, 40, 50)[0] for seed in range(2)]
+    frames = [image(seed, 40, 50)[0] for seed in range(2)]
     reusing.update(frames[0])
     broken = True
     with pytest.raises(MemoryError):
@@ -118,7 +118,7 @@ def test_after_a_frame_that_failed_nothing_is_reused() -> None:
 
 def test_an_equal_frame_costs_no_call_and_counts_as_reused() -> None:
     part, counting = reusing(0, 8)
-    frame = picture(2, 24, 40)[0]
+    frame = image(2, 24, 40)[0]
     assert part.update(frame) == [Rectangle(0, 0, 24, 40)]
     assert part.update(frame.copy()) == []
     assert len(counting.shapes) == 1
@@ -127,7 +127,7 @@ def test_an_equal_frame_costs_no_call_and_counts_as_reused() -> None:
 
 def test_one_changed_pixel_costs_the_tiles_that_see_it() -> None:
     part, counting = reusing(0, 16)
-    frame = picture(3, 160, 160)[0]
+    frame = image(3, 160, 160)[0]
     part.update(frame)
     frame = frame.copy()
     frame[72, 72] ^= 1  # 8 pixels inside its tile, more than the halo
@@ -142,7 +142,7 @@ def test_one_changed_pixel_costs_the_tiles_that_see_it() -> None:
 
 def test_rectangles_at_an_edge_have_the_shape_of_those_inside() -> None:
     part, counting = reusing(0, 16)
-    frame = picture(4, 160, 160)[0]
+    frame = image(4, 160, 160)[0]
     part.update(frame)
     for row, column in ((8, 8), (72, 72), (152, 152)):
         frame = frame.copy()
@@ -154,7 +154,7 @@ def test_rectangles_at_an_edge_have_the_shape_of_those_inside() -> None:
 @pytest.mark.parametrize("change", [lambda f: f ^ 255, lambda f: f[:, :30], lambda f: f[::-1]])
 def test_a_new_scene_or_size_is_computed_as_a_whole(change: Callable[..., np.ndarray]) -> None:
     part, counting = reusing(1, 8)
-    frame = picture(5, 31, 41)[0]
+    frame = image(5, 31, 41)[0]
     part.update(frame)
     other = np.ascontiguousarray(change(frame))
     assert part.update(other) == [Rectangle(0, 0, *other.shape[:2])]
@@ -165,7 +165,7 @@ def test_a_new_scene_or_size_is_computed_as_a_whole(change: Callable[..., np.nda
 
 def test_changes_everywhere_are_not_computed_one_by_one() -> None:
     part, counting = reusing(0, 8)
-    frame = picture(6, 400, 400)[0]
+    frame = image(6, 400, 400)[0]
     part.update(frame)
     frame = frame.copy()
     frame[4::16, 4::16] ^= 1

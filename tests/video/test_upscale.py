@@ -117,7 +117,7 @@ def test_a_constant_rate_is_still_called_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("video_first", "audio_first"), [(0, "1/2"), (20, "0")])
-def test_sound_and_picture_that_begin_apart_stay_apart(
+def test_sound_and_image_that_begin_apart_stay_apart(
     tmp_path: Path, suffix: str, video_first: int, audio_first: str
 ) -> None:
     source = make_video(
@@ -188,7 +188,7 @@ def test_a_cut_begins_and_ends_at_its_frames_with_their_sound(tmp_path: Path, su
     assert float(found[1][1]) == pytest.approx(3, abs=0.01)
 
 
-def test_a_cut_has_the_pictures_of_the_whole(tmp_path: Path) -> None:
+def test_a_cut_has_the_images_of_the_whole(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(200), options={"g": "50", "bf": "2"})
     lossless = {"quality": 0, "codec": "h264"}
     enlarge(source, tmp_path / "all.mp4", **lossless)
@@ -257,12 +257,12 @@ def test_a_cover_stays_a_cover(tmp_path: Path) -> None:
     Image.fromarray(moving(1)[0]).save(cover, "PNG")
 
     def extra(container: Any) -> Callable[[], list[av.Packet]]:
-        picture = container.add_mux_stream("png", width=64, height=48)
-        picture.disposition = av.stream.Disposition.attached_pic
+        image = container.add_mux_stream("png", width=64, height=48)
+        image.disposition = av.stream.Disposition.attached_pic
 
         def write() -> list[av.Packet]:
             packet = av.Packet(cover.getvalue())
-            packet.stream, packet.pts, packet.dts = picture, 0, 0
+            packet.stream, packet.pts, packet.dts = image, 0, 0
             packet.time_base = Fraction(1, 1000)
             return [packet]
 
@@ -281,7 +281,7 @@ def test_a_cover_stays_a_cover(tmp_path: Path) -> None:
             assert bytes(packet) == cover.getvalue()
 
 
-# --- pictures -----------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -362,7 +362,7 @@ def raw_planes(path: Path) -> list[list[np.ndarray]]:
         return [[plane.copy() for plane in planes(f)] for f in container.decode(video=0)]
 
 
-def test_a_large_picture_of_unknown_matrix_is_bt709(tmp_path: Path) -> None:
+def test_a_large_image_of_unknown_matrix_is_bt709(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(2, 16, 1280), pixel_format="yuv420p")
     enlarge(source, tmp_path / "out.mp4")
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -522,7 +522,7 @@ def test_files_that_are_no_videos_are_refused(tmp_path: Path, dog: np.ndarray) -
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     assert "cannot be opened as a video" in refused(tmp_path / "text.mp4", tmp_path)
     Image.fromarray(dog).save(tmp_path / "dog.png")
-    assert "is a picture: anchorsr upscale" in refused(tmp_path / "dog.png", tmp_path)
+    assert "is an image: anchorsr upscale" in refused(tmp_path / "dog.png", tmp_path)
     with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as container:
         stream = container.add_stream("aac", 44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp")

@@ -3,7 +3,7 @@
 The published network is ABPN as its authors' INT8 `.tflite` has it (Du et al., "Anchor-based
 Plain Net for Mobile Image Super-Resolution", 2021): the anchor is a CONCAT of copies of the
 input, and MINIMUM and RELU clip at full size. The weights are random, and every scale of a
-picture is 1 so that its bytes are exact here too: neither changes the time. Wide convolutions
+image is 1 so that its bytes are exact here too: neither changes the time. Wide convolutions
 show what an engine can do at best on a machine.
 """
 
@@ -27,7 +27,7 @@ KNOWN_PSNR = {
 KNOWN_FACTOR = 3
 
 _FILE = ops.Quantization(1.0, 0)
-_PICTURE = ops.Quantization(1.0, -128)
+_IMAGE = ops.Quantization(1.0, -128)
 _RESIDUAL = ops.Quantization(1.0, 0)
 _FEATURES = ops.Quantization(1.0, -128)
 _WEIGHT_LIMIT = 64
@@ -42,11 +42,11 @@ def published_graph(factor: int = 3, *, channels: int = 28, body: int = 4) -> Gr
     chain.convolve(colors)
     chain.convolve(colors, relu=False, quantization=_RESIDUAL)
     residual = chain.last
-    chain.add(ops.Concat(("image",) * factor**2, "anchor"), colors, _PICTURE)
-    chain.add(ops.Add((residual, "anchor"), "sum"), colors, _PICTURE)
-    chain.add(ops.DepthToSpace("sum", "large", factor), 3, _PICTURE)
-    chain.add(ops.Minimum("large", "bounded", 127), 3, _PICTURE)
-    chain.add(ops.ReLU("bounded", "clipped"), 3, _PICTURE)
+    chain.add(ops.Concat(("image",) * factor**2, "anchor"), colors, _IMAGE)
+    chain.add(ops.Add((residual, "anchor"), "sum"), colors, _IMAGE)
+    chain.add(ops.DepthToSpace("sum", "large", factor), 3, _IMAGE)
+    chain.add(ops.Minimum("large", "bounded", 127), 3, _IMAGE)
+    chain.add(ops.ReLU("bounded", "clipped"), 3, _IMAGE)
     return chain.graph()
 
 
@@ -56,7 +56,7 @@ def wide_graph(channels: int, *, count: int = 2) -> Graph:
     chain.convolve(channels, kernel=1)
     for _ in range(count):
         chain.convolve(channels)
-    chain.convolve(3, kernel=1, relu=False, quantization=_PICTURE)
+    chain.convolve(3, kernel=1, relu=False, quantization=_IMAGE)
     return chain.graph()
 
 
@@ -68,7 +68,7 @@ class _Chain:
         self._generator = np.random.default_rng(0)
         self._tensors = {"images": ops.TensorType(3, "uint8", _FILE)}
         self._operators: list[ops.Operator] = []
-        self.add(ops.Requantize("images", "image"), 3, _PICTURE)
+        self.add(ops.Requantize("images", "image"), 3, _IMAGE)
 
     @property
     def last(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from anchorsr.bench.samples import natural_picture
+from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import Ended, Times, run_process, take_turns
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
@@ -63,12 +63,12 @@ def measure_end_to_end(
 ) -> list[EndToEnd]:
     """Measure shipped models and `.tflite` files. Raises BenchmarkError when a process fails."""
     upscalers = {model: ready_upscaler(model, factor, threads=threads) for model in models}
-    picture = natural_picture(*size)
+    image = natural_image(*size)
     with tempfile.TemporaryDirectory(prefix="anchorsr-benchmark-") as folder:
         source, target = Path(folder, "in.jpg"), Path(folder, "out.jpg")
-        Image.fromarray(picture).save(source, quality=92)
+        Image.fromarray(image).save(source, quality=92)
         frames = take_turns(
-            {model: _bound(upscaler, picture) for model, upscaler in upscalers.items()},
+            {model: _bound(upscaler, image) for model, upscaler in upscalers.items()},
             rounds=rounds,
             on_call=on_call,
         )

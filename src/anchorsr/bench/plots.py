@@ -1,6 +1,6 @@
 """Plots as SVG over a logarithmic axis: points joined where they belong, and rows of points.
 
-Written out by hand, which spares a large dependency for one picture.
+Written out by hand, which spares a large dependency for one image.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _legend(markers: Mapping[str, tuple[str, str]]) -> list[str]:
 
 
 class _Axes:
-    """From values to places on the picture: x logarithmic, y linear."""
+    """From values to places on the image: x logarithmic, y linear."""
 
     def __init__(self, points: Sequence[Point]) -> None:
         low, high = min(p.low for p in points), max(p.high for p in points)

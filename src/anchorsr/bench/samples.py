@@ -1,4 +1,4 @@
-"""Pictures to measure with: made, not stored, and as hard to encode as a photograph."""
+"""Images to measure with: made, not stored, and as hard to encode as a photograph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 _FALL = 0.75
 
 
-def natural_picture(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
+def natural_image(height: int, width: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
     """(height, width, 3) uint8 noise whose amplitude falls with its frequency, as that of
     photographs does: grids of random numbers, each twice as fine and less strong."""
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""How time and memory grow with the picture: each size in a process of its own."""
+"""How time and memory grow with the image: each size in a process of its own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def measure_growth(
     sizes: Sequence[tuple[int, int]] = SIZES,
     on_call: Callable[[], None] | None = None,
 ) -> list[Growth]:
-    """Upscale pictures of growing size, every model and size in turn, in several rounds.
+    """Upscale images of growing size, every model and size in turn, in several rounds.
 
     Raises BenchmarkError when a process fails.
     """
@@ -96,11 +96,11 @@ def time_one_size(model: str, factor: int, height: int, width: int, threads: int
     first have to get back from its host.
     """
     upscaler = Upscaler(model, factor, threads=threads)
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    upscaler(picture)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    upscaler(image)
     seconds: list[float] = []
     while sum(seconds) < _LEAST_SECONDS:
         start = time.perf_counter()
-        upscaler(picture)
+        upscaler(image)
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))

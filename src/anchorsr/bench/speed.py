@@ -24,7 +24,7 @@ from anchorsr.bench.baselines import (
     published_graph,
     wide_graph,
 )
-from anchorsr.bench.samples import natural_picture
+from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import Times, take_turns
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, ModelError
@@ -116,9 +116,9 @@ def measure_speed(
     Raises ModelError for an unknown model or one of another factor.
     """
     graphs = {name: read_graph(name, factor) for name in models if not _is_plain(name)}
-    picture = natural_picture(*size)
+    image = natural_image(*size)
     cases = _cases(models, engines, threads)
-    calls = {case: _call(case, graphs.get(case.model), picture, factor) for case in cases}
+    calls = {case: _call(case, graphs.get(case.model), image, factor) for case in cases}
     times = take_turns(calls, rounds=rounds, on_call=on_call)
     calls.clear()  # the ceiling needs the memory
     ceilings = _ceilings(engines, threads, size, on_call)
@@ -151,7 +151,7 @@ def find_quality(
 
 
 def _is_finite(value: object) -> TypeGuard[float]:
-    """A card's figure can be null, that of equal pictures, and cards can be written by hand."""
+    """A card's figure can be null, that of equal images, and cards can be written by hand."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -205,15 +205,13 @@ def _cases(models: Sequence[str], engines: Sequence[str], threads: Sequence[int]
     return cases
 
 
-def _call(
-    case: Case, graph: Graph | None, picture: UInt8Array, factor: int
-) -> Callable[[], object]:
+def _call(case: Case, graph: Graph | None, image: UInt8Array, factor: int) -> Callable[[], object]:
     if graph is None:
         method = load_method(case.model, factor, threads=case.threads)
-        return lambda: method(picture)
-    data = write_tflite(graph, size=(picture.shape[0], picture.shape[1]))
+        return lambda: method(image)
+    data = write_tflite(graph, size=(image.shape[0], image.shape[1]))
     engine = load_engine(data, name=case.engine, threads=case.threads)
-    return lambda: engine(picture[None])
+    return lambda: engine(image[None])
 
 
 def _ceilings(
@@ -223,10 +221,10 @@ def _ceilings(
     on_call: Callable[[], None] | None,
 ) -> dict[tuple[str, int], float]:
     """GMAC/s of each engine with each number of threads, at best."""
-    picture = natural_picture(*size)
+    image = natural_image(*size)
     graphs = {f"wide{channels}": wide_graph(channels) for channels in _WIDE_CHANNELS}
     cases = [Case(e, name, count) for name in graphs for e in engines for count in threads]
-    calls = {case: _call(case, graphs[case.model], picture, 1) for case in cases}
+    calls = {case: _call(case, graphs[case.model], image, 1) for case in cases}
     times = take_turns(calls, rounds=_CEILING_ROUNDS, on_call=on_call)
     best: dict[tuple[str, int], float] = {}
     for case, taken in times.items():

@@ -20,10 +20,10 @@ from anchorsr.cli.commands import (
     compare,
     data,
     models,
-    pictures,
     probe,
     study,
     training,
+    upscale,
     video,
 )
 from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams
@@ -56,11 +56,11 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Make pictures and videos larger; train, quantize, export and measure the networks for it."""
+    """Make images and videos larger; train, quantize, export and measure the networks for it."""
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "upscale": pictures.upscale_command,
+    "upscale": upscale.upscale_command,
     "video": video.video_command,
     "compare": compare.compare_command,
     "models": models.models_command,
@@ -135,7 +135,7 @@ def run(arguments: list[str]) -> int:
     return int(code or 0)
 
 
-_NO_MEMORY = "there is not enough memory for this: take smaller pictures or fewer at once"
+_NO_MEMORY = "there is not enough memory for this: take smaller images or fewer at once"
 _PYTORCH_NO_MEMORY = "out of memory|can't allocate memory"
 
 # What Typer makes of Ctrl-C: 128 and the number of the signal, as shells count.

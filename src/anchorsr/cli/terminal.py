@@ -174,7 +174,7 @@ def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[Any], None]]:
 
 @contextmanager
 def training_bars(title: str) -> Iterator[dict[str, Any]]:
-    """The callbacks of a run: a bar while pictures are read, then one with loss and time left."""
+    """The callbacks of a run: a bar while images are read, then one with loss and time left."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -186,7 +186,7 @@ def training_bars(title: str) -> Iterator[dict[str, Any]]:
     )
     hidden = not console().is_terminal
     with Progress(*columns, console=console(), disable=hidden) as progress:
-        reading = progress.add_task("Reading pictures", total=None, note="")
+        reading = progress.add_task("Reading images", total=None, note="")
         running = progress.add_task(title, total=None, note="", visible=False)
 
         def on_loading(done: int, total: int) -> None:

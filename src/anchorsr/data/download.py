@@ -1,7 +1,7 @@
-"""Known sets of pictures from their official address: fetched, resumed, verified, unpacked.
+"""Known sets of images from their official address: fetched, resumed, verified, unpacked.
 
 DIV2K (Agustsson & Timofte, CVPR workshops 2017; for research only) is 800 training and 100
-validation pictures of 2K. The sizes and digests below are those that TensorFlow Datasets has
+validation images of 2K. The sizes and digests below are those that TensorFlow Datasets has
 on record for the official archives (`url_checksums/div2k.txt`).
 """
 
@@ -27,10 +27,10 @@ from anchorsr.utils.locks import Claims
 
 @dataclass(frozen=True)
 class Archive:
-    """A ZIP file that unpacks to one folder, named `folder`, of `pictures` PNG files."""
+    """A ZIP file that unpacks to one folder, named `folder`, of `images` PNG files."""
 
     folder: str
-    pictures: int
+    images: int
     size_bytes: int
     sha256: str
 
@@ -63,19 +63,19 @@ def download(
     address: str = ADDRESS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The folder of the archive's pictures below `folder`, fetched and unpacked if need be.
+    """The folder of the archive's images below `folder`, fetched and unpacked if need be.
 
     What is there in full is left as it is. A download that was cut off goes on where it
-    stopped; the ZIP is deleted once its pictures are unpacked. on_progress is called with
+    stopped; the ZIP is deleted once its images are unpacked. on_progress is called with
     (bytes fetched, bytes in all). Raises DataError when the server does not give the archive or
     gives another, and OutputError when the disk is full or may not be written.
     """
     target = folder / archive.folder
     if target.is_dir():
-        if _count(target) == archive.pictures:
+        if _count(target) == archive.images:
             return target
         raise DataError(
-            f"{target} holds {_count(target)} PNG files, not {archive.pictures}:"
+            f"{target} holds {_count(target)} PNG files, not {archive.images}:"
             " move it away, so that it can be unpacked anew"
         )
     check_folder(folder)
@@ -107,7 +107,7 @@ def _size(path: Path) -> int:
 
 
 def _check_space(archive: Archive, folder: Path, part: Path) -> None:
-    # PNG files hardly shrink in a ZIP, so archive and pictures take twice its size.
+    # PNG files hardly shrink in a ZIP, so archive and images take twice its size.
     missing = 2 * archive.size_bytes - _size(part) - shutil.disk_usage(folder).free
     if missing > 0:
         raise OutputError(f"{folder} lacks {missing / 1e9:.1f} GB of space for {archive.folder}")

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from anchorsr.data.pairs import STRENGTHS_FILE, Pair, load_pair
 from anchorsr.data.strengths import Strengths, video_strength
 from anchorsr.errors import needs
-from anchorsr.images.image import Picture
-from anchorsr.images.io import write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.utils.files import check_free, make_folder, publish
 from anchorsr.utils.strict_json import to_json
 
@@ -81,7 +80,7 @@ def write_films(
 
     Raises:
         OutputError: A file exists already, or cannot be written.
-        PictureError: An image cannot be read.
+        ImageError: An image cannot be read.
         MissingDependencyError: PyAV is not installed.
     """
     for part in ("HR", "LR"):
@@ -95,8 +94,8 @@ def write_films(
             codec = codecs[number % len(codecs)]
             for index, frame in enumerate(_film_over(pair, FILMS[codec], random)):
                 name = f"{number:04}_{codec}_{index}.png"
-                write_picture(folder / "HR" / name, Picture(frame.hr), overwrite=overwrite)
-                write_picture(folder / "LR" / name, Picture(frame.lr), overwrite=overwrite)
+                write_image(folder / "HR" / name, RasterImage(frame.hr), overwrite=overwrite)
+                write_image(folder / "LR" / name, RasterImage(frame.lr), overwrite=overwrite)
                 strengths[Path(name).stem] = {"video": frame.strengths.video}
         if on_image is not None:
             on_image()

@@ -1,8 +1,8 @@
-"""Bicubic resizing that makes low-resolution pictures bit for bit as MATLAB's `imresize` did.
+"""Bicubic resizing that makes low-resolution images bit for bit as MATLAB's `imresize` did.
 
 The convention of the classical test sets (Set5, Set14, BSD100 at ×2, ×3, ×4): Keys' cubic
 with a = -0.5, widened by the factor when reducing (antialiasing); rows first, then columns;
-after each axis, clipped to 0..255 and rounded half up to uint8; indices outside the picture
+after each axis, clipped to 0..255 and rounded half up to uint8; indices outside the image
 clamped to its edge. Newer MATLAB mirrors the border instead, which changes the outer one or
 two pixels; that variant is left out.
 """
@@ -16,38 +16,38 @@ UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 
 
-def downscale(picture: UInt8Array, factor: int) -> UInt8Array:
-    """Reduce an (H, W, C) or (H, W) uint8 picture; height and width are multiples of factor.
+def downscale(image: UInt8Array, factor: int) -> UInt8Array:
+    """Reduce an (H, W, C) or (H, W) uint8 image; height and width are multiples of factor.
 
     Raises ValueError when they are not: crop with `crop_to_multiple` first.
     """
-    height, width = picture.shape[:2]
-    if height % factor or width % factor or not picture.size:
-        raise ValueError(f"{height}x{width} is not a multiple of {factor}: crop the picture first")
-    return resize(picture, height // factor, width // factor)
+    height, width = image.shape[:2]
+    if height % factor or width % factor or not image.size:
+        raise ValueError(f"{height}x{width} is not a multiple of {factor}: crop the image first")
+    return resize(image, height // factor, width // factor)
 
 
-def resize(picture: UInt8Array, height: int, width: int) -> UInt8Array:
-    """Resize an (H, W, C) or (H, W) uint8 picture to exactly (height, width)."""
+def resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Resize an (H, W, C) or (H, W) uint8 image to exactly (height, width)."""
     if height < 1 or width < 1:
         raise ValueError(f"a size is at least 1x1, not {height}x{width}")
-    rows = _resize_rows(picture, height)
+    rows = _resize_rows(image, height)
     columns = _resize_rows(np.ascontiguousarray(np.swapaxes(rows, 0, 1)), width)
     return np.ascontiguousarray(np.swapaxes(columns, 0, 1))
 
 
-def crop_to_multiple(picture: UInt8Array, factor: int) -> UInt8Array:
-    """The upper left part of an (H, W, ...) picture whose sides are multiples of factor."""
-    height, width = picture.shape[:2]
-    return picture[: height - height % factor, : width - width % factor]
+def crop_to_multiple(image: UInt8Array, factor: int) -> UInt8Array:
+    """The upper left part of an (H, W, ...) image whose sides are multiples of factor."""
+    height, width = image.shape[:2]
+    return image[: height - height % factor, : width - width % factor]
 
 
-def _resize_rows(picture: UInt8Array, length: int) -> UInt8Array:
-    indices, weights = _taps(picture.shape[0], length)
-    trailing = (slice(None),) + (None,) * (picture.ndim - 1)
-    total = np.zeros((length, *picture.shape[1:]))
+def _resize_rows(image: UInt8Array, length: int) -> UInt8Array:
+    indices, weights = _taps(image.shape[0], length)
+    trailing = (slice(None),) + (None,) * (image.ndim - 1)
+    total = np.zeros((length, *image.shape[1:]))
     for index, weight in zip(indices.T, weights.T, strict=True):
-        total += weight[trailing] * picture[index]
+        total += weight[trailing] * image[index]
     rounded = np.floor(np.clip(total, 0, 255) + 0.5)  # half up, as MATLAB rounds
     return rounded.astype(np.uint8)
 

@@ -1,10 +1,10 @@
-"""Folders of pictures as aligned low- and high-resolution pairs.
+"""Folders of images as aligned low- and high-resolution pairs.
 
-A training set is any number of folders, searched recursively: each picture is decoded once,
+A training set is any number of folders, searched recursively: each image is decoded once,
 cropped to a multiple of the factor, reduced with `resize.downscale`, and both are kept as
 uint8 (195 megapixels take 0.65 GB at ×3). A test set is a folder with `HR/` and
 `LR_bicubic/X<factor>/<name>x<factor>.png` (the layout of the benchmark sets), or a plain
-folder of pictures, whose low-resolution side is then made here.
+folder of images, whose low-resolution side is then made here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 from anchorsr.data.imresize import crop_to_multiple, downscale
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import DataError, RecipeError
-from anchorsr.images.io import find_pictures, read_rgb
+from anchorsr.images.io import find_images, read_rgb
 from anchorsr.utils.config import parse_table
 from anchorsr.utils.files import reason
 
@@ -35,7 +35,7 @@ STRENGTHS_FILE = "strengths.json"
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One picture twice: `lr` (H, W, 3) and `hr` (factor · H, factor · W, 3), uint8 RGB."""
+    """One image twice: `lr` (H, W, 3) and `hr` (factor · H, factor · W, 3), uint8 RGB."""
 
     name: str
     lr: UInt8Array
@@ -44,7 +44,7 @@ class Pair:
 
     @cached_property
     def bicubic_error(self) -> float:
-        """The mean squared error of bicubic enlargement, in squared grey levels."""
+        """The mean squared error of bicubic enlargement, in squared levels."""
         height, width = self.hr.shape[:2]
         enlarged = Image.fromarray(self.lr).resize((width, height), Image.Resampling.BICUBIC)
         return float(np.square(np.asarray(enlarged, np.float32) - self.hr).mean())
@@ -69,12 +69,12 @@ def load_training_pairs(
     patch: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """Every picture below `folders` that is at least one patch large (`patch` LR pixels a side).
+    """Every image below `folders` that is at least one patch large (`patch` LR pixels a side).
 
-    on_progress is called with (pictures done, pictures in all). Raises DataError when a
-    folder has no pictures, or none is large enough.
+    on_progress is called with (images done, images in all). Raises DataError when a
+    folder has no images, or none is large enough.
     """
-    paths = find_training_pictures(folders)
+    paths = find_training_images(folders)
     pairs = []
     for done, path in enumerate(paths, 1):
         pair = load_pair(path, factor, patch=patch)
@@ -84,21 +84,21 @@ def load_training_pairs(
             on_progress(done, len(paths))
     if not pairs:
         raise DataError(
-            f"none of the {len(paths)} pictures has {patch * factor} pixels a side,"
+            f"none of the {len(paths)} images has {patch * factor} pixels a side,"
             f" which a patch of {patch} needs at x{factor}: take a smaller patch"
         )
     return pairs
 
 
-def find_training_pictures(folders: Sequence[Path]) -> list[Path]:
-    """Every picture below the folders, in their order and sorted within each."""
-    return [path for folder in folders for path in find_pictures(folder, recursive=True)]
+def find_training_images(folders: Sequence[Path]) -> list[Path]:
+    """Every image below the folders, in their order and sorted within each."""
+    return [path for folder in folders for path in find_images(folder, recursive=True)]
 
 
 def load_pair(path: Path, factor: int, *, patch: int) -> Pair | None:
-    """One picture, cropped to a multiple of the factor, and the same reduced.
+    """One image, cropped to a multiple of the factor, and the same reduced.
 
-    None for a picture that is smaller than a patch, of `patch` LR pixels a side.
+    None for an image that is smaller than a patch, of `patch` LR pixels a side.
     """
     hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), factor))
     if min(hr.shape[:2]) < patch * factor:
@@ -121,7 +121,7 @@ def load_given_pairs(folders: Sequence[Path], factor: int, *, patch: int) -> lis
     pairs = []
     for folder in folders:
         strengths = _read_strengths(folder / STRENGTHS_FILE)
-        for path in find_pictures(folder / "HR"):
+        for path in find_images(folder / "HR"):
             hr = read_rgb(path)
             lr = _read_same_name(folder / "LR", path.stem)
             if (lr.shape[0] * factor, lr.shape[1] * factor) != hr.shape[:2]:
@@ -137,8 +137,8 @@ def load_given_pairs(folders: Sequence[Path], factor: int, *, patch: int) -> lis
 def draw_pairs(
     folders: Sequence[Path], factor: int, *, patch: int, seed: int, count: int
 ) -> Iterator[Pair]:
-    """Up to `count` of the pictures that `load_training_pairs` would load, drawn at random."""
-    paths = find_training_pictures(folders)
+    """Up to `count` of the images that `load_training_pairs` would load, drawn at random."""
+    paths = find_training_images(folders)
     order = np.random.default_rng(seed).permutation(len(paths))
     drawn = (load_pair(paths[i], factor, patch=patch) for i in order)
     return islice((pair for pair in drawn if pair is not None), count)
@@ -147,10 +147,10 @@ def draw_pairs(
 def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
     """The pairs of one test set, sorted by name, decoded one at a time.
 
-    Raises DataError when a low-resolution picture is missing or does not fit its HR picture.
+    Raises DataError when a low-resolution image is missing or does not fit its HR image.
     """
     benchmark = (folder / "HR").is_dir()
-    for path in find_pictures(folder / "HR" if benchmark else folder):
+    for path in find_images(folder / "HR" if benchmark else folder):
         hr = crop_to_multiple(read_rgb(path), factor)
         if not hr.size:
             raise DataError(f"{path} is smaller than {factor}x{factor} pixels")
@@ -160,7 +160,7 @@ def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
             lr = downscale(hr, factor)
         if (lr.shape[0] * factor, lr.shape[1] * factor) != hr.shape[:2]:
             raise DataError(
-                f"{path}: the x{factor} low-resolution picture has shape {lr.shape[:2]},"
+                f"{path}: the x{factor} low-resolution image has shape {lr.shape[:2]},"
                 f" which does not fit {hr.shape[:2]}"
             )
         yield Pair(path.stem, lr, hr)
@@ -169,12 +169,12 @@ def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
 def _read_given_lr(folder: Path, stem: str, factor: int) -> UInt8Array:
     path = folder / f"{stem}x{factor}.png"
     if not path.is_file():
-        raise DataError(f"{path} is missing: a benchmark folder has an LR picture for each HR one")
+        raise DataError(f"{path} is missing: a benchmark folder has an LR image for each HR one")
     return read_rgb(path)
 
 
 def _read_same_name(folder: Path, stem: str) -> UInt8Array:
-    found = [path for path in find_pictures(folder) if path.stem == stem]
+    found = [path for path in find_images(folder) if path.stem == stem]
     if len(found) != 1:
         raise DataError(f"{folder} has {len(found)} images of the name {stem}, not one")
     return read_rgb(found[0])

@@ -1,7 +1,7 @@
-"""Drawn pictures for training: letters, lines and areas of one colour, as on screens and in print.
+"""Drawn images for training: letters, lines and areas of one colour, as on screens and in print.
 
 Photographs have little of that; what it is worth to train on both is in docs/experiments.md.
-Everything is drawn three times as large and reduced, so that edges are what a picture's edges are.
+Everything is drawn three times as large and reduced, so that edges are what an image's edges are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from anchorsr.images.io import Picture, write_picture
+from anchorsr.images.io import RasterImage, write_image
 from anchorsr.utils.files import check_free, make_folder
 
 SIDE = 480
@@ -39,7 +39,7 @@ def write_drawn(
     *,
     seed: int = 0,
     overwrite: bool = False,
-    on_picture: Callable[[], None] | None = None,
+    on_image: Callable[[], None] | None = None,
 ) -> None:
     """Write `count` PNG files, 000.png and so on, into the folder.
 
@@ -50,23 +50,23 @@ def write_drawn(
     for path in paths:
         check_free(path, overwrite=overwrite)
     for index, path in enumerate(paths):
-        picture = Picture(np.asarray(draw_picture(seed, index)))
-        write_picture(path, picture, overwrite=overwrite)
-        if on_picture is not None:
-            on_picture()
+        image = RasterImage(np.asarray(draw_image(seed, index)))
+        write_image(path, image, overwrite=overwrite)
+        if on_image is not None:
+            on_image()
 
 
-def draw_picture(seed: int, index: int) -> Image.Image:
-    """An RGB picture, 480×480: the same for the same numbers and versions of Pillow and NumPy."""
+def draw_image(seed: int, index: int) -> Image.Image:
+    """An RGB image, 480×480: the same for the same numbers and versions of Pillow and NumPy."""
     random = np.random.default_rng((seed, index))
-    picture = Image.new("RGB", (_LARGE, _LARGE), _color(random))
+    image = Image.new("RGB", (_LARGE, _LARGE), _color(random))
     if random.random() < 0.3:
-        picture = _gradient(random)
+        image = _gradient(random)
     for _ in range(random.integers(12)):
-        _add_shape(random, picture)
+        _add_shape(random, image)
     for _ in range(random.integers(1, 7)):
-        _add_text(random, picture)
-    return picture.resize((SIDE, SIDE), _FILTERS[random.integers(len(_FILTERS))])
+        _add_text(random, image)
+    return image.resize((SIDE, SIDE), _FILTERS[random.integers(len(_FILTERS))])
 
 
 def _color(random: np.random.Generator) -> Color:
@@ -95,8 +95,8 @@ def _gradient(random: np.random.Generator) -> Image.Image:
     return Image.fromarray((start + (end - start) * part).astype(np.uint8))
 
 
-def _add_shape(random: np.random.Generator, picture: Image.Image) -> None:
-    draw = ImageDraw.Draw(picture)
+def _add_shape(random: np.random.Generator, image: Image.Image) -> None:
+    draw = ImageDraw.Draw(image)
     x, y = (int(place) for place in random.integers(0, _LARGE, 2))
     radius = int(_LARGE * random.uniform(0.05, 0.4))
     height = int(radius * random.uniform(0.3, 1))
@@ -118,9 +118,9 @@ def _add_shape(random: np.random.Generator, picture: Image.Image) -> None:
             points = random.integers(0, _LARGE, (random.integers(2, 6), 2))
             draw.line(points.ravel().tolist(), color, 1 + 2 * width, joint="curve")
         case 4:
-            picture.paste(color, mask=ImageChops.multiply(_stripes(random), _disc(box)))
+            image.paste(color, mask=ImageChops.multiply(_stripes(random), _disc(box)))
         case _:
-            picture.paste(_gradient(random), mask=_disc(box))
+            image.paste(_gradient(random), mask=_disc(box))
 
 
 def _disc(box: tuple[int, int, int, int]) -> Image.Image:
@@ -139,7 +139,7 @@ def _stripes(random: np.random.Generator) -> Image.Image:
     return mask.rotate(random.uniform(0, 180), Image.Resampling.BICUBIC)
 
 
-def _add_text(random: np.random.Generator, picture: Image.Image) -> None:
+def _add_text(random: np.random.Generator, image: Image.Image) -> None:
     """Some lines of letters; upright or slanted, thin or bold, on a ground of their own or not."""
     height = int(random.choice(_FONT_SIZES) * _OVERSAMPLING * random.uniform(0.9, 1.1))
     lines = [
@@ -167,5 +167,5 @@ def _add_text(random: np.random.Generator, picture: Image.Image) -> None:
         left, top, right, bottom = bounds
         margin = height // 2
         larger = (left - margin, top - margin, right + margin, bottom + margin)
-        ImageDraw.Draw(picture).rectangle(larger, ground)
-    picture.paste(color, mask=mask)
+        ImageDraw.Draw(image).rectangle(larger, ground)
+    image.paste(color, mask=mask)

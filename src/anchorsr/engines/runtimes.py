@@ -182,7 +182,7 @@ class OpenVINO:
                 side.get_length() if side.is_static else -1 for side in taken.partial_shape
             )
             self._fixed = None if -1 in shape else shape
-            self._is_picture_model = (dtype, channels) == (np.uint8, 3)
+            self._is_image_model = (dtype, channels) == (np.uint8, 3)
             self._every_size = self._compile(self._fixed)
         except Exception as error:  # its exceptions share no base class but this one
             raise ModelError(f"OpenVINO does not load this model: {_cause(error)}") from error
@@ -228,7 +228,7 @@ class OpenVINO:
         model, block = self._model.clone(), 1
         if shape is not None:
             model.reshape(shape)
-            block = leave_out_depth_to_space(model) if self._is_picture_model else 1
+            block = leave_out_depth_to_space(model) if self._is_image_model else 1
         program = self._core.compile_model(model, "CPU", self._settings)
         return program.create_infer_request(), block
 
@@ -371,7 +371,7 @@ def _check_input(
 ) -> None:
     """axis: that of the channels in a shape of four."""
     if len(shape) != 4:
-        raise ModelError(f"a model here takes pictures, this one {list(shape)}")
+        raise ModelError(f"a model here takes images, this one {list(shape)}")
     channels = shape[axis]
     if dtype != wanted or count not in (None, channels):
         few = "" if count is None else f" with {count} channels"

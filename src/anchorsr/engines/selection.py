@@ -2,7 +2,7 @@
 
 Fast 8-bit kernels are not exact on every processor. Those of x86 without VNNI add two products in
 16 bits, which saturate with weights beyond ±64. So each engine is tried once with a model, and
-refused where it differs from `integer.run_graph` by more than 4 grey levels, or on more than 0.1 %
+refused where it differs from `integer.run_graph` by more than 4 levels, or on more than 0.1 %
 of the bytes. What was found is remembered (`cache`) for this model, processor and number of
 threads and these versions of the runtimes.
 """
@@ -55,7 +55,7 @@ _PACKAGES = {
     "openvino": {"openvino": "openvino"},
     "onnxruntime": {"onnxruntime": "onnxruntime", "onnx": "onnx"},
 }
-# Another number when an engine becomes faster, other pictures are tried, or the trials are stored
+# Another number when an engine becomes faster, other images are tried, or the trials are stored
 # otherwise.
 _FORMAT = 2
 
@@ -70,10 +70,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Trial:
-    """How many of the compared bytes differed, and by up to how many grey levels.
+    """How many of the compared bytes differed, and by up to how many levels.
 
-    failure: why the engine could not run the pictures at all. milliseconds: what it took for one
-    picture, where it was timed beside the others.
+    failure: why the engine could not run the images at all. milliseconds: what it took for one
+    image, where it was timed beside the others.
     """
 
     different: int = 0
@@ -120,9 +120,9 @@ def choose_engine(
         return _fastest(data, graph, count, key, trials)
     engine = load_engine(data, name=name, threads=count)
     if name not in trials:
-        pictures = _pictures(data)
-        expected = [run_graph(graph, images) for images in pictures]
-        trials[name] = _try(engine, pictures, expected)
+        images = _images(data)
+        expected = [run_graph(graph, batch) for batch in images]
+        trials[name] = _try(engine, images, expected)
         _remember(key, trials)
     if trials[name].refusal:
         raise ModelError(
@@ -174,16 +174,16 @@ def _try_all(
     names: list[str], engines: dict[str, Engine], data: bytes, graph: Graph, threads: int
 ) -> dict[str, Trial]:
     """Load and try each; those that load are put into `engines`."""
-    pictures: list[UInt8Array] = []
+    images: list[UInt8Array] = []
     expected: list[UInt8Array] = []
     trials = {}
     for name in names:
         try:
             engines[name] = load_engine(data, name=name, threads=threads)
             if not expected:
-                pictures = _pictures(data)
-                expected = [run_graph(graph, images) for images in pictures]
-            trials[name] = _try(engines[name], pictures, expected)
+                images = _images(data)
+                expected = [run_graph(graph, batch) for batch in images]
+            trials[name] = _try(engines[name], images, expected)
         except AnchorSRError as error:
             if name == ENGINES[0]:  # in the base install: where it fails, it is the model's fault
                 raise
@@ -191,10 +191,10 @@ def _try_all(
     return trials
 
 
-def _try(engine: Engine, pictures: list[UInt8Array], expected: list[UInt8Array]) -> Trial:
+def _try(engine: Engine, images: list[UInt8Array], expected: list[UInt8Array]) -> Trial:
     different = compared = largest = 0
-    for images, wanted in zip(pictures, expected, strict=True):
-        made = engine(images)
+    for batch, wanted in zip(images, expected, strict=True):
+        made = engine(batch)
         if made.shape != wanted.shape:
             raise ModelError(f"{engine.name} returned {made.shape}, not {wanted.shape}")
         distance = np.abs(made.astype(np.int16) - wanted)
@@ -204,12 +204,12 @@ def _try(engine: Engine, pictures: list[UInt8Array], expected: list[UInt8Array])
     return Trial(different, compared, largest)
 
 
-def _pictures(data: bytes) -> list[UInt8Array]:
+def _images(data: bytes) -> list[UInt8Array]:
     size = fixed_size(data)
-    return [_picture(*side, seed)[None] for seed, side in enumerate([size] if size else _SIZES)]
+    return [_image(*side, seed)[None] for seed, side in enumerate([size] if size else _SIZES)]
 
 
-def _picture(height: int, width: int, seed: int) -> UInt8Array:
+def _image(height: int, width: int, seed: int) -> UInt8Array:
     """(height, width, 3) as photographs are: structure of every size, with a tenth each burnt out
     and black; in it a white and a black rectangle; and below an eighth of noise.
 
@@ -224,17 +224,17 @@ def _picture(height: int, width: int, seed: int) -> UInt8Array:
         total += cell * np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC), float)
     low, high = np.percentile(total, (10, 90))
     spread = np.clip((total - low) / max(high - low, 1) * 255, 0, 255)
-    picture: UInt8Array = spread.astype(np.uint8)
-    picture[height // 4 : height // 2, width // 4 : width // 2] = 255
-    picture[height // 2 : height * 3 // 4, width // 2 : width * 3 // 4] = 0
-    noise = picture[height - height // 8 :]
+    image: UInt8Array = spread.astype(np.uint8)
+    image[height // 4 : height // 2, width // 4 : width // 2] = 255
+    image[height // 2 : height * 3 // 4, width // 2 : width * 3 // 4] = 0
+    noise = image[height - height // 8 :]
     noise[:] = generator.integers(0, 256, noise.shape, np.uint8)
-    return picture
+    return image
 
 
 def _time(engines: dict[str, Engine], data: bytes) -> dict[str, float]:
-    """Milliseconds for one picture: the shortest of some rounds in which each has its turn."""
-    images = _picture(*(fixed_size(data) or _TIMED_SIZE), 0)[None]
+    """Milliseconds for one image: the shortest of some rounds in which each has its turn."""
+    images = _image(*(fixed_size(data) or _TIMED_SIZE), 0)[None]
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(_WARM_UP + _ROUNDS):
         for name, engine in engines.items():

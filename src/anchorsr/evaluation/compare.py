@@ -1,6 +1,6 @@
-"""One picture enlarged twice, by Pillow's bicubic and by a model, and a web page that shows both.
+"""One image enlarged twice, by Pillow's bicubic and by a model, and a web page that shows both.
 
-The page is one HTML file that loads nothing: pictures, style and script are inside. Whatever
+The page is one HTML file that loads nothing: images, style and script are inside. Whatever
 comes from outside (names, figures) is escaped.
 """
 
@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anchorsr.errors import OutputError, PictureError
+from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.image import eight_bits
-from anchorsr.images.io import SUFFIXES, Picture, check_size, encode_picture, read_picture
-from anchorsr.inference.upscaler import Upscaler, upscale_picture
+from anchorsr.images.io import SUFFIXES, RasterImage, check_size, encode_image, read_image
+from anchorsr.inference.upscaler import Upscaler, upscale_image
 from anchorsr.metrics import luma, psnr
 from anchorsr.utils.files import check_not_input, reason
 
@@ -33,7 +33,7 @@ UInt8Array = npt.NDArray[np.uint8]
 # What a page shows: browsers draw this much smoothly, and as one texture.
 _MOST_PIXELS = 24_000_000
 _LONGEST_SIDE = 16_383
-# Of all the pictures in a page together; base64 makes a third more of it.
+# Of all the images in a page together; base64 makes a third more of it.
 _MOST_BYTES = 20_000_000
 _JPEG_QUALITIES = (95, 85, 75)
 _SAVED_QUALITY = 92
@@ -41,14 +41,14 @@ _SAVED_QUALITY = 92
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the enlarged pictures.
+    """One of the enlarged images.
 
     file_bytes: its size as a file of `Comparison.saved_as`; seconds: what enlarging took; psnr:
     (RGB, luma) in dB against the original, if there is one.
     """
 
     label: str
-    picture: Picture
+    image: RasterImage
     file_bytes: int
     seconds: float
     psnr: tuple[float, float] | None
@@ -56,9 +56,9 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A picture file of `size` (height, width), both its enlargements, perhaps the original.
+    """An image file of `size` (height, width), both its enlargements, perhaps the original.
 
-    All pictures in it have one size. saved_as: the suffix that stands for the files' format.
+    All images in it have one size. saved_as: the suffix that stands for the files' format.
     """
 
     name: str
@@ -69,28 +69,28 @@ class Comparison:
     saved_as: str
     bicubic: Side
     model: Side
-    original: Picture | None = None
+    original: RasterImage | None = None
 
 
 def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> Comparison:
-    """Enlarge the picture with Pillow's bicubic and with the upscaler, and measure both.
+    """Enlarge the image with Pillow's bicubic and with the upscaler, and measure both.
 
-    original: the true large picture; for PSNR, `factor` pixels are cut off each side. Raises
-    PictureError for files that are no pictures, and for an original of another size.
+    original: the true large image; for PSNR, `factor` pixels are cut off each side. Raises
+    ImageError for files that are no images, and for an original of another size.
     """
-    picture = _read(path)
-    height, width = picture.rgb.shape[:2]
+    image = _read(path)
+    height, width = image.rgb.shape[:2]
     factor = upscaler.factor
-    truth = None if original is None else _read_original(original, picture, factor)
+    truth = None if original is None else _read_original(original, image, factor)
     started = time.perf_counter()
-    smooth = bicubic(picture, factor)
+    smooth = bicubic(image, factor)
     bicubic_done = time.perf_counter()
-    ours = upscale_picture(picture, upscaler)
+    ours = upscale_image(image, upscaler)
     done = time.perf_counter()
     like = _file_like(path, height * factor, width * factor)
 
-    def side(label: str, larger: Picture, seconds: float) -> Side:
-        saved = len(encode_picture(like, larger, quality=_SAVED_QUALITY))
+    def side(label: str, larger: RasterImage, seconds: float) -> Side:
+        saved = len(encode_image(like, larger, quality=_SAVED_QUALITY))
         figures = None if truth is None else _psnr(larger.rgb, truth.rgb, factor, path)
         return Side(label, larger, saved, seconds, figures)
 
@@ -107,28 +107,28 @@ def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> 
     )
 
 
-def bicubic(picture: Picture, factor: int) -> Picture:
-    """The picture enlarged by Pillow's bicubic; with alpha, as Pillow resizes RGBA."""
-    height, width = picture.rgb.shape[:2]
-    image = Image.fromarray(np.ascontiguousarray(picture.rgb))
-    if picture.alpha is not None:
-        image.putalpha(Image.fromarray(np.ascontiguousarray(picture.alpha)))
+def bicubic(image: RasterImage, factor: int) -> RasterImage:
+    """The image enlarged by Pillow's bicubic; with alpha, as Pillow resizes RGBA."""
+    height, width = image.rgb.shape[:2]
+    pil_image = Image.fromarray(np.ascontiguousarray(image.rgb))
+    if image.alpha is not None:
+        pil_image.putalpha(Image.fromarray(np.ascontiguousarray(image.alpha)))
     size = (width * factor, height * factor)
-    larger = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-    alpha = None if picture.alpha is None else larger[:, :, 3]
-    return dataclasses.replace(picture, rgb=np.ascontiguousarray(larger[:, :, :3]), alpha=alpha)
+    larger = np.asarray(pil_image.resize(size, Image.Resampling.BICUBIC))
+    alpha = None if image.alpha is None else larger[:, :, 3]
+    return dataclasses.replace(image, rgb=np.ascontiguousarray(larger[:, :, :3]), alpha=alpha)
 
 
 def page(comparison: Comparison) -> str:
     """The HTML of a comparison. What is too large for a page is cut to its middle, and what
     would make the file too long is embedded as JPEG; the page says so.
     """
-    whole = [comparison.bicubic.picture, comparison.model.picture]
+    whole = [comparison.bicubic.image, comparison.model.image]
     labels = [comparison.bicubic.label, comparison.model.label]
     if comparison.original is not None:
         whole.append(comparison.original)
         labels.append("original")
-    shown = [_middle(picture) for picture in whole]
+    shown = [_middle(image) for image in whole]
     kind, files = _embedded(shown)
     tags = [_image_tag(*entry) for entry in zip(labels, shown, files, strict=True)]
     values = {
@@ -146,13 +146,13 @@ def page(comparison: Comparison) -> str:
 
 
 def page_path(path: Path, output: Path | None, *, inputs: Sequence[Path]) -> Path:
-    """Where the page goes: output, or `<name>_compare.html` beside the picture.
+    """Where the page goes: output, or `<name>_compare.html` beside the image.
 
-    Raises PictureError for a folder, OutputError for a name that is not one of a page, or is that
+    Raises ImageError for a folder, OutputError for a name that is not one of a page, or is that
     of an input.
     """
     if not path.name:  # as "." has none, from which that of the page could be made
-        raise PictureError(f"{path} is a folder; give a picture")
+        raise ImageError(f"{path} is a folder; give an image")
     target = output or path.with_name(f"{path.stem}_compare.html")
     if target.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{target} is no name of a web page: give one that ends in .html")
@@ -160,34 +160,32 @@ def page_path(path: Path, output: Path | None, *, inputs: Sequence[Path]) -> Pat
     return target
 
 
-def _read(path: Path) -> Picture:
+def _read(path: Path) -> RasterImage:
     """In 8 bits, which is what a page shows."""
-    picture = read_picture(path)
-    alpha = None if picture.alpha is None else eight_bits(picture.alpha)
-    return dataclasses.replace(picture, rgb=eight_bits(picture.rgb), alpha=alpha)
+    image = read_image(path)
+    alpha = None if image.alpha is None else eight_bits(image.alpha)
+    return dataclasses.replace(image, rgb=eight_bits(image.rgb), alpha=alpha)
 
 
-def _read_original(path: Path, picture: Picture, factor: int) -> Picture:
-    """The large picture, less the rows and columns that are beyond a multiple of factor."""
-    height, width = picture.rgb.shape[:2]
+def _read_original(path: Path, image: RasterImage, factor: int) -> RasterImage:
+    """The large image, less the rows and columns that are beyond a multiple of factor."""
+    height, width = image.rgb.shape[:2]
     original = _read(path)
     there = original.rgb.shape[:2]
     if (there[0] // factor, there[1] // factor) != (height, width):
-        raise PictureError(
-            f"the original {path} has {there[1]} x {there[0]} pixels: {factor} times the picture"
+        raise ImageError(
+            f"the original {path} has {there[1]} x {there[0]} pixels: {factor} times the image"
             f" are {width * factor} x {height * factor}"
         )
     return _cut(original, slice(height * factor), slice(width * factor))
 
 
-def _psnr(
-    picture: UInt8Array, original: UInt8Array, border: int, path: Path
-) -> tuple[float, float]:
+def _psnr(image: UInt8Array, original: UInt8Array, border: int, path: Path) -> tuple[float, float]:
     try:
-        in_rgb = psnr(picture, original, border=border)
+        in_rgb = psnr(image, original, border=border)
     except ValueError as error:
-        raise PictureError(f"{path} is too small to measure PSNR: {reason(error)}") from error
-    return in_rgb, psnr(luma(picture), luma(original), border=border)
+        raise ImageError(f"{path} is too small to measure PSNR: {reason(error)}") from error
+    return in_rgb, psnr(luma(image), luma(original), border=border)
 
 
 def _file_like(path: Path, height: int, width: int) -> Path:
@@ -200,54 +198,56 @@ def _file_like(path: Path, height: int, width: int) -> Path:
     return Path(f"larger{suffix}")
 
 
-def _middle(picture: Picture) -> Picture:
-    """The picture, or as much around its middle as a page shows."""
-    height, width = picture.rgb.shape[:2]
+def _middle(image: RasterImage) -> RasterImage:
+    """The image, or as much around its middle as a page shows."""
+    height, width = image.rgb.shape[:2]
     high, wide = min(height, _LONGEST_SIDE), min(width, _LONGEST_SIDE)
     if high * wide > _MOST_PIXELS:
         shrink = (_MOST_PIXELS / (high * wide)) ** 0.5
         high, wide = max(int(high * shrink), 1), max(int(wide * shrink), 1)
     top, left = (height - high) // 2, (width - wide) // 2
-    return _cut(picture, slice(top, top + high), slice(left, left + wide))
+    return _cut(image, slice(top, top + high), slice(left, left + wide))
 
 
-def _cut(picture: Picture, rows: slice, columns: slice) -> Picture:
-    alpha = None if picture.alpha is None else picture.alpha[rows, columns]
-    return dataclasses.replace(picture, rgb=picture.rgb[rows, columns], alpha=alpha)
+def _cut(image: RasterImage, rows: slice, columns: slice) -> RasterImage:
+    alpha = None if image.alpha is None else image.alpha[rows, columns]
+    return dataclasses.replace(image, rgb=image.rgb[rows, columns], alpha=alpha)
 
 
-def _embedded(pictures: Sequence[Picture]) -> tuple[str, list[bytes]]:
-    """The pictures as files of one kind, as good as the size of a page allows, and that kind."""
+def _embedded(images: Sequence[RasterImage]) -> tuple[str, list[bytes]]:
+    """The images as files of one kind, as good as the size of a page allows, and that kind."""
     files: list[bytes] = []
-    for picture in pictures:
-        files.append(_webp(picture))
+    for image in images:
+        files.append(_webp(image))
         if sum(map(len, files)) > _MOST_BYTES:
             break
     else:
         return "lossless", files
     for quality in _JPEG_QUALITIES:
-        files = [_jpeg(picture, quality) for picture in pictures]
+        files = [_jpeg(image, quality) for image in images]
         if sum(map(len, files)) <= _MOST_BYTES:
             break
     return f"JPEG of quality {quality}", files
 
 
-def _webp(picture: Picture) -> bytes:
-    image = Image.fromarray(np.ascontiguousarray(picture.rgb))
-    if picture.alpha is not None:
-        image.putalpha(Image.fromarray(np.ascontiguousarray(picture.alpha)))
-    profile = picture.icc_profile
+def _webp(image: RasterImage) -> bytes:
+    pil_image = Image.fromarray(np.ascontiguousarray(image.rgb))
+    if image.alpha is not None:
+        pil_image.putalpha(Image.fromarray(np.ascontiguousarray(image.alpha)))
+    profile = image.icc_profile
     profile = profile if profile is not None and profile[16:20] == b"RGB " else None
     buffer = io.BytesIO()
     # With more effort the file is hardly smaller, and it takes far longer than the network.
-    image.save(buffer, "WEBP", lossless=True, exact=True, method=1, quality=20, icc_profile=profile)
+    pil_image.save(
+        buffer, "WEBP", lossless=True, exact=True, method=1, quality=20, icc_profile=profile
+    )
     return buffer.getvalue()
 
 
-def _jpeg(picture: Picture, quality: int) -> bytes:
+def _jpeg(image: RasterImage, quality: int) -> bytes:
     # Where a photo was taken is nobody's business.
-    bare = dataclasses.replace(picture, exif=None, xmp=None)
-    return encode_picture(Path("shown.jpg"), bare, quality=quality)
+    bare = dataclasses.replace(image, exif=None, xmp=None)
+    return encode_image(Path("shown.jpg"), bare, quality=quality)
 
 
 def _text(text: str) -> str:
@@ -255,9 +255,9 @@ def _text(text: str) -> str:
     return html.escape(text.encode(errors="replace").decode())
 
 
-def _image_tag(label: str, picture: Picture, data: bytes) -> str:
-    height, width = picture.rgb.shape[:2]
-    clear = "" if picture.alpha is None else ' class="clear"'
+def _image_tag(label: str, image: RasterImage, data: bytes) -> str:
+    height, width = image.rgb.shape[:2]
+    clear = "" if image.alpha is None else ' class="clear"'
     kind = "webp" if data.startswith(b"RIFF") else "jpeg"
     return (
         f'<img alt="{_text(label)}" width="{width}" height="{height}"{clear} draggable="false"'
@@ -266,7 +266,7 @@ def _image_tag(label: str, picture: Picture, data: bytes) -> str:
 
 
 def _switch(labels: Sequence[str]) -> str:
-    """Buttons for what can be on the left side, if that is more than one picture."""
+    """Buttons for what can be on the left side, if that is more than one image."""
     if len(labels) < 2:
         return ""
     buttons = "".join(f'<button type="button">{_text(label)}</button>' for label in labels)
@@ -306,8 +306,8 @@ def _kilobytes(count: int) -> str:
     return f"{count / 1000:,.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:,.2f} MB"
 
 
-def _notes(comparison: Comparison, shown: Picture, kind: str) -> str:
-    """What the figures and the pictures in the page are."""
+def _notes(comparison: Comparison, shown: RasterImage, kind: str) -> str:
+    """What the figures and the images in the page are."""
     saved = _text(comparison.saved_as)
     files = f"{saved} files" if saved == ".png" else f"{saved} files of quality {_SAVED_QUALITY}"
     notes = [
@@ -318,14 +318,14 @@ def _notes(comparison: Comparison, shown: Picture, kind: str) -> str:
     if comparison.original is not None:
         notes.append(f"PSNR is against the original, less {comparison.factor} pixels a side.")
     high, wide = shown.rgb.shape[:2]
-    whole = comparison.model.picture.rgb.shape
+    whole = comparison.model.image.rgb.shape
     if (high, wide) != whole[:2]:
         notes.append(
             f"The page shows the middle {wide} × {high} of {whole[1]} × {whole[0]} pixels."
         )
     if kind != "lossless":
         notes.append(
-            f"So that the page stays small, its pictures are {kind}; the figures are those of the"
+            f"So that the page stays small, its images are {kind}; the figures are those of the"
             " exact pixels."
         )
     return f"<p>{' '.join(notes)}</p>"

@@ -3,7 +3,7 @@
 A method is a shipped network's name, a model file, the folder of a training run (its float
 weights), `bicubic` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8;
 `factor` pixels are cut off each side unless said otherwise; a set's figure is the mean of its
-pictures' figures.
+images' figures.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Method = Callable[[UInt8Array], UInt8Array]
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the pictures of one set; PSNR in dB, over RGB and over BT.601 luma."""
+    """Means over the images of one set; PSNR in dB, over RGB and over BT.601 luma."""
 
     method: str
     test_set: str
-    pictures: int
+    images: int
     psnr_rgb: float
     psnr_y: float
     ssim_y: float
@@ -52,20 +52,20 @@ def evaluate(
     border: int | None = None,
     threads: int | None = None,
     engine: str = ENGINES[0],
-    on_picture: Callable[[str], None] | None = None,
+    on_image: Callable[[str], None] | None = None,
 ) -> Score:
     """Score one method on one test set (see `datasets.load_test_pairs` for the folder).
 
     border: pixels cut off each side, the factor by default. engine: what runs a `.tflite`; the
     figures that are stated are those of LiteRT.
-    Raises DataError for a folder that is no test set or has pictures that are too small,
+    Raises DataError for a folder that is no test set or has images that are too small,
     ModelError for an unknown method or one of another factor, ValueError for a factor below 1.
     """
     if factor < 1:
         raise ValueError(f"a factor is at least 1, not {factor}")
     method = load_method(name, factor, threads=threads, engine=engine)
     return evaluate_method(
-        method, str(name), Path(folder), factor=factor, border=border, on_picture=on_picture
+        method, str(name), Path(folder), factor=factor, border=border, on_image=on_image
     )
 
 
@@ -76,7 +76,7 @@ def evaluate_method(
     *,
     factor: int,
     border: int | None = None,
-    on_picture: Callable[[str], None] | None = None,
+    on_image: Callable[[str], None] | None = None,
 ) -> Score:
     """`evaluate` for a method that is loaded or made already; name is what to call it."""
     cut = factor if border is None else border
@@ -94,8 +94,8 @@ def evaluate_method(
             rows.append(_measure(sr, pair.hr, cut))
         except ValueError as error:
             raise DataError(f"{pair.name} in {folder}: {error}") from error
-        if on_picture is not None:
-            on_picture(pair.name)
+        if on_image is not None:
+            on_image(pair.name)
     means = np.mean(rows, axis=0)
     return Score(name, folder.resolve().name, len(rows), *(float(value) for value in means))
 

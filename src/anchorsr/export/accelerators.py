@@ -2,7 +2,7 @@
 
 An operator that is accepted can still be refused by a driver, for its size or its scales, or
 run slowly; one that is not runs on the processor, with copies between the two. Only operators
-that picture networks are made of are listed.
+that image networks are made of are listed.
 """
 
 from __future__ import annotations

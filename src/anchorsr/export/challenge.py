@@ -22,7 +22,7 @@ import numpy.typing as npt
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.engines.runtimes import LiteRT, default_threads
 from anchorsr.errors import DataError, ExactnessError, GraphError
-from anchorsr.export.export import SIZES, check_exact, sample_picture
+from anchorsr.export.export import SIZES, check_exact, sample_image
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
@@ -56,8 +56,8 @@ class Check:
 class Quality:
     """Mean PSNR in dB over RGB, less BORDER pixels a side, of the 8-bit and the float file."""
 
-    images: str
-    pictures: int
+    folder: str
+    images: int
     psnr: float
     psnr_float: float
 
@@ -139,9 +139,9 @@ def measure_quality(
     images: Path,
     *,
     threads: int | None = None,
-    on_picture: Callable[[str], None] | None = None,
+    on_image: Callable[[str], None] | None = None,
 ) -> Quality:
-    """PSNR of the free files on a folder of pictures, such as DIV2K_valid_HR, or a test set (see
+    """PSNR of the free files on a folder of images, such as DIV2K_valid_HR, or a test set (see
     `datasets.load_test_pairs`). Raises DataError for a folder that holds none.
     """
     count = threads or default_threads()
@@ -150,21 +150,21 @@ def measure_quality(
     rows = []
     for pair in load_test_pairs(images, FACTOR):
         lr = pair.lr[None]
-        outputs = integer(lr)[0], _as_picture(real(lr.astype(np.float32))[0])
+        outputs = integer(lr)[0], _as_image(real(lr.astype(np.float32))[0])
         try:
             rows.append([psnr(output, pair.hr, border=BORDER) for output in outputs])
         except ValueError as error:
             raise DataError(f"{pair.name} in {images}: {error}") from error
-        if on_picture is not None:
-            on_picture(pair.name)
+        if on_image is not None:
+            on_image(pair.name)
     means = np.mean(rows, axis=0)
     return Quality(str(images), len(rows), float(means[0]), float(means[1]))
 
 
 def measure_time(model: bytes, *, threads: int | None = None) -> float:
-    """Milliseconds for one picture of SIZE through LiteRT on this processor: the median."""
+    """Milliseconds for one image of SIZE through LiteRT on this processor: the median."""
     engine = LiteRT(model, threads or default_threads())
-    images = sample_picture(*SIZE, seed=0)[None]
+    images = sample_image(*SIZE, seed=0)[None]
     times = []
     for _ in range(_WARM_UP + _TIMED):
         started = time.perf_counter()
@@ -193,14 +193,14 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 
 def _check_float(graph: Graph, engine: LiteRT) -> None:
     for index, (height, width) in enumerate(SIZES):
-        images = sample_picture(height, width, seed=index)[None].astype(np.float32)
+        images = sample_image(height, width, seed=index)[None].astype(np.float32)
         largest = float(np.abs(run_graph(graph, images) - engine(images)).max())
         if largest > _FLOAT_TOLERANCE:
             raise ExactnessError(
                 f"{engine.name} differs from the float graph at {height}x{width} by {largest:.3f}"
-                " grey levels"
+                " levels"
             )
 
 
-def _as_picture(output: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _as_image(output: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(output), np.uint8)

@@ -62,28 +62,28 @@ def make_file(
 
 
 def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
-    """Raise ExactnessError unless the engine gives the graph's bytes on pictures of these sizes."""
+    """Raise ExactnessError unless the engine gives the graph's bytes on images of these sizes."""
     for index, (height, width) in enumerate(sizes):
-        images = sample_picture(height, width, seed=index)[None]
+        images = sample_image(height, width, seed=index)[None]
         expected, actual = run_graph(graph, images), engine(images)
         different = int((expected != actual).sum()) if expected.shape == actual.shape else -1
         if different:
             largest = int(np.abs(expected.astype(int) - actual).max()) if different > 0 else 0
             raise ExactnessError(
                 f"{engine.name} differs from the integer arithmetic at {height}x{width} in"
-                f" {different} of {expected.size} bytes, by up to {largest} grey levels"
+                f" {different} of {expected.size} bytes, by up to {largest} levels"
                 if different > 0
                 else f"{engine.name} returned shape {actual.shape}, not {expected.shape}"
             )
 
 
-def sample_picture(height: int, width: int, *, seed: int) -> npt.NDArray[np.uint8]:
+def sample_image(height: int, width: int, *, seed: int) -> npt.NDArray[np.uint8]:
     """(height, width, 3) with smooth parts, edges and noise, so that every range is visited."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = [127 + 127 * np.sin(x * a + y * b) for a, b in generator.uniform(-0.5, 0.5, (3, 2))]
-    picture = np.stack(waves, axis=-1)
+    image = np.stack(waves, axis=-1)
     noisy = generator.random((height, width)) < 0.3
-    picture[noisy] = generator.integers(0, 256, (int(noisy.sum()), 3))
-    picture[(x // 8 + y // 8) % 5 == 0] = generator.choice([0, 255], 3)
-    return picture.astype(np.uint8)
+    image[noisy] = generator.integers(0, 256, (int(noisy.sum()), 3))
+    image[(x // 8 + y // 8) % 5 == 0] = generator.choice([0, 255], 3)
+    return image.astype(np.uint8)

@@ -6,6 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from anchorsr.errors import OutputError, RecipeError
 from anchorsr.evaluation.evaluate import Score, evaluate_method, load_method, run_at_every_size
@@ -45,7 +46,7 @@ def release(
     Returns, for each validation folder of the run's recipe, the score of the float weights
     (method `float`) and of the file in LiteRT (`int8`). train: see `finetune.quantize_run`.
     Where no file can be for every size it is for `challenge.SIZE`; scores need one for each
-    picture.
+    image.
     Raises what that, `export.make_file` and `check_release` raise, DataError for validation
     folders that cannot be measured, and RecipeError in one of several processes.
     """
@@ -80,11 +81,19 @@ def release(
         _card(output),
         data,
         graph,
-        figures=[dataclasses.asdict(score) for score in scores],
+        figures=[_figures(score) for score in scores],
         runs=records,
         overwrite=overwrite,
     )
     return scores
+
+
+def _figures(score: Score) -> dict[str, Any]:
+    """A score under the names that cards have for its parts."""
+    return {
+        "pictures" if name == "images" else name: value
+        for name, value in dataclasses.asdict(score).items()
+    }
 
 
 def _card(output: Path) -> Path:

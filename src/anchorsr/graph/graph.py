@@ -1,7 +1,7 @@
 """The waist of the system: one small graph that everything after training reads.
 
 A `Graph` is a chain of frozen operators over named tensors in the layout (N, H, W, C), with
-one picture tensor in and one out. The same classes describe
+one image tensor in and one out. The same classes describe
 
 - a float graph: float32 tensors, float32 weights and biases, no quantization; and
 - an integer graph: uint8 or int8 tensors with a scale and a zero point, int8 weights with one
@@ -89,11 +89,11 @@ class Graph:
     def halo(self) -> int:
         """How many input pixels on each side an output pixel can depend on.
 
-        Raises GraphError for a graph whose every output pixel depends on the whole picture.
+        Raises GraphError for a graph whose every output pixel depends on the whole image.
         """
         if not self.is_local:
             raise GraphError(
-                f"{self.name} looks at the whole picture at once (GlobalAveragePool), so it"
+                f"{self.name} looks at the whole image at once (GlobalAveragePool), so it"
                 " has no halo and cannot work in tiles"
             )
         reach = {self.input: Fraction(0)}
@@ -106,7 +106,7 @@ class Graph:
     @property
     def macs_per_pixel(self) -> int:
         """Multiplications of convolutions for one input pixel; an anchor's copies are not counted,
-        nor what is done once for a whole picture.
+        nor what is done once for a whole image.
         """
         return sum(
             _weight_count(conv) * self.extents[conv.input] ** 2 for conv in self._convolutions()

@@ -62,7 +62,7 @@ def depth_to_space(packed: Array, block: int) -> Array:
 
 
 def pool_max(images: Array, size: int) -> Array:
-    """The largest of the size × size pixels around each that are inside the picture."""
+    """The largest of the size × size pixels around each that are inside the image."""
     result = images.copy()
     for inner, outer in _overlaps(images, size):
         np.maximum(result[inner], images[outer], out=result[inner])
@@ -70,7 +70,7 @@ def pool_max(images: Array, size: int) -> Array:
 
 
 def pool_sum(images: Array, size: int) -> tuple[Array, Array]:
-    """The sum over the size × size pixels around each that are inside the picture, and their
+    """The sum over the size × size pixels around each that are inside the image, and their
     number (1, H, W, 1); both in the number type of the images."""
     total = np.zeros_like(images)
     number = np.zeros((1, *images.shape[1:3], 1), images.dtype)

@@ -226,7 +226,7 @@ class SquareRoot(OneInput):
 
 @dataclass(frozen=True)
 class Pool2D(OneInput):
-    """Mean or maximum of the size × size pixels around each, of those inside the picture."""
+    """Mean or maximum of the size × size pixels around each, of those inside the image."""
 
     kind: Literal["average", "max"]
     size: int
@@ -234,7 +234,7 @@ class Pool2D(OneInput):
 
 @dataclass(frozen=True)
 class GlobalAveragePool(OneInput):
-    """The mean of every channel over the whole picture: (N, 1, 1, C)."""
+    """The mean of every channel over the whole image: (N, 1, 1, C)."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def extent_of(operator: ops.Operator, extents: Sequence[int]) -> int:
         isinstance(operator, ops.DepthToSpace | ops.TransposedConv2D | ops.Resize | ops.Pool2D)
         and not first
     ):
-        raise GraphError(f"{kind} takes pictures, not a tensor that is 1x1")
+        raise GraphError(f"{kind} takes images, not a tensor that is 1x1")
     if isinstance(operator, ops.DepthToSpace):
         return first * operator.block
     if isinstance(operator, ops.TransposedConv2D):

@@ -1,9 +1,9 @@
-"""Animations frame by frame: GIF, WebP, PNG (APNG) and AVIF; and pictures of either kind.
+"""Animations frame by frame: GIF, WebP, PNG (APNG) and AVIF; and images of either kind.
 
 Frames are decoded, and encoded, one at a time, so that memory does not grow with their number.
 Pillow composes them: what is read is what a viewer shows, not the pieces that a file stores.
 
-Left out: the picture that an APNG may show in place of its animation; the repetitions of an
+Left out: the image that an APNG may show in place of its animation; the repetitions of an
 AVIF, which Pillow neither reads nor writes: it plays for ever.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from anchorsr.errors import OutputError, PictureError
+from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.decode import decode, metadata_of, turn
 from anchorsr.images.encode import in_kept_colours, pillow_options, true_metadata
 from anchorsr.images.formats import (
@@ -35,8 +35,8 @@ from anchorsr.images.formats import (
 )
 from anchorsr.images.gif import check_gif_end, encode_gif
 from anchorsr.images.heic import open_heic
-from anchorsr.images.image import Metadata, Picture, Pixels
-from anchorsr.images.io import encode_file, reading, write_picture
+from anchorsr.images.image import Metadata, Pixels, RasterImage
+from anchorsr.images.io import encode_file, reading, write_image
 from anchorsr.images.png import colour_chunks, encode_apng
 from anchorsr.utils.files import check_free, publish
 
@@ -45,7 +45,7 @@ from anchorsr.utils.files import check_free, publish
 class Animation(Metadata):
     """Frames of one size, which are made only as they are asked for.
 
-    frames: starts from the first frame each time it is called, and gives 8-bit pictures, all
+    frames: starts from the first frame each time it is called, and gives 8-bit images, all
     with alpha or all without, without metadata. durations_ms: one for each. plays: how often
     the animation runs, 0 for ever. transparent: whether the frames have alpha.
     """
@@ -54,21 +54,23 @@ class Animation(Metadata):
     durations_ms: tuple[float, ...]
     plays: int
     transparent: bool
-    frames: Callable[[], Iterator[Picture]]
+    frames: Callable[[], Iterator[RasterImage]]
 
-    def with_frames(self, size: tuple[int, int], change: Callable[[Picture], Picture]) -> Animation:
+    def with_frames(
+        self, size: tuple[int, int], change: Callable[[RasterImage], RasterImage]
+    ) -> Animation:
         """The same with every frame changed, to this (height, width), when it is asked for.
 
         A frame that equals the one before it is not computed again.
         """
 
-        def frames() -> Iterator[Picture]:
-            before: Picture | None = None
-            changed: Picture | None = None
-            for picture in self.frames():
-                if before is None or changed is None or not _same_pixels(picture, before):
-                    changed = change(picture)
-                before = picture
+        def frames() -> Iterator[RasterImage]:
+            before: RasterImage | None = None
+            changed: RasterImage | None = None
+            for image in self.frames():
+                if before is None or changed is None or not _same_pixels(image, before):
+                    changed = change(image)
+                before = image
                 yield changed
 
         return dataclasses.replace(self, size=size, frames=frames)
@@ -82,8 +84,8 @@ class Header:
     animated: bool
 
 
-def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture | Animation:
-    """Read a picture or an animation, as `read_picture` and `read_animation` do."""
+def read_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage | Animation:
+    """Read an image or an animation, as `read_image` and `read_animation` do."""
     with reading(path) as (file, kind):
         if kind in ANIMATED:
             image = open_image(file, kind)
@@ -96,10 +98,10 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture | Animati
 
 
 def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """What `read_image` would find, by what stands before the pixels, which are not decoded.
+    """What `read_file` would find, by what stands before the pixels, which are not decoded.
 
-    An orientation that a PNG tells after its pixels is not seen. Raises PictureError as
-    `read_image` does, but not for damaged pixels and kinds of pixels that are not handled.
+    An orientation that a PNG tells after its pixels is not seen. Raises ImageError as
+    `read_file` does, but not for damaged pixels and kinds of pixels that are not handled.
     """
     with reading(path) as (file, kind):
         if kind == "HEIC":
@@ -111,22 +113,22 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
         check_pixels(path, width, height, max_pixels)
         with quietly():
             animated = kind in ANIMATED and frame_count(image) > 1
-        # A TIFF's size is that of the picture turned upright, as `decode` says.
+        # A TIFF's size is that of the image turned upright, as `decode` says.
         orientation = 1 if kind == "TIFF" else metadata_of(image)[1]
         return Header((width, height) if orientation >= 5 else (height, width), animated)
 
 
-def write_image(
-    path: Path, image: Picture | Animation, *, quality: int = 92, overwrite: bool = False
+def write_file(
+    path: Path, image: RasterImage | Animation, *, quality: int = 92, overwrite: bool = False
 ) -> None:
-    """Write a picture or an animation, as `write_picture` and `write_animation` do."""
+    """Write an image or an animation, as `write_image` and `write_animation` do."""
     if isinstance(image, Animation):
         write_animation(path, image, quality=quality, overwrite=overwrite)
     else:
-        write_picture(path, image, quality=quality, overwrite=overwrite)
+        write_image(path, image, quality=quality, overwrite=overwrite)
 
 
-def check_image(path: Path, height: int, width: int, *, animated: bool) -> None:
+def check_file(path: Path, height: int, width: int, *, animated: bool) -> None:
     """Raise OutputError unless the format of the path's suffix can hold such an image.
 
     Raises MissingDependencyError when a library for the format is missing.
@@ -144,13 +146,13 @@ def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
     """Read an animated GIF, WebP, PNG or AVIF, turned upright.
 
     Every frame is decoded once, so that a damaged one is known before work is spent on the
-    others; they are decoded again as they are used, from the same file. Raises PictureError as
-    `read_picture` does, here and while frames are used, and for a picture that does not move.
+    others; they are decoded again as they are used, from the same file. Raises ImageError as
+    `read_image` does, here and while frames are used, and for an image that does not move.
     """
 
     with reading(path) as (file, kind):
         if kind not in ANIMATED:
-            raise PictureError(f"{path} is a {kind} picture; give an animation")
+            raise ImageError(f"{path} is a {kind} image; give an animation")
         return _read_animation(file, path, kind, max_pixels)
 
 
@@ -161,63 +163,63 @@ def write_animation(
 
     Times and repetitions are those of the animation, but for what a format rounds: GIF to
     hundredths of a second, without drift. PNG is exact; GIF has 255 colours a frame, and pixels
-    are there or not; quality, 1 to 100, is for WebP and AVIF. Metadata is kept as for pictures.
-    Raises OutputError, also for a format that holds only still pictures.
+    are there or not; quality, 1 to 100, is for WebP and AVIF. Metadata is kept as for images.
+    Raises OutputError, also for a format that holds only still images.
     """
 
     def encoded() -> bytes:
         return _encode(animation, format_of(path), quality)
 
-    check_image(path, *animation.size, animated=True)
+    check_file(path, *animation.size, animated=True)
     check_free(path, overwrite=overwrite)
     data = encode_file(path, encoded, *animation.size, quality=quality)
     publish(data, path, overwrite=overwrite)
 
 
-def _same_pixels(first: Picture, second: Picture) -> bool:
+def _same_pixels(first: RasterImage, second: RasterImage) -> bool:
     if first.alpha is not None and second.alpha is not None:
         return np.array_equal(first.alpha, second.alpha) and np.array_equal(first.rgb, second.rgb)
     return first.alpha is second.alpha and np.array_equal(first.rgb, second.rgb)
 
 
 def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> Animation:
-    image = open_image(file, kind)
-    check_pixels(path, image.width, image.height, max_pixels)
+    pil_image = open_image(file, kind)
+    check_pixels(path, pil_image.width, pil_image.height, max_pixels)
     with quietly():
-        count = frame_count(image)
+        count = frame_count(pil_image)
     if count < 2:
-        raise PictureError(f"{path} is a picture that does not move; give an animation")
+        raise ImageError(f"{path} is an image that does not move; give an animation")
     if kind == "PNG":
         file.seek(24)
         if file.read(1) == b"\x10":
-            raise PictureError(f"{path} is a 16-bit animation; convert it to 8 bits first")
+            raise ImageError(f"{path} is a 16-bit animation; convert it to 8 bits first")
     if kind == "GIF":
         check_gif_end(file)
-    metadata, orientation = metadata_of(image)
+    metadata, orientation = metadata_of(pil_image)
     if kind == "PNG":
         metadata = dataclasses.replace(metadata, png_colour=colour_chunks(file))
     durations = []
     transparent = False
     size = None
-    for picture, milliseconds in _composed(file, kind, count, orientation):
-        if size not in (None, picture.size):
-            raise PictureError(f"{path} has frames of several sizes; save it anew")
-        size = picture.size
+    for image, milliseconds in _composed(file, kind, count, orientation):
+        if size not in (None, image.size):
+            raise ImageError(f"{path} has frames of several sizes; save it anew")
+        size = image.size
         durations.append(milliseconds)
-        transparent |= picture.alpha is not None
+        transparent |= image.alpha is not None
     assert size is not None
 
-    def frames() -> Iterator[Picture]:
+    def frames() -> Iterator[RasterImage]:
         with reading(path) as (file, kind):
-            for picture, _ in _composed(file, kind, count, orientation):
-                if transparent and picture.alpha is None:
-                    picture = Picture(picture.rgb, np.full(picture.size, 255, np.uint8))
-                yield picture
+            for image, _ in _composed(file, kind, count, orientation):
+                if transparent and image.alpha is None:
+                    image = RasterImage(image.rgb, np.full(image.size, 255, np.uint8))
+                yield image
 
     return Animation(
         size=size,
         durations_ms=tuple(durations),
-        plays=_plays(image, kind),
+        plays=_plays(pil_image, kind),
         transparent=transparent,
         frames=frames,
         **vars(metadata),
@@ -226,18 +228,18 @@ def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> A
 
 def _composed(
     file: BinaryIO, kind: str, count: int, orientation: int
-) -> Iterator[tuple[Picture, float]]:
+) -> Iterator[tuple[RasterImage, float]]:
     """Each frame as a viewer shows it, upright, and its milliseconds."""
-    image = open_image(file, kind)
-    first = int(bool(image.info.get("default_image")))
+    pil_image = open_image(file, kind)
+    first = int(bool(pil_image.info.get("default_image")))
     for number in range(first, first + count):
         with quietly():
-            image.seek(number)
-            image.load()
-        rgba = turn(np.asarray(image.convert("RGBA")), orientation)
+            pil_image.seek(number)
+            pil_image.load()
+        rgba = turn(np.asarray(pil_image.convert("RGBA")), orientation)
         rgb, alpha = np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
-        picture = Picture(rgb, None if (alpha == 255).all() else alpha)
-        yield picture, max(0, image.info.get("duration", 0))
+        image = RasterImage(rgb, None if (alpha == 255).all() else alpha)
+        yield image, max(0, pil_image.info.get("duration", 0))
 
 
 def _plays(image: Image.Image, kind: str) -> int:
@@ -269,9 +271,9 @@ def _encode(animation: Animation, format_name: str, quality: int) -> bytes:
 def _with_times(
     animation: Animation, metadata: Metadata, format_name: str
 ) -> Iterator[tuple[Pixels, Pixels | None, float]]:
-    for picture, milliseconds in zip(animation.frames(), animation.durations_ms, strict=True):
-        rgb, _ = in_kept_colours(picture.rgb, animation, metadata, format_name, grey=False)
-        yield rgb, picture.alpha, milliseconds
+    for image, milliseconds in zip(animation.frames(), animation.durations_ms, strict=True):
+        rgb, _ = in_kept_colours(image.rgb, animation, metadata, format_name, grey=False)
+        yield rgb, image.alpha, milliseconds
 
 
 def _rgba(rgb: Pixels, alpha: Pixels | None) -> Pixels:
@@ -301,8 +303,8 @@ class _Reel(Image.Image):
 
     def load(self) -> Any:
         while self._loaded < self._wanted:
-            picture = next(self._frames)
-            pixels = picture.rgb if self._mode == "RGB" else _rgba(picture.rgb, picture.alpha)
+            image = next(self._frames)
+            pixels = image.rgb if self._mode == "RGB" else _rgba(image.rgb, image.alpha)
             self.im = Image.fromarray(np.ascontiguousarray(pixels)).im
             self._loaded += 1
         return super().load()

@@ -1,7 +1,7 @@
-"""The contents of an open file to a `Picture`: colours, alpha, depth, orientation, metadata.
+"""The contents of an open file to a `RasterImage`: colours, alpha, depth, orientation, metadata.
 
-Orientation follows EXIF 2.32 (CIPA DC-008), section 4.6.4, profiles ICC.1. The picture edge's
-rules on what is read, and what is refused, are those of `images.read_picture`.
+Orientation follows EXIF 2.32 (CIPA DC-008), section 4.6.4, profiles ICC.1. The image edge's
+rules on what is read, and what is refused, are those of `images.read_image`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from anchorsr.errors import PictureError
+from anchorsr.errors import ImageError
 from anchorsr.images.exif import exif_dpi, upright_exif
 from anchorsr.images.formats import check_pixels, frame_count, open_image, quietly
 from anchorsr.images.gif import check_gif_end
 from anchorsr.images.heic import heic_pixels, open_heic
-from anchorsr.images.image import Metadata, Picture, Pixels
+from anchorsr.images.image import Metadata, Pixels, RasterImage
 from anchorsr.images.png import colour_chunks
 from anchorsr.images.tiff import exif_of_tiff
 from anchorsr.images.xmp import upright_xmp
@@ -30,8 +30,8 @@ _HANDLED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
-def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Picture:
-    """The picture in an open file. Raises PictureError for one that is not handled, and
+def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> RasterImage:
+    """The image in an open file. Raises ImageError for one that is not handled, and
     whatever its library raises for a damaged one.
     """
     if format_name == "HEIC":
@@ -59,7 +59,7 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Pic
         metadata = dataclasses.replace(metadata, png_colour=colour_chunks(file))
     if image.mode == "CMYK":
         metadata = dataclasses.replace(metadata, icc_profile=None)
-    return Picture(
+    return RasterImage(
         rgb=turn(rgb, orientation),
         alpha=None if alpha is None else turn(alpha, orientation),
         grey=grey,
@@ -68,7 +68,7 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Pic
 
 
 def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
-    """What a loaded picture says besides its pixels, made true, and EXIF's orientation."""
+    """What a loaded image says besides its pixels, made true, and EXIF's orientation."""
     # A text chunk of a PNG can take any of these names, so the type of each is checked.
     profile, exif, xmp, dpi = (
         image.info.get(name) for name in ("icc_profile", "exif", "xmp", "dpi")
@@ -85,7 +85,7 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
 
 
 def colours(image: Image.Image, depth: int = 8) -> tuple[Pixels, Pixels | None]:
-    """Convert a loaded picture of any handled mode to RGB and, if it has one, its alpha."""
+    """Convert a loaded image of any handled mode to RGB and, if it has one, its alpha."""
     if image.mode == "CMYK":
         return np.array(to_srgb(image, image.info.get("icc_profile"))), None
     transparent = image.info.get("transparency")
@@ -156,27 +156,27 @@ def _depth(file: BinaryIO, image: ImageFile.ImageFile) -> int:
 
 
 def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
-    """Refuse, before its pixels are decoded, a picture that is not handled."""
+    """Refuse, before its pixels are decoded, an image that is not handled."""
     with quietly():
         frames = frame_count(image)
     if image.format == "TIFF":
         if frames > 1 and _pages(image, frames) > 1:
-            raise PictureError(f"{path} holds {frames} pages; save each as a file of its own first")
+            raise ImageError(f"{path} holds {frames} pages; save each as a file of its own first")
     elif frames > 1:
-        raise PictureError(f"{path} is an animation; extract its frames as pictures first")
+        raise ImageError(f"{path} is an animation; extract its frames as images first")
     if depth == 16 and image.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
         planes = _tiff_tag(image, 0x011C, 1) if image.format == "TIFF" else 1
         if planes == 1 or image.mode.startswith("I"):
             return
-        raise PictureError(
+        raise ImageError(
             f"{path} holds 16-bit colours in separate planes; save it with interleaved channels"
         )
     if depth > 8:
-        raise PictureError(
+        raise ImageError(
             f"{path} holds {depth}-bit {image.mode} pixels; convert it to 16-bit RGB first"
         )
     if image.mode not in _HANDLED:
-        raise PictureError(f"{path} holds {image.mode} pixels; convert it to 8-bit RGB first")
+        raise ImageError(f"{path} holds {image.mode} pixels; convert it to 8-bit RGB first")
 
 
 def _pages(image: Any, frames: int) -> int:
@@ -250,7 +250,7 @@ def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
     return np.asarray(image)
 
 
-def _decode_heic(file: BinaryIO, path: Path, max_pixels: int) -> Picture:
+def _decode_heic(file: BinaryIO, path: Path, max_pixels: int) -> RasterImage:
     """pillow-heif has turned the pixels, so the orientation that EXIF says is not applied."""
     image = open_heic(file)
     check_pixels(path, image.size[0], image.size[1], max_pixels)
@@ -258,7 +258,7 @@ def _decode_heic(file: BinaryIO, path: Path, max_pixels: int) -> Picture:
     pixels = heic_pixels(image)
     check_pixels(path, image.size[0], image.size[1], max_pixels)
     rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[2] == 1 else pixels[..., :3]
-    return Picture(
+    return RasterImage(
         rgb=np.ascontiguousarray(rgb),
         alpha=np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None,
         grey=pixels.shape[2] == 1,

@@ -1,4 +1,4 @@
-"""A `Picture` to the bytes of a file, and what each format keeps of what is known about it."""
+"""A `RasterImage` to the bytes of a file, and what each format keeps of what is known about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anchorsr.images.decode import checked_dpi, to_srgb
 from anchorsr.images.exif import sized_exif, without_orientation
 from anchorsr.images.gif import encode_gif
 from anchorsr.images.heic import encode_heic
-from anchorsr.images.image import Metadata, Picture, Pixels, eight_bits
+from anchorsr.images.image import Metadata, Pixels, RasterImage, eight_bits
 from anchorsr.images.png import encode_png
 from anchorsr.images.tiff import encode_tiff
 from anchorsr.images.xmp import sized_xmp
@@ -24,9 +24,9 @@ _LONGEST_JPEG_EXIF = 65_533
 _LONGEST_JPEG_XMP = 65_504
 
 
-def encode(picture: Picture, format_name: str, quality: int) -> bytes:
-    """The bytes of a file. The rules are those of `images.write_picture`."""
-    rgb, alpha = picture.rgb, picture.alpha
+def encode(image: RasterImage, format_name: str, quality: int) -> bytes:
+    """The bytes of a file. The rules are those of `images.write_image`."""
+    rgb, alpha = image.rgb, image.alpha
     if format_name not in ("PNG", "TIFF", "HEIC"):
         rgb = eight_bits(rgb)
         alpha = None if alpha is None else eight_bits(alpha)
@@ -35,11 +35,11 @@ def encode(picture: Picture, format_name: str, quality: int) -> bytes:
         # Largest value 255 * 255 + 127, so 16 bits hold it; 127 rounds to nearest.
         rgb = ((rgb * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
         alpha = None
-    grey = picture.grey and format_name not in ("WEBP", "GIF")
+    grey = image.grey and format_name not in ("WEBP", "GIF")
     if grey and alpha is not None and format_name in ("TIFF", "HEIC"):
         grey = False  # readers of grey with alpha are rare
-    metadata = true_metadata(picture, *picture.size, grey=grey)
-    rgb, metadata = in_kept_colours(rgb, picture, metadata, format_name, grey=picture.grey)
+    metadata = true_metadata(image, *image.size, grey=grey)
+    rgb, metadata = in_kept_colours(rgb, image, metadata, format_name, grey=image.grey)
     if format_name == "GIF":
         return encode_gif([(rgb, alpha, 0)], None)
     pixels = rgb[..., :1] if grey else rgb
@@ -55,7 +55,7 @@ def encode(picture: Picture, format_name: str, quality: int) -> bytes:
 
 
 def true_metadata(metadata: Metadata, height: int, width: int, *, grey: bool) -> Metadata:
-    """With the sizes of the picture that is written, and without what does not fit it."""
+    """With the sizes of the image that is written, and without what does not fit it."""
     profile, exif, xmp = metadata.icc_profile, metadata.exif, metadata.xmp
     channels = b"GRAY" if grey else b"RGB "
     fits = profile is None or profile[16:20] == channels

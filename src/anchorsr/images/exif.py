@@ -1,4 +1,4 @@
-"""An EXIF block made true for another picture: upright, of another size, without a thumbnail.
+"""An EXIF block made true for another image: upright, of another size, without a thumbnail.
 
 Follows EXIF 2.32 (CIPA DC-008). A block is patched in place, never rebuilt, because maker
 notes hold offsets into it. A block starts with `Exif` and two zero bytes.

@@ -1,4 +1,4 @@
-"""The formats of picture files: their suffixes, their limits, and how each is opened."""
+"""The formats of image files: their suffixes, their limits, and how each is opened."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from PIL import (
     features,
 )
 
-from anchorsr.errors import OutputError, PictureError, needs
+from anchorsr.errors import ImageError, OutputError, needs
 
 _FORMATS = {
     ".png": "PNG",
@@ -74,7 +74,7 @@ def format_of(path: Path) -> str:
     return format_name
 
 
-def is_picture_name(path: Path) -> bool:
+def is_image_name(path: Path) -> bool:
     """Whether the suffix, in any case, is one of `SUFFIXES`."""
     return path.suffix.lower() in _FORMATS
 
@@ -132,7 +132,7 @@ def format_of_content(header: bytes) -> str | None:
 
 
 def open_image(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
-    """Read the header of a picture of a format that Pillow reads.
+    """Read the header of an image of a format that Pillow reads.
 
     The plugins are called directly, not through Image.open, whose limit on pixels is one for
     the whole process.
@@ -170,17 +170,17 @@ def _libtiff_handler() -> Callable[[int | None], int | None] | None:
 
 
 def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Raise PictureError when a picture has more pixels than are to be decoded, or none."""
+    """Raise ImageError when an image has more pixels than are to be decoded, or none."""
     if width < 1 or height < 1:
-        raise PictureError(f"{path} has {width} x {height} pixels; copy or download it again")
+        raise ImageError(f"{path} has {width} x {height} pixels; copy or download it again")
     if width * height > max_pixels:
-        raise PictureError(
+        raise ImageError(
             f"{path} has {width} x {height} pixels, more than the limit of "
             f"{max_pixels}; cut it into parts, or make it smaller first"
         )
 
 
 def frame_count(image: Image.Image) -> int:
-    """The frames of a picture as its plugin counts them, less a PNG's default picture."""
+    """The frames of an image as its plugin counts them, less a PNG's default image."""
     frames: int = getattr(image, "n_frames", 1)
     return frames - bool(image.info.get("default_image"))

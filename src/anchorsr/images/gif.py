@@ -31,7 +31,7 @@ def encode_gif(
     """A GIF of frames of one size: uint8 rgb (H, W, 3), alpha (H, W) or None, milliseconds.
 
     A pixel is drawn where its alpha is at least 128. plays: how often it runs, 0 for ever; None
-    for a still picture. Times are in hundredths of a second; what rounding takes from one frame
+    for a still image. Times are in hundredths of a second; what rounding takes from one frame
     the next one gets.
     """
     parts: list[bytes] = []

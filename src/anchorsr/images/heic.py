@@ -1,7 +1,7 @@
 """HEIC (HEIF with HEVC) through pillow-heif, an optional package.
 
 8 bits stay 8; 10 and 12 bits, which phones take in HDR, become 16. pillow-heif turns the
-picture upright as it decodes. Of a file with several pictures the one that is shown is read.
+image upright as it decodes. Of a file with several images the one that is shown is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def open_heic(file: BinaryIO) -> Any:
-    """The picture that is shown, its pixels not decoded yet: size (W, H), mode and info."""
+    """The image that is shown, its pixels not decoded yet: size (W, H), mode and info."""
     with needs("pillow-heif", "heic"):
         import pillow_heif
     file.seek(0)
@@ -27,7 +27,7 @@ def open_heic(file: BinaryIO) -> Any:
 
 
 def heic_pixels(image: Any) -> Pixels:
-    """The pixels of an opened picture, uint8 or uint16 (H, W, 1, 3 or 4)."""
+    """The pixels of an opened image, uint8 or uint16 (H, W, 1, 3 or 4)."""
     pixels: Pixels = np.array(image)  # a copy: the library's memory ends with the image
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]

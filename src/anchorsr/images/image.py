@@ -1,4 +1,4 @@
-"""What a picture is inside: upright arrays, and what a file said besides them."""
+"""What an image is inside: upright arrays, and what a file said besides them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.errors import PictureError
+from anchorsr.errors import ImageError
 
 # uint8 or uint16: what numpy's types cannot say without a union that no expression can use.
 Pixels = npt.NDArray[Any]
@@ -16,7 +16,7 @@ Pixels = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Metadata:
-    """What a file says besides its pixels, already true for an upright picture.
+    """What a file says besides its pixels, already true for an upright image.
 
     exif starts with `Exif` and two zero bytes, holds no thumbnail and says orientation 1; xmp is
     an XMP packet that says the same. The sizes in both are made true when they are written. dpi
@@ -32,11 +32,11 @@ class Metadata:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture(Metadata):
-    """One upright picture, and what has to be known to write one like it.
+class RasterImage(Metadata):
+    """One upright image, and what has to be known to write one like it.
 
     rgb is (H, W, 3) and alpha, if any, (H, W), not premultiplied; both are uint8, or both are
-    uint16 on 0 to 65535. A grey picture has three equal channels and is written as one.
+    uint16 on 0 to 65535. A grey image has three equal channels and is written as one.
     """
 
     rgb: Pixels
@@ -47,12 +47,12 @@ class Picture(Metadata):
         """Refuse arrays of another type or shape."""
         rgb, alpha = self.rgb, self.alpha
         if rgb.dtype not in (np.uint8, np.uint16):
-            raise PictureError(f"rgb is uint8 or uint16 (H, W, 3), not {rgb.dtype} {rgb.shape}")
+            raise ImageError(f"rgb is uint8 or uint16 (H, W, 3), not {rgb.dtype} {rgb.shape}")
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-            raise PictureError(f"rgb is {rgb.dtype} (H, W, 3), not {rgb.dtype} {rgb.shape}")
+            raise ImageError(f"rgb is {rgb.dtype} (H, W, 3), not {rgb.dtype} {rgb.shape}")
         if alpha is not None and (alpha.dtype != rgb.dtype or alpha.shape != rgb.shape[:2]):
-            raise PictureError(
-                f"alpha is {rgb.dtype} {rgb.shape[:2]} as its picture, "
+            raise ImageError(
+                f"alpha is {rgb.dtype} {rgb.shape[:2]} as its image, "
                 f"not {alpha.dtype} {alpha.shape}"
             )
 

@@ -1,10 +1,10 @@
-"""Files to arrays and back: pictures known by their content when read, by suffix when written.
+"""Files to arrays and back: images known by their content when read, by suffix when written.
 
-This is the picture edge. Inside it a picture is RGB (H, W, 3), upright, in 8 or 16 bits; what a
+This is the image edge. Inside it an image is RGB (H, W, 3), upright, in 8 or 16 bits; what a
 file says besides (alpha, one channel or three, colour profile, EXIF, XMP, resolution) travels
-beside it in a `Picture`, so that a larger picture can be written as its original was.
+beside it in a `RasterImage`, so that a larger image can be written as its original was.
 
-Left out: comments and other text, IPTC, which are dropped; the further pictures in a phone's
+Left out: comments and other text, IPTC, which are dropped; the further images in a phone's
 JPEG or HEIC (depth and gain maps), which are ignored; pages of a TIFF, which are refused.
 Animations are in `animations`.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anchorsr.errors import AnchorSRError, DataError, OutputError, PictureError
+from anchorsr.errors import AnchorSRError, DataError, ImageError, OutputError
 from anchorsr.images.decode import decode
 from anchorsr.images.encode import encode
 from anchorsr.images.formats import (
@@ -30,35 +30,35 @@ from anchorsr.images.formats import (
     check_size,
     format_of,
     format_of_content,
-    is_picture_name,
+    is_image_name,
 )
-from anchorsr.images.image import Picture, eight_bits
+from anchorsr.images.image import RasterImage, eight_bits
 from anchorsr.utils.files import check_free, publish, reason
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
-    "Picture",
+    "RasterImage",
     "check_size",
-    "find_pictures",
+    "find_images",
     "format_of",
-    "read_picture",
+    "read_image",
     "read_rgb",
     "reading",
-    "write_picture",
+    "write_image",
 ]
 
 _KINDS = "PNG, JPEG, WebP, TIFF, AVIF, GIF or HEIC"
 
 
-def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a picture, turned upright: PNG, JPEG, WebP, TIFF, AVIF, GIF, or HEIC with its extra.
+def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage:
+    """Read an image, turned upright: PNG, JPEG, WebP, TIFF, AVIF, GIF, or HEIC with its extra.
 
     16-bit PNG and TIFF (grey, RGB, with alpha) come as uint16, HEIC of 10 and 12 bits too,
     scaled to 16; all others as uint8, AVIF of more bits rounded to 8 by its library. Palettes
     become RGB, one transparent colour becomes alpha, and CMYK becomes sRGB through the file's
     own profile, which is then dropped. A damaged profile, EXIF or XMP is ignored. Raises
-    PictureError for a file that is missing, damaged, of another kind, animated, of several
+    ImageError for a file that is missing, damaged, of another kind, animated, of several
     pages, or of more than `max_pixels` pixels, which is checked before they are decoded;
     MissingDependencyError for HEIC without its package; and nothing else.
     """
@@ -68,17 +68,17 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     """Read only the colours, (H, W, 3), turned upright; 16 bits are rounded to 8."""
-    return eight_bits(read_picture(path).rgb)
+    return eight_bits(read_image(path).rgb)
 
 
-def write_picture(
-    path: Path, picture: Picture, *, quality: int = 92, overwrite: bool = False
+def write_image(
+    path: Path, image: RasterImage, *, quality: int = 92, overwrite: bool = False
 ) -> None:
-    """Write a picture in the format of the path's suffix, whole or not at all.
+    """Write an image in the format of the path's suffix, whole or not at all.
 
     PNG and TIFF are exact, at 8 and at 16 bits; HEIC keeps 10 bits of 16, every other format
     rounds 16 bits to 8. JPEG has no alpha: what is transparent is laid on white. WebP and GIF
-    have three channels, so a grey picture gets them; GIF has 255 colours, and pixels are there
+    have three channels, so a grey image gets them; GIF has 255 colours, and pixels are there
     or not. quality, 1 to 100, is for JPEG, WebP, AVIF and HEIC. A profile that does not fit the
     channels written is dropped, and 8-bit colours are converted to sRGB in its place; GIF keeps
     no metadata, and only JPEG, PNG and TIFF a resolution outside EXIF. Raises OutputError for
@@ -86,23 +86,23 @@ def write_picture(
     """
 
     check_free(path, overwrite=overwrite)
-    publish(encode_picture(path, picture, quality=quality), path, overwrite=overwrite)
+    publish(encode_image(path, image, quality=quality), path, overwrite=overwrite)
 
 
-def encode_picture(path: Path, picture: Picture, *, quality: int = 92) -> bytes:
-    """The bytes of the file that `write_picture` writes. Raises OutputError as it does."""
+def encode_image(path: Path, image: RasterImage, *, quality: int = 92) -> bytes:
+    """The bytes of the file that `write_image` writes. Raises OutputError as it does."""
 
     def encoded() -> bytes:
-        return encode(picture, format_of(path), quality)
+        return encode(image, format_of(path), quality)
 
-    return encode_file(path, encoded, *picture.size, quality=quality)
+    return encode_file(path, encoded, *image.size, quality=quality)
 
 
-def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
+def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     """List the files in a folder whose suffix, in any case, is in `SUFFIXES`, sorted.
 
     Hidden files and folders are left out, links followed, each folder taken once. Raises DataError
-    if there is no such folder, if a folder cannot be listed, or if it holds no picture.
+    if there is no such folder, if a folder cannot be listed, or if it holds no image.
     """
 
     def fail(error: OSError) -> None:
@@ -111,7 +111,7 @@ def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
     found = []
     try:
         if not folder.is_dir():
-            raise DataError(f"{folder} is not an existing folder; give a folder of pictures")
+            raise DataError(f"{folder} is not an existing folder; give a folder of images")
         seen = set()
         for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
             wanted = (name for name in folders if recursive and not name.startswith("."))
@@ -122,44 +122,44 @@ def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
                 continue
             seen.add(place)
             paths = (Path(parent, name) for name in names if not name.startswith("."))
-            found += [path for path in paths if is_picture_name(path) and path.is_file()]
+            found += [path for path in paths if is_image_name(path) and path.is_file()]
     except OSError as error:  # a folder above, or the folder of a linked file, may not be entered
         fail(error)
     if not found:
-        raise DataError(f"{folder} holds no picture; expected files named {', '.join(SUFFIXES)}")
+        raise DataError(f"{folder} holds no image; expected files named {', '.join(SUFFIXES)}")
     return sorted(found)
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """The open file and its format; whatever goes wrong inside becomes a PictureError."""
+    """The open file and its format; whatever goes wrong inside becomes an ImageError."""
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for ever
-            raise PictureError(f"{path} is a folder or a device; give a picture file")
+            raise ImageError(f"{path} is a folder or a device; give an image file")
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        raise PictureError(
+        raise ImageError(
             f"{path} cannot be opened ({reason(error)}); check its name and permissions"
         ) from error
     with file:
         try:
             header = file.read(64)
             if not header:
-                raise PictureError(f"{path} is empty (0 bytes); copy or download it again")
+                raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
             format_name = format_of_content(header)
             if format_name is None:
-                raise PictureError(f"{path} is not a {_KINDS} picture; convert it to one")
+                raise ImageError(f"{path} is not a {_KINDS} image; convert it to one")
             yield file, format_name
         except (AnchorSRError, MemoryError):
             raise
         except Image.DecompressionBombError:
             # The plugins of WebP, TIFF and GIF apply Pillow's limit, twice MAX_IMAGE_PIXELS.
-            raise PictureError(
+            raise ImageError(
                 f"{path} has more pixels than Pillow opens (PIL.Image.MAX_IMAGE_PIXELS); "
                 f"make it smaller first"
             ) from None
         except Exception as error:  # Pillow has no one exception for a damaged file
-            raise PictureError(
+            raise ImageError(
                 f"{path} is damaged or of an unusual kind ({reason(error)}); "
                 f"copy or download it again, or save it anew from another program"
             ) from error

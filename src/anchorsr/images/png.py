@@ -1,7 +1,7 @@
 """Pixels to PNG of 8 and 16 bits, still and animated, fast enough not to hold up a network.
 
 Follows the PNG specification, third edition (W3C, 2025), which holds APNG. Pillow writes 16 bits
-only in grey, and keeps a whole picture, or all frames of an animation, in memory. One filter
+only in grey, and keeps a whole image, or all frames of an animation, in memory. One filter
 serves all rows: each byte less the one above it, which numpy does for many rows at once. ISA-L
 compresses what is left where it is installed (`isal`, about ten times as fast as Pillow's level 1,
 and smaller); else zlib does (about twice as fast, of the same size).

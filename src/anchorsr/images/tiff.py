@@ -1,7 +1,7 @@
 """TIFF written, at 8 and 16 bits, and EXIF carried between TIFF and other files.
 
 Follows TIFF 6.0 and its Technical Note 3 (Deflate). Pillow reads every TIFF but writes 16 bits
-only in grey. In a TIFF the fields of EXIF stand among those of the picture, so here, other than
+only in grey. In a TIFF the fields of EXIF stand among those of the image, so here, other than
 in `exif`, a block is taken apart and put together; offsets within a maker's note are then those
 of the original file.
 """

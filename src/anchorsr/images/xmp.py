@@ -1,8 +1,8 @@
-"""An XMP packet made true for another picture: upright, of another size, without attachments.
+"""An XMP packet made true for another image: upright, of another size, without attachments.
 
 Follows the XMP specification (ISO 16684-1) and the Exif and TIFF schemas of its part 2. What a
 packet says about size and orientation is changed; thumbnails, and what points at data that only
-the original file had (gain maps, motion pictures, further packets), are taken out.
+the original file had (gain maps, motion images, further packets), are taken out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ATTACHMENTS: set[tuple[str, str | None]] = {
 # Before Python 3.13 `toxml` writes these as they are, and a parser then reads spaces or line
 # breaks. They are written as references: noncharacters hold their places until then.
 _STAND_INS = {"\t": "\ufdd0", "\n": "\ufdd1", "\r": "\ufdd2"}
-# A packet this large holds pictures; nothing else needs a hundredth of it.
+# A packet this large holds images; nothing else needs a hundredth of it.
 _LONGEST = 16_000_000
 
 

@@ -44,18 +44,18 @@ def plan(
 ) -> list[Job]:
     """Which files become which, sorted within a folder.
 
-    inputs: pictures, and folders of pictures. output: a file name for a single picture; a
+    inputs: images, and folders of images. output: a file name for a single image; a
     folder, made when it is needed, in which the names stay the same (with several folders,
     each has its own in it); None: beside the original as `<name>_<label>`. suffix: that of the
     results, with its dot, where it is not to be the original's.
 
     Raises OutputError where a result would replace an input, where two of the files named would
     become one, where the output's suffix or folder cannot be written and, without overwrite,
-    for the result of a single picture that exists; DataError for a folder without a picture.
-    Two pictures of a folder that would become one are a problem of the second alone.
+    for the result of a single image that exists; DataError for a folder without an image.
+    Two images of a folder that would become one are a problem of the second alone.
     """
     if not inputs:
-        raise OutputError("nothing to do: name at least one picture or folder")
+        raise OutputError("nothing to do: name at least one image or folder")
     single = len(inputs) == 1 and not os.path.isdir(inputs[0])
     file = output if output and single and not output.is_dir() and output.suffix else None
     if file is not None:
@@ -85,7 +85,7 @@ def _jobs_of_folder(
     """output is not looked into; mirror is what the folder becomes, None for itself."""
     found, problems = _walk(folder, leave_out=output)
     if not found and not problems:
-        raise DataError(f"{folder} holds no picture; expected files named {', '.join(SUFFIXES)}")
+        raise DataError(f"{folder} holds no image; expected files named {', '.join(SUFFIXES)}")
     stems = {(path.parent, path.stem) for path in found}
     jobs = []
     for path in found:
@@ -101,7 +101,7 @@ def _jobs_of_folder(
 def _walk(
     folder: Path, *, leave_out: Path | None
 ) -> tuple[list[Path], list[tuple[Path, DataError]]]:
-    """The pictures in a folder and below, and the folders that cannot be listed."""
+    """The images in a folder and below, and the folders that cannot be listed."""
     found: list[Path] = []
     problems: list[tuple[Path, DataError]] = []
     folders, links = [folder], list[Path]()
@@ -148,7 +148,7 @@ def _checked(jobs: list[Job], named: set[Path]) -> list[Job]:
                 raise OutputError(f"{job.target} is an input: write to another name or folder")
             if place in results:
                 problem = OutputError(
-                    f"{job.source}: two pictures would become {job.target}: upscale them separately"
+                    f"{job.source}: two images would become {job.target}: upscale them separately"
                 )
                 if job.source in named:
                     raise problem

@@ -1,4 +1,4 @@
-"""Jobs done: while one picture is in the network, the next is read and the last is written.
+"""Jobs done: while one image is in the network, the next is read and the last is written.
 
 The network runs in the calling thread, and its results come in the order of the jobs. Pillow's
 codecs and filters leave Python's lock, so they take the processors that the network leaves idle.
@@ -17,16 +17,16 @@ from functools import partial
 
 from anchorsr.engines.runtimes import default_threads
 from anchorsr.errors import AnchorSRError, OutputError
-from anchorsr.images.animation import Animation, check_image, read_header, read_image, write_image
-from anchorsr.images.image import Picture
+from anchorsr.images.animation import Animation, check_file, read_file, read_header, write_file
+from anchorsr.images.image import RasterImage
 from anchorsr.inference.batch import Job
-from anchorsr.inference.sizes import resize_picture
+from anchorsr.inference.sizes import resize_image
 from anchorsr.inference.streaming import is_for_strips, upscale_to_png
 from anchorsr.inference.upscaler import Enlarger
 from anchorsr.utils.files import check_free, make_folder
 from anchorsr.utils.locks import Claims
 
-# Pictures read before their turn, and pixels that wait to be written (3 bytes each; one picture
+# Images read before their turn, and pixels that wait to be written (3 bytes each; one image
 # in any case): memory is bounded, whatever the folder.
 _READ_AHEAD = 2
 _PIXELS_BEHIND = 64_000_000
@@ -48,10 +48,10 @@ class Done:
 
 @dataclass(frozen=True)
 class _Open:
-    """A job whose picture or animation is open and whose output is claimed; sizes as in `Done`."""
+    """A job whose image or animation is open and whose output is claimed; sizes as in `Done`."""
 
     job: Job
-    image: Picture | Animation
+    image: RasterImage | Animation
     size: tuple[int, int]
     target_size: tuple[int, int]
 
@@ -80,7 +80,7 @@ def upscale_files(
 
 
 def preview(jobs: Sequence[Job], enlarger: Enlarger, *, overwrite: bool = False) -> Iterator[Done]:
-    """What `upscale_files` would do, by names and by the headers of the pictures alone."""
+    """What `upscale_files` would do, by names and by the headers of the images alone."""
     for job in jobs:
         skipped = _why_skip(job, overwrite)
         if job.problem is not None or skipped:
@@ -89,7 +89,7 @@ def preview(jobs: Sequence[Job], enlarger: Enlarger, *, overwrite: bool = False)
         try:
             header = read_header(job.source)
             target_size = _target_size(job, header.size, enlarger)
-            check_image(job.target, *target_size, animated=header.animated)
+            check_file(job.target, *target_size, animated=header.animated)
             yield Done(job, size=header.size, target_size=target_size)
         except AnchorSRError as error:
             yield Done(job, error)
@@ -100,9 +100,9 @@ def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _
     if job.problem is not None or skipped:
         return Done(job, job.problem, skipped)
     try:
-        image = read_image(job.source)
+        image = read_file(job.source)
         target_size = _target_size(job, image.size, enlarger)
-        check_image(job.target, *target_size, animated=isinstance(image, Animation))
+        check_file(job.target, *target_size, animated=isinstance(image, Animation))
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
         if not claims.take(job.target):
@@ -158,9 +158,9 @@ def _write(item: _Open | Done, *, quality: int, overwrite: bool, claims: Claims)
     done = Done(job, size=item.size, target_size=item.target_size)
     try:
         image = item.image
-        if isinstance(image, Picture):
-            image = resize_picture(image, *item.target_size)
-        write_image(job.target, image, quality=quality, overwrite=overwrite)
+        if isinstance(image, RasterImage):
+            image = resize_image(image, *item.target_size)
+        write_file(job.target, image, quality=quality, overwrite=overwrite)
     except AnchorSRError as error:
         # Where there are no claims, another run can have been faster.
         skipped = _why_skip(job, overwrite)

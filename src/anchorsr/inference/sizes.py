@@ -2,7 +2,7 @@
 
 A network enlarges by a whole factor. Any other size is the smallest product of factors that
 covers it, reduced with Lanczos' filter of three lobes (Pillow's, which widens it by the ratio).
-A picture that is to become smaller sees no network.
+An image that is to become smaller sees no network.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from PIL import Image
 
 from anchorsr.errors import OutputError
 from anchorsr.images.formats import MAX_PIXELS
-from anchorsr.images.image import Picture
+from anchorsr.images.image import RasterImage
 
-# What a network of factor 4 makes of the largest picture that is read.
+# What a network of factor 4 makes of the largest image that is read.
 MAX_TARGET_PIXELS = 16 * MAX_PIXELS
 
 # What `TargetSize.label` returns, at the end of a file's stem.
@@ -35,9 +35,9 @@ _LARGEST = 10**12
 
 @dataclass(frozen=True)
 class TargetSize:
-    """A size in pixels, or so many times the picture's own; nothing: what the model does.
+    """A size in pixels, or so many times the image's own; nothing: what the model does.
 
-    One of height and width leaves the other to the aspect. With both, the largest picture of
+    One of height and width leaves the other to the aspect. With both, the largest image of
     the same aspect that fits inside is meant or, with `stretch`, exactly these.
     Raises OutputError for numbers that are not positive, and for combinations without a sense.
     """
@@ -72,13 +72,13 @@ def parse_size(text: str) -> tuple[int, int] | None:
 
 
 def original_stem(stem: str) -> str | None:
-    """The stem of the picture that a result beside it was made of; None for other names."""
+    """The stem of the image that a result beside it was made of; None for other names."""
     match = _LABELLED.fullmatch(stem)
     return match[1] if match else None
 
 
 def target_size(height: int, width: int, wanted: TargetSize) -> tuple[int, int]:
-    """(height, width) of what a picture of this size becomes, to the nearest pixel, at least 1.
+    """(height, width) of what an image of this size becomes, to the nearest pixel, at least 1.
 
     wanted: a scale or a size. Raises OutputError for more than `MAX_TARGET_PIXELS` pixels.
     """
@@ -117,7 +117,7 @@ def passes(scale: float, factors: Sequence[int]) -> list[int]:
 
 
 def check_pixels(height: float, width: float) -> None:
-    """Raise OutputError for a picture of more than `MAX_TARGET_PIXELS` pixels."""
+    """Raise OutputError for an image of more than `MAX_TARGET_PIXELS` pixels."""
     if height * width > MAX_TARGET_PIXELS:
         raise OutputError(
             f"{width:.0f} x {height:.0f} pixels, more than the limit of {MAX_TARGET_PIXELS}, "
@@ -125,24 +125,24 @@ def check_pixels(height: float, width: float) -> None:
         )
 
 
-def resize_picture(picture: Picture, height: int, width: int) -> Picture:
-    """The same picture of exactly this size, in the number type that it has.
+def resize_image(image: RasterImage, height: int, width: int) -> RasterImage:
+    """The same image of exactly this size, in the number type that it has.
 
     Colours are weighted by alpha, so what lies below transparent pixels does not bleed.
     """
-    rgb, alpha = picture.rgb, picture.alpha
+    rgb, alpha = image.rgb, image.alpha
     if rgb.shape[:2] == (height, width):
-        return picture
-    colours = rgb[:, :, :1] if picture.grey else rgb
+        return image
+    colours = rgb[:, :, :1] if image.grey else rgb
     if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
         colours, alpha = _resize_translucent(colours, alpha, height, width)
     else:
         colours = _resize(colours, height, width)
         if alpha is not None:
             alpha = np.full((height, width), np.iinfo(alpha.dtype).max, alpha.dtype)
-    if picture.grey:
+    if image.grey:
         colours = np.broadcast_to(colours, (height, width, 3))
-    return dataclasses.replace(picture, rgb=colours, alpha=alpha)
+    return dataclasses.replace(image, rgb=colours, alpha=alpha)
 
 
 def _nearest(value: float) -> int:

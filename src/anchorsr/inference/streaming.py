@@ -1,6 +1,6 @@
-"""A picture upscaled straight into a PNG file, strip by strip, for results that memory cannot hold.
+"""An image upscaled straight into a PNG file, strip by strip, for results that memory cannot hold.
 
-`upscale.upscale_picture` and `images.write_picture` have the whole result in memory, and more than
+`upscale.upscale_image` and `images.write_image` have the whole result in memory, and more than
 once while it is encoded. Here a strip of rows is upscaled, filtered, compressed and written before
 the next one is begun. Left out: alpha, grey and 16 bits, which need the whole result.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anchorsr.errors import PictureError
+from anchorsr.errors import ImageError
 from anchorsr.images.encode import true_metadata
-from anchorsr.images.image import Picture
+from anchorsr.images.image import RasterImage
 from anchorsr.images.png import png_parts
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.files import publishing
@@ -25,35 +25,35 @@ _SHARE_OF_MEMORY = 1 / 4
 _UNKNOWN_MEMORY = 4 * 2**30
 
 
-def is_for_strips(picture: Picture, path: Path, factor: int) -> bool:
+def is_for_strips(image: RasterImage, path: Path, factor: int) -> bool:
     """Whether `upscale_to_png` can write this result and the ordinary way might lack memory: an
-    opaque 8-bit RGB picture, a .png file, and more than a quarter of the memory that is free."""
-    rgb = picture.rgb
-    if path.suffix.lower() != ".png" or not _is_plain(picture):
+    opaque 8-bit RGB image, a .png file, and more than a quarter of the memory that is free."""
+    rgb = image.rgb
+    if path.suffix.lower() != ".png" or not _is_plain(image):
         return False
     return rgb.nbytes * factor**2 > _SHARE_OF_MEMORY * _available_memory()
 
 
 def upscale_to_png(
-    picture: Picture, upscaler: Upscaler, path: Path, *, overwrite: bool = False
+    image: RasterImage, upscaler: Upscaler, path: Path, *, overwrite: bool = False
 ) -> None:
-    """Write the larger picture as PNG, whole or not at all, with one strip of it in memory.
+    """Write the larger image as PNG, whole or not at all, with one strip of it in memory.
 
-    Its pixels, profile, EXIF and resolution are those that `write_picture` would write.
-    Raises PictureError for a picture with alpha or of one channel, and OutputError for an existing
+    Its pixels, profile, EXIF and resolution are those that `write_image` would write.
+    Raises ImageError for an image with alpha or of one channel, and OutputError for an existing
     file unless `overwrite`, and for whatever else prevents writing.
     """
-    if not _is_plain(picture):
-        raise PictureError("only an opaque 8-bit RGB picture is written strip by strip")
-    height, width = (side * upscaler.factor for side in picture.size)
-    metadata = true_metadata(picture, height, width, grey=False)
+    if not _is_plain(image):
+        raise ImageError("only an opaque 8-bit RGB image is written strip by strip")
+    height, width = (side * upscaler.factor for side in image.size)
+    metadata = true_metadata(image, height, width, grey=False)
     with publishing(path, overwrite=overwrite) as file:
-        for part in png_parts(height, upscaler.strips(picture.rgb), metadata):
+        for part in png_parts(height, upscaler.strips(image.rgb), metadata):
             file.write(part)
 
 
-def _is_plain(picture: Picture) -> bool:
-    return picture.alpha is None and not picture.grey and picture.rgb.dtype == np.uint8
+def _is_plain(image: RasterImage) -> bool:
+    return image.alpha is None and not image.grey and image.rgb.dtype == np.uint8
 
 
 def _available_memory() -> int:

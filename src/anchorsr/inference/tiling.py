@@ -1,8 +1,8 @@
-"""A picture of any size through an engine in bounded memory, tile by tile, without seams.
+"""An image of any size through an engine in bounded memory, tile by tile, without seams.
 
 Each tile is cut with a halo of as many pixels as an output pixel can see, so that the result
-is bit for bit that of the whole picture. Tiles at the picture's edge end at that edge, where
-the network pads with zeros just as it does for the whole picture. All tiles of a picture have
+is bit for bit that of the whole image. Tiles at the image's edge end at that edge, where
+the network pads with zeros just as it does for the whole image. All tiles of an image have
 one shape, so that an engine prepares itself once, and they are as small as their number allows,
 so that they overlap by little more than their halos.
 """

@@ -1,4 +1,4 @@
-"""Pictures made larger: array to array, picture to picture.
+"""Images made larger: array to array, image to image.
 
 Colour goes through the network. Alpha is resized with a bicubic filter, and colour below
 transparent and nearly transparent pixels is first replaced by what is visible around them, so
@@ -25,13 +25,13 @@ from anchorsr.engines.selection import AUTO, choose_engine
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
 from anchorsr.images.animation import Animation
-from anchorsr.images.image import Picture, Pixels, eight_bits
+from anchorsr.images.image import Pixels, RasterImage, eight_bits
 from anchorsr.inference.sizes import (
     TargetSize,
     check_pixels,
     filter_plane,
     passes,
-    resize_picture,
+    resize_image,
     target_size,
     to_whole,
 )
@@ -42,9 +42,9 @@ from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# Rows of a 16-bit picture that are enlarged at a time.
+# Rows of a 16-bit image that are enlarged at a time.
 _BAND = 128
-# Levels of 8 bits: on smooth pictures the network errs by up to two, and rounding by a half.
+# Levels of 8 bits: on smooth images the network errs by up to two, and rounding by a half.
 _GRAIN = 2.5
 
 
@@ -69,7 +69,7 @@ class Upscaler:
     ) -> None:
         path = model_path(model, factor)
         data, self.graph = read_model(path)
-        _check_enlarges_pictures(path, self.graph)
+        _check_enlarges_images(path, self.graph)
         if fixed_size(data) is not None and not needs_size(self.graph):
             data = write_tflite(self.graph)  # tiles and what changes in a video have other sizes
         self.factor = self.graph.factor
@@ -96,7 +96,7 @@ class Upscaler:
             yield from upscale_strips(self._engine, rgb, **self._tiles(rgb))
 
     def _tiles(self, rgb: UInt8Array) -> dict[str, int]:
-        """How a picture is cut: not at all where it fits into one tile, however far pixels see."""
+        """How an image is cut: not at all where it fits into one tile, however far pixels see."""
         halo = 0 if max(rgb.shape[:2]) <= TILE else self.graph.halo
         return {"factor": self.factor, "halo": halo, "tile": max(TILE, 4 * halo)}
 
@@ -104,12 +104,12 @@ class Upscaler:
 def _check_rgb(rgb: npt.NDArray[Any]) -> None:
     """Engines take other types too, each making something else of them."""
     if not isinstance(rgb, np.ndarray):
-        raise ValueError(f"a picture is a numpy array, not {type(rgb).__name__}")
+        raise ValueError(f"an image is a numpy array, not {type(rgb).__name__}")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-        raise ValueError(f"a picture here is uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
+        raise ValueError(f"an image here is uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
 
 
-def _check_enlarges_pictures(path: Path, graph: Graph) -> None:
+def _check_enlarges_images(path: Path, graph: Graph) -> None:
     for which, name in (("input", graph.input), ("output", graph.output)):
         tensor = graph.tensors[name]
         if (tensor.dtype, tensor.channels) != ("uint8", 3):
@@ -131,7 +131,7 @@ def upscale(
     threads: int | None = None,
     engine: str = AUTO,
 ) -> UInt8Array:
-    """A larger picture: uint8 (H, W), (H, W, 3) or (H, W, 4) to the same with factor · H and
+    """A larger image: uint8 (H, W), (H, W, 3) or (H, W, 4) to the same with factor · H and
     factor · W. The fourth channel is alpha, not premultiplied. The result is the caller's own.
 
     model: a shipped network's name or a `.tflite` path; factor: the file's, or 3, unless it is
@@ -142,15 +142,15 @@ def upscale(
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(
-            f"a picture is a numpy array, not {type(image).__name__}: for a file, "
+            f"an image is a numpy array, not {type(image).__name__}: for a file, "
             f"numpy.asarray(PIL.Image.open(name).convert('RGB')) makes one"
         )
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
         raise ValueError(
-            f"a picture is uint8 (H, W) or (H, W, 3 or 4), not {image.dtype} {image.shape}"
+            f"an image is uint8 (H, W) or (H, W, 3 or 4), not {image.dtype} {image.shape}"
         )
     if image.ndim == 3 and image.shape[2] not in (3, 4):
-        raise ValueError(f"a picture has 3 or 4 channels, not {image.shape[2]}")
+        raise ValueError(f"an image has 3 or 4 channels, not {image.shape[2]}")
     try:
         height, width = (None, None) if size is None else (operator.index(side) for side in size)
     except (TypeError, ValueError):
@@ -160,7 +160,7 @@ def upscale(
     grey = image.ndim == 2
     rgb = np.repeat(image[:, :, None], 3, axis=2) if grey else image[:, :, :3]
     alpha = image[:, :, 3] if not grey and image.shape[2] == 4 else None
-    larger = enlarger(Picture(rgb, alpha, grey=grey))
+    larger = enlarger(RasterImage(rgb, alpha, grey=grey))
     if grey:
         return larger.rgb[:, :, 0].copy()
     if larger.alpha is None:
@@ -169,29 +169,29 @@ def upscale(
     return np.asarray(np.concatenate((larger.rgb, larger.alpha[:, :, None]), axis=2))
 
 
-def upscale_picture(picture: Picture, upscaler: Upscaler) -> Picture:
-    """The same picture larger, with all that is known about it.
+def upscale_image(image: RasterImage, upscaler: Upscaler) -> RasterImage:
+    """The same image larger, with all that is known about it.
 
-    The network sees 8 bits. Of a 16-bit picture it sees the nearest 8 bits, and what counts is how
-    its answer differs from the 16-bit picture enlarged with a bicubic filter. Up to 2.5 levels of
+    The network sees 8 bits. Of a 16-bit image it sees the nearest 8 bits, and what counts is how
+    its answer differs from the 16-bit image enlarged with a bicubic filter. Up to 2.5 levels of
     8 bits the difference is the network's grain and rounding, and left out; from 5 levels on it is
     detail, and counts in full. So flat areas and gradients are as smooth as bicubic makes them, and
-    nothing is further than 2.5 levels from what the 8-bit picture would have become.
+    nothing is further than 2.5 levels from what the 8-bit image would have become.
     """
-    rgb, alpha, factor = picture.rgb, picture.alpha, upscaler.factor
+    rgb, alpha, factor = image.rgb, image.alpha, upscaler.factor
     if alpha is not None:
         rgb = _fill_transparent(rgb, alpha)
         alpha = _enlarged_alpha(alpha, factor)
     larger: Pixels = upscaler(eight_bits(rgb))
-    if picture.grey:  # the three channels may differ by a rounding: their mean is the grey
+    if image.grey:  # the three channels may differ by a rounding: their mean is the grey
         total = larger[:, :, 0].astype(np.uint16) + larger[:, :, 1] + larger[:, :, 2]
         larger = ((total + 1) // 3).astype(np.uint8)[:, :, None]
         rgb = rgb[:, :, :1]
     if rgb.dtype == np.uint16:
         larger = _with_low_bits(larger, rgb, factor)
-    if picture.grey:
+    if image.grey:
         larger = np.broadcast_to(larger, (*larger.shape[:2], 3))
-    return dataclasses.replace(picture, rgb=larger, alpha=alpha)
+    return dataclasses.replace(image, rgb=larger, alpha=alpha)
 
 
 def ready_upscaler(
@@ -217,7 +217,7 @@ def _ready(
 
 
 class Enlarger:
-    """Pictures of a wanted size, from the networks of one model: call it with a Picture.
+    """Images of a wanted size, from the networks of one model: call it with a RasterImage.
 
     model, factor, threads, engine: as for `Upscaler`. wanted: the size; nothing: the factor.
     Without a factor, all networks of a shipped model serve, each loaded when it is first needed.
@@ -245,22 +245,22 @@ class Enlarger:
         """(height, width) of the result. Raises OutputError for one of too many pixels."""
         return self._steps(height, width)[0]
 
-    def __call__(self, picture: Picture) -> Picture:
-        """The picture in the wanted size. Raises OutputError for too many pixels."""
-        return resize_picture(self.through_network(picture), *self.target(*picture.size))
+    def __call__(self, image: RasterImage) -> RasterImage:
+        """The image in the wanted size. Raises OutputError for too many pixels."""
+        return resize_image(self.through_network(image), *self.target(*image.size))
 
     def animate(self, animation: Animation) -> Animation:
         """The animation in the wanted size; each frame is made when it is asked for."""
         return animation.with_frames(self.target(*animation.size), self.__call__)
 
-    def through_network(self, picture: Picture) -> Picture:
-        """The picture as the network leaves it: what remains is to resize it to its target."""
-        for factor in self._steps(*picture.size)[1]:
-            picture = upscale_picture(picture, self._upscaler(factor))
-        return picture
+    def through_network(self, image: RasterImage) -> RasterImage:
+        """The image as the network leaves it: what remains is to resize it to its target."""
+        for factor in self._steps(*image.size)[1]:
+            image = upscale_image(image, self._upscaler(factor))
+        return image
 
     def only_pass(self, height: int, width: int) -> Upscaler | None:
-        """The network, where its output of such a picture is the target already."""
+        """The network, where its output of such an image is the target already."""
         target, factors = self._steps(height, width)
         if len(factors) != 1 or target != (height * factors[0], width * factors[0]):
             return None
@@ -280,9 +280,9 @@ class Enlarger:
 
 
 def _with_low_bits(larger: Pixels, pixels: Pixels, factor: int) -> Pixels:
-    """8-bit results (factor · H, factor · W, C) as uint16, from the 16-bit picture (H, W, C).
+    """8-bit results (factor · H, factor · W, C) as uint16, from the 16-bit image (H, W, C).
 
-    In bands of rows, since a whole picture in floating point takes much memory.
+    In bands of rows, since a whole image in floating point takes much memory.
     """
     height = pixels.shape[0]
     result = np.empty(larger.shape, np.uint16)
@@ -320,7 +320,7 @@ def _fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
 
     Below an alpha of 1/8 colour is trusted less and less, at 0 not at all: programs that store
     colour premultiplied leave little but rounding there, and the network would carry it into
-    the visible edge. A picture that is faint everywhere is measured by its own alpha.
+    the visible edge. An image that is faint everywhere is measured by its own alpha.
     Trusted colour is halved in size until nothing is left uncovered, then filled in from coarse
     to fine.
     """

@@ -63,7 +63,7 @@ def pool(module: nn.MaxPool2d | nn.AvgPool2d, source: str, name: str) -> ops.Poo
     if not plain:
         raise GraphError(
             "only stride 1, an odd size, half of it as padding, and a mean over what is inside"
-            " the picture can be"
+            " the image can be"
         )
     return ops.Pool2D(source, name, "average" if average else "max", size)
 

@@ -1,14 +1,14 @@
 """DRRN, "Image Super-Resolution via Deep Recursive Residual Network" (CVPR 2017).
 
-DRRN_B1U25: the picture is enlarged first; a 3×3 convolution to 128 channels, then 25 residual
+DRRN_B1U25: the image is enlarged first; a 3×3 convolution to 128 channels, then 25 residual
 units that all run the same two convolutions and add the first one's output, and a convolution
-that makes what is added to the enlarged picture. The paper counts 297K parameters for one colour
+that makes what is added to the enlarged image. The paper counts 297K parameters for one colour
 channel: the 297,216 weights of the kernels, each once, without 385 biases. On RGB: 301,824 and
 387. (A graph holds the shared kernels once for every unit that runs them.)
 
 What is changed: the paper's batch normalizations, which its count leaves out too, are left out.
 They stand before the ReLU of a sum, where none can be folded into a convolution, and would cost
-two operators a unit. The picture is enlarged by bilinear instead of bicubic interpolation;
+two operators a unit. The image is enlarged by bilinear instead of bicubic interpolation;
 three colours instead of luma unless `colors` says 1.
 """
 

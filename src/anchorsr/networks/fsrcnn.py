@@ -2,7 +2,7 @@
 
 FSRCNN(d, s, m) as published, with d=56, s=12, m=4: a 5×5 convolution to d channels, 1×1 down
 to s, m of 3×3, 1×1 back to d, each with PReLU, and a 9×9 transposed convolution that makes the
-picture. The paper counts 12,464 parameters for one colour channel: the kernels' weights alone,
+image. The paper counts 12,464 parameters for one colour channel: the kernels' weights alone,
 without 173 biases and 172 slopes of PReLU, which make 12,809. On RGB: 24,336 and 24,683.
 
 What is changed: three colours instead of luma unless `colors` says 1 (the paper enlarges Cb and

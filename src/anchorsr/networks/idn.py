@@ -5,10 +5,10 @@ Two 3×3 convolutions to 64 channels; four blocks, each of two times three convo
 middle ones in four groups) with a slice between them: 16 of the 64 channels skip the second
 three and stand beside the block's input in what is added after them; a 1×1 convolution
 compresses 80 channels to 64. A 17×17 transposed convolution makes what is added to the enlarged
-picture. LeakyReLU of slope 0.05. Published at ×3 for one colour channel: 553K parameters, which
+image. LeakyReLU of slope 0.05. Published at ×3 for one colour channel: 553K parameters, which
 are the 552,769 here. On RGB: 590,915.
 
-What is changed: the picture is enlarged by bilinear instead of bicubic interpolation; three
+What is changed: the image is enlarged by bilinear instead of bicubic interpolation; three
 colours instead of luma unless `colors` says 1.
 """
 

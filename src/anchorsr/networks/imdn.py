@@ -4,10 +4,10 @@
 A 3×3 convolution to 64 channels; six blocks that three times set 16 of 64 channels aside and
 convolve the other 48, join what was set aside, weigh the channels by attention to their mean
 and contrast, and add the input after a 1×1 convolution; all blocks' outputs are joined by a 1×1
-and a 3×3 convolution, and a last one and depth-to-space make the picture. Published at ×3: 703K
+and a 3×3 convolution, and a last one and depth-to-space make the image. Published at ×3: 703K
 parameters, which are the 703,059 here.
 
-The contrast of a channel is its standard deviation over the whole picture, as in the authors'
+The contrast of a channel is its standard deviation over the whole image, as in the authors'
 code. Attention works on the scale of [0, 1], for which it was published.
 """
 

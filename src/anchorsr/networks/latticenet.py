@@ -4,7 +4,7 @@
 Two 3×3 convolutions to 64 channels; four lattice blocks, in which two chains of three
 convolutions are combined crosswise, each sum weighed by coefficients that attention takes from
 channels' means and standard deviations; the blocks' outputs are fused from the last to the first
-by 1×1 convolutions of half the channels; two convolutions and depth-to-space make the picture.
+by 1×1 convolutions of half the channels; two convolutions and depth-to-space make the image.
 Published at ×3: 765K parameters, which are the 764,827 here (24 more are fixed, below).
 
 What is changed: the standard deviation is that of the population, not of a sample. What is left

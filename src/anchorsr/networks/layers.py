@@ -19,7 +19,7 @@ from anchorsr.errors import RecipeError
 from anchorsr.networks.activation_noise import ActivationNoise
 
 # Biases are stored divided by this, so that one optimizer step means the same for biases
-# and kernels although pictures are on [0, 255].
+# and kernels although images are on [0, 255].
 BIAS_UNIT = 255.0
 
 # What the largest weight of a filter becomes in integers (`quantize.WEIGHT_LIMIT`).
@@ -276,7 +276,7 @@ class Convolution(nn.Conv2d):
     """A size × size convolution of stride 1, zero padded to keep height and width.
 
     What is stored is what a network of features on [0, 1] would have. A unit is what its 1.0
-    stands for: 255 in features on the scale of pictures, 1 where a function that is not
+    stands for: 255 in features on the scale of images, 1 where a function that is not
     homogeneous, such as a sigmoid, was published for [0, 1]. Kernels start as He's times `gain`,
     which is 0.7 where no ReLU comes before, so that features keep their scale; biases at zero.
     rounding_noise: as in `Conv3x3`.
@@ -404,7 +404,7 @@ class SquareRoot(nn.Module):
 
 
 class Clip(nn.Module):
-    """Values limited to the range of a picture, [0, 255]."""
+    """Values limited to the range of an image, [0, 255]."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.clamp(0.0, 255.0)

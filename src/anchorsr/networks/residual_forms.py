@@ -1,8 +1,8 @@
 """The residual forms that ABPN's paper compares (arXiv 2105.09750, section 3.2), on its own body.
 
-none              the picture is what the convolutions make
+none              the image is what the convolutions make
 feature_space     the first convolution's output is added to the last one's of the body (FSRL)
-nearest, bilinear the picture is enlarged in that way and added after depth-to-space (ISRL)
+nearest, bilinear the image is enlarged in that way and added after depth-to-space (ISRL)
 anchor            every input pixel is added to the block that it becomes, before
                   depth-to-space: ABPN itself (ABRL)
 

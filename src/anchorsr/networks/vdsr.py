@@ -1,11 +1,11 @@
 """VDSR, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks" (arXiv
 1511.04587).
 
-The picture is enlarged first; twenty 3×3 convolutions of 64 channels, ReLU between them, make
+The image is enlarged first; twenty 3×3 convolutions of 64 channels, ReLU between them, make
 what is added to it. Tables of later papers count 665K parameters for one colour channel: the
 664,704 weights of the kernels, without 1,217 biases. On RGB: 667,008 and 1,219.
 
-What is changed: the picture is enlarged by bilinear interpolation, because no runtime for phones
+What is changed: the image is enlarged by bilinear interpolation, because no runtime for phones
 has the paper's bicubic; three colours instead of luma unless `colors` says 1.
 """
 

@@ -1,11 +1,11 @@
 """Which scale and zero point each tensor of a float graph gets in integers.
 
-- Pictures (the input, what only copies it, the output) have scale 1 and zero point -128, so
-  that int8 saturation is the clip to 0..255. A residual that is added to a picture has scale 1
+- Images (the input, what only copies it, the output) have scale 1 and zero point -128, so
+  that int8 saturation is the clip to 0..255. A residual that is added to an image has scale 1
   and zero point 0, so that the addition is exact. A sigmoid's output has scale 1/256.
 - Tensors between which an operator only moves numbers share one scale. So do the summands and
   the sum of features, unless one of them is far smaller: then the addition is exact.
-- All others take their range from calibration pictures. Zero is always in it, so after ReLU
+- All others take their range from calibration images. Zero is always in it, so after ReLU
   the zero point is -128, and saturation is the ReLU.
 """
 
@@ -24,7 +24,7 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.verify import SIGMOID_OUTPUT
 
-PICTURE = ops.Quantization(1.0, -128)
+IMAGE = ops.Quantization(1.0, -128)
 RESIDUAL = ops.Quantization(1.0, 0)
 
 # Operators whose output has the scale and zero point of their inputs.
@@ -53,11 +53,11 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def observe_ranges(
-    graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]], percentile: float
+    graph: Graph, images: Iterable[npt.NDArray[np.uint8]], percentile: float
 ) -> Ranges:
-    """For each tensor, the widest over the pictures of its lower and upper percentile.
+    """For each tensor, the widest over the images of its lower and upper percentile.
 
-    The widest and not the mean: a range that cuts the largest activations of some pictures
+    The widest and not the mean: a range that cuts the largest activations of some images
     cost 0.06 dB where the widest cost 0.02 (docs/experiments.md).
     """
     seen: dict[str, tuple[float, float]] = {}
@@ -67,24 +67,24 @@ def observe_ranges(
         widest = seen.get(name, (np.inf, -np.inf))
         seen[name] = (min(widest[0], float(low)), max(widest[1], float(high)))
 
-    observe_tensors(graph, pictures, observe)
+    observe_tensors(graph, images, observe)
     return seen
 
 
 def observe_tensors(
     graph: Graph,
-    pictures: Iterable[npt.NDArray[np.uint8]],
+    images: Iterable[npt.NDArray[np.uint8]],
     observe: Callable[[str, ops.Array], None],
 ) -> None:
-    """Call `observe` with the name and value of each tensor that is made of each LR picture.
+    """Call `observe` with the name and value of each tensor that is made of each LR image.
 
-    Pictures are (H, W, 3) uint8. Raises DataError without any.
+    Images are (H, W, 3) uint8. Raises DataError without any.
     """
     count = 0
-    for count, picture in enumerate(pictures, 1):  # noqa: B007 (only the count is wanted)
-        run_graph(graph, picture[None].astype(np.float32), observe=observe)
+    for count, image in enumerate(images, 1):  # noqa: B007 (only the count is wanted)
+        run_graph(graph, image[None].astype(np.float32), observe=observe)
     if not count:
-        raise DataError("calibration needs at least one picture")
+        raise DataError("calibration needs at least one image")
 
 
 def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, ops.Quantization]:
@@ -130,7 +130,7 @@ def _away_from_ties(before: ops.Quantization, after: ops.Quantization) -> ops.Qu
 def fixed_quantizations(graph: Graph) -> dict[str, ops.Quantization]:
     """The tensors whose scale and zero point do not depend on any data."""
     fixed = {
-        name: PICTURE if role == "picture" else RESIDUAL
+        name: IMAGE if role == "image" else RESIDUAL
         for name, role in tensor_roles(graph).items()
         if role != "features"
     }
@@ -161,27 +161,27 @@ def share(graph: Graph, shared: Callable[[ops.Operator, str], bool]) -> dict[str
     return first
 
 
-def tensor_roles(graph: Graph) -> dict[str, Literal["picture", "residual", "features"]]:
-    """Which tensors hold pictures on 0..255, which a residual that is added to one.
+def tensor_roles(graph: Graph) -> dict[str, Literal["image", "residual", "features"]]:
+    """Which tensors hold images on 0..255, which a residual that is added to one.
 
-    Pictures are the input and what only copies it, and what leads to the output alone by
-    operators that keep numbers and by additions to a picture.
+    Images are the input and what only copies it, and what leads to the output alone by
+    operators that keep numbers and by additions to an image.
     """
-    roles: dict[str, Literal["picture", "residual", "features"]] = {graph.input: "picture"}
+    roles: dict[str, Literal["image", "residual", "features"]] = {graph.input: "image"}
     for operator in graph.operators:
         copies = (
             operator.copies_channels
             if isinstance(operator, ops.Conv2D)
             else isinstance(operator, KEEPS_NUMBERS)
         )
-        pictures = all(roles[name] == "picture" for name in operator.inputs)
-        roles[operator.output] = "picture" if copies and pictures else "features"
-    roles[graph.output] = "picture"
+        images = all(roles[name] == "image" for name in operator.inputs)
+        roles[operator.output] = "image" if copies and images else "features"
+    roles[graph.output] = "image"
     readers = _readers(graph)
     for operator in reversed(graph.operators):
         role = roles[operator.output]
-        adds = isinstance(operator, ops.Add | ops.Subtract) and role == "picture"
-        if adds and any(roles[name] == "picture" for name in operator.inputs):
+        adds = isinstance(operator, ops.Add | ops.Subtract) and role == "image"
+        if adds and any(roles[name] == "image" for name in operator.inputs):
             role = "residual"
         elif not isinstance(operator, KEEPS_NUMBERS):
             continue

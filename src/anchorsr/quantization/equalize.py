@@ -21,13 +21,13 @@ from anchorsr.quantization.calibration import observe_tensors, share, tensor_rol
 _UNCHANGED = np.ones(1, np.float32)
 
 
-def equalize(graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]]) -> Graph:
+def equalize(graph: Graph, images: Iterable[npt.NDArray[np.uint8]]) -> Graph:
     """The float graph with each channel of features nearer to the largest of its tensor.
 
     A channel is enlarged by the root of what it lacks: in full, weights of one filter would differ
-    so much that the small ones of them round to nothing. Channels are measured on LR pictures,
+    so much that the small ones of them round to nothing. Channels are measured on LR images,
     (H, W, 3) uint8, and those that are never active stay as they are. Raises DataError without
-    pictures.
+    images.
     """
     largest: dict[str, ops.Array] = {}
 
@@ -35,7 +35,7 @@ def equalize(graph: Graph, pictures: Iterable[npt.NDArray[np.uint8]]) -> Graph:
         found = np.abs(values).max(axis=(0, 1, 2))
         largest[name] = np.maximum(largest.get(name, 0), found)
 
-    observe_tensors(graph, pictures, observe)
+    observe_tensors(graph, images, observe)
     factors: dict[str, ops.Array] = {}
     for members in _scalable(graph):
         found = np.max([largest[name] for name in members], axis=0)

@@ -1,4 +1,4 @@
-"""Post-training quantization: a float graph and calibration pictures to an integer graph.
+"""Post-training quantization: a float graph and calibration images to an integer graph.
 
 Activations are int8 with one scale a tensor (`scales`). Weights are int8, symmetric, with one
 scale an output channel, within ±64, so that no x86 kernel that adds pairs of products in 16
@@ -20,8 +20,8 @@ from anchorsr.graph.executor import multipliers
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.verify import LARGEST_MULTIPLIER
 from anchorsr.quantization.calibration import (
+    IMAGE,
     KEEPS_NUMBERS,
-    PICTURE,
     choose_quantization,
     observe_ranges,
 )
@@ -29,27 +29,27 @@ from anchorsr.quantization.calibration import (
 WEIGHT_LIMIT = 64
 # A bias within this and the products of 64 channels stay below 2^24, where float32 is exact.
 BIAS_LIMIT = np.float32(2**22)
-_FILE_EDGE = ops.Quantization(1.0, 0)  # uint8 pictures as files hold them
+_FILE_EDGE = ops.Quantization(1.0, 0)  # uint8 images as files hold them
 
 
 def quantize(
     graph: Graph,
-    pictures: Iterable[npt.NDArray[np.uint8]],
+    images: Iterable[npt.NDArray[np.uint8]],
     *,
     percentile: float = 99.999,
     weight_limit: int = WEIGHT_LIMIT,
 ) -> Graph:
-    """The integer graph of a float graph, with ranges from LR pictures, (H, W, 3) uint8.
+    """The integer graph of a float graph, with ranges from LR images, (H, W, 3) uint8.
 
     percentile: how much of each activation's values its range covers, in percent; weight_limit:
-    the largest weight, up to 127. Raises DataError without pictures, GraphError for a graph that
+    the largest weight, up to 127. Raises DataError without images, GraphError for a graph that
     is not a float graph, ValueError for a percentile or limit that cannot be.
     """
     if not 50 < percentile <= 100:
         raise ValueError(f"a percentile is above 50 and up to 100, not {percentile}")
     if not 1 <= weight_limit <= 127:
         raise ValueError(f"the largest weight is from 1 to 127, not {weight_limit}")
-    ranges = observe_ranges(graph, pictures, percentile)
+    ranges = observe_ranges(graph, images, percentile)
     return apply_quantization(graph, choose_quantization(graph, ranges), weight_limit=weight_limit)
 
 
@@ -65,16 +65,16 @@ def apply_quantization(
     aliases: dict[str, str] = {graph.input: "image"}
     tensors = {
         graph.input: ops.TensorType(graph.tensors[graph.input].channels, "uint8", _FILE_EDGE),
-        "image": ops.TensorType(graph.tensors[graph.input].channels, "int8", PICTURE),
+        "image": ops.TensorType(graph.tensors[graph.input].channels, "int8", IMAGE),
     }
     operators: list[ops.Operator] = [ops.Requantize(graph.input, "image")]
     for operator in graph.operators:
         sources = tuple(aliases[name] for name in operator.inputs)
         name = operator.output
         if isinstance(operator, ops.Clip):  # what saturation at scale 1 does
-            saturates = name == graph.output or tensors[sources[0]].quantization == PICTURE
+            saturates = name == graph.output or tensors[sources[0]].quantization == IMAGE
             if not saturates or (operator.low, operator.high) != (0, 255):
-                raise GraphError("only the clip of a picture to 0..255 can be quantized")
+                raise GraphError("only the clip of an image to 0..255 can be quantized")
             aliases[name] = sources[0]
             continue
         aliases[name] = name
@@ -93,10 +93,10 @@ def apply_quantization(
             operator = quantize_slopes(operator)
         operators.append(operator)
     channels, last = graph.tensors[graph.output].channels, aliases[graph.output]
-    if tensors[last].quantization != PICTURE:
-        tensors[f"{last}/picture"] = ops.TensorType(channels, "int8", PICTURE)
-        operators.append(ops.Requantize(last, f"{last}/picture"))
-        last = f"{last}/picture"
+    if tensors[last].quantization != IMAGE:
+        tensors[f"{last}/image"] = ops.TensorType(channels, "int8", IMAGE)
+        operators.append(ops.Requantize(last, f"{last}/image"))
+        last = f"{last}/image"
     tensors["upscaled"] = ops.TensorType(channels, "uint8", _FILE_EDGE)
     operators.append(ops.Requantize(last, "upscaled"))
     return Graph(graph.name, tensors, operators, graph.input, "upscaled")
@@ -143,8 +143,8 @@ def _quantize_conv(
     if largest >= LARGEST_MULTIPLIER:
         raise GraphError(
             f"{conv.output} would need a multiplier of {largest:.3g}, and LiteRT takes those below"
-            f" {LARGEST_MULTIPLIER}: its activations are almost zero on the calibration pictures,"
-            " so the layer is dead, or the pictures are unlike those it was trained on"
+            f" {LARGEST_MULTIPLIER}: its activations are almost zero on the calibration images,"
+            " so the layer is dead, or the images are unlike those it was trained on"
         )
     return quantized
 

@@ -1,7 +1,7 @@
 """Quantization-aware training: the integer graph itself is trained (`integer_network`), so that
 what was trained is what is written.
 
-Its targets lie halfway between the pictures and what the float network makes of them. Of pictures
+Its targets lie halfway between the images and what the float network makes of them. Of images
 alone, what no network of the size can know is most of the error and of its gradient, and rounding
 half a percent of it; of the float network alone, integers learn nothing that it does not know.
 """
@@ -54,8 +54,8 @@ def quantize_run(
     recipe = read_run(folder)
     settings = recipe.quantization
     network = load_weights(folder)
-    pictures = _draw(recipe, network.factor)
-    graph, ranges = _calibrate(network, recipe, pictures)
+    images = _draw(recipe, network.factor)
+    graph, ranges = _calibrate(network, recipe, images)
     chosen = choose_quantization(graph, ranges)
     calibrated = apply_quantization(graph, chosen)
     if settings.schedule is None or not train:
@@ -76,7 +76,7 @@ def quantize_run(
         ),
         folder / INTEGER_FOLDER,
         machine=dataclasses.replace(machine, mixed_precision=False),
-        origin=_digest(network, recipe, pictures),
+        origin=_digest(network, recipe, images),
         teacher=network,
         on_loading=on_loading,
         on_progress=on_progress,
@@ -85,36 +85,36 @@ def quantize_run(
     return trained.to_graph()
 
 
-def _digest(network: RecipeNetwork, recipe: Recipe, pictures: Sequence[UInt8Array]) -> str:
+def _digest(network: RecipeNetwork, recipe: Recipe, images: Sequence[UInt8Array]) -> str:
     """Of what the integers begin with. Ranges differ in their last bit between processors."""
     settings = recipe.quantization
     digest = hashlib.sha256(repr((settings.percentile, settings.equalize)).encode())
     for _, tensor in sorted(network.state_dict().items()):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    for picture in pictures:
-        digest.update(picture.tobytes())
+    for image in images:
+        digest.update(image.tobytes())
     return digest.hexdigest()
 
 
 def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
-    """The float graph of a run, and the range of each of its tensors on training pictures."""
+    """The float graph of a run, and the range of each of its tensors on training images."""
     recipe = read_run(folder)
     network = load_weights(folder)
     return _calibrate(network, recipe, _draw(recipe, network.factor))
 
 
 def _calibrate(
-    network: RecipeNetwork, recipe: Recipe, pictures: Sequence[UInt8Array]
+    network: RecipeNetwork, recipe: Recipe, images: Sequence[UInt8Array]
 ) -> tuple[Graph, Ranges]:
     graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
     settings = recipe.quantization
     if settings.equalize:
-        graph = equalize(graph, pictures)
-    return graph, observe_ranges(graph, pictures, settings.percentile)
+        graph = equalize(graph, images)
+    return graph, observe_ranges(graph, images, settings.percentile)
 
 
 def _draw(recipe: Recipe, factor: int) -> list[UInt8Array]:
-    """The LR pictures that a recipe calibrates with."""
+    """The LR images that a recipe calibrates with."""
     drawn = draw_pairs(
         [Path(name) for name in recipe.data.folders],
         factor,

@@ -26,7 +26,7 @@ from anchorsr.graph.executor import execute
 from anchorsr.graph.graph import Graph
 from anchorsr.networks.layers import BIAS_UNIT, Trainable
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
-from anchorsr.quantization.calibration import KEEPS_NUMBERS, PICTURE, fixed_quantizations, share
+from anchorsr.quantization.calibration import IMAGE, KEEPS_NUMBERS, fixed_quantizations, share
 from anchorsr.quantization.ptq import BIAS_LIMIT, WEIGHT_LIMIT, apply_quantization, quantize_slopes
 from anchorsr.quantization.rounding import keep_from_ties
 
@@ -41,11 +41,11 @@ class IntegerNetwork(Trainable):
         super().__init__()
         self.source = graph
         self.factor = graph.factor
-        self._chosen = {graph.input: PICTURE, **chosen}
+        self._chosen = {graph.input: IMAGE, **chosen}
         self._fixed = fixed_quantizations(graph)
-        if self._fixed.get(graph.output, PICTURE) != PICTURE:
+        if self._fixed.get(graph.output, IMAGE) != IMAGE:
             raise GraphError(
-                f"{graph.name} does not end in a picture: only what is added, convolved or clipped"
+                f"{graph.name} does not end in an image: only what is added, convolved or clipped"
                 " last can be trained in integers"
             )
         self._first = share(
@@ -73,7 +73,7 @@ class IntegerNetwork(Trainable):
                 self.log_scales[name] = nn.Parameter(scale.log())
 
     def forward(self, images: Tensor) -> Tensor:
-        """The picture that the exported file computes, every byte."""
+        """The image that the exported file computes, every byte."""
         return self.forward_unclipped(images).clamp(0.0, 255.0)
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
@@ -118,9 +118,9 @@ class IntegerNetwork(Trainable):
                     each.mul_(ratio.to(each).view(-1, *[1] * (each.dim() - 1)))
 
     def _is_anchor(self, conv: ops.Convolution) -> bool:
-        """Whether it copies a picture; features it would have to bring to another scale."""
-        is_picture = self._fixed.get(conv.input) == self._fixed.get(conv.output) == PICTURE
-        return is_picture and isinstance(conv, ops.Conv2D) and conv.copies_channels
+        """Whether it copies an image; features it would have to bring to another scale."""
+        is_image = self._fixed.get(conv.input) == self._fixed.get(conv.output) == IMAGE
+        return is_image and isinstance(conv, ops.Conv2D) and conv.copies_channels
 
     def _convolve(self, conv: ops.Convolution, features: Tensor) -> Tensor:
         name = conv.output

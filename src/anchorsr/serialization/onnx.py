@@ -67,8 +67,8 @@ def write_onnx(
         helper.make_graph(
             writer.nodes,
             graph.name or "network",
-            [_picture(graph, graph.input, size, factor=1)],
-            [_picture(graph, graph.output, size, factor=graph.factor)],
+            [_image(graph, graph.input, size, factor=1)],
+            [_image(graph, graph.output, size, factor=graph.factor)],
             writer.initializers,
         ),
         producer_name="anchorsr",
@@ -79,7 +79,7 @@ def write_onnx(
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _picture(graph: Graph, name: str, size: tuple[int, int] | None, factor: int) -> ValueInfoProto:
+def _image(graph: Graph, name: str, size: tuple[int, int] | None, factor: int) -> ValueInfoProto:
     """The declaration of the network's input or output."""
     from onnx import TensorProto, helper
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchorsr.bench.samples import natural_picture
+from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import Times, take_turns
 from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs
 from anchorsr.graph.dequantize import dequantize
@@ -27,7 +27,7 @@ from anchorsr.studies.op_costs import CALL, Terms, combine, cost_terms, file_ter
 from anchorsr.studies.op_graphs import OperatorClass, Precision, classify
 from anchorsr.studies.operators import PAUSE_S, PRECISIONS, Setting, prepare_call, prepare_probes
 
-# A network with random weights gets its ranges from one made picture of this size.
+# A network with random weights gets its ranges from one made image of this size.
 _CALIBRATION = (24, 32)
 # Sizes to choose from, and how many multiplications are few enough for seconds and not minutes.
 _SIZES = ((360, 640), (180, 320), (90, 160), (45, 80), (24, 40))
@@ -56,7 +56,7 @@ class Part:
 class Prediction:
     """A network in one setting. Milliseconds: medians over the rounds, quartiles of the whole.
 
-    edges_ms: copies and changes of type where the picture enters and leaves. failure: why there
+    edges_ms: copies and changes of type where the image enters and leaves. failure: why there
     is no prediction, or no measurement either.
     """
 
@@ -106,7 +106,7 @@ def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Net
 def random_network(
     name: str, options: Mapping[str, Any], precisions: Sequence[Precision] = PRECISIONS
 ) -> Network:
-    """What a recipe's [network] table describes, with random weights; ranges from one picture.
+    """What a recipe's [network] table describes, with random weights; ranges from one image.
 
     Raises BenchmarkError for an unknown network, what `networks.build_network`, `lower` and
     `quantize` raise, and MissingDependencyError without PyTorch.
@@ -132,7 +132,7 @@ def as_network(name: str, graph: Graph, precisions: Sequence[Precision]) -> Netw
         if (precision == "int8") == graph.is_integer:
             graphs[precision] = graph
         elif precision == "int8":
-            graphs[precision] = quantize(graph, [natural_picture(*_CALIBRATION)])
+            graphs[precision] = quantize(graph, [natural_image(*_CALIBRATION)])
         else:
             graphs[precision] = dequantize(graph)
     return Network(name, graphs)
@@ -187,7 +187,7 @@ def measure_networks(
 ) -> list[Prediction]:
     """Each network in each precision, engine and number of threads, predicted and measured.
 
-    size: the picture's height and width; without it each network gets one that suits it.
+    size: the image's height and width; without it each network gets one that suits it.
     """
     rows = []
     for network in networks:

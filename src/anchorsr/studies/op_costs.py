@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from anchorsr.bench.timing import Times
 from anchorsr.graph.graph import Graph
 from anchorsr.studies.op_graphs import (
-    PICTURE,
+    IMAGE,
     OperatorClass,
     Precision,
     Tail,
@@ -70,7 +70,7 @@ class Probe:
 # A cost as a sum of times, each with what it is multiplied by.
 Terms = Mapping[Probe, float]
 # What every call takes: a graph over one pixel.
-CALL: Terms = {Probe(OperatorClass("Add", PICTURE, PICTURE, extent=0)): 1.0}
+CALL: Terms = {Probe(OperatorClass("Add", IMAGE, IMAGE, extent=0)): 1.0}
 
 
 def cost_terms(of: OperatorClass | Residual) -> Terms:
@@ -93,11 +93,11 @@ def edge_terms(channels: int, extent: int) -> Terms:
 
 
 def file_terms(factor: int) -> Terms:
-    """What it takes that a picture enters and leaves in integers as uint8, and is worked on in
+    """What it takes that an image enters and leaves in integers as uint8, and is worked on in
     int8: half of that of a graph as large as the input, half of one as large as the output."""
     parts: list[tuple[Terms, float]] = []
     for extent in (1, factor):
-        keeps = OperatorClass("Add", PICTURE, PICTURE, extent)
+        keeps = OperatorClass("Add", IMAGE, IMAGE, extent)
         parts += [({Probe(keeps, file_edges=True): 1.0}, 0.5), (cost_terms(keeps), -0.5)]
     return combine(parts)
 

@@ -21,7 +21,7 @@ from anchorsr.graph.graph import Graph
 
 Precision = Literal["float32", "int8"]
 
-PICTURE = 3  # channels
+IMAGE = 3  # channels
 _WEIGHT_LIMIT = 64
 _SLOPE = 0.125
 # As most activations have it: runtimes are slower, OpenVINO much, where the zero point is not 0.
@@ -47,11 +47,11 @@ Tail = Literal[
 
 @dataclass(frozen=True)
 class OperatorClass:
-    """What the time of an operator depends on, for a picture of given size.
+    """What the time of an operator depends on, for an image of given size.
 
     kind: the name of its class in `operators`, or "ChannelAttention", which is several.
     inputs, outputs: channels of each tensor it reads and of the one it makes. extent: its
-    input's height over the picture's. size: a kernel's or pool's side, a factor, a block, a
+    input's height over the image's. size: a kernel's or pool's side, a factor, a block, a
     stride, or how many tensors are put side by side. columns: a kernel's other side, where it is
     not square. relu: one is fused into it.
     detail: what else tells apart: a mode, or "gate" where the second tensor is 1×1.
@@ -184,40 +184,40 @@ def tail_graph(form: Tail, channels: int, precision: Precision, *, factor: int =
 
     none      nothing is added
     fsrl      the first convolution's output is added before the last one (feature space)
-    isrl_*    the picture is enlarged and added at full size (image space)
-    anchor_*  the picture is added to every block of pixels before depth-to-space: put side by
+    isrl_*    the image is enlarged and added at full size (image space)
+    anchor_*  the image is added to every block of pixels before depth-to-space: put side by
               side by Concat, by Tile or by a 1×1 convolution, or folded into the last
-              convolution, which reads features and picture
+              convolution, which reads features and image
     """
-    packed = PICTURE * factor**2
-    chain = Chain(PICTURE, precision, _RECTIFIED)
-    picture = chain.last
+    packed = IMAGE * factor**2
+    chain = Chain(IMAGE, precision, _RECTIFIED)
+    image = chain.last
     first = chain.convolve(channels, relu=True)
     second = chain.convolve(channels, relu=True)
     if form == "fsrl":
         chain.append(lambda _, name: ops.Add((first, second), name), channels)
     elif form == "anchor_folded":
-        chain.append(lambda _, name: ops.Concat((second, picture), name), channels + PICTURE)
+        chain.append(lambda _, name: ops.Concat((second, image), name), channels + IMAGE)
     in_space = form in ("isrl_nearest", "isrl_bilinear")
     added = in_space or form in ("anchor_concat", "anchor_tile", "anchor_conv")
     residual = chain.convolve(packed, quantization=_RESIDUAL if added else _RECTIFIED)
     if added and not in_space:
         copies: dict[str, Callable[[str, str], ops.Operator]] = {
-            "anchor_concat": lambda _, name: ops.Concat((picture,) * factor**2, name),
-            "anchor_tile": lambda _, name: ops.Tile(picture, name, factor**2),
-            "anchor_conv": lambda _, name: chain.copying(picture, name, factor**2),
+            "anchor_concat": lambda _, name: ops.Concat((image,) * factor**2, name),
+            "anchor_tile": lambda _, name: ops.Tile(image, name, factor**2),
+            "anchor_conv": lambda _, name: chain.copying(image, name, factor**2),
         }
         anchor = chain.append(copies[form], packed, _RECTIFIED)
         chain.append(lambda _, name: ops.Add((residual, anchor), name), packed, _RECTIFIED)
-    chain.append(lambda source, name: ops.DepthToSpace(source, name, factor), PICTURE)
+    chain.append(lambda source, name: ops.DepthToSpace(source, name, factor), IMAGE)
     if in_space:
         large = chain.last
         mode: Literal["nearest", "bilinear"] = "nearest" if form == "isrl_nearest" else "bilinear"
-        chain.last = picture
+        chain.last = image
         enlarged = chain.append(
-            lambda source, name: ops.Resize(source, name, factor, mode), PICTURE, _RECTIFIED
+            lambda source, name: ops.Resize(source, name, factor, mode), IMAGE, _RECTIFIED
         )
-        chain.append(lambda _, name: ops.Add((large, enlarged), name), PICTURE, _RECTIFIED)
+        chain.append(lambda _, name: ops.Add((large, enlarged), name), IMAGE, _RECTIFIED)
     return chain.graph(f"residual {form}")
 
 

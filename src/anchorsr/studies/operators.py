@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from anchorsr.bench.samples import natural_picture
+from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import take_turns
 from anchorsr.engines.runtimes import Number, load_engine
 from anchorsr.errors import BenchmarkError, GraphError, ModelError
@@ -20,7 +20,7 @@ from anchorsr.graph.graph import Graph
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.studies.op_costs import Probe, Residual, Span, cost_terms, sum_terms
-from anchorsr.studies.op_graphs import PICTURE, OperatorClass, Precision, Tail
+from anchorsr.studies.op_graphs import IMAGE, OperatorClass, Precision, Tail
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # A convolution 3×3 from as many to as many channels: what others are held against.
@@ -139,7 +139,7 @@ def compare_with_paper(costs: Sequence[Cost]) -> list[Claim]:
 def catalogue(channels: int) -> dict[str, OperatorClass | Residual]:
     """The operators that are probed at a width, by name.
 
-    Those that a network has in image space (copies of the picture, enlargement) get a picture
+    Those that a network has in image space (copies of the image, enlargement) get an image
     of 3 channels, and depth-to-space nine times the channels it makes, at most `channels`.
     Raises BenchmarkError for fewer than 2 channels.
     """
@@ -151,17 +151,17 @@ def catalogue(channels: int) -> dict[str, OperatorClass | Residual]:
     def make(kind: str, outputs: int | None = None, **more: Any) -> OperatorClass:
         return OperatorClass(kind, channels, outputs or channels, **more)
 
-    copies = PICTURE * _FACTOR**2
+    copies = IMAGE * _FACTOR**2
     operators: dict[str, OperatorClass | Residual] = {
         REFERENCE: make("Conv2D", size=3),
         "conv1x1": make("Conv2D", size=1),
         "conv5x5": make("Conv2D", size=5),
         "depthwise": make("DepthwiseConv2D", size=3),
         "grouped": make("Conv2D", size=3, groups=groups),
-        "transposed": make("TransposedConv2D", PICTURE, size=9, stride=_FACTOR),
+        "transposed": make("TransposedConv2D", IMAGE, size=9, stride=_FACTOR),
         "add": make("Add"),
         "multiply": make("Multiply"),
-        "concat_nine": OperatorClass("Concat", PICTURE, copies, size=_FACTOR**2),
+        "concat_nine": OperatorClass("Concat", IMAGE, copies, size=_FACTOR**2),
         "concat_two": make("Concat", 2 * channels, size=2),
         "split": make("Slice", channels // 2),
         "relu": make("ReLU"),
@@ -172,8 +172,8 @@ def catalogue(channels: int) -> dict[str, OperatorClass | Residual]:
         "average_pool": make("Pool2D", size=3, detail="average"),
         "global_pool": make("GlobalAveragePool"),
         "channel_attention": make("ChannelAttention"),
-        "resize_nearest": OperatorClass("Resize", PICTURE, PICTURE, size=3, detail="nearest"),
-        "resize_bilinear": OperatorClass("Resize", PICTURE, PICTURE, size=3, detail="bilinear"),
+        "resize_nearest": OperatorClass("Resize", IMAGE, IMAGE, size=3, detail="nearest"),
+        "resize_bilinear": OperatorClass("Resize", IMAGE, IMAGE, size=3, detail="bilinear"),
         "depth_to_space": OperatorClass("DepthToSpace", blocks * _FACTOR**2, blocks, size=_FACTOR),
     }
     forms = [form for form in get_args(Tail) if form != "none"]
@@ -194,8 +194,8 @@ def prepare_call(
         dtype=dtype,
         channels=source.channels,
     )
-    picture = natural_picture(*size)
-    repeated = np.tile(picture, (1, 1, -(-source.channels // PICTURE)))
+    image = natural_image(*size)
+    repeated = np.tile(image, (1, 1, -(-source.channels // IMAGE)))
     images = np.ascontiguousarray(repeated[None, :, :, : source.channels]).astype(dtype)
     return loaded.prepare(images)
 
@@ -209,7 +209,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how something is measured; size is the picture's height and width."""
+    """Where and how something is measured; size is the image's height and width."""
 
     precision: Precision
     engine: str

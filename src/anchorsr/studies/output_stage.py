@@ -1,7 +1,7 @@
 """What the end of an integer network costs: the scale of its sum, and the missing clip.
 
 ABPN's paper (arXiv 2105.09750) reports less than 20 dB in INT8 without the clip to 0..255, and
-its published file has a sum at scale 1.25, which leaves 204 grey levels. Here one run's float
+its published file has a sum at scale 1.25, which leaves 204 levels. Here one run's float
 weights end in each of these ways, everything before being the same:
 
 scale 1         the sum has scale 1 and zero point -128, so that it saturates at 0 and 255: ours
@@ -9,7 +9,7 @@ scale 1.25      as published; brought to scale 1 after depth-to-space
 calibrated      the scale that the range of the sum asks for, as converters choose it, brought to
                 scale 1 after
 bytes as made   calibrated, but not brought to scale 1: without a clip nothing tells a converter
-                that the output lies in 0..255, and who takes its bytes for a picture, as
+                that the output lies in 0..255, and who takes its bytes for an image, as
                 challenges do, sees another contrast and brightness
 wrapped         the float network's values, rounded, modulo 256
 
@@ -30,7 +30,7 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Clip, Quantization, Requantize
 from anchorsr.quantization.calibration import (
-    PICTURE,
+    IMAGE,
     Ranges,
     choose_quantization,
     fixed_quantizations,
@@ -47,7 +47,7 @@ UNSCALED, WRAPPED = "bytes as made", "wrapped"
 _PUBLISHED_SUM = Quantization(1.25, -128)
 
 
-def measure_tails(run: Path, *, on_picture: Callable[[str], None] | None = None) -> list[Score]:
+def measure_tails(run: Path, *, on_image: Callable[[str], None] | None = None) -> list[Score]:
     """The score of each tail of a finished run on each of its validation sets, executed exactly.
 
     The border of the scores is the factor. Raises what `finetune.calibrate_run` and
@@ -58,7 +58,7 @@ def measure_tails(run: Path, *, on_picture: Callable[[str], None] | None = None)
     methods = {name: _integer_method(one) for name, one in quantize_tails(graph, ranges).items()}
     methods[WRAPPED] = wrap_around(graph)
     return [
-        evaluate_method(method, name, folder, factor=graph.factor, on_picture=on_picture)
+        evaluate_method(method, name, folder, factor=graph.factor, on_image=on_image)
         for folder in folders
         for name, method in methods.items()
     ]
@@ -75,7 +75,7 @@ def quantize_tails(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
     low = min(0.0, *(ranges[name][0] for name in tail - clipped))
     high = max(0.0, *(ranges[name][1] for name in tail - clipped))
     wanted = quantization_of((high - low) / 255, low)
-    if wanted == PICTURE:
+    if wanted == IMAGE:
         raise GraphError(f"{graph.name} calibrates to scale 1: there is nothing to compare")
     tails = {
         name: keep_from_ties(

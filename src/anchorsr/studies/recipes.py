@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anchorsr.bench.samples import natural_picture
+from anchorsr.bench.samples import natural_image
 from anchorsr.bench.timing import Times, take_turns
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, RecipeError
@@ -131,13 +131,13 @@ def measure_graphs(
     rounds: int,
 ) -> dict[tuple[str, str], Times]:
     """The times of each integer graph in each engine that has a form of it, all taking turns."""
-    picture = natural_picture(*size)[None]
+    image = natural_image(*size)[None]
     calls = {}
     for name, graph in graphs.items():
         for engine in engines:
             with suppress(GraphError):  # a graph that an engine has no form of
                 loaded = load_engine(write_tflite(graph, size=size), name=engine, threads=threads)
-                calls[name, engine] = functools.partial(loaded, picture)
+                calls[name, engine] = functools.partial(loaded, image)
     return take_turns(calls, rounds=rounds)
 
 

@@ -234,7 +234,7 @@ def study_grids(rows: Sequence[Mapping[str, Any]]) -> list[Grid]:
             ("run", "set", "float", "PTQ", "loss", "QAT", "loss", "PTQ loss, paper"),
             tuple(quality),
             "PSNR over RGB in dB; PTQ: INT8 after calibration; QAT: after training the integers as"
-            " well. The paper's losses are on DIV2K's validation pictures.",
+            " well. The paper's losses are on DIV2K's validation images.",
         ),
         Grid(
             "Cost",
@@ -291,7 +291,7 @@ def _number(value: float | None, decimals: int) -> str:
 
 
 def _psnr(value: float | None) -> str:
-    """In dB; JSON has null for that of equal pictures."""
+    """In dB; JSON has null for that of equal images."""
     return "inf" if value is None else f"{value:.3f}"
 
 

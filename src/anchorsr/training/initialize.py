@@ -31,8 +31,8 @@ from anchorsr.training.recipe import Recipe
 # A channel's effect is its RMS activation times the norm of the weights that read it. Below this
 # part of its layer's mean it is dormant; a guess between ReDo's 0 and 0.1.
 _DORMANT = 0.02
-# Training pictures that tell which channels are dormant.
-_PICTURES = 16
+# Training images that tell which channels are dormant.
+_IMAGES = 16
 # LR pixels a side of what is looked at of each: all activations are in memory, 450 MB of them.
 _SIDE = 128
 # How large a revived channel is that cannot be kept from changing what is computed.
@@ -57,7 +57,7 @@ def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
             network.factor,
             patch=recipe.data.patch,
             seed=recipe.seed,
-            count=_PICTURES,
+            count=_IMAGES,
         )
         revive(network, (pair.lr[:_SIDE, :_SIDE] for pair in pairs))
 
@@ -146,19 +146,19 @@ def _load_modulator(
 
 
 @torch.no_grad()
-def revive(network: ABPN, pictures: Iterator[npt.NDArray[np.uint8]]) -> int:
+def revive(network: ABPN, images: Iterator[npt.NDArray[np.uint8]]) -> int:
     """Give the dormant channels of each convolution new weights; returns how many there were.
 
-    pictures: LR (H, W, 3) uint8, on which activations are measured. Each dormant channel gets
+    images: LR (H, W, 3) uint8, on which activations are measured. Each dormant channel gets
     random weights, as large as those of its layer in the mean and active on half of the pixels.
     What reads it starts from zero, so that the network computes what it did; but for channels
     under a skip, which share their readers and start small instead.
     """
     training = network.training
     network.eval()  # without noise
-    images = [torch.from_numpy(lr[None]).permute(0, 3, 1, 2).float() for lr in pictures]
+    batches = [torch.from_numpy(lr[None]).permute(0, 3, 1, 2).float() for lr in images]
     convolutions = [*network.body, network.last]
-    inputs = _inputs_of(convolutions, network, images)
+    inputs = _inputs_of(convolutions, network, batches)
     revived = 0
     for index, convolution in enumerate(network.body):
         reader = _reader(convolutions, index)

@@ -1,11 +1,11 @@
 """What training makes small: the mean error over all colours and pixels, absolute or squared.
 
-The PSNR of a set is the mean of a logarithm of each picture's squared error, so an error counts
-in proportion to its square within a picture, but less the larger those of its picture are.
-`relative_l2` follows that: squares, divided by what bicubic enlargement of the picture leaves.
+The PSNR of a set is the mean of a logarithm of each image's squared error, so an error counts
+in proportion to its square within an image, but less the larger those of its image are.
+`relative_l2` follows that: squares, divided by what bicubic enlargement of the image leaves.
 
 The outermost LR pixels of a patch see black beyond it. They are 12 % of a patch of 32 and less
-than 1 % of most pictures, so here they count as they do in those.
+than 1 % of most images, so here they count as they do in those.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 from anchorsr.training.recipe import Loss
 
 # What the error of a patch's outermost LR pixels counts: a patch of 32 then has as much edge as a
-# picture of 580x580.
+# image of 580x580.
 _EDGE = 0.05
 
 
 def measure_loss(error: Tensor, kind: Loss, weights: Tensor, *, factor: int, luma: float) -> Tensor:
-    """The mean of (N, 3, H, W) differences in grey levels (l1) or their squares (others).
+    """The mean of (N, 3, H, W) differences in levels (l1) or their squares (others).
 
     weights: (N,), which relative_l2 multiplies the squares by; factor: how many HR pixels wide
     the edge is that counts less; luma: the part of the loss that is of the differences in luma.

@@ -18,7 +18,7 @@ from anchorsr.data.degradation import DegradationRecipe
 from anchorsr.errors import RecipeError
 from anchorsr.utils.config import parse_table, require
 
-# More than anybody means: patches and pictures at once, and steps.
+# More than anybody means: patches and images at once, and steps.
 _MOST, _MOST_STEPS = 1_000_000, 10**12
 Loss: TypeAlias = Literal["l1", "l2", "relative_l2"]  # `losses` tells what they are
 
@@ -28,7 +28,7 @@ class DataRecipe:
     """Where pairs come from and how patches are cut.
 
     patch: LR pixels a side; candidates: each patch is the one with the most detail of so many
-    (the integers are trained on patches as they come); equal_pictures: pictures are drawn equally
+    (the integers are trained on patches as they come); equal_pictures: images are drawn equally
     often, not in proportion to their size; pairs: folders with `HR/` and `LR/`, which are trained
     on as they are (`data.pairs.load_given_pairs`), with pairs_share of the patches from them.
     """
@@ -113,7 +113,7 @@ class ValidationRecipe:
 class QuantizationRecipe:
     """How a trained network becomes integers: calibration, then training of the integers.
 
-    Ranges come from `calibration` training pictures; equalize: channels are made more alike before
+    Ranges come from `calibration` training images; equalize: channels are made more alike before
     (`equalize`). Without a schedule nothing is trained after that.
     """
 

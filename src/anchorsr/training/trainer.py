@@ -48,7 +48,7 @@ Network = TypeVar("Network", bound=Trainable)
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands. `loss` is averaged since the last report, with a validation since the
-    last validation, in grey levels (L1) or their squares (L2)."""
+    last validation, in levels (L1) or their squares (L2)."""
 
     step: int
     steps: int
@@ -79,12 +79,12 @@ def train(
     """Run a recipe to its end in `folder`, going on from its checkpoint if there is one.
 
     Returns what run.json holds. Raises what `fit` raises, and DataError for a folder without
-    pictures that are large enough.
+    images that are large enough.
     """
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network)
     if getattr(network.config, "colors", 3) != 3:
-        raise RecipeError("network.colors is 3 in a recipe: pictures are RGB")
+        raise RecipeError("network.colors is 3 in a recipe: images are RGB")
     # With every default written out, a run does not depend on what they become later.
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)
@@ -108,10 +108,10 @@ def fit(
     on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Network, dict[str, Any]]:
-    """Train any network on a recipe's pictures, in `folder`; the averaged network and the record.
+    """Train any network on a recipe's images, in `folder`; the averaged network and the record.
 
     origin: a digest of what the network was made from, where the recipe does not tell it all.
-    teacher: a network; the targets then lie halfway between what it makes and the HR pictures.
+    teacher: a network; the targets then lie halfway between what it makes and the HR images.
     An interrupt or a termination signal writes a checkpoint after the next step, together in
     all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's
     checkpoint belongs to another recipe or network, OutputError when the folder cannot be
@@ -132,7 +132,7 @@ def fit(
             pairs, given = load_pairs(recipe, network.factor, on_loading)
             run.use([*pairs, *given])
             if len(set(processes.gather(run.data["crc32"]))) > 1:
-                raise DataError("the processes read other pictures: give all the same folders")
+                raise DataError("the processes read other images: give all the same folders")
             make_folder(folder)
             run.catch_up()
             sampler = make_sampler(recipe, pairs, given)
@@ -232,7 +232,7 @@ class _Run(Generic[Network]):
         data = {"pictures": len(pairs), "lr_pixels": lr_pixels, "crc32": digest}
         if self.data != {key: data.get(key) for key in self.data}:  # earlier versions had no CRC
             raise CheckpointError(
-                f"{self.folder} was trained on other pictures, {self.data['pictures']} with"
+                f"{self.folder} was trained on other images, {self.data['pictures']} with"
                 f" {self.data['lr_pixels']} LR pixels, not on these {len(pairs)} with {lr_pixels}:"
                 " give this run another output folder"
             )
@@ -324,7 +324,7 @@ class _Run(Generic[Network]):
         }
 
     def _take_step(self, patches: Patches, requests: list[int]) -> float:
-        """One step; returns the batch's loss, in grey levels or their squares.
+        """One step; returns the batch's loss, in levels or their squares.
 
         A stop that was asked of one process is passed on to all, so that none waits for another.
         """
@@ -424,7 +424,7 @@ class _Run(Generic[Network]):
         try:
             validation = validate(self.averaged, self.recipe)
         except AnchorSRError:
-            self.save()  # a picture that cannot be measured costs no steps
+            self.save()  # an image that cannot be measured costs no steps
             raise
         self.history[-1].update(validation)
         return validation

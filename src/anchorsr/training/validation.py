@@ -1,4 +1,4 @@
-"""A float network on pictures: what it makes of one, and its PSNR on the validation sets."""
+"""A float network on images: what it makes of one, and its PSNR on the validation sets."""
 
 from __future__ import annotations
 

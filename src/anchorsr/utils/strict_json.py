@@ -8,7 +8,7 @@ from typing import Any
 
 
 def to_json(figures: Any, *, indent: int | None = None) -> str:
-    """As JSON, which has no infinity, which the PSNR of equal pictures is: null there."""
+    """As JSON, which has no infinity, which the PSNR of equal images is: null there."""
     return json.dumps(_finite(figures), indent=indent, allow_nan=False)
 
 

@@ -94,7 +94,7 @@ def check_like(frame: VideoFrame, first: VideoFrame) -> None:
     """Raise VideoError for a frame that cannot follow the first one in one video."""
     if (frame.width, frame.height) != (first.width, first.height):
         raise VideoError(
-            f"the picture changes from {first.width} x {first.height} to {frame.width} x "
+            f"the image changes from {first.width} x {first.height} to {frame.width} x "
             f"{frame.height} pixels, which is not handled"
         )
     _check_format(frame.format)

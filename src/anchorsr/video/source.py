@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 # A file may end this much earlier than it says: durations are rounded in several ways.
 _TOLERANCE = Fraction(1, 2)
-# What is stored just before a cut may belong after it, by as much as sound and picture lie apart.
+# What is stored just before a cut may belong after it, by as much as sound and image lie apart.
 _INTERLEAVING = 2
 # A time given in decimals meets the frame that it was read from.
 _ROUNDING = Fraction(1, 2000)
 _MICROSECOND = Fraction(1, 1_000_000)
 
-_PICTURES = ("image2", "_pipe", "gif", "apng")
+_IMAGES = ("image2", "_pipe", "gif", "apng")
 _SAY_THEIR_LENGTH = ("mov", "matroska")
 # Their times run on from an earlier one, such as when a transmitter was switched on.
 _BEGIN_ANYWHERE = ("mpegts", "mpeg")
@@ -109,7 +109,7 @@ class Source:
 
     @property
     def display_matrix(self) -> list[int] | None:
-        """How a player turns the picture: nine numbers as FFmpeg has them; None for upright."""
+        """How a player turns the image: nine numbers as FFmpeg has them; None for upright."""
         found = self.side_data.get("DISPLAYMATRIX")
         return None if found is None else [int(n) for n in np.frombuffer(found, np.int32)]
 
@@ -386,9 +386,9 @@ def _open(path: Path) -> InputContainer:
             f"{path} cannot be opened as a video ({reason(error)}); it may be damaged, cut off or "
             f"of another kind"
         ) from error
-    if any(name in container.format.name for name in _PICTURES):
+    if any(name in container.format.name for name in _IMAGES):
         container.close()
-        raise VideoError(f"{path} is a picture: anchorsr upscale makes it larger")
+        raise VideoError(f"{path} is an image: anchorsr upscale makes it larger")
     return container
 
 
@@ -403,7 +403,7 @@ def _find_video(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _check_opaque(stream: VideoStream, path: Path) -> None:
-    """WebM has transparency in packets beside the picture's, of which the frames say nothing."""
+    """WebM has transparency in packets beside the image's, of which the frames say nothing."""
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if tags.get("alpha_mode") == "1":
         raise VideoError(

@@ -56,7 +56,7 @@ _USUAL_LAYOUTS = {
 
 # What frames carry beside their pixels and PyAV cannot give to an encoder.
 _NOT_KEPT = {
-    "A53_CC": "the closed captions inside the pictures",
+    "A53_CC": "the closed captions inside the images",
     "SPHERICAL": "the marks for a view all around",
     "STEREO3D": "the marks for a view in depth",
 }

@@ -106,7 +106,7 @@ def upscale_video(
     it rounds, where the part is that an interrupt leaves.
 
     Colours: matrix, range, transfer and primaries stay; 4:2:0, 4:2:2 and 4:4:4 stay, in 8 bits;
-    a matrix that the source leaves open is settled and written down. Where a 4:2:0 picture would
+    a matrix that the source leaves open is settled and written down. Where a 4:2:0 image would
     get an odd side, its last line is repeated once. Rotation and pixel aspect are copied, not
     applied.
 

@@ -1,4 +1,4 @@
-"""How fast: models, engines and threads on this machine, and how cost grows with the picture."""
+"""How fast: models, engines and threads on this machine, and how cost grows with the image."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _print_end_to_end(rows: list[EndToEnd]) -> None:
 def _print_growth(rows: list[Growth]) -> None:
     if not rows:
         return
-    table = Table("model", "input", "seconds", "ns per LR pixel", "peak memory", "of it pictures")
+    table = Table("model", "input", "seconds", "ns per LR pixel", "peak memory", "of it images")
     for row in rows:
         table.add_row(
             row.model,

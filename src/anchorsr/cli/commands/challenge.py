@@ -35,7 +35,7 @@ def challenge_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the three files.")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Pictures to measure PSNR on, such as the folder DIV2K_valid_HR."),
+        typer.Option(help="Images to measure PSNR on, such as the folder DIV2K_valid_HR."),
     ] = None,
     runtime: Annotated[
         float | None,
@@ -68,7 +68,7 @@ def challenge_command(
     if images is not None:
         with bar("Measuring", None, hidden=as_json) as advance:
             quality = measure_quality(
-                files, images, threads=threads or None, on_picture=lambda _: advance()
+                files, images, threads=threads or None, on_image=lambda _: advance()
             )
     on_device = runtime is not None
     milliseconds = runtime or measure_time(files[FIXED], threads=threads or None)
@@ -81,8 +81,8 @@ def challenge_command(
         "checks": [dataclasses.asdict(check) for check in checks],
         "refused_by": {a.name: a.refuses(operators) for a in ACCELERATORS},
         "not_looked_up": not_looked_up(operators),
-        "images": None if quality is None else quality.images,
-        "pictures": 0 if quality is None else quality.pictures,
+        "images": None if quality is None else quality.folder,
+        "pictures": 0 if quality is None else quality.images,
         "psnr": None if quality is None else quality.psnr,
         "psnr_float": None if quality is None else quality.psnr_float,
         "border": BORDER,
@@ -116,7 +116,7 @@ def _print_report(report: dict[str, Any], sizes: dict[str, int]) -> None:
         remark(f"whether they accept these was not looked up: {', '.join(report['not_looked_up'])}")
     figures = Table("figure", "value", "of")
     if report["psnr"] is not None:
-        measured = f"{report['pictures']} pictures in {report['images']}, border {report['border']}"
+        measured = f"{report['pictures']} images in {report['images']}, border {report['border']}"
         figures.add_row("PSNR RGB, 8 bits", f"{report['psnr']:.3f} dB", measured)
         figures.add_row("PSNR RGB, float", f"{report['psnr_float']:.3f} dB", measured)
     figures.add_row("time", f"{report['milliseconds']:.2f} ms", report["time_of"])
@@ -124,4 +124,4 @@ def _print_report(report: dict[str, Any], sizes: dict[str, int]) -> None:
         figures.add_row("score of 2021", f"{report['score_2021']:.2f}", report["time_of"])
     print_table(figures)
     if report["psnr"] is None:
-        remark("no pictures were used, so there is no PSNR and no score: give --images FOLDER")
+        remark("no images were used, so there is no PSNR and no score: give --images FOLDER")

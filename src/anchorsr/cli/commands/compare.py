@@ -15,21 +15,21 @@ from anchorsr.utils.files import check_free, publish
 
 
 def compare_command(
-    picture: Annotated[Path, typer.Argument(help="A picture.")],
+    image: Annotated[Path, typer.Argument(help="An image.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The page; NAME_compare.html beside the picture."),
+        typer.Option("--output", "-o", help="The page; NAME_compare.html beside the image."),
     ] = None,
     original: Annotated[
         Path | None,
-        typer.Option(help="The true large picture, to be shown too, and for PSNR."),
+        typer.Option(help="The true large image, to be shown too, and for PSNR."),
     ] = None,
     factor: OptionalFactor = None,
     model: Model = DEFAULT,
     threads: Threads = 0,
     force: Force = False,
 ) -> None:
-    """Write a web page that shows a picture enlarged by bicubic and by a model, side by side.
+    """Write a web page that shows an image enlarged by bicubic and by a model, side by side.
 
     One HTML file that loads nothing from elsewhere: a divider to drag, zoom, the sizes of both
     results as files, and the time that each took.
@@ -40,10 +40,10 @@ def compare_command(
 
         anchorsr compare small.png --original large.png -m mine.tflite -o mine.html
     """
-    inputs = [path for path in (picture, original) if path is not None]
-    target = page_path(picture, output, inputs=inputs)
+    inputs = [path for path in (image, original) if path is not None]
+    target = page_path(image, output, inputs=inputs)
     check_free(target, overwrite=force)
     upscaler = Upscaler(model, factor, threads=threads or None)
-    result = compare(picture, upscaler, original=original)
+    result = compare(image, upscaler, original=original)
     publish(page(result).encode(), target, overwrite=force)
     print(target)

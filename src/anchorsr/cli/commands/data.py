@@ -1,4 +1,4 @@
-"""Pictures to train on: published ones, drawn ones and softer ones."""
+"""Images to train on: published ones, drawn ones and softer ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from anchorsr.data.blur import write_soft
 from anchorsr.data.download import ADDRESS, DIV2K, download
 from anchorsr.data.synthetic import write_drawn
 from anchorsr.errors import OutputError
-from anchorsr.images.io import find_pictures
+from anchorsr.images.io import find_images
 
-data_app = typer.Typer(help="Get or make pictures to train on.", no_args_is_help=True)
+data_app = typer.Typer(help="Get or make images to train on.", no_args_is_help=True)
 
 _FOLDER = Path("data")
 
@@ -55,14 +55,14 @@ def drawn_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
     ] = _FOLDER / "drawn",
-    count: Annotated[int, typer.Option(min=1, max=1000, help="How many pictures.")] = 120,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many images.")] = 120,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other images.")] = 0,
     force: Force = False,
 ) -> None:
-    """Draw pictures of letters, lines and areas, 480x480.
+    """Draw images of letters, lines and areas, 480x480.
 
     Train on them beside photographs for networks that enlarge screens and print. The same
-    seed draws the same pictures; after an interrupt, --force draws them all anew.
+    seed draws the same images; after an interrupt, --force draws them all anew.
 
     Examples:
 
@@ -70,15 +70,15 @@ def drawn_command(
 
         anchorsr data drawn -o drawn-to-test --count 10 --seed 1
     """
-    with bar("Drawing", count, hidden=False) as on_picture:
-        write_drawn(output, count, seed=seed, overwrite=force, on_picture=on_picture)
+    with bar("Drawing", count, hidden=False) as on_image:
+        write_drawn(output, count, seed=seed, overwrite=force, on_image=on_image)
     print(output)
 
 
 @data_app.command("soft")
 def soft_command(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of pictures, with all below.", show_default=False)
+        list[Path], typer.Argument(help="Folders of images, with all below.", show_default=False)
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
@@ -86,10 +86,10 @@ def soft_command(
     seed: Annotated[int, typer.Option(min=0, help="Another seed takes other parts.")] = 0,
     force: Force = False,
 ) -> None:
-    """Make a softer picture of a part of each, up to 512x512.
+    """Make a softer image of a part of each, up to 512x512.
 
-    Train on them beside sharp pictures for networks that enlarge photographs of old cameras,
-    scanners and large sensors. The same seed makes the same pictures.
+    Train on them beside sharp images for networks that enlarge photographs of old cameras,
+    scanners and large sensors. The same seed makes the same images.
 
     Examples:
 
@@ -103,7 +103,7 @@ def soft_command(
                 f"{output} is within {folder}, so that a second run would take its own results:"
                 " give another --output"
             )
-    pictures = [path for folder in folders for path in find_pictures(folder, recursive=True)]
-    with bar("Softening", len(pictures), hidden=False) as on_picture:
-        write_soft(pictures, output, seed=seed, overwrite=force, on_picture=on_picture)
+    images = [path for folder in folders for path in find_images(folder, recursive=True)]
+    with bar("Softening", len(images), hidden=False) as on_image:
+        write_soft(images, output, seed=seed, overwrite=force, on_image=on_image)
     print(output)

@@ -69,7 +69,7 @@ def models_command(
 def evaluate_command(
     test_sets: Annotated[
         list[Path],
-        typer.Argument(help="Folders of pictures, or with HR/ and LR_bicubic/X3/ inside."),
+        typer.Argument(help="Folders of images, or with HR/ and LR_bicubic/X3/ inside."),
     ],
     methods: Annotated[
         list[str] | None,
@@ -109,7 +109,7 @@ def evaluate_command(
                     border=border,
                     threads=threads or None,
                     engine=engine,
-                    on_picture=lambda _: advance(),
+                    on_image=lambda _: advance(),
                 )
                 if called.count(score.test_set) > 1:
                     score = dataclasses.replace(score, test_set=str(folder))

@@ -121,12 +121,12 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def print_scores(scores: list[Score]) -> None:
-    table = Table("model", "set", "pictures", "PSNR RGB", "PSNR Y", "SSIM Y")
+    table = Table("model", "set", "images", "PSNR RGB", "PSNR Y", "SSIM Y")
     for score in scores:
         table.add_row(
             score.method,
             score.test_set,
-            str(score.pictures),
+            str(score.images),
             f"{score.psnr_rgb:.3f}",
             f"{score.psnr_y:.3f}",
             f"{score.ssim_y:.4f}",

@@ -101,7 +101,7 @@ def operators_command(
     is what the same three convolutions take longer with it. Affordable is what takes at most
     half as long as a 3x3 convolution of the same width. All operators in all engines take about
     half an hour; a few take seconds. Operators of image space (concat_nine, resize_*) work on a
-    picture of 3 channels whatever the width, depth_to_space on as many as fit into it.
+    image of 3 channels whatever the width, depth_to_space on as many as fit into it.
 
     Examples:
 

@@ -48,8 +48,8 @@ def train_command(
         record = train(parsed, folder, machine=machine, **callbacks)
     if os.environ.get("RANK", "0") != "0":
         return  # one of the processes tells it
-    pictures = record["data"].get("pictures", 0)
-    print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours, {pictures} pictures")
+    images = record["data"].get("images", 0)
+    print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours, {images} images")
     _print_last_validation(record["history"])
     print(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
 
@@ -71,8 +71,8 @@ def quantize_command(
 
     The integers are calibrated and then trained themselves (the recipe's [quantization]). The
     file appears only after LiteRT gave the same bytes as the integer arithmetic.
-    Networks that end in a transposed convolution or enlarge the picture itself are written for
-    pictures of 360x640, because the format stores such sizes.
+    Networks that end in a transposed convolution or enlarge the image itself are written for
+    images of 360x640, because the format stores such sizes.
 
     Examples:
 

@@ -161,7 +161,7 @@ class _Reader:
         begin, size = (self._constant(stored.kind, index) for index in stored.inputs[1:])
         whole = [-1, -1, -1, self._types[stored.target].channels]
         if begin.shape != (4,) or begin[:3].any() or size.tolist() != whole:
-            raise GraphError("SLICE takes something else than some channels of the whole picture")
+            raise GraphError("SLICE takes something else than some channels of the whole image")
         return ops.Slice(self._source(stored), stored.target, int(begin[3]))
 
     def read_tile(self, stored: _Stored) -> ops.Operator:

@@ -50,12 +50,12 @@ def summarize(data: bytes) -> Summary:
         )
     except Exception as error:  # as in read_tflite
         raise ModelError(
-            f"not a .tflite file of one picture network ({type(error).__name__})"
+            f"not a .tflite file of one image network ({type(error).__name__})"
         ) from error
 
 
 def fixed_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of the only picture that a file, which `read_tflite` reads, takes, or None
+    """(height, width) of the only image that a file, which `read_tflite` reads, takes, or None
     where it takes every size."""
     subgraph = schema_module().Model.GetRootAs(data).Subgraphs(0)
     tensor = subgraph.Tensors(subgraph.Inputs(0))

@@ -1,4 +1,4 @@
-"""Pictures and files that several test files put together by hand."""
+"""Images and files that several test files put together by hand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from anchorsr.errors import PictureError
-from anchorsr.images.io import read_picture
+from anchorsr.errors import ImageError
+from anchorsr.images.io import read_image
 
 HEIC = pytest.param(
     ".heic",
@@ -87,8 +87,8 @@ def exif_block(
 
 
 def assert_refused(path: Path, *words: str, **options: int) -> None:
-    with pytest.raises(PictureError) as caught:
-        read_picture(path, **options)
+    with pytest.raises(ImageError) as caught:
+        read_image(path, **options)
     message = str(caught.value)
     assert "\n" not in message
     for word in (path.name, *words):

@@ -1,4 +1,4 @@
-"""What people do with pictures: make them larger."""
+"""What people do with images: make them larger."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 def upscale_command(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="A file for one picture, else a folder, made if need be."
+            "--output", "-o", help="A file for one image, else a folder, made if need be."
         ),
     ] = None,
     factor: OptionalFactor = None,
@@ -74,7 +74,7 @@ def upscale_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make pictures larger.
+    """Make images larger.
 
     PNG, JPEG, WebP, TIFF, AVIF, GIF and HEIC in and out, by the suffix of the output; also
     animations and 16 bits. Without -o the result is written beside the original as NAME_x3.
@@ -98,7 +98,7 @@ def upscale_command(
     enlarger = Enlarger(model, factor, wanted, threads=threads or None, engine=engine)
     if verbose:
         remark(f"engine {enlarger.engine}: {enlarger.why}")
-    jobs = plan(pictures, output, label=enlarger.label, suffix=suffix, overwrite=force)
+    jobs = plan(images, output, label=enlarger.label, suffix=suffix, overwrite=force)
     if dry_run:
         results = preview(jobs, enlarger, overwrite=force)
     else:
@@ -140,12 +140,12 @@ def _follow(
         again = "the same command goes on with the others"
         if force:
             again = "without --force the same command makes those that are missing"
-        raise StoppedError(f"{made} of {wanted} pictures are done; {again}") from None
+        raise StoppedError(f"{made} of {wanted} images are done; {again}") from None
     return ended
 
 
 def _line(done: Done) -> str:
-    """What would become of one picture."""
+    """What would become of one image."""
     if done.size is None or done.target_size is None:
         return f"{done.job.target} is {done.skipped}"
     (height, width), (target_height, target_width) = done.size, done.target_size
