@@ -159,6 +159,8 @@ KINDS: Mapping[str, _Kind] = {
     "h264-": _Kind(_h264, (1, 51)),
 }
 
+NO_DAMAGE = Damage("clean")
+
 # What tables are made of (docs/experiments).
 USUAL = (
     "clean",

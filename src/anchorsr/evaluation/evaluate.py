@@ -1,9 +1,9 @@
 """Test sets × methods: PSNR and SSIM as the super-resolution papers report them.
 
 A method is a shipped network's name, a model file, the folder of a training run (its float
-weights), `bicubic` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8;
-`factor` pixels are cut off each side unless said otherwise; a set's figure is the mean of its
-images' figures.
+weights, which are told the true strengths of a damage where they ask for them), `bicubic` or
+`lanczos` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8; `factor` pixels
+are cut off each side unless said otherwise; a set's figure is the mean of its images' figures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.data.damage import NO_DAMAGE, Damage, damage_pair, parse_damage
 from anchorsr.data.pairs import load_test_pairs
+from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
@@ -31,10 +33,15 @@ from anchorsr.serialization.tflite.writer import write_tflite
 UInt8Array = npt.NDArray[np.uint8]
 Method = Callable[[UInt8Array], UInt8Array]
 
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+
 
 @dataclass(frozen=True)
 class Score:
-    """Means over the images of one set; PSNR in dB, over RGB and over BT.601 luma."""
+    """Means over the images of one set; PSNR in dB, over RGB and over BT.601 luma.
+
+    damage: what was done to the LR images (`data.damage`).
+    """
 
     method: str
     test_set: str
@@ -42,6 +49,7 @@ class Score:
     psnr_rgb: float
     psnr_y: float
     ssim_y: float
+    damage: str = "clean"
 
 
 def evaluate(
@@ -52,20 +60,30 @@ def evaluate(
     border: int | None = None,
     threads: int | None = None,
     engine: str = ENGINES[0],
+    damage: str = "clean",
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
     """Score one method on one test set (see `datasets.load_test_pairs` for the folder).
 
     border: pixels cut off each side, the factor by default. engine: what runs a `.tflite`; the
-    figures that are stated are those of LiteRT.
-    Raises DataError for a folder that is no test set or has images that are too small,
+    figures that are stated are those of LiteRT. damage: what is done to the LR images before, by
+    its name in `data.damage`; the same pixels every time.
+    Raises DataError for a folder that is no test set or has images that are too small, or for an
+    unknown damage,
     ModelError for an unknown method or one of another factor, ValueError for a factor below 1.
     """
     if factor < 1:
         raise ValueError(f"a factor is at least 1, not {factor}")
+    damages = parse_damage(damage)  # before a model is loaded
     method = load_method(name, factor, threads=threads, engine=engine)
     return evaluate_method(
-        method, str(name), Path(folder), factor=factor, border=border, on_image=on_image
+        method,
+        str(name),
+        Path(folder),
+        factor=factor,
+        border=border,
+        damage=damages,
+        on_image=on_image,
     )
 
 
@@ -76,14 +94,19 @@ def evaluate_method(
     *,
     factor: int,
     border: int | None = None,
+    damage: Damage = NO_DAMAGE,
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
     """`evaluate` for a method that is loaded or made already; name is what to call it."""
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
+        pair = damage_pair(pair, damage)
         try:
-            sr = method(pair.lr)
+            if isinstance(method, _FloatRun):
+                sr = method.upscale(pair.lr, pair.strengths)
+            else:
+                sr = method(pair.lr)
         except ModelError as error:
             raise ModelError(f"{name} on {pair.name}: {error}") from error
         if sr.shape != pair.hr.shape:
@@ -97,7 +120,8 @@ def evaluate_method(
         if on_image is not None:
             on_image(pair.name)
     means = np.mean(rows, axis=0)
-    return Score(name, folder.resolve().name, len(rows), *(float(value) for value in means))
+    rgb, y, similarity = (float(value) for value in means)
+    return Score(name, folder.resolve().name, len(rows), rgb, y, similarity, damage.name)
 
 
 def load_method(
@@ -105,13 +129,13 @@ def load_method(
 ) -> Method:
     """uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
 
-    A folder with the name of a shipped network, or bicubic, is meant when given as a Path.
+    A folder with the name of a shipped network, or of a filter, is meant when given as a Path.
     """
     path = Path(name)
-    if name == "bicubic":
-        return lambda lr: _bicubic(lr, factor)
+    if name in _FILTERS:
+        return lambda lr: _interpolate(lr, factor, _FILTERS[str(name)])
     if path.is_dir() and name not in {model.name for model in list_models()}:
-        return _float_method(path, threads)
+        return _FloatRun(path, threads)
     suffix = path.suffix.lower()
     if suffix == ".pb":
         return load_dnn_superres(path, factor, threads=threads)
@@ -143,18 +167,33 @@ def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float,
     )
 
 
-def _bicubic(lr: UInt8Array, factor: int) -> UInt8Array:
+def _interpolate(lr: UInt8Array, factor: int, kernel: Image.Resampling) -> UInt8Array:
     size = (lr.shape[1] * factor, lr.shape[0] * factor)
-    return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(lr).resize(size, kernel))
 
 
-def _float_method(run: Path, threads: int | None) -> Method:
-    with needs("PyTorch", "train"):
-        import torch
+class _FloatRun:
+    """The float weights of a run as a method."""
 
-        from anchorsr.training.checkpoint import load_weights
+    def __init__(self, run: Path, threads: int | None) -> None:
+        with needs("PyTorch", "train"):
+            import torch
+
+            from anchorsr.training.checkpoint import load_weights
+        if threads:
+            torch.set_num_threads(threads)
+        self._network: Any = load_weights(run)
+
+    def __call__(self, lr: UInt8Array) -> UInt8Array:
+        return self.upscale(lr, CLEAN)
+
+    def upscale(self, lr: UInt8Array, strengths: Strengths) -> UInt8Array:
+        """Upscale an image that has been through this."""
         from anchorsr.training.validation import upscale_float
-    if threads:
-        torch.set_num_threads(threads)
-    network: Any = load_weights(run)
-    return lambda lr: upscale_float(network, lr)
+
+        network = self._network
+        if network.strengths:
+            names = network.strengths
+            told = strengths.select(names).tolist()
+            network = network.fold(dict(zip(names, told, strict=True)))
+        return upscale_float(network, lr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +23,15 @@ from anchorsr.cli.commands.options import (
     print_scores,
 )
 from anchorsr.cli.terminal import bar, print_json, print_table
+from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.evaluation.evaluate import Score, evaluate
 from anchorsr.export.export import export
 from anchorsr.models.registry import DEFAULT, list_models, model_path, read_card, read_model
 from anchorsr.utils.files import check_not_input
 from anchorsr.utils.strict_json import to_json
+
+ALL_DAMAGES = "usual"
 
 
 def models_command(
@@ -77,12 +81,20 @@ def evaluate_command(
             "--model",
             "-m",
             help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
-            " bicubic. May be given several times.",
+            " bicubic, or lanczos. May be given several times.",
         ),
     ] = None,
     factor: Factor = 3,
     border: Annotated[
         int | None, typer.Option(min=0, help="Pixels cut off each side; the factor by default.")
+    ] = None,
+    damages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--damage",
+            help="What is done to the LR images before, with fixed seeds: jpeg75, noise5, webp60,"
+            f" h264-28, phone, scan, twice, ...; or {ALL_DAMAGES}. May be given several times.",
+        ),
     ] = None,
     threads: Threads = 0,
     engine: Engine = ENGINES[0],
@@ -95,12 +107,15 @@ def evaluate_command(
         anchorsr evaluate Set5 Set14 BSD100
 
         anchorsr evaluate my-photos/ -m bicubic -m abpn -m runs/mine --json
+
+        anchorsr evaluate Set14 -m bicubic -m quality --damage jpeg75 --damage scan
     """
     names = methods or [DEFAULT]
+    wanted = list(USUAL) if damages == [ALL_DAMAGES] else damages or [NO_DAMAGE.name]
     called = [folder.resolve().name for folder in test_sets]
     scores: list[Score] = []
     with bar("Evaluating", None, hidden=as_json) as advance:
-        for name in names:
+        for damage, name in itertools.product(wanted, names):
             for folder in test_sets:
                 score = evaluate(
                     name,
@@ -109,6 +124,7 @@ def evaluate_command(
                     border=border,
                     threads=threads or None,
                     engine=engine,
+                    damage=damage,
                     on_image=lambda _: advance(),
                 )
                 if called.count(score.test_set) > 1:
