@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anchorsr.cli import app
 from anchorsr.data.damage import USUAL, Damage, damage_pair, parse_damage
 from anchorsr.data.films import FILMS, pan, write_films
 from anchorsr.data.imresize import downscale
@@ -88,6 +89,15 @@ def test_pan_moves_over_the_image(pair: Pair, speed: tuple[float, float]) -> Non
     assert ways == [round(abs(step) * 4) for step in speed]
 
 
+@pytest.mark.parametrize("codec", FILMS)
+def test_every_codec_makes_the_same_frames_again(pair: Pair, codec: str) -> None:
+    best = FILMS[codec].crf[0]
+    films = [pan(pair.lr, FILMS[codec], best, frames=3, speed=(1.0, 0.0)) for _ in range(2)]
+    for (frame, top, _), (again, *_) in zip(*films, strict=True):
+        assert np.array_equal(frame, again)
+        assert np.abs(frame.astype(int) - pair.lr[top : top + frame.shape[0]]).mean() < 8
+
+
 def test_films_are_pairs_with_strengths(tmp_path: Path) -> None:
     for number, pair in enumerate([photograph(90, 110), photograph(40, 40)]):
         write_image(tmp_path / f"{number}.png", RasterImage(pair.hr))
@@ -107,3 +117,17 @@ def test_films_are_pairs_with_strengths(tmp_path: Path) -> None:
         assert np.abs(clean[4:-4, 4:-4].astype(int) - one.lr[4:-4, 4:-4]).mean() < 12
     table = json.loads((tmp_path / "films" / STRENGTHS_FILE).read_text())
     assert set(table) == {one.name for one in made}
+
+
+def test_command_makes_films(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "a.png", RasterImage(photograph(90, 90).hr))
+    wanted = ["data", "films", str(tmp_path / "images"), "--codec", "h264"]
+    assert app.run([*wanted, "-o", str(tmp_path / "films")]) == 0
+    assert load_given_pairs([tmp_path / "films"], 3, patch=8)
+    assert app.run([*wanted, "-o", str(tmp_path / "films")]) != 0
+    assert "exists" in capsys.readouterr().err
+    assert app.run([*wanted, "-o", str(tmp_path / "images" / "films")]) != 0
+    assert "within" in capsys.readouterr().err
+    assert app.run([*wanted, "--codec", "dust", "-o", str(tmp_path / "other")]) != 0
+    assert "no codec 'dust'" in capsys.readouterr().err
