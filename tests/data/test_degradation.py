@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anchorsr.data.degradation import (
-    DegradationRecipe,
+from anchorsr.data.degradation import DegradationRecipe, degrade, degrade_like
+from anchorsr.data.effects import (
     add_noise,
     blur,
     blur_evenly,
-    degrade,
     encode_jpeg,
     encode_webp,
     to_uint8,
@@ -27,10 +26,11 @@ from anchorsr.data.strengths import (
     jpeg_strength,
     noise_sigma,
     noise_strength,
+    parse_strengths,
     video_strength,
     webp_strength,
 )
-from anchorsr.errors import RecipeError
+from anchorsr.errors import DataError, RecipeError
 from anchorsr.utils.config import parse_table
 
 ALL = {
@@ -228,3 +228,40 @@ def test_rounding_limits_to_bytes() -> None:
 def test_hostile_tables_are_refused(table: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         recipe(**table)
+
+
+def test_strengths_are_read_in_the_units_of_people() -> None:
+    told = parse_strengths(["jpeg=75", "noise=5", "video=28", "blur=0.5"])
+    wanted = Strengths(
+        jpeg=jpeg_strength(75), noise=noise_strength(5), video=video_strength(28), blur=0.5
+    )
+    assert told == wanted
+    assert parse_strengths([]) == CLEAN
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["dust=1"], ["jpeg"], ["jpeg="], ["jpeg=0"], ["jpeg=nan"], ["noise=1e9"], ["webp=50"] * 2],
+)
+def test_strengths_that_are_none_are_refused(texts: list[str]) -> None:
+    with pytest.raises(DataError):
+        parse_strengths(texts)
+
+
+def test_degraded_like_strengths_is_degraded_as_much(
+    sides: tuple[np.ndarray, np.ndarray],
+) -> None:
+    lr = sides[0]
+    made = degrade_like(lr, Strengths(jpeg=jpeg_strength(30)), np.random.default_rng(0))
+    assert np.array_equal(made, encode_jpeg(lr, 30))
+    made = degrade_like(lr, Strengths(webp=webp_strength(30)), np.random.default_rng(0))
+    assert np.array_equal(made, encode_webp(lr, 30))
+    noisy = degrade_like(lr, Strengths(noise=noise_strength(9)), np.random.default_rng(0))
+    assert (noisy.astype(float) - lr).std() == pytest.approx(9, rel=0.1)
+    for name in STRENGTHS:
+        weak, strong = (
+            error(degrade_like(lr, Strengths(**{name: value}), np.random.default_rng(0)), lr)
+            for value in (0.2, 0.8)
+        )
+        assert 0 < weak < strong, name
+    assert np.array_equal(degrade_like(lr, CLEAN, np.random.default_rng(0)), lr)

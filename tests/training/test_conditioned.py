@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from anchorsr.cli import app
 from anchorsr.data.imresize import downscale
 from anchorsr.data.pairs import STRENGTHS_FILE
+from anchorsr.data.strengths import Strengths, jpeg_strength
 from anchorsr.errors import CheckpointError, DataError, RecipeError
+from anchorsr.graph.operators import Conv2D
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.networks.conditioned import ConditionedABPN
 from anchorsr.networks.registry import build_network
+from anchorsr.quantization.qat import quantize_run
 from anchorsr.training.checkpoint import RECORD, load_weights
 from anchorsr.training.initialize import load_matching_weights
 from anchorsr.training.recipe import Recipe
@@ -151,6 +155,7 @@ def test_blind_network_is_trained_on_the_same_patches(images: Path, tmp_path: Pa
     ("changes", "said"),
     [
         ({"network": {**NETWORK, "strengths": ["dust"]}}, "there is no dust"),
+        ({"quantization": {"schedule": {"steps": 5}}}, "integers of a network that is told"),
         ({"degradation": None, "data": {"folders": ["x"]}}, "tells nothing without"),
     ],
 )
@@ -179,3 +184,39 @@ def test_images_too_small_for_degraded_patches_are_told(images: Path, tmp_path: 
     data = {"folders": [str(images / "photographs")], "patch": 32, "batch": 2}
     with pytest.raises(DataError, match="no image has 48 LR pixels a side"):
         train(recipe(images, data=data), tmp_path / "run", machine=ONE_THREAD)
+
+
+def test_integer_weights_of_a_run_are_the_same_for_all_strengths(
+    images: Path, tmp_path: Path
+) -> None:
+    train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
+    clean = quantize_run(tmp_path / "run")
+    damaged = quantize_run(tmp_path / "run", strengths=Strengths(jpeg=0.8, noise=0.5))
+    pairs = zip(clean.operators, damaged.operators, strict=True)
+    both = [pair for pair in pairs if isinstance(pair[0], Conv2D)]
+    for one, other in both:
+        assert isinstance(other, Conv2D)
+        assert np.abs(one.weights.astype(int) - other.weights).max() <= 1
+        assert (one.weights != other.weights).mean() < 0.01  # rounding ties of float32
+    assert any((one.bias != other.bias).any() for one, other in both)
+    with pytest.raises(RecipeError, match="knows no strength grain"):
+        quantize_run(tmp_path / "run", strengths=Strengths(grain=0.5))
+
+
+def test_blind_run_has_no_strengths(images: Path, tmp_path: Path) -> None:
+    told = NETWORK.keys() - {"strengths", "hidden"}
+    network = {**{key: NETWORK[key] for key in told}, "name": "abpn"}
+    blind = recipe(images, network=network, schedule={"steps": 1})
+    train(blind, tmp_path / "blind", machine=ONE_THREAD)
+    with pytest.raises(RecipeError, match=r"is not told what images have been through \(jpeg\)"):
+        quantize_run(tmp_path / "blind", strengths=Strengths(jpeg=0.5))
+
+
+def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> None:
+    validation = {"folders": [str(images / "photographs")], "every": 100}
+    train(recipe(images, validation=validation), tmp_path / "run", machine=ONE_THREAD)
+    options = ["-o", str(tmp_path / "photo.tflite"), "--strength", "jpeg=30"]
+    assert app.run(["quantize", str(tmp_path / "run"), *options]) == 0
+    card = json.loads((tmp_path / "photo.json").read_text())
+    assert {figure["damage"] for figure in card["figures"]} == {f"jpeg {jpeg_strength(30):.2f}"}
+    assert app.run(["quantize", str(tmp_path / "run"), *options[:-1], "dust=1"]) == 1

@@ -6,6 +6,7 @@ so that figures of two models, or of two days, are of the same pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,16 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.data.degradation import (
-    add_noise,
-    blur_evenly,
-    encode_jpeg,
-    encode_webp,
-    to_uint8,
-)
+from anchorsr.data.degradation import degrade_like
+from anchorsr.data.effects import add_noise, blur_evenly, encode_jpeg, encode_webp, to_uint8
 from anchorsr.data.films import FILMS, LEAST_SIDE, pan
 from anchorsr.data.pairs import Pair
 from anchorsr.data.strengths import (
+    CLEAN,
     GREY_NOISE,
     Strengths,
     jpeg_strength,
@@ -43,17 +40,21 @@ class Damage:
     """A kind of damage and how much of it.
 
     Attributes:
-        kind: One of `KINDS`.
+        kind: One of `KINDS`, or anything where strengths are given.
         amount: What the kind counts in: quality, sigma, CRF; 0 for kinds that have no amount.
+        strengths: What an image is to have been through, where that is not one of the kinds.
     """
 
     kind: str
     amount: int = 0
+    strengths: Strengths = CLEAN
 
     @property
     def name(self) -> str:
-        """What `parse_damage` reads."""
-        return f"{self.kind}{self.amount or ''}"
+        """What `parse_damage` reads, or a list of strengths."""
+        told = dataclasses.asdict(self.strengths)
+        listed = [f"{name} {value:.2f}" for name, value in told.items() if value]
+        return ", ".join(listed) or f"{self.kind}{self.amount or ''}"
 
 
 def parse_damage(name: str) -> Damage:
@@ -84,7 +85,10 @@ def damage_pair(pair: Pair, damage: Damage, *, seed: int = 0) -> Pair:
         MissingDependencyError: A film needs PyAV.
     """
     drawn = zlib.crc32(f"{pair.name}/{damage.name}".encode())
-    return KINDS[damage.kind].apply(pair, damage.amount, np.random.default_rng((seed, drawn)))
+    random = np.random.default_rng((seed, drawn))
+    if damage.strengths != CLEAN:
+        return pair.damaged(degrade_like(pair.lr, damage.strengths, random), damage.strengths)
+    return KINDS[damage.kind].apply(pair, damage.amount, random)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,22 @@ What is left out: video, whose frames need their neighbours (`data.films` makes 
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.data.effects import (
+    FloatArray,
+    UInt8Array,
+    add_noise,
+    blur,
+    blur_evenly,
+    encode_jpeg,
+    encode_webp,
+    to_uint8,
+)
 from anchorsr.data.strengths import (
     CLEAN,
     GREY_NOISE,
@@ -30,9 +37,6 @@ from anchorsr.data.strengths import (
     webp_strength,
 )
 from anchorsr.utils.config import require
-
-UInt8Array = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float32]
 
 # LR pixels that a patch is larger while it is degraded: blur reads them, and where a patch lies in
 # JPEG's grid of 8×8 is drawn.
@@ -46,10 +50,10 @@ _KERNELS = {
     Image.Resampling.BOX: 1 / 12,
     Image.Resampling.LANCZOS: 0.0,
 }
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Strengths are drawn as random ** this: strong damage is rarer than weak damage.
 _NOISE_RARITY, _JPEG_RARITY = 1.3, 1.2
-_WEBP_METHOD = 2  # effort; more of it takes three times as long
+# H.264 at CRF 28 errs about as much as JPEG 60.
+_VIDEO_AS_JPEG = 0.8
 
 
 @dataclass(frozen=True)
@@ -210,49 +214,31 @@ def degrade(
     return coded, strengths
 
 
-def blur(image: FloatArray, covariance: tuple[float, float, float]) -> FloatArray:
-    """Blur by a Gaussian; the image's edges go on beyond it.
+def degrade_like(lr: UInt8Array, strengths: Strengths, random: np.random.Generator) -> UInt8Array:
+    """Put on an LR image what these strengths tell of, as nearly as one image can have it.
+
+    Blur is half before grain and half after; in place of video, which needs more than an image,
+    stands the JPEG that costs as much.
 
     Args:
-        image: (H, W, 3) float32.
-        covariance: Of rows, of columns, and of both, in pixels squared.
+        lr: (H, W, 3) RGB.
+        strengths: What the result has been through.
+        random: Noise and grain are drawn from it.
     """
-    rows, columns, both = covariance
-    pad = math.ceil(3.5 * math.sqrt(max(rows, columns))) + 1
-    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), "edge")
-    v = (2 * np.pi * np.fft.fftfreq(padded.shape[0]).astype(np.float32))[:, None, None]
-    u = (2 * np.pi * np.fft.rfftfreq(padded.shape[1]).astype(np.float32))[None, :, None]
-    response = np.exp(-0.5 * (rows * v * v + columns * u * u + 2 * both * u * v))
-    spectrum = np.fft.rfft2(padded, axes=(0, 1)) * response
-    blurred = np.fft.irfft2(spectrum, s=padded.shape[:2], axes=(0, 1))
-    return blurred[pad : pad + image.shape[0], pad : pad + image.shape[1]].astype(np.float32)
-
-
-def blur_evenly(image: FloatArray, sigma: float) -> FloatArray:
-    """Blur by a Gaussian of one standard deviation, in pixels, for both axes."""
-    return blur(image, (sigma**2, sigma**2, 0.0)) if sigma else image
-
-
-def encode_jpeg(rgb: UInt8Array, quality: int, *, full_chroma: bool = False) -> UInt8Array:
-    """Return what a baseline JPEG file of this quality holds of an (H, W, 3) image."""
-    return _through(rgb, "JPEG", quality=quality, subsampling=0 if full_chroma else 2)
-
-
-def encode_webp(rgb: UInt8Array, quality: int) -> UInt8Array:
-    """Return what a lossy WebP file of this quality holds of an (H, W, 3) image."""
-    return _through(rgb, "WEBP", quality=quality, method=_WEBP_METHOD)
-
-
-def to_uint8(image: npt.NDArray[Any]) -> UInt8Array:
-    """Round half to even and limit to [0, 255]."""
-    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
-
-
-def _through(rgb: UInt8Array, kind: str, **options: int) -> UInt8Array:
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, kind, **options)
-    with Image.open(buffer) as stored:
-        return np.array(stored.convert("RGB"))
+    half = strengths.blur / math.sqrt(2)
+    image = blur_evenly(lr.astype(np.float32), half)
+    if strengths.grain:
+        image = add_noise(image, noise_sigma(strengths.grain), random)
+    image = blur_evenly(image, half)
+    if strengths.noise:
+        image = add_noise(image, noise_sigma(strengths.noise), random)
+    coded = to_uint8(image)
+    if strengths.webp:
+        coded = encode_webp(coded, round(100 * (1 - strengths.webp)))
+    for strength in (strengths.earlier, _VIDEO_AS_JPEG * strengths.video, strengths.jpeg):
+        if strength:
+            coded = encode_jpeg(coded, jpeg_quality(strength))
+    return coded
 
 
 def _reduce(
@@ -309,32 +295,6 @@ def _add_sensor_noise(
     grey, poisson = random.random() < recipe.grey, random.random() < recipe.poisson
     applied = sigma / GREY_NOISE if grey else sigma
     return add_noise(image, applied, random, grey=grey, poisson=poisson), noise_strength(sigma)
-
-
-def add_noise(
-    image: FloatArray,
-    sigma: float,
-    random: np.random.Generator,
-    *,
-    grey: bool = False,
-    poisson: bool = False,
-) -> FloatArray:
-    """Add noise to an (H, W, 3) image.
-
-    Args:
-        image: On [0, 255].
-        sigma: Standard deviation in levels; of Poisson noise at level 128.
-        random: What the noise is drawn from.
-        grey: The same noise in the three colours.
-        poisson: Noise of a photon count, else Gaussian.
-    """
-    if not poisson:
-        shape = (*image.shape[:2], 1 if grey else 3)
-        return image + np.float32(sigma) * random.standard_normal(shape, np.float32)
-    photon = sigma**2 / 128  # levels
-    light = np.clip(image @ _LUMA if grey else image, 0, 255)
-    noise = (random.poisson(light / photon) * photon - light).astype(np.float32)
-    return image + (noise[..., None] if grey else noise)
 
 
 def _store_as_jpeg(

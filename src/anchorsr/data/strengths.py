@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from anchorsr.errors import DataError
 
 _WORST_STEP = 5.0  # of JPEG quality 10, relative to the tables of the standard's annex K
 _WORST_SIGMA = 30.0
@@ -88,3 +90,45 @@ def video_strength(crf: float) -> float:
 
 # Luma of independent noise in three colours has this part of its standard deviation.
 GREY_NOISE = 1 / math.hypot(0.299, 0.587, 0.114)
+
+
+def parse_strengths(texts: Sequence[str]) -> Strengths:
+    """Return the strengths of texts such as `jpeg=75`, in the units that people count in.
+
+    Args:
+        texts: jpeg, earlier and webp are qualities, video is a CRF, noise and grain are standard
+            deviations in levels, blur is one in LR pixels.
+
+    Raises:
+        DataError: There is no such strength, it is there twice, or its number is out of range.
+    """
+    values: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in _SCALES or name in values:
+            raise DataError(f"no strength {text!r}, or it is there twice: jpeg=75, noise=5, ...")
+        scale, least, most = _SCALES[name]
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = math.nan
+        if not least <= amount <= most:
+            raise DataError(f"{name} is a number from {least:g} to {most:g}, not {number!r}")
+        values[name] = scale(amount)
+    return Strengths(**values)
+
+
+def _jpeg_scale(quality: float) -> float:
+    return jpeg_strength(round(quality))
+
+
+# Of each strength: how it is counted, and from where to where.
+_SCALES: Mapping[str, tuple[Callable[[float], float], float, float]] = {
+    "jpeg": (_jpeg_scale, 1, 100),
+    "earlier": (_jpeg_scale, 1, 100),
+    "webp": (lambda quality: webp_strength(round(quality)), 0, 100),
+    "video": (video_strength, 0, 51),
+    "noise": (noise_strength, 0, 100),
+    "grain": (noise_strength, 0, 100),
+    "blur": (float, 0, 4),
+}

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from anchorsr.data.damage import NO_DAMAGE, Damage
+from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import OutputError, RecipeError
 from anchorsr.evaluation.evaluate import Score, evaluate_method, load_method, run_at_every_size
 from anchorsr.export.challenge import SIZE
@@ -36,6 +38,7 @@ def release(
     output: Path,
     *,
     train: bool = True,
+    strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
     overwrite: bool = False,
     on_loading: Callable[[int, int], None] | None = None,
@@ -44,7 +47,8 @@ def release(
     """Quantize a run, publish it as `output` and write its card (`.json`) beside it.
 
     Returns, for each validation folder of the run's recipe, the score of the float weights
-    (method `float`) and of the file in LiteRT (`int8`). train: see `finetune.quantize_run`.
+    (method `float`) and of the file in LiteRT (`int8`), on images that were degraded as strengths
+    say. train, strengths: see `qat.quantize_run`.
     Where no file can be for every size it is for `challenge.SIZE`; scores need one for each
     image.
     Raises what that, `export.make_file` and `check_release` raise, DataError for validation
@@ -57,8 +61,14 @@ def release(
     recipe = read_run(run)
     train = train and recipe.quantization.schedule is not None
     check_validation(recipe, build_network(recipe.network).factor)
+    damage = Damage(NO_DAMAGE.kind, strengths=strengths)
     graph = quantize_run(
-        run, train=train, machine=machine, on_loading=on_loading, on_progress=on_progress
+        run,
+        train=train,
+        strengths=strengths,
+        machine=machine,
+        on_loading=on_loading,
+        on_progress=on_progress,
     )
     graph = dataclasses.replace(graph, name=output.stem)  # one architecture, several models
     size = SIZE if needs_size(graph) else None
@@ -71,7 +81,7 @@ def release(
             measured.write_bytes(data)
             methods["int8"] = load_method(measured, graph.factor)
         scores = [
-            evaluate_method(method, kind, Path(name), factor=graph.factor)
+            evaluate_method(method, kind, Path(name), factor=graph.factor, damage=damage)
             for name in records["float"]["recipe"]["validation"]["folders"]
             for kind, method in methods.items()
         ]

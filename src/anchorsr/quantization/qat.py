@@ -18,9 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from anchorsr.data.degradation import degrade_like
 from anchorsr.data.pairs import draw_pairs
+from anchorsr.data.strengths import CLEAN, Strengths
+from anchorsr.errors import RecipeError
 from anchorsr.graph.graph import Graph
 from anchorsr.lowering.trace import lower
+from anchorsr.networks.conditioned import ConditionedABPN
 from anchorsr.networks.layers import RecipeNetwork
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
 from anchorsr.quantization.equalize import equalize
@@ -40,21 +44,31 @@ def quantize_run(
     folder: Path,
     *,
     train: bool = True,
+    strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
     on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Graph:
     """The integer graph of a finished run: calibrated, then trained as its recipe says.
 
+    strengths: what images have been through that a network which is told is for. Its integer
+    weights are the same for all, so they are calibrated only, on images that were degraded alike.
+
     The integer run has a folder of its own, `integer` inside the run's; it is resumed from
     there, unless the float weights or the calibration have changed since, which is an error.
     train=False stops after the calibration.
-    Raises CheckpointError for a folder without a run, and what `training.fit` raises.
+    Raises CheckpointError for a folder without a run, RecipeError for a strength that the network
+    is not told, and what `training.fit` raises.
     """
     recipe = read_run(folder)
     settings = recipe.quantization
     network = load_weights(folder)
     images = _draw(recipe, network.factor)
+    if network.strengths or strengths != CLEAN:
+        network = _fold(network, strengths)
+        random = np.random.default_rng(recipe.seed)
+        images = [degrade_like(image, strengths, random) for image in images]
+        train = False
     graph, ranges = _calibrate(network, recipe, images)
     chosen = choose_quantization(graph, ranges)
     calibrated = apply_quantization(graph, chosen)
@@ -83,6 +97,14 @@ def quantize_run(
     )
     trained.keep_from_ties()
     return trained.to_graph()
+
+
+def _fold(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
+    """The plain network for images that have been through this."""
+    told = {name: value for name, value in dataclasses.asdict(strengths).items() if value}
+    if not isinstance(network, ConditionedABPN):
+        raise RecipeError(f"the network is not told what images have been through ({min(told)})")
+    return network.fold(told)
 
 
 def _digest(network: RecipeNetwork, recipe: Recipe, images: Sequence[UInt8Array]) -> str:

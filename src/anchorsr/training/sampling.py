@@ -49,12 +49,17 @@ def check_strengths(network: Trainable, recipe: Recipe) -> None:
 
     Raises:
         RecipeError: The network asks for a strength that there is not, or for any where patches
-            are neither degraded nor given.
+            are neither degraded nor given; or it trains integers for one strength.
     """
     unknown = sorted(set(network.strengths) - set(STRENGTHS))
     if unknown:
         raise RecipeError(
             f"network.strengths: there is no {unknown[0]}; there are: {', '.join(STRENGTHS)}"
+        )
+    if network.strengths and recipe.quantization.schedule is not None:
+        raise RecipeError(
+            "quantization.schedule: integers of a network that is told strengths are not trained,"
+            " because all strengths share them"
         )
     if network.strengths and recipe.degradation is None and not recipe.data.pairs:
         raise RecipeError(

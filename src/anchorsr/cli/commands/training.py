@@ -10,6 +10,7 @@ import typer
 
 from anchorsr.cli.commands.options import Force, Threads, print_scores
 from anchorsr.cli.terminal import remark, training_bars
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
 
@@ -63,6 +64,14 @@ def quantize_command(
             "--train/--no-train", help="Train the integers as the recipe says, or only calibrate."
         ),
     ] = True,
+    strengths: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strength",
+            help="What images have been through that the file is for, where the network is told:"
+            " jpeg=75 (quality), noise=5 (sigma), video=28 (CRF), ... May be given several times.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
     threads: Threads = 0,
     force: Force = False,
@@ -79,17 +88,28 @@ def quantize_command(
         anchorsr quantize runs/abpn_x3 -o abpn_x3.tflite
 
         anchorsr quantize runs/abpn_x3 -o calibrated.tflite --no-train
+
+        anchorsr quantize runs/photo_x3 -o photo_jpeg75.tflite --strength jpeg=75
     """
     with needs("PyTorch", "train"):
         from anchorsr.export.release import check_release, release
         from anchorsr.training.checkpoint import read_record, read_run
+    told = parse_strengths(strengths or [])
     check_release(output, overwrite=force)
     steps, wanted = read_record(run).get("step", 0), read_run(run).schedule.steps
     if steps < wanted:
         remark(f"{run} has taken {steps} of {wanted} steps: anchorsr train goes on with it")
     machine = training_machine(device, threads)
     with training_bars("Quantizing") as callbacks:
-        scores = release(run, output, train=train, machine=machine, overwrite=force, **callbacks)
+        scores = release(
+            run,
+            output,
+            train=train,
+            strengths=told,
+            machine=machine,
+            overwrite=force,
+            **callbacks,
+        )
     print_scores(scores)
     print(output)
 
