@@ -118,12 +118,11 @@ class ABPN(RecipeNetwork):
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """The output before the clip, which would stop gradients in training."""
-        return self.compute(images)
+        return self.add_anchor(images, self.residual(images))
 
-    def compute(self, images: Tensor, modulations: Sequence[Modulation] = ()) -> Tensor:
-        """The output before the clip; modulations: as in `residual`."""
-        packed = self.residual(images, modulations) + self.anchor(images)
-        unpacked: Tensor = self.depth_to_space(packed)
+    def add_anchor(self, images: Tensor, residual: Tensor) -> Tensor:
+        """The output of images and of what the convolutions made of them."""
+        unpacked: Tensor = self.depth_to_space(residual + self.anchor(images))
         return unpacked
 
     def residual(self, images: Tensor, modulations: Sequence[Modulation] = ()) -> Tensor:

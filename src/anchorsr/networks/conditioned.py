@@ -67,7 +67,7 @@ class ConditionedABPN(ABPN):
             images: (N, 3, H, W) RGB on [0, 255].
             strengths: (N, K), in the order of the configuration.
         """
-        return self.compute(images, self.modulator(strengths))
+        return self.add_anchor(images, self.residual(images, self.modulator(strengths)))
 
     @torch.no_grad()
     def fold(self, strengths: Mapping[str, float]) -> ABPN:
