@@ -187,7 +187,7 @@ def test_sides_of_a_patch_stay_aligned(factor: int, channel_shuffle: bool) -> No
         map_of_itself(8, 8, 3, factor),
     ]
     sampler = PatchSampler(pairs, patch=8, seed=0, channel_shuffle=channel_shuffle)
-    lr, hr, _ = sampler.batch(0, range(100))
+    lr, hr, *_ = sampler.batch(0, range(100))
     assert lr.shape == (100, 8, 8, 3)
     assert hr.shape == (100, 8 * factor, 8 * factor, 3)
     assert lr.dtype == hr.dtype == np.uint8
@@ -205,7 +205,7 @@ def test_sides_cut_from_a_reduced_image_belong_together(dog: np.ndarray) -> None
 
 def test_patch_holds_consecutive_rows_and_columns_of_one_image() -> None:
     sampler = PatchSampler([map_of_itself(20, 30, 7)], patch=8, seed=0)
-    lr, _, _ = sampler.batch(0, range(64))
+    lr, *_ = sampler.batch(0, range(64))
     for patch in lr.astype(int):
         assert (patch[..., 2] == 7).all()
         for channel in (0, 1):
@@ -228,7 +228,7 @@ def test_every_orientation_occurs_equally_often() -> None:
 
 def test_every_position_occurs_up_to_the_last_row_and_column() -> None:
     sampler = PatchSampler([map_of_itself(10, 11)], patch=8, seed=0)
-    lr, _, _ = sampler.batch(0, range(400))
+    lr, *_ = sampler.batch(0, range(400))
     corners = Counter(map(tuple, lr[..., :2].min(axis=(1, 2)).tolist()))
     assert set(corners) == {(top, left) for top in range(3) for left in range(4)}
     assert min(corners.values()) > 10  # 33 expected
@@ -249,7 +249,7 @@ def test_images_are_drawn_equally_often_if_asked() -> None:
     """Every place of an image too: the largest has 130 patches, half of them above row 5."""
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(17, 20, 2)]
     sampler = PatchSampler(pairs, patch=8, seed=0, equal_pictures=True)
-    lr, hr, weights = sampler.batch(0, range(1500))
+    lr, hr, weights, _ = sampler.batch(0, range(1500))
     np.testing.assert_array_equal(repeated(lr, 3), hr)
     assert weights.tolist() == [1.0] * 1500
     numbers = lr[:, 0, 0, 2]
@@ -349,7 +349,7 @@ def test_shares_of_a_batch_together_are_the_batch(seed: int, step: int, ends: li
 def test_batch_depends_on_nothing_but_seed_step_and_place() -> None:
     pairs = [Pair("noise", noise(40, 40), noise(120, 120))]
     sampler = PatchSampler(pairs, patch=8, seed=5)
-    expected, _, _ = sampler.batch(7, range(4))
+    expected, *_ = sampler.batch(7, range(4))
     sampler.batch(3, range(9))
     np.random.default_rng(0).random(10)
     np.testing.assert_array_equal(sampler.batch(7, range(4))[0], expected)

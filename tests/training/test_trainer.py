@@ -186,7 +186,7 @@ def test_the_relative_loss_of_a_run_is_that_of_its_patches(images: Path, tmp_pat
     data = wanted.data
     pairs = load_training_pairs([images], network.factor, patch=data.patch)
     sampler = PatchSampler(pairs, patch=data.patch, seed=wanted.seed, relative=True)
-    lr, hr, weights = sampler.batch(0, range(data.batch))
+    lr, hr, weights, _ = sampler.batch(0, range(data.batch))
     assert weights.std() > 0
     with torch.no_grad():
         output = network.forward_unclipped(to_tensor(lr, "cpu"))

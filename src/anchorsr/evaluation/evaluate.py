@@ -135,7 +135,7 @@ def load_method(
     if name in _FILTERS:
         return lambda lr: _interpolate(lr, factor, _FILTERS[str(name)])
     if path.is_dir() and name not in {model.name for model in list_models()}:
-        return _FloatRun(path, threads)
+        return _load_run(path, threads)
     suffix = path.suffix.lower()
     if suffix == ".pb":
         return load_dnn_superres(path, factor, threads=threads)
@@ -175,25 +175,30 @@ def _interpolate(lr: UInt8Array, factor: int, kernel: Image.Resampling) -> UInt8
 class _FloatRun:
     """The float weights of a run as a method."""
 
-    def __init__(self, run: Path, threads: int | None) -> None:
-        with needs("PyTorch", "train"):
-            import torch
-
-            from anchorsr.training.checkpoint import load_weights
-        if threads:
-            torch.set_num_threads(threads)
-        self._network: Any = load_weights(run)
+    def __init__(
+        self, network: Any, upscale_float: Callable[[Any, UInt8Array], UInt8Array]
+    ) -> None:
+        self._network = network
+        self._upscale_float = upscale_float
 
     def __call__(self, lr: UInt8Array) -> UInt8Array:
         return self.upscale(lr, CLEAN)
 
     def upscale(self, lr: UInt8Array, strengths: Strengths) -> UInt8Array:
         """Upscale an image that has been through this."""
-        from anchorsr.training.validation import upscale_float
-
         network = self._network
         if network.strengths:
-            names = network.strengths
-            told = strengths.select(names).tolist()
-            network = network.fold(dict(zip(names, told, strict=True)))
-        return upscale_float(network, lr)
+            told = strengths.select(network.strengths).tolist()
+            network = network.fold(dict(zip(network.strengths, told, strict=True)))
+        return self._upscale_float(network, lr)
+
+
+def _load_run(run: Path, threads: int | None) -> _FloatRun:
+    with needs("PyTorch", "train"):
+        import torch
+
+        from anchorsr.training.checkpoint import load_weights
+        from anchorsr.training.validation import upscale_float
+    if threads:
+        torch.set_num_threads(threads)
+    return _FloatRun(load_weights(run), upscale_float)
