@@ -1,14 +1,13 @@
-"""Whether the model files give a phone's processor the bytes of the integer arithmetic.
+"""Check that a phone's processor gives the bytes of the integer arithmetic.
 
     python benchmarks/arm64.py [--model abpn_x3] [--image docs/dog.jpg] [--folder FOLDER]
 
 LiteRT's ARM64 build runs under QEMU's user emulation, on cores with different instructions for
-8-bit products, and each byte is compared with `anchorsr.graph.executor.run_graph`. The first
-run downloads a small ARM64 system, which takes 180 MB in --folder: Debian's Python through this
-machine's apt
-sources, without installing anything, and LiteRT, of the version installed here, through pip.
-Exits with 1 on any difference. Needs qemu-user-static, apt-get and dpkg-deb, and no root.
-Times under emulation mean nothing.
+8-bit products, and every byte is compared with `anchorsr.graph.executor.run_graph`. The first run
+downloads a small ARM64 system of 180 MB into --folder: Debian's Python from this machine's apt
+sources, without installing anything, and LiteRT from pip, in the version that is installed here.
+Exits with 1 on any difference. Needs qemu-user-static, apt-get and dpkg-deb, and no root. Times
+under emulation mean nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
-    ImageArray,
+    UInt8Array,
     crop,
     difference,
     downloaded,
@@ -44,7 +43,7 @@ from exactness import (
     run_command,
 )
 
-Job = tuple[bytes, ImageArray]  # a `.tflite` file, and the (1, H, W, 3) that it is given
+Job = tuple[bytes, UInt8Array]  # a `.tflite` file, and its input (1, H, W, 3)
 
 SIZES = ((96, 128), (37, 53))
 
@@ -58,9 +57,13 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class Core:
-    """cpu: what QEMU calls it; part: a number that /proc/cpuinfo may have for it; instruction: the
-    one of INSTRUCTIONS that LiteRT must be seen to use on it, or None, where it must use none;
-    qemu: the first version that is known to compute it right.
+    """A processor core that QEMU emulates.
+
+    Attributes:
+        cpu: QEMU's name for it.
+        part: A part number that /proc/cpuinfo may have for it.
+        instruction: The one of INSTRUCTIONS that LiteRT has to use on it; None if it has none.
+        qemu: The first version of QEMU that is known to emulate it correctly.
     """
 
     name: str
@@ -70,8 +73,8 @@ class Core:
     qemu: tuple[int, int] = (7, 2)
 
 
-# QEMU 7.2 has no core of a phone with smmla, so `max`, all that QEMU knows, stands for one. Its
-# smopa gives wrong sums in 7.2.22 and the right ones in 10.0.13; none between was tried.
+# QEMU 7.2 has no phone core with smmla; `max`, which has everything that QEMU emulates, stands in.
+# smopa gives wrong sums in 7.2.22 and right ones in 10.0.13; versions between were not tried.
 CORES = (
     Core("cortex-a53", "cortex-a53", "0xd03", None),
     Core("cortex-a76", "cortex-a76", "0xd0b", "sdot"),
@@ -79,7 +82,7 @@ CORES = (
     Core("sme", "max", "0xd0b", "smopa", qemu=(10, 0)),
 )
 
-# LiteRT's kernel library asks /proc/cpuinfo what it runs on, and does not survive an x86 answer.
+# LiteRT's kernel library reads /proc/cpuinfo, and crashes on that of an x86 processor.
 CPUINFO = """\
 processor\t: 0
 CPU implementer\t: 0x41
@@ -102,7 +105,7 @@ Dir::State::status "{folder}/status";
 Dir::Cache "{folder}/cache";
 """
 
-# Runs inside, without anchorsr: file N.tflite on N.npy gives N.result.npy.
+# Runs in the emulator, without anchorsr: N.tflite turns N.npy into N.result.npy.
 INSIDE = """
 import sys
 from pathlib import Path
@@ -129,10 +132,12 @@ def default_folder() -> Path:
 
 
 def find_qemu(path: str | None = None) -> tuple[str, tuple[int, int]]:
-    """QEMU's user emulator of ARM64 and its version. Raises BenchmarkError where there is none."""
+    """Find QEMU's ARM64 user emulator and its version, or raise BenchmarkError."""
     qemu = path or shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     if qemu is None:
-        raise BenchmarkError("qemu-aarch64-static is not here: apt-get install qemu-user-static")
+        raise BenchmarkError(
+            "qemu-aarch64-static is not installed: apt-get install qemu-user-static"
+        )
     said = run_command([qemu, "--version"], f"{qemu} does not run")
     found = re.search(r"version (\d+)\.(\d+)", said)
     if found is None:
@@ -141,38 +146,38 @@ def find_qemu(path: str | None = None) -> tuple[str, tuple[int, int]]:
 
 
 def system_in(folder: Path) -> Path:
-    """Where the ARM64 system with this machine's version of LiteRT is, or will be."""
+    """Return the folder of the ARM64 system with this machine's version of LiteRT."""
     return folder / f"litert-{version('ai-edge-litert')}"
 
 
 def prepare(folder: Path, qemu: str) -> Path:
-    """The ARM64 system, downloaded if it is missing."""
+    """Return the folder of the ARM64 system, which is downloaded if it is missing."""
 
     def make(system: Path, unfinished: Path) -> None:
         _unpack_debian(unfinished, system)
         _install_litert(system)
-        emulate(system, CORES[0], [], qemu)  # keeps compiled modules, too
+        emulate(system, CORES[0], [], qemu)  # compiles Python's modules, which are kept
 
     return downloaded(system_in(folder), "an ARM64 system", make)
 
 
 def _unpack_debian(folder: Path, system: Path) -> None:
-    """Python and what it needs, by an apt that knows of no other package and installs none."""
+    """Unpack Python and its dependencies, without installing packages on this machine."""
     for part in ("state/lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True)
     (folder / "status").touch()
     settings = folder / "apt.conf"
     settings.write_text(APT.format(folder=folder))
     apt = ["apt-get", "-c", str(settings), "-qq"]
-    failure = "apt-get gets no ARM64 packages (no network, or sources without arm64?)"
+    failure = "apt-get cannot download ARM64 packages (no network, or sources without arm64?)"
     run_command([*apt, "update"], failure)
     get = ["install", "-y", "--download-only", "--no-install-recommends"]
     run_command([*apt, *get, "python3", "libstdc++6"], failure)
     for package in sorted(folder.glob("cache/archives/*.deb")):
         run_command(
-            ["dpkg-deb", "-x", str(package), str(system)], f"{package.name} is not unpacked"
+            ["dpkg-deb", "-x", str(package), str(system)], f"{package.name} cannot be unpacked"
         )
-    if not (system / "lib").exists():  # which base-files makes, from Debian 13 on
+    if not (system / "lib").exists():  # from Debian 13 on, base-files makes it
         (system / "lib").symlink_to("usr/lib")
 
 
@@ -186,16 +191,16 @@ def _install_litert(system: Path) -> None:
     for platform in ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 36))):
         command += ["--platform", f"{platform}_aarch64"]
     command.append(f"ai-edge-litert=={version('ai-edge-litert')}")
-    run_command(command, "pip does not download LiteRT for ARM64")
+    run_command(command, "pip cannot download LiteRT for ARM64")
 
 
 def emulate(
     system: Path, core: Core, jobs: Sequence[Job], qemu: str
-) -> tuple[list[ImageArray], set[str]]:
-    """What LiteRT makes of the jobs on the core, and the INSTRUCTIONS that QEMU saw on the way."""
+) -> tuple[list[UInt8Array], set[str]]:
+    """Run the jobs on a core; returns the results and the INSTRUCTIONS that were used."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        # QEMU looks below the root of -L first, whatever path a program opens.
+        # Whatever path a program opens, QEMU looks below the root of -L first.
         root = folder / "root"
         (root / "proc").mkdir(parents=True)
         (root / "proc" / "cpuinfo").write_text(CPUINFO.format(part=core.part))
@@ -208,7 +213,7 @@ def emulate(
         command = [qemu, "-cpu", core.cpu, "-d", "in_asm", "-D", str(log), "-L", str(root)]
         command += [str(system / "usr" / "bin" / "python3"), "-I", "-S", "-c", INSIDE]
         command += [str(system / "site"), temporary, str(len(jobs))]
-        run_command(command, f"LiteRT does not run on an emulated {core.name}", environment={})
+        run_command(command, f"LiteRT cannot run on an emulated {core.name}", environment={})
         results = [np.load(folder / f"{number}.result.npy") for number in range(len(jobs))]
         return results, _instructions(log)
 
@@ -226,14 +231,14 @@ def _instructions(log: Path) -> set[str]:
 
 
 def wrong_instructions(core: Core, seen: set[str]) -> list[str]:
-    """Why a run says nothing about the core's instructions, if it does not."""
+    """Say why a run does not show what the core's instructions compute, if it does not."""
     if core.instruction is None:
-        return [f"{core.name} has no {name}, and ran it" for name in sorted(seen)]
+        return [f"{core.name} has no {name}, but ran it" for name in sorted(seen)]
     return [] if core.instruction in seen else [f"{core.name} ran no {core.instruction}"]
 
 
 def check(options: argparse.Namespace) -> list[str]:
-    """Print the table, and return what is not as it should be."""
+    """Print the table, and return what is wrong."""
     models = load_models(options.model)
     photograph = read_rgb(options.image)
     qemu, release = find_qemu(options.qemu)
@@ -244,7 +249,7 @@ def check(options: argparse.Namespace) -> list[str]:
         size = fixed_size(data)
         for height, width in [size] if size else SIZES:
             images = crop(photograph, height, width)
-            titles.append(f"{name} {height}x{width}")
+            titles.append(f"{name} {width}x{height}")
             jobs.append((data, images))
             expected.append(run_graph(graph, images))
     print(f"LiteRT {version('ai-edge-litert')}, QEMU {release[0]}.{release[1]}")
@@ -252,11 +257,11 @@ def check(options: argparse.Namespace) -> list[str]:
     faults = []
     for core in CORES:
         if release < core.qemu:
-            print(f"{core.name} is left out: it needs QEMU {core.qemu[0]}.{core.qemu[1]}")
+            print(f"{core.name} is skipped: it needs QEMU {core.qemu[0]}.{core.qemu[1]}")
             continue
         columns[core.name], seen = emulate(system, core, jobs, qemu)
         print(
-            f"{core.name} sums 8-bit products with {', '.join(sorted(seen)) or 'plain NEON'}",
+            f"{core.name} uses {', '.join(sorted(seen)) or 'plain NEON'}",
             flush=True,
         )
         faults += wrong_instructions(core, seen)
@@ -276,11 +281,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model",
         action="append",
-        help=f"a shipped model, a .tflite file, or {PUBLISHED!r}; may be given again. All",
+        help=f"a shipped model, a .tflite file, or {PUBLISHED!r}; by default all; repeatable",
     )
     parser.add_argument("--image", type=Path, default=PHOTOGRAPH)
-    parser.add_argument("--folder", type=Path, help="where the ARM64 system is kept")
-    parser.add_argument("--qemu", help="another qemu-aarch64 than the one that is found")
+    parser.add_argument("--folder", type=Path, help="where to keep the ARM64 system")
+    parser.add_argument("--qemu", help="the qemu-aarch64 to use")
     options = parser.parse_args(arguments)
     options.model = options.model or [*shipped, PUBLISHED]
     return exit_code("arm64.py", lambda: check(options))

@@ -1,11 +1,10 @@
-"""Whether a browser gives the bytes of the integer arithmetic.
+"""Check that a browser gives the bytes of the integer arithmetic.
 
     python benchmarks/browser.py [--model abpn_x3] [--browser chromium] [--folder FOLDER]
 
-Each model is exported as `.onnx`, run by `browser/upscale.mjs` in a browser without a window, and
-each byte is compared with `anchorsr.graph.executor.run_graph`; one image takes several
-tiles. The first run downloads ONNX Runtime Web into --folder, 140 MB, through npm. Exits with 1
-on any difference.
+Each model is exported as `.onnx` and run by `browser/upscale.mjs` in a headless browser, and every
+byte is compared with `anchorsr.graph.executor.run_graph`; one image takes several tiles. The first
+run downloads ONNX Runtime Web, 140 MB, into --folder through npm. Exits with 1 on any difference.
 Needs npm and a Chromium-based browser, such as Debian's chromium-headless-shell.
 """
 
@@ -40,7 +39,7 @@ from anchorsr.serialization.onnx import write_onnx
 from anchorsr.utils.cache import cache_folder
 from exactness import (
     PHOTOGRAPH,
-    ImageArray,
+    UInt8Array,
     crop,
     difference,
     downloaded,
@@ -55,7 +54,7 @@ BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
 SIZES = ((96, 128), (213, 397))
 TIMEOUT_SECONDS = 120
 
-# What the browser is given: it fetches N.onnx and N.rgba for each job and posts what it makes.
+# The page fetches N.onnx and N.rgba for each job and posts the result.
 CHECK = """<!doctype html>
 <script type="importmap">
   {"imports": {"onnxruntime-web": "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"}}
@@ -84,10 +83,10 @@ CHECK = """<!doctype html>
 
 @dataclass(frozen=True)
 class Job:
-    """An `.onnx` file, the image (1, H, W, 3) that it is given, and how far its pixels see."""
+    """An `.onnx` file, its input (1, H, W, 3), and its halo in pixels."""
 
     model: bytes
-    image: ImageArray
+    image: UInt8Array
     halo: int
 
 
@@ -96,7 +95,7 @@ def default_folder() -> Path:
 
 
 def find_browser(path: str | None = None) -> str:
-    """Raises BenchmarkError where there is none."""
+    """Find a browser, or raise BenchmarkError."""
     for name in BROWSERS if path is None else (path,):
         found = shutil.which(name)
         if found is not None:
@@ -104,30 +103,30 @@ def find_browser(path: str | None = None) -> str:
     raise BenchmarkError(
         f"there is no program {path}"
         if path
-        else "there is no browser here: apt-get install chromium-headless-shell, or give --browser"
+        else "no browser was found: apt-get install chromium-headless-shell, or give --browser"
     )
 
 
 def runtime_in(folder: Path) -> Path:
-    """Where the packages are, or will be, that `browser/package.json` asks for."""
+    """Return the folder of the packages that `browser/package.json` asks for."""
     version = json.loads((PAGES / "package.json").read_text())["dependencies"][RUNTIME]
     return folder / f"{RUNTIME}-{version}"
 
 
 def prepare(folder: Path) -> Path:
-    """The packages, downloaded if they are missing."""
+    """Return the folder of the packages, which are downloaded if they are missing."""
 
     def make(packages: Path, _: Path) -> None:
         shutil.copy(PAGES / "package.json", packages)
         command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(packages)]
-        run_command(command, f"npm does not download {RUNTIME}")
+        run_command(command, f"npm cannot download {RUNTIME}")
 
     runtime = runtime_in(folder)
     return downloaded(runtime, runtime.name, make)
 
 
 class _Server(http.server.SimpleHTTPRequestHandler):
-    """The pages, the packages and the jobs; what is posted goes into a queue."""
+    """Serves the pages, the packages and the jobs; puts what is posted into a queue."""
 
     def __init__(
         self,
@@ -166,10 +165,10 @@ class _Server(http.server.SimpleHTTPRequestHandler):
 
 def run_in_browser(
     browser: str, runtime: Path, jobs: Sequence[Job]
-) -> list[tuple[ImageArray, float]]:
-    """What the browser makes of each job, (1, H, W, 3), and the milliseconds that it took.
+) -> list[tuple[UInt8Array, float]]:
+    """Run the jobs; returns the result (1, H, W, 3) and the milliseconds of each.
 
-    Raises BenchmarkError for what the page says went wrong, and when nothing comes.
+    Raises BenchmarkError for an error in the page, and where no result comes.
     """
     sizes = [(*job.image.shape[2:0:-1], job.halo) for job in jobs]
     files = {"/check.html": CHECK.replace("JOBS", json.dumps(sizes)).encode()}
@@ -186,7 +185,7 @@ def run_in_browser(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         command = [browser, "--headless", "--disable-gpu", f"--user-data-dir={profile}"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
-            command.append("--no-sandbox")  # which Chromium has for all but root
+            command.append("--no-sandbox")  # Chromium has no sandbox for root
         command.append(f"http://127.0.0.1:{server.server_port}/check.html")
         process = subprocess.Popen(
             command,
@@ -203,7 +202,7 @@ def run_in_browser(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it has started: Debian's browsers are scripts that start the program."""
+    """Kill the process group: Debian's browsers are scripts that start the program."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -214,16 +213,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _result(
     posted: queue.Queue[tuple[str, bytes]], process: subprocess.Popen[bytes]
-) -> tuple[ImageArray, float]:
+) -> tuple[UInt8Array, float]:
     for _ in range(TIMEOUT_SECONDS):
         try:
             path, data = posted.get(timeout=1)
             break
         except queue.Empty:
             if process.poll() is not None:
-                raise BenchmarkError(f"the browser ended with code {process.returncode}") from None
+                raise BenchmarkError(f"the browser exited with code {process.returncode}") from None
     else:
-        raise BenchmarkError(f"the browser made nothing in {TIMEOUT_SECONDS} seconds")
+        raise BenchmarkError(f"no result from the browser within {TIMEOUT_SECONDS} seconds")
     if path == "/failed":
         raise BenchmarkError(f"in the browser: {data.decode()}")
     told = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)
@@ -232,7 +231,7 @@ def _result(
 
 
 def check(options: argparse.Namespace) -> list[str]:
-    """Print the table, and return what is not as it should be."""
+    """Print the table, and return what is wrong."""
     models = load_models(options.model)
     photograph = read_rgb(PHOTOGRAPH)
     browser = find_browser(options.browser)
@@ -242,10 +241,10 @@ def check(options: argparse.Namespace) -> list[str]:
         model = write_onnx(graph)
         for height, width in SIZES:
             image = crop(photograph, height, width)
-            titles.append(f"{name} {height}x{width}")
+            titles.append(f"{name} {width}x{height}")
             jobs.append(Job(model, image, graph.halo))
             expected.append(run_graph(graph, image))
-    version = run_command([browser, "--version"], f"{browser} does not run").strip()
+    version = run_command([browser, "--version"], f"{browser} cannot be run").strip()
     print(f"{runtime.name}, {version}", flush=True)
     faults = []
     results = run_in_browser(browser, runtime, jobs)
@@ -261,10 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model",
         action="append",
-        help="a shipped model or a .tflite file; may be given again. All that are shipped",
+        help="a shipped model or a .tflite file; by default all shipped models; repeatable",
     )
-    parser.add_argument("--folder", type=Path, help="where the packages are kept")
-    parser.add_argument("--browser", help="a browser other than the one found")
+    parser.add_argument("--folder", type=Path, help="where to keep the packages")
+    parser.add_argument("--browser", help="the browser to use")
     options = parser.parse_args(arguments)
     options.model = options.model or [model.path.stem for model in list_models()]
     return exit_code("browser.py", lambda: check(options))

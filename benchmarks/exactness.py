@@ -1,4 +1,4 @@
-"""What benchmarks give to other machines, and how what comes back is compared."""
+"""What the exactness checks share: models, inputs, comparison, downloads, exit codes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.bench.baselines import PUBLISHED, published_graph
 from anchorsr.errors import AnchorSRError, BenchmarkError
 from anchorsr.graph.graph import Graph
@@ -18,15 +18,13 @@ from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import reason
 
-ImageArray = npt.NDArray[np.uint8]
-
-# How the lines of apt-get, pip, QEMU and npm begin that say why.
+# The prefixes of error lines of apt-get, pip, QEMU and npm.
 _SAYS_WHY = ("E:", "ERROR:", "qemu:", "npm error code")
 PHOTOGRAPH = Path(__file__).parents[1] / "docs" / "dog.jpg"
 
 
 def load_models(names: Sequence[str]) -> list[tuple[str, bytes, Graph]]:
-    """Name, file and graph of each: shipped ones, paths, and the published network's form."""
+    """Load shipped models, `.tflite` files and the published network: name, file and graph."""
     models = []
     for name in names:
         if name == PUBLISHED:
@@ -37,12 +35,12 @@ def load_models(names: Sequence[str]) -> list[tuple[str, bytes, Graph]]:
             models.append((path.stem, *read_model(path)))
     for name, _, graph in models:
         if not graph.is_integer:
-            raise BenchmarkError(f"{name} is a float model, whose bytes are nowhere the same")
+            raise BenchmarkError(f"{name} is a float model, whose bytes differ between machines")
     return models
 
 
-def crop(photograph: ImageArray, height: int, width: int) -> ImageArray:
-    """(1, height, width, 3) from the middle, mirrored where the photograph is smaller."""
+def crop(photograph: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Crop (1, height, width, 3) from the centre, mirrored where the photograph is smaller."""
     rows, columns = photograph.shape[:2]
     missing = (0, max(0, height - rows)), (0, max(0, width - columns)), (0, 0)
     padded = np.pad(photograph, missing, "symmetric")
@@ -50,8 +48,8 @@ def crop(photograph: ImageArray, height: int, width: int) -> ImageArray:
     return padded[None, top : top + height, left : left + width]
 
 
-def difference(made: ImageArray, expected: ImageArray) -> str | None:
-    """How two results differ, or None where each byte is the same."""
+def difference(made: UInt8Array, expected: UInt8Array) -> str | None:
+    """Describe how two results differ; None if every byte is the same."""
     if (made.shape, made.dtype) != (expected.shape, expected.dtype):
         return f"{made.dtype} {made.shape}, not {expected.dtype} {expected.shape}"
     levels = np.abs(made.astype(int) - expected)
@@ -61,7 +59,7 @@ def difference(made: ImageArray, expected: ImageArray) -> str | None:
 
 
 def run_command(command: list[str], failure: str, environment: dict[str, str] | None = None) -> str:
-    """What the command prints. Raises BenchmarkError: the failure, and the command's last words."""
+    """Run a command and return its output, or raise BenchmarkError with its last error line."""
     try:
         ended = subprocess.run(
             command, capture_output=True, text=True, errors="replace", env=environment
@@ -77,9 +75,9 @@ def run_command(command: list[str], failure: str, environment: dict[str, str] | 
 
 
 def downloaded(folder: Path, what: str, make: Callable[[Path, Path], None]) -> Path:
-    """A folder that is downloaded if it is missing; it appears whole or not at all.
+    """Return a folder, which is downloaded if it is missing; it appears complete or not at all.
 
-    make: fills the first folder that it is given; the second is for what it needs on the way.
+    `make` fills the first folder that it is given; the second is for temporary files.
     """
     if folder.is_dir():
         return folder
@@ -92,13 +90,13 @@ def downloaded(folder: Path, what: str, make: Callable[[Path, Path], None]) -> P
         try:
             made.rename(folder)
         except OSError:
-            if not folder.is_dir():  # nobody else was faster
+            if not folder.is_dir():  # unless another process was faster
                 raise
     return folder
 
 
 def exit_code(script: str, check: Callable[[], list[str]]) -> int:
-    """1 if a check finds or raises something, which is printed, a line each; else 0."""
+    """Run a check, print what it finds or raises, and return 1 if that is anything, else 0."""
     try:
         faults = check()
     except (AnchorSRError, OSError, RuntimeError) as error:

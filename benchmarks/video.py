@@ -1,12 +1,12 @@
-"""How fast videos become larger, and where the time goes: natural video against a screen recording.
+"""Measure how fast videos are upscaled, and where the time goes.
 
     python benchmarks/video.py --image photograph.jpg [--model fast] [--threads 2] [--seconds 10]
 
-Both videos are 640 x 360 H.264 at 30 frames a second with sound, made from one photograph: a pan
-over it, and a window of moving images on a desktop of which four fifths stand still.
-The columns after `frames/s` are milliseconds a frame; the steps run side by side. `CPU` is what
-all threads took together, from which `cores / CPU` is what a machine with nothing else to do
-would reach at best.
+A natural video is compared with a screen recording. Both are 640x360 H.264 at 30 frames per second
+with sound, made from one photograph: a pan over it, and a moving window on a desktop of which four
+fifths stand still. The columns after `reused` are milliseconds per frame; the steps run in
+parallel. `CPU` is the time of all threads together, and `cores / CPU` the frames per second that an
+idle machine could reach at best.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WIDTH, HEIGHT, RATE = 640, 360, 30
 
 
 def pan(photograph: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """A walk over the photograph along a curve, so that every pixel changes."""
+    """Pan over the photograph along a curve, so that every pixel changes."""
     rows, columns = photograph.shape[0] - HEIGHT, photograph.shape[1] - WIDTH
     for index in range(count):
         top = int((np.sin(index / 40) + 1) / 2 * rows)
@@ -42,11 +42,11 @@ def pan(photograph: np.ndarray, count: int) -> Iterator[np.ndarray]:
 
 
 def screen(photograph: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """A desktop X in which the pan goes on."""
+    """Show the pan in a window on a still desktop."""
     desktop = np.full((HEIGHT, WIDTH, 3), 235, np.uint8)
     desktop[:24] = 60
     lines = np.random.default_rng(0).integers(40, 560, 40)
-    for row, length in enumerate(lines):  # text, from afar
+    for row, length in enumerate(lines):  # lines of text
         desktop[32 + row * 8 : 36 + row * 8, 16 : 16 + length : 3] = 40
     desktop[96:224, 200:408] = 200  # the window's frame
     for frame in pan(photograph, count):
@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> list[str]:
         photograph = np.asarray(image.convert("RGB").resize((1280, 960), Image.Resampling.BICUBIC))
     upscaler = Upscaler(options.model, threads=options.threads)
     upscaler(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    print(f"{options.model}, {options.threads} threads, {options.seconds} s of {WIDTH} x {HEIGHT}")
+    print(f"{options.model}, {options.threads} threads, {options.seconds} s of {WIDTH}x{HEIGHT}")
     head = "frames/s", "reused", "decode", "network", "convert", "encode", "CPU", "cores / CPU"
     print(f"{'':8}", *(f"{name:>11}" for name in head))
     with tempfile.TemporaryDirectory() as folder:
@@ -89,8 +89,8 @@ def measure(options: argparse.Namespace) -> list[str]:
                 source, Path(folder, f"{name}_x.mp4"), upscaler=upscaler, threads=options.threads
             )
             busy = (time.process_time() - before) / result.frames
-            clock = result.clock
-            steps = (clock.decode_s, clock.network_s, clock.convert_s, clock.encode_s)
+            busy = result.timings
+            steps = (busy.decode_s, busy.network_s, busy.convert_s, busy.encode_s)
             figures = [f"{result.frames_per_second:.1f}", f"{result.reused:.0%}"]
             figures += [f"{step / result.frames * 1000:.1f}" for step in steps]
             figures += [f"{busy * 1000:.1f}", f"{options.threads / busy:.1f}"]

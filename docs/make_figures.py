@@ -1,10 +1,10 @@
-"""Makes docs/fast.webp, docs/abpn.webp and docs/quality.webp: what each model does to crops.
+"""Make docs/fast.webp, docs/abpn.webp and docs/quality.webp: crops of photographs upscaled ×3.
 
-    python docs/make_figures.py ../shared/data/val2k
+    python docs/make_figures.py FOLDER
 
-Photographs are reduced by three and enlarged again. Rows are crops, columns bicubic (Pillow), the
-model and the original, each pixel shown as a square of two by two; beside a name, the PSNR within
-the crop. The photographs are of CLIC 2025 (Unsplash licence); no model was trained on them.
+Photographs are reduced by three and upscaled again. Rows are crops; columns are bicubic (Pillow),
+the model and the original, with the PSNR within the crop. Each pixel is shown as 2×2 pixels. FOLDER
+holds the photographs named below, from CLIC 2025 (Unsplash licence); no model was trained on them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PLAQUE = "test_2684452db505.webp"
 STREET = "test_a2a946cc516f.webp"
 STALL = "test_c9510efb03d1.webp"
 APRON = "test_ff32adfa29d4.webp"
-# RasterImage, and the upper left corner (row, column) of the crop in it.
+# The photograph, and the upper left corner (row, column) of the crop.
 CROPS = {
     "fast": [(STALL, 0, 24), (PLAQUE, 411, 1059)],
     "abpn": [(PLAQUE, 1104, 348), (APRON, 537, 762)],
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
 
 
 def columns(model: str, path: Path, top: int, left: int) -> list[tuple[str, Image.Image]]:
-    """The titles and crops of one row."""
+    """Return the titles and crops of one row."""
     original = crop_to_multiple(read_rgb(path), FACTOR)
     reduced = downscale(original, FACTOR)
     size = (original.shape[1], original.shape[0])
@@ -57,7 +57,7 @@ def columns(model: str, path: Path, top: int, left: int) -> list[tuple[str, Imag
 
 
 def sheet(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
-    """The crops enlarged, with their titles, on nothing, so that any page may lie below."""
+    """Lay out the crops with their titles on a transparent background."""
     height, width = HEIGHT * ZOOM, WIDTH * ZOOM
     size = (3 * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
     result = Image.new("RGBA", size)
@@ -75,7 +75,7 @@ def sheet(rows: list[list[tuple[str, Image.Image]]]) -> Image.Image:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path, help="of the photographs")
+    parser.add_argument("folder", type=Path, help="the folder of the photographs")
     try:
         main(parser.parse_args().folder)
     except anchorsr.AnchorSRError as error:

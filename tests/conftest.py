@@ -1,7 +1,7 @@
-"""What several test files need: the images that are part of the project, and those that are not.
+"""Fixtures of several test files: images that are part of the project, and test sets that are not.
 
-Everything that a test asserts about an image it can also assert about a generated one or about
-`docs/dog.jpg`; the test sets beside the project only make the evidence broader.
+What a test asserts about an image, it asserts about a generated one or `docs/dog.jpg`; the test
+sets beside the project are further evidence.
 """
 
 import os
@@ -16,14 +16,16 @@ from anchorsr.engines import selection
 from anchorsr.images.io import read_rgb
 from anchorsr.inference.upscaler import _ready
 
+pytest_plugins = ["helpers.extras"]  # what needs a missing extra is skipped, with its name
+
 ROOT = Path(__file__).parents[1]
-# Some tests import ONNX Runtime themselves, which leaves something in the user's folder.
+# Some tests import ONNX Runtime directly, which writes to the user's folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache() -> Iterator[None]:
-    """Tests neither read nor write what the user's anchorsr remembers."""
+    """Tests neither read nor write the user's cache."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANCHORSR_CACHE", os.path.join(folder, "cache"))
         yield
@@ -31,11 +33,16 @@ def own_cache() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_engine(request: pytest.FixtureRequest, own_cache: None) -> Iterator[None]:
-    """`auto` is LiteRT but where the choice is tested: which engine is the fastest depends on what
-    else the machine does, and OpenVINO may round a tie otherwise."""
+    """Make `auto` LiteRT, except where the choice is tested.
+
+    Which engine is the fastest depends on the machine's load, and OpenVINO may round a tie
+    differently.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if request.path.stem not in ("test_selection", "test_runtimes", "test_speed"):
             patch.setattr(selection, "installed_engines", lambda: ["litert"])
+            # The exact arithmetic takes seconds for a shipped model at the real sizes.
+            patch.setattr(selection, "_SIZES", ((7, 9),))
         _ready.cache_clear()
         yield
         _ready.cache_clear()
@@ -43,7 +50,7 @@ def one_engine(request: pytest.FixtureRequest, own_cache: None) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of training and test images beside the project; skips where there is none."""
+    """The folder of training and test images beside the project; skips if there is none."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("needs the test sets in ../shared/data, which are not part of the project")

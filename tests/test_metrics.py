@@ -147,9 +147,7 @@ def test_ssim_refuses_less_than_one_window(shape: tuple[int, ...], border: int) 
 
 @settings(max_examples=60, deadline=None)
 @given(image=IMAGES, seed=st.integers(0, 1000))
-def test_psnr_is_symmetric_and_infinite_only_for_equal_pictures(
-    image: np.ndarray, seed: int
-) -> None:
+def test_psnr_is_symmetric_and_infinite_only_for_equal_images(image: np.ndarray, seed: int) -> None:
     other = noise(*image.shape, seed=seed)
     measured = psnr(image, other, border=0)
     assert measured == psnr(other, image, border=0)

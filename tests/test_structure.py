@@ -1,6 +1,13 @@
-"""The architecture as the code has it: who imports whom, who prints, what is public, how long."""
+"""The architecture as the code has it: what is public, who needs torch, how long modules are.
+
+Which package may import which is checked by import-linter (test_style).
+"""
 
 import ast
+import doctest
+import functools
+import inspect
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -12,33 +19,8 @@ from anchorsr import errors
 
 SOURCE = Path(anchorsr.__file__).parent
 
-TORCH = {
-    "anchorsr.networks.activation_noise",
-    "anchorsr.networks.layers",
-    "anchorsr.networks.abpn",
-    "anchorsr.networks.fsrcnn",
-    "anchorsr.networks.residual_forms",
-    "anchorsr.networks.vdsr",
-    "anchorsr.networks.drrn",
-    "anchorsr.networks.edsr",
-    "anchorsr.networks.srresnet",
-    "anchorsr.networks.carn",
-    "anchorsr.networks.conditioned",
-    "anchorsr.networks.idn",
-    "anchorsr.networks.imdn",
-    "anchorsr.networks.latticenet",
-    "anchorsr.training.checkpoint",
-    "anchorsr.training.initialize",
-    "anchorsr.training.distributed",
-    "anchorsr.training.losses",
-    "anchorsr.training.optim",
-    "anchorsr.training.validation",
-    "anchorsr.lowering.layers",
-    "anchorsr.training.trainer",
-    "anchorsr.lowering.trace",
-    "anchorsr.quantization.qat_network",
-    "anchorsr.quantization.qat",
-}
+# Elsewhere torch is imported inside the function that needs it, if at all.
+PACKAGES_WITH_TORCH = ("networks", "training", "lowering", "quantization")
 
 HEAVY = [
     "av",
@@ -62,56 +44,110 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
+@functools.cache
 def parsed(name: str) -> ast.Module:
     return ast.parse(MODULES[name].read_text(encoding="utf-8"))
 
 
-def imported(nodes: ast.AST) -> set[str]:
-    """Every module that an import statement names, wherever it stands, as full names."""
-    found = set()
-    for node in ast.walk(nodes):
+def run(program: str) -> str:
+    return subprocess.check_output([sys.executable, "-c", program], text=True).strip()
+
+
+# Modules
+
+
+def test_few_modules_lie_outside_a_package() -> None:
+    assert len(list(SOURCE.glob("*.py"))) <= 6
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_torch_is_imported_by_four_packages_only(name: str) -> None:
+    package = name.split(".")[1] if "." in name else ""
+    imported = set()
+    for node in parsed(name).body:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            assert node.module is not None
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (submodules & MODULES.keys()) or {node.module}
-    return found
+            imported.add((node.module or "").split(".")[0])
+    assert "torch" not in imported or package in PACKAGES_WITH_TORCH
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_torch_comes_with_the_modules_of_training_only(name: str) -> None:
-    """Elsewhere torch is imported inside the function that needs it, if at all."""
-    at_import = [node for node in parsed(name).body if not isinstance(node, ast.FunctionDef)]
-    modules = imported(ast.Module(at_import, []))
-    assert any(module.split(".")[0] == "torch" for module in modules) == (name in TORCH)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_module_says_what_it_is_for(name: str) -> None:
+def test_a_module_says_what_it_is_for(name: str) -> None:
     assert ast.get_docstring(parsed(name))
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_module_is_not_long(name: str) -> None:
+def test_a_module_is_not_long(name: str) -> None:
     assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 450
 
 
-def test_import_brings_only_what_upscaling_needs() -> None:
-    program = f"import sys, anchorsr; print([n for n in {HEAVY} if n in sys.modules])"
-    found = subprocess.check_output([sys.executable, "-c", program], text=True)
-    assert found.strip() == "[]"
+@pytest.mark.parametrize(
+    "module",
+    ["quantization.ptq", "training.recipe", "export.export", "evaluation.evaluate", "cli.app"],
+)
+def test_what_needs_no_training_needs_no_torch(module: str) -> None:
+    run(f"import sys; sys.modules['torch'] = None; import anchorsr.{module}")
 
 
-def test_public_names_are_these() -> None:
-    public = ["AnchorSRError", "Score", "Upscaler", "evaluate", "list_models", "upscale"]
-    assert anchorsr.__all__ == public
-    for name in public:
-        assert getattr(anchorsr, name).__doc__
+# The public names
 
 
-def test_every_error_is_in_the_tree_and_its_image() -> None:
+def test_help_shows_the_public_names_and_nothing_else() -> None:
+    shown = {name for name, _ in inspect.getmembers(anchorsr) if not name.startswith("__")}
+    assert shown == set(anchorsr.__all__)
+    text = pydoc.plain(pydoc.render_doc(anchorsr))
+    sections = text[text.index("\nCLASSES\n") :]
+    for name in anchorsr.__all__:
+        assert name in sections
+    assert "importlib" not in text
+
+
+@pytest.mark.parametrize("name", anchorsr.__all__)
+def test_a_public_name_is_documented_and_is_no_module(name: str) -> None:
+    assert inspect.getdoc(getattr(anchorsr, name))
+    assert not (SOURCE / name).exists()
+    assert not (SOURCE / f"{name}.py").exists()
+
+
+def test_import_takes_nothing_heavy() -> None:
+    """Not even numpy; using `upscale` then imports what upscaling needs."""
+    program = "import sys, anchorsr; print([n for n in {} if n in sys.modules])"
+    assert run(program.format([*HEAVY, "numpy", "PIL"])) == "[]"
+    program = "import sys, anchorsr; anchorsr.upscale; print([n for n in {} if n in sys.modules])"
+    assert run(program.format(HEAVY)) == "[]"
+
+
+def test_a_name_that_lacks_its_package_says_so_when_it_is_called() -> None:
+    program = """
+import sys; sys.modules["torch"] = None
+import anchorsr, pydoc
+pydoc.render_doc(anchorsr)
+from anchorsr import train
+try:
+    train()
+except anchorsr.AnchorSRError as error:
+    print(error)
+"""
+    assert run(program).endswith("pip install 'anchorsr[train]'")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'enlarge'"):
+        anchorsr.enlarge  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["anchorsr", "Upscaler", "list_models", "upscale"])
+def test_the_examples_of_the_documentation_run(name: str) -> None:
+    documented = anchorsr if name == "anchorsr" else getattr(anchorsr, name)
+    names = {public: getattr(anchorsr, public) for public in anchorsr.__all__}
+    examples = doctest.DocTestFinder(recurse=False).find(documented, name, globs=names)
+    assert examples[0].examples
+    runner = doctest.DocTestRunner()
+    assert runner.run(examples[0]).failed == 0
+
+
+def test_every_error_is_in_the_tree_and_its_picture() -> None:
     tree = parsed("anchorsr.errors")
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
     assert classes <= set((ast.get_docstring(tree) or "").split())

@@ -1,5 +1,24 @@
-"""`python -m anchorsr`, and what `torchrun -m anchorsr` starts."""
+"""The entry point of `anchorsr`, of `python -m anchorsr` and of `torchrun -m anchorsr`."""
 
-from anchorsr.cli.app import main
+import signal
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line.
+
+    Ctrl-C during the imports, which take a moment, ends the process as the system does, without a
+    traceback. From then on `anchorsr.cli.app` handles it.
+    """
+    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handled:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from anchorsr.cli import app
+
+    if handled:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(app.main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,38 +1,38 @@
-"""Every error that anchorsr raises on purpose, as one tree.
+"""The exceptions that anchorsr raises on purpose, as one tree.
 
     AnchorSRError
-    ├── ImageError            a file is not an image that can be read or written
-    ├── VideoError              a file is not a video that can be read, or not one that is handled
-    ├── OutputError             an output would destroy something, or cannot be written
-    ├── DataError               a folder or set of images does not hold what is needed
-    ├── RecipeError             a recipe has an unknown key or an impossible value
-    ├── CheckpointError         a checkpoint is damaged or belongs to another network or recipe
-    ├── TrainingError           training cannot go on (a loss that is not finite)
-    ├── ModelError              an unknown model, a factor without a model, an unreadable model file
-    ├── GraphError              a graph that is not well formed, or holds an unsupported operator
+    ├── ImageError              an image cannot be read or written
+    ├── VideoError              a video cannot be read, or is of an unsupported kind
+    ├── OutputError             an output cannot be written, or would overwrite something
+    ├── DataError               a dataset is incomplete
+    ├── RecipeError             a recipe has an unknown key or an invalid value
+    ├── CheckpointError         a checkpoint is damaged or does not fit the network or recipe
+    ├── TrainingError           training cannot continue (the loss is not finite)
+    ├── ModelError              a model is unknown, has no such factor, or cannot be read
+    ├── GraphError              a graph is malformed or has an unsupported operator
     ├── ExactnessError          a runtime does not reproduce the integer arithmetic
-    ├── BenchmarkError          something that is to be measured does not run
+    ├── BenchmarkError          a benchmark cannot run
     ├── MissingDependencyError  an optional package is not installed
-    └── StoppedError            the user interrupted; the message says how to go on
+    └── StoppedError            the user interrupted the command
 
-A message says what was expected, what came, and what to do. The command line prints it as
-one line and exits with 1; a traceback is a bug.
+A message says what was expected, what was found and what to do. The command line prints it as one
+line and exits with 1; a traceback is a bug.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class AnchorSRError(Exception):
-    """The root: catch it to catch everything that anchorsr raises on purpose."""
+    """The base class of all exceptions that anchorsr raises on purpose."""
 
 
 class ImageError(AnchorSRError):
-    """A file is missing, damaged, not an image, or of a kind that is not handled."""
+    """An image is missing, damaged or of an unsupported kind."""
 
 
 class VideoError(AnchorSRError):
-    """A file is missing, damaged, not a video, or holds one of a kind that is not handled."""
+    """A video is missing, damaged or of an unsupported kind."""
 
 
 class OutputError(AnchorSRError):
@@ -40,39 +40,39 @@ class OutputError(AnchorSRError):
 
 
 class DataError(AnchorSRError):
-    """A folder or set of images does not hold what is needed."""
+    """A folder or dataset lacks required images."""
 
 
 class RecipeError(AnchorSRError):
-    """A recipe has an unknown key, a missing one, or a value out of range."""
+    """A recipe has an unknown or missing key, or an invalid value."""
 
 
 class CheckpointError(AnchorSRError):
-    """A checkpoint is damaged, or belongs to another network or recipe."""
+    """A checkpoint is damaged, or does not fit the network or recipe."""
 
 
 class TrainingError(AnchorSRError):
-    """Training cannot go on; the last good checkpoint is kept."""
+    """Training cannot continue; the last good checkpoint is kept."""
 
 
 class ModelError(AnchorSRError):
-    """No such model, no such factor, or a model file that cannot be used."""
+    """A model is unknown, has no such factor, or its file cannot be used."""
 
 
 class GraphError(AnchorSRError):
-    """A graph is not well formed, or holds an operator that is not supported."""
+    """A graph is malformed or has an unsupported operator."""
 
 
 class ExactnessError(AnchorSRError):
-    """A runtime's bytes differ from the integer arithmetic's."""
+    """The output of a runtime differs from the exact integer result."""
 
 
 class BenchmarkError(AnchorSRError):
-    """Something that is to be measured does not run."""
+    """A benchmark cannot run."""
 
 
 class MissingDependencyError(AnchorSRError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
@@ -81,15 +81,36 @@ class MissingDependencyError(AnchorSRError):
 
 
 class StoppedError(AnchorSRError):
-    """The user interrupted a command; the message says how far it came and how to go on."""
+    """The user interrupted a command; the message says what is done and how to resume."""
 
 
 @contextmanager
 def needs(package: str, extra: str) -> Iterator[None]:
-    """Import inside this: a package that is missing becomes a MissingDependencyError."""
+    """Turn a failed import inside the `with` block into a MissingDependencyError.
+
+    Args:
+        package: The package's name, for the message.
+        extra: The extra of anchorsr that installs it.
+
+    Raises:
+        MissingDependencyError: A package is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("anchorsr"):
-            raise  # a bug of ours, not something that the user can install
+            raise  # a bug, not a missing package
         raise MissingDependencyError(package, extra) from error
+
+
+def unknown_choice(kind: str, value: object, choices: Iterable[str], *, condition: str = "") -> str:
+    """Phrase the message for a name that is not one of those that exist.
+
+    Args:
+        kind: What is chosen, such as "engine".
+        value: The name that was given.
+        choices: The names that exist.
+        condition: What else was required, such as "for factor 3".
+    """
+    condition = condition and f" {condition}"
+    return f"no {kind} {value!r}{condition}; choose from: {', '.join(choices)}"

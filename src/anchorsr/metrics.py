@@ -1,26 +1,59 @@
-"""PSNR and SSIM with the border and the luma that the caller asks for, never a hidden one.
+"""PSNR, SSIM and luma. The caller chooses the border and whether to compare luma.
 
-`psnr` is the usual 10·log10(255² / MSE). `ssim` is Wang et al., "Image Quality Assessment:
-From Error Visibility to Structural Similarity" (IEEE TIP 13(4), 2004): an 11×11 Gaussian
-window with sigma 1.5, biased variances, only windows inside the image. `luma` is BT.601 in
-the 16..235 range, as MATLAB's `rgb2ycbcr`; it is not rounded, as in the published tables.
+`ssim` is that of Wang et al., "Image Quality Assessment: From Error Visibility to Structural
+Similarity" (IEEE TIP 13(4), 2004): an 11×11 Gaussian window with sigma 1.5, biased variances, and
+only windows that lie within the image.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from anchorsr.arrays import Float64Array
 
 _WINDOW, _SIGMA = 11, 1.5
 
 
+@dataclass(frozen=True)
+class Score:
+    """Mean scores of a method on a test set.
+
+    Attributes:
+        method: What was measured: a model's name, a file, a run, or `bicubic`.
+        test_set: The name of the test set.
+        images: The number of images.
+        psnr_rgb: PSNR over RGB in dB.
+        psnr_y: PSNR over BT.601 luma in dB.
+        ssim_y: SSIM over BT.601 luma.
+        damage: What was done to the LR images (`data.damage`).
+    """
+
+    method: str
+    test_set: str
+    images: int
+    psnr_rgb: float
+    psnr_y: float
+    ssim_y: float
+    damage: str = "clean"
+
+
 def psnr(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> float:
-    """PSNR in dB of two (H, W) or (H, W, C) images on [0, 255], `border` pixels cut off each
-    side; infinite for equal images. Raises ValueError when shapes differ or nothing is left.
+    """Compute the peak signal-to-noise ratio, 10·log10(255² / MSE).
+
+    Args:
+        first: An image (H, W) or (H, W, C) on [0, 255].
+        second: An image of the same shape.
+        border: Pixels to crop on each side first.
+
+    Returns:
+        PSNR in dB; infinity for equal images.
+
+    Raises:
+        ValueError: The shapes differ, or the border leaves no pixels.
     """
     a, b = _prepare(first, second, border)
     error = float(np.mean((a - b) ** 2))
@@ -28,10 +61,18 @@ def psnr(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> f
 
 
 def ssim(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> float:
-    """Mean SSIM of two (H, W) or (H, W, C) images on [0, 255], averaged over channels.
+    """Compute the structural similarity, averaged over positions and channels.
 
-    `border` pixels are cut off each side first; at least 11 must be left on each axis
-    (ValueError otherwise).
+    Args:
+        first: An image (H, W) or (H, W, C) on [0, 255].
+        second: An image of the same shape.
+        border: Pixels to crop on each side first.
+
+    Returns:
+        SSIM, at most 1.
+
+    Raises:
+        ValueError: The shapes differ, or the border leaves less than 11 pixels on a side.
     """
     a, b = _prepare(first, second, border)
     if min(a.shape[:2]) < _WINDOW:
@@ -47,15 +88,22 @@ def ssim(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> f
     return float(similarity.mean())
 
 
-def luma(rgb: npt.NDArray[Any]) -> FloatArray:
-    """(H, W, 3) RGB on [0, 255] to (H, W) luma on [16, 235], not rounded (ITU-R BT.601)."""
+def luma(rgb: npt.NDArray[Any]) -> Float64Array:
+    """Convert RGB to luma by ITU-R BT.601, as MATLAB's `rgb2ycbcr` but without rounding.
+
+    Args:
+        rgb: An image (H, W, 3) on [0, 255].
+
+    Returns:
+        Luma (H, W) on [16, 235].
+    """
     weights = np.array([65.481, 128.553, 24.966]) / 255
     return np.asarray(rgb.astype(np.float64) @ weights + 16)
 
 
 def _prepare(
     first: npt.NDArray[Any], second: npt.NDArray[Any], border: int
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Float64Array, Float64Array]:
     if first.shape != second.shape:
         raise ValueError(f"images of equal shape are compared, not {first.shape}, {second.shape}")
     if border < 0 or min(first.shape[:2]) <= 2 * border:
@@ -64,8 +112,8 @@ def _prepare(
     return first[inside].astype(np.float64), second[inside].astype(np.float64)
 
 
-def _blur(image: FloatArray) -> FloatArray:
-    """Gaussian window along both axes, only where it fits ("valid")."""
+def _blur(image: Float64Array) -> Float64Array:
+    """Filter with the Gaussian window along both axes, only where it fits ("valid")."""
     position = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(position**2) / (2 * _SIGMA**2))
     weights /= weights.sum()

@@ -85,10 +85,10 @@ def test_relu_and_concat_are_for_float_graphs_too() -> None:
 
 
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], Operator]] = {
-    "as many channels as": ({"y": Tensor(5, "int8", IMAGE)}, Concat(("x", "x"), "y")),
-    "Concat does not change numbers": ({"y": Tensor(6, "int8", OFFSET)}, Concat(("x", "x"), "y")),
-    "same number type": ({"y": Tensor(3, "uint8", FILE)}, ReLU("x", "y")),
-    "ReLU does not change numbers": ({"y": Tensor(3, "int8", OFFSET)}, ReLU("x", "y")),
+    "as many output channels as": ({"y": Tensor(5, "int8", IMAGE)}, Concat(("x", "x"), "y")),
+    "Concat keeps the type": ({"y": Tensor(6, "int8", OFFSET)}, Concat(("x", "x"), "y")),
+    "inputs and an output of one data type": ({"y": Tensor(3, "uint8", FILE)}, ReLU("x", "y")),
+    "ReLU keeps the type": ({"y": Tensor(3, "int8", OFFSET)}, ReLU("x", "y")),
     "keeps the number of channels": ({"y": Tensor(4, "int8", IMAGE)}, ReLU("x", "y")),
     "bound 128 is outside int8": ({"y": Tensor(3, "int8", IMAGE)}, Minimum("x", "y", 128)),
     "Minimum is for integer graphs": (

@@ -13,11 +13,11 @@ import pytest
 
 import browser
 from anchorsr.errors import BenchmarkError
-from anchorsr.export.export import sample_image
 from anchorsr.graph.executor import run_graph
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.sample_image import sample_image
 from exactness import load_models
 from helpers.graphs import integer_graph
 
@@ -165,9 +165,9 @@ post("made?height=2&ms=1.5", get("0.rgba"))
     ("does", "message", "seconds"),
     [
         ("post('failed', b'no model')", "in the browser: no model", 60),
-        ("sys.exit(3)", "ended with code 3", 60),
-        ("sys.exit(0)", "ended with code 0", 60),
-        ("", "made nothing in 2 seconds", 2),
+        ("sys.exit(3)", "exited with code 3", 60),
+        ("sys.exit(0)", "exited with code 0", 60),
+        ("", "no result from the browser within 2 seconds", 2),
     ],
 )
 def test_a_browser_that_makes_nothing_is_told_and_ended(
@@ -196,6 +196,6 @@ def test_no_npm_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BenchmarkError, match="npm does not download onnxruntime-web: npm"):
+    with pytest.raises(BenchmarkError, match="npm cannot download onnxruntime-web: npm"):
         browser.prepare(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -28,16 +28,19 @@ from rich.table import Table
 
 import anchorsr
 from anchorsr.cli import app
-from anchorsr.cli.commands import images, models
+from anchorsr.cli.commands import models
+from anchorsr.cli.commands import upscale as upscale_module
 from anchorsr.cli.terminal import print_table
 from anchorsr.inference.upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
+from helpers.extras import hiding
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 COMMANDS = ["upscale", "video", "compare", "models", "evaluate"]
 COMMANDS += ["train", "quantize", "study", "export", "challenge", "benchmark", "report"]
-IN_GROUPS = ["data div2k", "data drawn", "probe operators", "probe network"]
+needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+IN_GROUPS = ["data div2k", "data synthetic", "probe operators", "probe network"]
 
 
 class Result(NamedTuple):
@@ -193,19 +196,19 @@ def test_a_folder_is_mirrored_and_what_is_there_is_skipped(call: Call, tmp_path:
     first, second, third = (
         str(Path("out") / name) for name in ("a.png", "deep/b.png", "deep/c.png")
     )
-    older = "note: 1 skipped: there already, older than the original\n"
+    older = "note: 1 skipped: already exists, older than the original\n"
     before = tree(tmp_path)
     planned = call("upscale", "in", "-o", "out", "--dry-run")
     assert planned.out.splitlines() == [
-        f"{first} is there already, older than the original",
+        f"{first}: skipped, already exists, older than the original",
         f"{Path('in/deep/b.png')} 5x6 -> {second} 15x18",
-        f"{third} is there already",
+        f"{third}: skipped, already exists",
     ]
     assert tree(tmp_path) == before
     result = call("upscale", "in", "-o", "out")
-    assert result == (0, f"{second}\n", f"{older}note: 1 skipped: there already\n")
+    assert result == (0, f"{second}\n", f"{older}note: 1 skipped: already exists\n")
     result = call("upscale", "in", "-o", "out")
-    assert result == (0, "", f"{older}note: 2 skipped: there already\n")
+    assert result == (0, "", f"{older}note: 2 skipped: already exists\n")
     result = call("upscale", "in", "-o", "out", "--force")
     assert result == (0, f"{first}\n{second}\n{third}\n", "")
 
@@ -221,7 +224,8 @@ def test_models_are_listed(call: Call) -> None:
     result = call("models")
     assert result.code == 0
     assert f"{DEFAULT} (default)" in result.out
-    assert str(model_path(DEFAULT, 3)) in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert str(model_path(DEFAULT, 3)) in call("models", "--paths").out
 
 
 @pytest.mark.parametrize("command", COMMANDS + IN_GROUPS)
@@ -264,7 +268,7 @@ def test_json_of_upscale(call: Call, tmp_path: Path) -> None:
     assert result.err.count("\n") == 1
     (tmp_path / "in" / "b.png").unlink()
     assert json.loads(call("upscale", "in", "-o", "out", "--json").out) == [
-        {**names, "status": "skipped", "reason": "there already"}
+        {**names, "status": "skipped", "reason": "already exists"}
     ]
     result = call("upscale", "in", "-o", "out", "--json", "--dry-run", "--force")
     assert json.loads(result.out) == [{**names, "status": "planned", **sizes}]
@@ -277,7 +281,7 @@ def test_what_is_named_as_a_result_is_left_out_and_told(call: Call, tmp_path: Pa
     words = "skipped: named as the result of an earlier run"
     assert result == (0, "a_x3.png\n", f"note: 1 {words}\n")
     assert call("upscale", ".").err.splitlines() == [
-        "note: 1 skipped: there already",
+        "note: 1 skipped: already exists",
         f"note: 2 {words}",
     ]
 
@@ -421,55 +425,59 @@ def furnished(tmp_path: Path) -> Path:
 
 FAILURES = {
     # Inputs
-    "upscale missing.png": "missing.png cannot be opened",
-    "upscale missing/deeper.png": "deeper.png cannot be opened",
+    "upscale missing.png": "missing.png does not exist",
+    "upscale missing/deeper.png": "deeper.png does not exist",
     "upscale empty": "empty holds no image",
     "upscale file": "file is not a PNG, JPEG, WebP",
+    "upscale film.mp4": "film.mp4 is a video: use anchorsr video film.mp4",
+    "upscale film.mp4 -o larger.mp4": "film.mp4 is a video: use anchorsr video film.mp4",
+    "upscale a.png -m mine.onnx": "mine.onnx is an ONNX file: give the .tflite file",
     # Outputs
     "upscale a.png -o a.png": "a.png is an input",
     "upscale a.png -o a.png --force": "a.png is an input",
     "upscale a.png -o . --force": "a.png is an input",
-    "upscale a.png -o taken.png": "taken.png exists already",
+    "upscale a.png -o taken.png": "taken.png exists already: choose another name, or replace it"
+    " with --force",
     "upscale a.png -o file": "file is not a folder",
     "upscale a.png -o file/out.png": "not an existing folder",
     "upscale a.png -o missing/out.png": "missing is not an existing folder",
     "upscale a.png images -o taken.png": "taken.png is not a folder",
     "upscale a.png -o out.bmp": "no suffix that can be written",
     "upscale a.png a.png": "two images would become a_x3.png",
-    "upscale a.png -o out.png --format jpg": "says its format already",
+    "upscale a.png -o out.png --format jpg": "names a format already",
     "upscale a.png -o out.webp --size 17000x9 --stretch": "16383 a side that WEBP can hold",
     "upscale a.png --scale 1e9": "would have to be computed; ask for a smaller size",
     "upscale a.png --scale 1e9 --dry-run": "would have to be computed; ask for a smaller size",
-    "upscale missing.png --dry-run": "missing.png cannot be opened",
+    "upscale missing.png --dry-run": "missing.png does not exist",
     "upscale empty --dry-run": "empty holds no image",
     # Models
-    "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; there are: abpn_x3",
-    "models nonesuch": "no model 'nonesuch' for factor 3; there are: abpn_x3",
+    "upscale a.png -m esrgan": "no model 'esrgan' for factor 3; choose from: abpn_x3",
+    "models nonesuch": "no model 'nonesuch' for factor 3; choose from: abpn_x3",
     "models missing.tflite": "missing.tflite does not exist",
-    "export fast_x2 -f 4 -o larger.onnx": "fast_x2 enlarges 2 times, not 4",
+    "export fast_x2 -f 4 -o larger.onnx": "fast_x2 upscales 2 times, not 4",
     "models good.tflite": "good.tflite has no card beside it",
     "models taken.tflite": "the card of taken.tflite is damaged",
-    "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; there are: abpn_x3",
-    "upscale a.png -m missing.tflite": "missing.tflite cannot be read",
-    "upscale a.png -m empty.tflite/x.tflite": "x.tflite cannot be read",
+    "upscale a.png -m abpn -f 2": "no model 'abpn' for factor 2; choose from: abpn_x3",
+    "upscale a.png -m missing.tflite": "missing.tflite does not exist",
+    "upscale a.png -m empty.tflite/x.tflite": "x.tflite does not exist",
     "upscale a.png -m text.tflite": "text.tflite: this is not a .tflite file",
     "upscale a.png -m cut.tflite": "cut.tflite",
-    "upscale a.png -m float.tflite": "takes uint8 with 3 channels",
-    "upscale a.png -m twice.tflite -f 3": "enlarges 2 times, not 3",
+    "upscale a.png -m float.tflite": "takes and returns uint8 with 3 channels",
+    "upscale a.png -m twice.tflite -f 3": "upscales 2 times, not 3",
     "upscale a.png -m esrgan -o new-folder": "no model 'esrgan'",
     # Test sets
     "evaluate empty": "empty holds no image",
     "evaluate missing": "missing is not an existing folder",
     "evaluate a.png": "a.png is not an existing folder",
     "evaluate images -m esrgan": "no model 'esrgan'",
-    "evaluate images -m text.onnx": "not a model that can be run",
-    "evaluate images -m missing.onnx": "missing.onnx cannot be read",
-    "evaluate images -m twice.tflite": "enlarges 2 times, not 3",
+    "evaluate images -m text.onnx": "ONNX Runtime does not load this model",
+    "evaluate images -m missing.onnx": "missing.onnx does not exist",
+    "evaluate images -m twice.tflite": "upscales 2 times, not 3",
     "evaluate images -m empty": "weights.pt",
     "evaluate images -m bicubic --border 20": "b in images",
     # Recipes and runs
-    "train missing.toml": "missing.toml cannot be read",
-    "train empty": "empty cannot be read",
+    "train missing.toml": "missing.toml does not exist",
+    "train empty": "empty is a folder",
     "train unknown.toml": "unknown key data.foldres",
     "train broken.toml": "broken.toml is not a TOML file",
     "quantize empty -o out.tflite": "empty does not hold a run",
@@ -497,7 +505,8 @@ def test_links_that_go_round_in_circles_are_a_file_that_exists(call: Call, tmp_p
     assert result.code == 1
     assert (
         result.err
-        == "error: loop.tflite exists already; choose another name or allow overwriting\n"
+        == "error: loop.tflite exists already: choose another name, or replace it with --force"
+        " (overwrite=True in Python)\n"
     )
 
 
@@ -511,6 +520,8 @@ def test_a_failure_is_one_line_and_changes_nothing(call: Call, furnished: Path, 
 
 
 USAGE = {
+    "upscale": "name at least one image or folder to upscale",
+    "upscale --force": "name at least one image or folder to upscale",
     "upscale --quality 0 a.png": "--quality",
     "upscale --quality 101 a.png": "--quality",
     "upscale --quality high a.png": "--quality",
@@ -522,12 +533,12 @@ USAGE = {
     "upscale --scale nan a.png": "above 0",
     "upscale --scale large a.png": "--scale",
     "upscale --width 0 a.png": "--width",
-    "upscale --size 3840 a.png": "3840x2160",
-    "upscale --size 0x9 a.png": "3840x2160",
+    "upscale --size 3840 a.png": "640x360",
+    "upscale --size 0x9 a.png": "640x360",
     "upscale --size 9x9 --width 9 a.png": "--size excludes",
     "upscale --size 9x9 --scale 2 a.png": "exclude one another",
-    "upscale --width 9 --stretch a.png": "both width and height",
-    "upscale --format bmp a.png": "--format is one of png",
+    "upscale --width 9 --stretch a.png": "both a width and a height",
+    "upscale --format bmp a.png": "no format 'bmp'; choose from: png",
     "upscale -o": "-o",
     "enlarge a.png": "enlarge",
     "--enlarge": "--enlarge",
@@ -536,13 +547,13 @@ USAGE = {
     "train unknown.toml extra": "extra",
     "train good.toml --device": "--device",
     "export abpn": "--output",
-    "export abpn -o out.onnx --size 360": "360x640",
-    "export abpn -o out.onnx --size 0x640": "360x640",
-    "export abpn -o out.onnx --size -3x640": "360x640",
-    "export abpn -o out.onnx --size 3x4x5": "360x640",
-    "export abpn -o out.onnx --size 3.5x4": "360x640",
-    "export abpn -o out.onnx --size ²x³": "360x640",
-    "export abpn -o out.onnx --size 9999999999x1": "360x640",
+    "export abpn -o out.onnx --size 360": "640x360",
+    "export abpn -o out.onnx --size 0x640": "640x360",
+    "export abpn -o out.onnx --size -3x640": "640x360",
+    "export abpn -o out.onnx --size 3x4x5": "640x360",
+    "export abpn -o out.onnx --size 3.5x4": "640x360",
+    "export abpn -o out.onnx --size ²x³": "640x360",
+    "export abpn -o out.onnx --size 9999999999x1": "640x360",
 }
 
 
@@ -556,16 +567,97 @@ def test_wrong_usage_is_one_line_that_points_to_the_help(
     assert USAGE[line] in result.err
     command = line.split()[0]
     help_line = f"anchorsr {command} --help" if command in COMMANDS else "anchorsr --help"
-    assert result.err.endswith(f": see {help_line}\n")
+    assert result.err.endswith(f" (see {help_line})\n")
     assert tree(furnished) == before
 
 
-@pytest.mark.parametrize("line", ["", *[c for c in COMMANDS if c not in ("models", "benchmark")]])
-def test_nothing_asked_for_is_the_help(call: Call, line: str) -> None:
-    result = call(*line.split())
-    assert result.code == 2
-    assert "Usage:" in result.out
-    assert "error" not in result.err
+def test_usage_errors_are_in_our_own_words(call: Call, furnished: Path) -> None:
+    """Neither Typer's nor Click's nor Pydantic's: the wording does not depend on their versions."""
+    lines = {
+        "upscale --quality 101 a.png": "--quality is a whole number from 1 to 100, not '101'",
+        "upscale --quality high a.png": "--quality is a whole number from 1 to 100, not 'high'",
+        "upscale --scale large a.png": "--scale is a number, not 'large'",
+        "upscale --width 0 a.png": "--width is a whole number of at least 1, not '0'",
+        "upscale --forc a.png": "there is no option --forc; did you mean --factor or --force or",
+        "upscale --force=1 a.png": "--force takes no value",
+        "upscale a.png -o": "-o needs a value",
+        "upscale --engine tpu a.png": "no engine 'tpu'; choose from: auto, litert, openvino",
+        "benchmark --engine tpu": "no engine 'tpu'; choose from: litert, openvino",
+        "benchmark --threads -1": "--threads is a whole number from 0 to 1024, not '-1'",
+        "enlarge a.png": "there is no command 'enlarge'",
+        "data coco": "there is no command 'coco'",
+        "train unknown.toml extra": "unexpected argument: extra",
+        "train unknown.toml extra words": "unexpected argument: extra words",
+    }
+    for line, words in lines.items():
+        result = call(*line.split())
+        assert_one_error(result, code=2)
+        assert result.err.startswith(f"error: {words}"), line
+
+
+def test_nothing_asked_for_is_the_help(call: Call) -> None:
+    for line in ("", "data", "probe"):
+        result = call(*line.split())
+        assert (result.code, result.err) == (2, "")
+        assert "Usage:" in result.out
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("upscale", "name at least one image or folder to upscale"),
+        ("video", "VIDEO is missing"),
+        ("train", "RECIPE is missing"),
+        ("quantize", "RUN is missing"),
+        ("quantize run", "--output is missing"),
+        ("export abpn", "--output is missing"),
+    ],
+)
+def test_a_command_without_arguments_says_what_is_missing(
+    call: Call, command: str, missing: str
+) -> None:
+    result = call(*command.split())
+    assert_one_error(result, code=2)
+    assert missing in result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("ups", ["upscale"]),
+        ("upscale a.png --model fas", ["fast", "fast_x2", "fast_x3", "fast_x4"]),
+        ("upscale a.png --engine o", ["openvino", "onnxruntime"]),
+        ("benchmark --engine l", ["litert"]),
+        ("video a.mp4 --codec a", ["av1"]),
+        ("upscale a.png --format ti", ["tif", "tiff"]),
+    ],
+)
+def test_shells_complete_names(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    found: list[str],
+) -> None:
+    """As the script that `anchorsr --install-completion` installs for Bash asks for them."""
+    monkeypatch.setenv("_ANCHORSR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"anchorsr {line}")
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split())))
+    assert app.run([]) == 0
+    assert sorted(capsys.readouterr().out.split()) == sorted(found)
+
+
+def test_the_completion_script_is_shown(call: Call) -> None:
+    result = call("--show-completion", "bash")
+    assert (result.code, result.err) == (0, "")
+    assert "_ANCHORSR_COMPLETE=complete_bash" in result.out
+
+
+@needs_shell
+def test_completion_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = finish(start("--install-completion", "bash", folder=tmp_path))
+    assert (result.code, result.err) == (0, "")
+    assert (tmp_path / ".bash_completions" / "anchorsr.sh").is_file()
 
 
 # Training
@@ -736,7 +828,7 @@ def test_a_bug_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch, furnis
 def test_an_interrupt_is_one_line_and_code_130(
     call: Call, monkeypatch: pytest.MonkeyPatch, furnished: Path
 ) -> None:
-    monkeypatch.setattr(images, "upscale_files", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(upscale_module, "upscale_files", raising(KeyboardInterrupt()))
     assert call("upscale", "a.png") == (130, "", "stopped\n")
 
 
@@ -748,16 +840,14 @@ def test_an_interrupted_training_says_how_to_go_on(
     release = pytest.importorskip("anchorsr.export.release")
     assert call("train", "tiny.toml", "-o", "run", "--threads", 1).code == 0
     monkeypatch.setattr(training, "train", raising(KeyboardInterrupt()))
-    monkeypatch.setattr(release, "quantize_run", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(release, "quantize", raising(KeyboardInterrupt()))
     arguments = ("tiny.toml",) if command == "train" else ("run", "-o", "out.tflite")
     result = call(command, *arguments)
     assert result.code == 130
-    assert result.err == "stopped; the same command goes on from the last checkpoint\n"
+    assert result.err == "stopped; the same command resumes from the last checkpoint\n"
 
 
 # Processes of their own
-
-needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 
 
 @pytest.fixture
@@ -771,8 +861,8 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        ([], "the same command goes on with the others"),
-        (["--force"], "without --force the same command makes those that are missing"),
+        ([], "the same command resumes with the others"),
+        (["--force"], "the same command without --force makes the missing ones"),
     ],
 )
 def test_ctrl_c_leaves_whole_images_only(
@@ -824,12 +914,35 @@ def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: No
     process.send_signal(signal.SIGINT)
     result = finish(process)
     assert (result.code, result.out) == (130, "")
-    said = "stopped; the same command goes on from the last checkpoint"
+    said = "stopped; the same command resumes from the last checkpoint"
     assert result.err.splitlines()[-1] == said
     assert "Traceback" not in result.err
     names = sorted(path.name for path in (workshop / "run").iterdir())
     assert names == ["checkpoint.pt", "run.json", "weights.pt"]
     assert json.loads((workshop / "run" / "run.json").read_text())["step"] >= 3
+
+
+INTERRUPT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@needs_shell
+@pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.video"])
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(
+    tmp_path: Path, interruptible: None, module: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
+    result = finish(start("models", folder=tmp_path, path=str(tmp_path)))
+    assert result == (-signal.SIGINT, "", "")
 
 
 def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
@@ -918,25 +1031,13 @@ def test_results_go_to_standard_output_while_a_bar_is_shown(tmp_path: Path) -> N
     assert b"error:" in shown
 
 
-HIDE = """
-import sys
-
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {hidden!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Hide())
-"""
-
-
 @pytest.fixture
 def bare(tmp_path: Path) -> str:
     """A folder that makes an installation without any extra of this one, when put first."""
     folder = tmp_path / "bare"
     folder.mkdir()
     hidden = ["torch", "pytorch_optimizer", "onnx", "onnxruntime", "openvino"]
-    (folder / "sitecustomize.py").write_text(HIDE.format(hidden=hidden))
+    (folder / "sitecustomize.py").write_text(hiding(hidden))
     return str(folder)
 
 
@@ -992,7 +1093,7 @@ def test_pytorchs_lack_of_memory_is_one_line(
 def test_an_empty_argument_is_not_the_folder_where_we_are(call: Call, command: str) -> None:
     result = call(command, "")
     assert_one_error(result, code=2)
-    assert "is a variable of your shell not set?" in result.err
+    assert "is a shell variable not set?" in result.err
 
 
 @pytest.mark.parametrize("command", ["video", "compare"])

@@ -128,6 +128,6 @@ def test_command_makes_films(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert app.run([*wanted, "-o", str(tmp_path / "films")]) != 0
     assert "exists" in capsys.readouterr().err
     assert app.run([*wanted, "-o", str(tmp_path / "images" / "films")]) != 0
-    assert "within" in capsys.readouterr().err
+    assert "is inside" in capsys.readouterr().err
     assert app.run([*wanted, "--codec", "dust", "-o", str(tmp_path / "other")]) != 0
     assert "no codec 'dust'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Sets of images from a server of this test: fetched, cut off and resumed, verified, unpacked."""
+"""Data sets from a local server: downloaded, interrupted and resumed, verified, unpacked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anchorsr.cli.app import run
 from anchorsr.data import download as download_module
 from anchorsr.data.download import Archive, download
 from anchorsr.errors import DataError, OutputError
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 
 
 def zipped(folder: str, count: int) -> bytes:
@@ -36,10 +36,10 @@ ARCHIVE = Archive("SET", 8, len(DATA), hashlib.sha256(DATA).hexdigest())
 
 @dataclass
 class Server:
-    """What the server does wrong, and what it was asked."""
+    """Faults of the server, and the requests it got."""
 
     url: str = ""
-    cut_after: int = 0  # bytes of one answer, 0: all
+    cut_after: int = 0  # bytes of one response, 0: all
     knows_ranges: bool = True
     status: int = 200
     data: bytes = DATA
@@ -109,9 +109,9 @@ def test_a_set_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path
 
 
 def test_two_runs_do_not_fetch_the_same(server: Server, tmp_path: Path) -> None:
-    with Claims() as other:
-        assert other.take(tmp_path / "SET.zip.part")
-        with pytest.raises(OutputError, match="is being fetched by another run"):
+    with FileLocks() as other:
+        assert other.acquire(tmp_path / "SET.zip.part")
+        with pytest.raises(OutputError, match="is being downloaded by another process"):
             download(ARCHIVE, tmp_path, address=server.url)
     assert download(ARCHIVE, tmp_path, address=server.url) == tmp_path / "SET"
     assert names(tmp_path) == EXPECTED
@@ -149,7 +149,7 @@ def test_a_server_without_ranges_begins_anew(server: Server, tmp_path: Path) -> 
 
 def test_another_archive_is_deleted_and_told(server: Server, tmp_path: Path) -> None:
     server.data = bytes(len(DATA))
-    with pytest.raises(DataError, match="not the archive that was published"):
+    with pytest.raises(DataError, match="differs from the published archive"):
         download(ARCHIVE, tmp_path, address=server.url)
     assert names(tmp_path) == []
 
@@ -162,9 +162,7 @@ def test_an_answer_of_another_length_does_not_replace_what_is_there(
     (tmp_path / "SET.zip.part").write_bytes(DATA[:5_000])
     server.data, server.knows_ranges = data, knows_ranges
     for server.tells_length in (True, False):
-        with pytest.raises(
-            DataError, match=r"SET\.zip: the answer has .* bytes, where \d+ are due"
-        ):
+        with pytest.raises(DataError, match=r"SET\.zip: the response has .* bytes, not \d+"):
             download(ARCHIVE, tmp_path, address=server.url)
         assert (tmp_path / "SET.zip.part").read_bytes() == DATA[:5_000]
 
@@ -189,7 +187,7 @@ def test_no_server_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     "address", ["", "example.com", "http://[::1", "file:///etc", "http://a b/"]
 )
 def test_what_is_no_address_is_told(tmp_path: Path, address: str) -> None:
-    with pytest.raises(DataError, match="is no address"):
+    with pytest.raises(DataError, match="is not a URL"):
         download(ARCHIVE, tmp_path, address=address)
 
 
@@ -204,7 +202,7 @@ def test_an_incomplete_folder_is_not_touched(server: Server, tmp_path: Path) -> 
 def test_too_little_space_is_told_before_anything_is_fetched(
     server: Server, tmp_path: Path
 ) -> None:
-    with pytest.raises(OutputError, match="GB of space"):
+    with pytest.raises(OutputError, match="GB more of free space"):
         download(replace(ARCHIVE, size_bytes=2**60), tmp_path, address=server.url)
     assert server.starts == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 import shutil
@@ -16,7 +17,7 @@ from anchorsr.data.imresize import downscale
 from anchorsr.data.strengths import noise_strength
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, ModelError
 from anchorsr.evaluation.evaluate import Score, evaluate, load_method
-from anchorsr.export.export import export
+from anchorsr.export.export import export_graph
 from anchorsr.inference.upscaler import upscale
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models.registry import model_path
@@ -98,7 +99,7 @@ def test_the_shipped_model_is_better_than_bicubic(plain: Path) -> None:
 
 def test_every_form_of_a_model_has_one_score(plain: Path, tmp_path: Path) -> None:
     path = model_path("abpn", 3)
-    export(read_tflite(path.read_bytes()), tmp_path / "abpn.onnx")
+    export_graph(read_tflite(path.read_bytes()), tmp_path / "abpn.onnx")
     shutil.copy(tmp_path / "abpn.onnx", tmp_path / "LOUD.ONNX")
     onnx = [tmp_path / "abpn.onnx", str(tmp_path / "LOUD.ONNX")]
     scores = [evaluate(name, str(plain)) for name in ("abpn", path, str(path), *onnx)]
@@ -134,6 +135,16 @@ def test_a_perfect_result_is_infinitely_good(tmp_path: Path) -> None:
     assert score.ssim_y == pytest.approx(1)
 
 
+def test_the_example_in_the_docstring_runs(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(plain, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(evaluate, "evaluate")
+    assert len(example.examples) == 3
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
 # What is refused
 
 
@@ -141,9 +152,9 @@ def test_a_perfect_result_is_infinitely_good(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("nonesuch", "no model 'nonesuch' for factor 3"),
-        ("nowhere.tflite", "nowhere.tflite cannot be read"),
-        (Path("nowhere"), "nowhere cannot be read"),
-        ("nowhere.onnx", "nowhere.onnx cannot be read"),
+        ("nowhere.tflite", "nowhere.tflite does not exist"),
+        (Path("nowhere"), "nowhere does not exist"),
+        ("nowhere.onnx", "nowhere.onnx does not exist"),
     ],
 )
 def test_an_unknown_method_is_refused(plain: Path, name: str | Path, message: str) -> None:
@@ -153,7 +164,7 @@ def test_an_unknown_method_is_refused(plain: Path, name: str | Path, message: st
 
 def test_a_folder_that_is_no_run_is_refused(plain: Path) -> None:
     pytest.importorskip("torch")
-    with pytest.raises(CheckpointError, match=r"weights\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"weights\.pt does not exist"):
         evaluate(plain, plain)
 
 
@@ -184,14 +195,14 @@ def test_a_folder_with_the_name_of_a_model_does_not_hide_it(
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
 def test_a_model_of_another_factor_is_refused(plain: Path, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"twice{suffix}"
-    export(integer_graph(0, factor=2), path)
-    with pytest.raises(ModelError, match=r"enlarges 2 times, not 3|not 3 times larger"):
+    export_graph(integer_graph(0, factor=2), path)
+    with pytest.raises(ModelError, match=r"upscales 2 times, not 3|not 3 times larger"):
         evaluate(path, plain)
 
 
 def test_a_file_of_another_size_is_named_with_the_image(plain: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
-    export(integer_graph(0), path, size=(10, 20))
+    export_graph(integer_graph(0), path, size=(10, 20))
     with pytest.raises(ModelError, match=r"small\.onnx on \w+: "):
         evaluate(path, plain)
 

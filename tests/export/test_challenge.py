@@ -30,7 +30,7 @@ from anchorsr.export.challenge import (
     measure_quality,
     measure_time,
     score,
-    write,
+    write_files,
 )
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
@@ -40,7 +40,7 @@ from anchorsr.inference.upscaler import upscale
 from anchorsr.metrics import psnr
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.reader import read_tflite
-from anchorsr.serialization.tflite.summary import Edge, summarize
+from anchorsr.serialization.tflite.summary import TensorInfo, summarize
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
@@ -145,16 +145,16 @@ def test_a_float_file_that_computes_something_else_is_refused(
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, files: dict[str, bytes]) -> None:
     folder = tmp_path / "new" / "folder"
-    write(files, folder)
+    write_files(files, folder)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == files
     (folder / FIXED).unlink()
     (folder / FREE).unlink()
     with pytest.raises(OutputError, match="exists already"):
-        write(files, folder)
+        write_files(files, folder)
     assert os.listdir(folder) == [FLOAT]
-    write(files, folder, overwrite=True)
+    write_files(files, folder, overwrite=True)
     with pytest.raises(OutputError, match="is not a folder"):
-        write(files, folder / FIXED)
+        write_files(files, folder / FIXED)
 
 
 # The rules
@@ -162,7 +162,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, files: dict[str, bytes])
 
 def test_a_submission_keeps_every_rule(files: dict[str, bytes]) -> None:
     checks = check_rules(files)
-    assert all(check.kept for check in checks)
+    assert all(check.passed for check in checks)
     assert checks[-1].found == "QUANTIZE CONV_2D ADD DEPTH_TO_SPACE"
 
 
@@ -188,7 +188,7 @@ def test_a_wrong_file_is_found(
     files: dict[str, bytes], place: str, taken: str, broken: set[str]
 ) -> None:
     checks = check_rules({**files, place: files[taken]})
-    names = {check.rule.split(" 1×")[0] for check in checks if not check.kept}
+    names = {check.rule.split(" 1×")[0] for check in checks if not check.passed}
     assert names == broken
 
 
@@ -197,8 +197,8 @@ def test_a_file_says_what_it_is() -> None:
     summary = summarize(write_tflite(graph, size=(4, 5)))
     expected = ("QUANTIZE", *["CONV_2D"] * 3, "ADD", "DEPTH_TO_SPACE", "QUANTIZE")
     assert summary.operators == expected
-    assert summary.input == Edge("uint8", (1, 4, 5, 3))
-    assert summary.output == Edge("uint8", (1, 12, 15, 3))
+    assert summary.input == TensorInfo("uint8", (1, 4, 5, 3))
+    assert summary.output == TensorInfo("uint8", (1, 12, 15, 3))
     assert summary.dtypes == {"uint8", "int8", "int32"}
     clipped = summarize(write_tflite(float_graph(0)))
     assert clipped.operators[-2:] == ("MAXIMUM", "MINIMUM")
@@ -286,7 +286,7 @@ def test_a_folder_without_images_is_told(files: dict[str, bytes], tmp_path: Path
 def test_time_is_a_positive_number(
     files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(challenge, "_TIMED", 3)
+    monkeypatch.setattr(challenge, "_ROUNDS", 3)
     assert 0 < measure_time(files[FIXED], threads=1) < 60_000
     with pytest.raises(ModelError):
         measure_time(b"words")
@@ -334,7 +334,7 @@ def test_without_images_there_is_no_score_and_it_says_so(call: Call) -> None:
     assert code == 0
     assert "PSNR" not in out
     assert "score" not in out
-    assert err.startswith("note: no images were used")
+    assert err.startswith("note: no PSNR and no score without images")
     assert "DEPTH_TO_SPACE" in out
     assert "1×108×192×3 uint8" in out
     code, out, err = call("abpn", "-o", "out", "--runtime", 5)
@@ -360,7 +360,7 @@ def test_mistakes_are_told_before_anything_is_written(call: Call, tmp_path: Path
     (tmp_path / "x2.tflite").write_bytes(write_tflite(integer_graph(0, factor=2)))
     for arguments, words in [
         (["x2.tflite", "-o", "out"], "the challenge is x3"),
-        (["none.tflite", "-o", "out"], "cannot be read"),
+        (["none.tflite", "-o", "out"], "does not exist"),
         (["abpn", "-o", "x2.tflite"], "is not a folder"),
         (["abpn", "-o", "out", "--images", "none"], "not an existing folder"),
     ]:

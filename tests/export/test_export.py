@@ -1,28 +1,28 @@
-"""Publishing files: only what a runtime reproduces, only where nothing is lost; and the numbers
-in them against those of another quantizer."""
+"""Exported files: written only if a runtime reproduces them and nothing is lost; and their integers
+are those of another quantizer."""
 
 from __future__ import annotations
 
 import dataclasses
+import doctest
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from ai_edge_quantizer import quantizer
-from ai_edge_quantizer import recipe as quantizer_recipes
 
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import ExactnessError, GraphError, ModelError, OutputError
 from anchorsr.export import export as export_module
-from anchorsr.export.export import SIZES, check_exact, export, sample_image
+from anchorsr.export.export import SIZES, check_exact, export_graph, export_model
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Clip, Conv2D
+from anchorsr.graph.operators import WEIGHT_LIMIT, Clip, Conv2D
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
-from anchorsr.quantization.ptq import WEIGHT_LIMIT, apply_quantization
+from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import assert_equal_graphs, float_graph, image, integer_graph, reference_run
@@ -34,7 +34,7 @@ SUFFIXES = [".tflite", ".onnx", ".TFLITE"]
 def test_a_file_of_free_size_takes_every_size(tmp_path: Path, suffix: str) -> None:
     graph = integer_graph(0)
     path = tmp_path / f"mine{suffix}"
-    export(graph, path)
+    export_graph(graph, path)
     engine = load_engine(path, threads=1)
     for size in ((1, 1), (5, 3), (31, 17)):
         images = image(1, *size)
@@ -46,7 +46,7 @@ def test_a_file_of_free_size_takes_every_size(tmp_path: Path, suffix: str) -> No
 def test_a_file_of_fixed_size_takes_only_that(tmp_path: Path, suffix: str) -> None:
     graph = integer_graph(1, factor=2)
     path = tmp_path / f"mine{suffix}"
-    export(graph, path, size=(9, 14))
+    export_graph(graph, path, size=(9, 14))
     engine = load_engine(path, threads=1)
     images = image(1, 9, 14)
     np.testing.assert_array_equal(engine(images), reference_run(graph, images))
@@ -56,9 +56,11 @@ def test_a_file_of_fixed_size_takes_only_that(tmp_path: Path, suffix: str) -> No
 
 def test_what_is_exported_can_be_read_back(tmp_path: Path) -> None:
     graph = integer_graph(2)
-    export(graph, tmp_path / "random2.tflite", description="words")
+    export_graph(graph, tmp_path / "random2.tflite", description="words")
     assert_equal_graphs(read_tflite((tmp_path / "random2.tflite").read_bytes()), graph)
-    export(graph, tmp_path / "random2.onnx", description="words")
+    import onnx
+
+    export_graph(graph, tmp_path / "random2.onnx", description="words")
     assert onnx.load(tmp_path / "random2.onnx").doc_string == "words"
 
 
@@ -83,7 +85,7 @@ def test_one_byte_that_differs_and_nothing_is_published(
     existing.write_bytes(b"precious")
     for path in (tmp_path / f"new{suffix}", existing):
         with pytest.raises(ExactnessError, match=r"unreliable differs .* at 64x96 in 1 of 165888"):
-            export(integer_graph(0), path, overwrite=True)
+            export_graph(integer_graph(0), path, overwrite=True)
     assert [found.name for found in tmp_path.iterdir()] == [existing.name]
     assert existing.read_bytes() == b"precious"
 
@@ -101,14 +103,14 @@ def test_a_result_of_another_shape_is_not_exact() -> None:
 
 def test_a_float_graph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="quantize it first"):
-        export(float_graph(0), tmp_path / "mine.tflite")
+        export_graph(float_graph(0), tmp_path / "mine.tflite")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["mine", "mine.tfl", "mine.tflite.txt", ".onnx"])
 def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"ends with none of: \.tflite, \.onnx"):
-        export(integer_graph(0), tmp_path / name)
+        export_graph(integer_graph(0), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
@@ -117,15 +119,15 @@ def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path, suffix: st
     path = tmp_path / f"mine{suffix}"
     path.write_bytes(b"precious")
     with pytest.raises(OutputError, match="exists already"):
-        export(integer_graph(0), path)
+        export_graph(integer_graph(0), path)
     assert path.read_bytes() == b"precious"
-    export(integer_graph(0), path, overwrite=True)
+    export_graph(integer_graph(0), path, overwrite=True)
     assert load_engine(path, threads=1)(image(0, 4, 5)).shape == (1, 12, 15, 3)
 
 
 def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not an existing folder"):
-        export(integer_graph(0), tmp_path / "missing" / "mine.tflite")
+        export_graph(integer_graph(0), tmp_path / "missing" / "mine.tflite")
     assert not list(tmp_path.iterdir())
 
 
@@ -133,20 +135,42 @@ def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
 def test_an_impossible_size_is_refused(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
     with pytest.raises(GraphError, match="positive"):
-        export(integer_graph(0), tmp_path / f"mine{suffix}", size=size)
+        export_graph(integer_graph(0), tmp_path / f"mine{suffix}", size=size)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_sample_is_the_same_each_time_and_another_for_each_seed(size: tuple[int, int]) -> None:
-    first = sample_image(*size, seed=3)
-    assert (first.shape, first.dtype) == ((*size, 3), np.uint8)
-    np.testing.assert_array_equal(first, sample_image(*size, seed=3))
-    assert (first != sample_image(*size, seed=4)).any()
+# By name
 
 
-def test_a_large_sample_visits_every_level() -> None:
-    assert len(np.unique(sample_image(*SIZES[-1], seed=len(SIZES) - 1))) == 256
+def test_a_shipped_model_is_exported_by_name(tmp_path: Path) -> None:
+    import onnx
+
+    exported = export_model("abpn", tmp_path / "mine.onnx", factor=3, size=(8, 9))
+    data = (tmp_path / "mine.onnx").read_bytes()
+    assert exported.path == tmp_path / "mine.onnx"
+    assert (exported.factor, exported.size) == (3, (8, 9))
+    assert exported.sha256 == hashlib.sha256(data).hexdigest()
+    source = model_path("abpn", 3)
+    origin = json.loads(onnx.load(exported.path).doc_string)
+    assert origin["from_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    with pytest.raises(OutputError, match="exists already"):
+        export_model("abpn", exported.path)
+    with pytest.raises(ModelError, match="no model 'nothing'"):
+        export_model("nothing", tmp_path / "nothing.onnx")
+
+
+def test_a_model_does_not_replace_itself(tmp_path: Path) -> None:
+    path = tmp_path / "mine.tflite"
+    path.write_bytes(write_tflite(integer_graph(0)))
+    with pytest.raises(OutputError, match="is an input"):
+        export_model(path, path, overwrite=True)
+
+
+def test_the_example_in_the_docstring_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(export_model, "export_model")
+    assert len(example.examples) == 3
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 # Against ai-edge-quantizer
@@ -188,6 +212,9 @@ def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
     uint8, which is a difference of 128. All else is equal: scales, zero points, weights, biases
     and every byte of an image.
     """
+    from ai_edge_quantizer import quantizer
+    from ai_edge_quantizer import recipe as quantizer_recipes
+
     graph = without_clip(with_one_more_layer(float_graph(seed)))
     images = image(seed, 16, 12)
     ranges = dict(observe_ranges(graph, images, 100.0))
@@ -256,10 +283,14 @@ def test_the_limit_here_only_scales_the_integers() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
-def test_the_file_for_timing_has_the_size_it_is_timed_at(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("size", [(36, 64), pytest.param((360, 640), marks=pytest.mark.slow)])
+def test_a_shipped_model_is_exported_at_the_size_it_is_timed_at(
+    tmp_path: Path, size: tuple[int, int], suffix: str
+) -> None:
     path = tmp_path / f"timed{suffix}"
     _, graph = read_model(model_path("abpn"))
-    export(graph, path, size=(360, 640))
-    assert load_engine(path)(image(0, 360, 640)).shape == (1, 1080, 1920, 3)
+    export_graph(graph, path, size=size)
+    height, width = size
+    assert load_engine(path)(image(0, height, width)).shape == (1, 3 * height, 3 * width, 3)
     with pytest.raises(ModelError):
-        load_engine(path)(image(0, 640, 360))
+        load_engine(path)(image(0, width, height))

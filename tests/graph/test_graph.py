@@ -73,39 +73,39 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     r"depthwise weights are \(odd, odd, channels\)": lambda: chain(
         floats(4, 4), DepthwiseConv2D("a", "b", weights(3, 2, 4), weights(4))
     ),
-    "do not lead from 4 to 8": lambda: chain(
+    "do not map 4 to 8": lambda: chain(
         floats(4, 8), DepthwiseConv2D("a", "b", weights(3, 3, 4), weights(8))
     ),
     "one number per output channel": lambda: chain(
         floats(4, 4), DepthwiseConv2D("a", "b", weights(3, 3, 4), weights(3))
     ),
-    "transposed weights .* do not lead": lambda: chain(
+    "transposed weights .* do not map": lambda: chain(
         floats(4, 2), TransposedConv2D("a", "b", weights(4, 3, 3, 2), weights(2), 3)
     ),
-    "overhangs its stride 2 by an even": lambda: chain(
+    "exceeds its stride 2 by an even": lambda: chain(
         floats(4, 2), TransposedConv2D("a", "b", weights(2, 9, 9, 4), weights(2), 2)
     ),
-    "overhangs its stride 4": lambda: chain(
+    "exceeds its stride 4": lambda: chain(
         floats(4, 2), TransposedConv2D("a", "b", weights(2, 2, 2, 4), weights(2), 4)
     ),
-    "integer convolutions carry weight scales": lambda: chain(
+    "integer convolutions have weight scales": lambda: chain(
         [int8(4), int8(4)],
         DepthwiseConv2D("a", "b", np.ones((1, 1, 4), np.int8), np.zeros(4, np.int32)),
     ),
     "Subtract takes two tensors": lambda: chain(floats(4, 2), Subtract(("a", "a"), "b")),
-    "Multiply takes two tensors of one height": lambda: chain(
+    "Multiply takes two tensors of the same height": lambda: chain(
         floats(4, 1, 4, 4),
         DepthToSpace("a", "b", 2),
         Concat(("b", "b", "b", "b"), "c"),
         Multiply(("a", "c"), "d"),
     ),
-    "Concat takes tensors of one height": lambda: chain(
+    "Concat takes tensors of the same height": lambda: chain(
         floats(4, 4, 8), GlobalAveragePool("a", "b"), Concat(("a", "b"), "c")
     ),
     "Concat reads nothing": lambda: chain(floats(4, 4), Concat((), "b")),
-    "Slice takes 3 channels from number 2": lambda: chain(floats(4, 3), Slice("a", "b", 2)),
-    "Slice takes 3 channels from number -1": lambda: chain(floats(4, 3), Slice("a", "b", -1)),
-    "Tile repeats 4 channels 2 times: that is not 12": lambda: chain(
+    "Slice takes 3 channels from index 2": lambda: chain(floats(4, 3), Slice("a", "b", 2)),
+    "Slice takes 3 channels from index -1": lambda: chain(floats(4, 3), Slice("a", "b", -1)),
+    "Tile repeats 4 channels 2 times, which is not 12": lambda: chain(
         floats(4, 12), Tile("a", "b", 2)
     ),
     "ReLU keeps the number of channels": lambda: chain(floats(4, 3), ReLU("a", "b")),
@@ -114,36 +114,36 @@ REFUSED: dict[str, Callable[[], Graph]] = {
     "one int8 slope per channel": lambda: chain(
         [int8(4), int8(4)], PReLU("a", "b", weights(4), 1.0)
     ),
-    "carries the scale of its slopes": lambda: chain(
+    "has a scale of its slopes": lambda: chain(
         [int8(4), int8(4)], PReLU("a", "b", np.ones(4, np.int8))
     ),
     "scale 1/256 and zero point -128": lambda: chain(
         [int8(4), int8(4, 1 / 256)], Sigmoid("a", "b")
     ),
     "Pool2D's size is odd, not 2": lambda: chain(floats(4, 4), Pool2D("a", "b", "max", 2)),
-    "Resize enlarges a whole number": lambda: chain(floats(4, 4), Resize("a", "b", 0, "nearest")),
-    "only tensors that are 1x1": lambda: chain(floats(4, 4), SquareRoot("a", "b")),
-    "zero point -128: none is negative": lambda: chain(
+    "Resize has a factor of at least 1": lambda: chain(
+        floats(4, 4), Resize("a", "b", 0, "nearest")
+    ),
+    "works on 1x1 tensors only": lambda: chain(floats(4, 4), SquareRoot("a", "b")),
+    "zero point -128, so that none is negative": lambda: chain(
         [int8(4), int8(4), int8(4)], GlobalAveragePool("a", "b"), SquareRoot("b", "c")
     ),
-    "Conv2D over a tensor that is 1x1": pooled(Conv2D("b", "c", weights(4, 3, 3, 4), weights(4))),
-    "DepthwiseConv2D over a tensor that is 1x1": pooled(
+    "Conv2D over a 1x1 tensor": pooled(Conv2D("b", "c", weights(4, 3, 3, 4), weights(4))),
+    "DepthwiseConv2D over a 1x1 tensor": pooled(
         DepthwiseConv2D("b", "c", weights(3, 3, 4), weights(4))
     ),
-    "Resize takes images": pooled(Resize("b", "c", 2, "nearest")),
-    "DepthToSpace takes images": pooled(DepthToSpace("b", "c", 2), out=1),
-    "Pool2D takes images": pooled(Pool2D("b", "c", "max", 3)),
-    "TransposedConv2D takes images": pooled(
+    "Resize works on images": pooled(Resize("b", "c", 2, "nearest")),
+    "DepthToSpace works on images": pooled(DepthToSpace("b", "c", 2), out=1),
+    "Pool2D works on images": pooled(Pool2D("b", "c", "max", 3)),
+    "TransposedConv2D works on images": pooled(
         TransposedConv2D("b", "c", weights(4, 2, 2, 4), weights(4), 2)
     ),
-    "Pool2D does not change numbers": lambda: chain(
-        [int8(4), int8(4, 0.5)], Pool2D("a", "b", "max", 3)
-    ),
+    "Pool2D keeps the type": lambda: chain([int8(4), int8(4, 0.5)], Pool2D("a", "b", "max", 3)),
     "Resize works on float32 and int8": lambda: chain(
         [UINT8, UINT8], Resize("a", "b", 2, "nearest")
     ),
     "Add works on float32 and int8": lambda: chain([UINT8, UINT8], Add(("a", "a"), "b")),
-    "Multiply takes and makes the same number type": lambda: chain(
+    "Multiply has inputs and an output of one data type": lambda: chain(
         [int8(4), *floats(4)], Multiply(("a", "a"), "b")
     ),
     "Add has a scale 256 times": lambda: chain([int8(4, 256.0), int8(4)], Add(("a", "a"), "b")),
@@ -178,7 +178,7 @@ REFUSED: dict[str, Callable[[], Graph]] = {
             np.array([150], np.float32),
         ),
     ),
-    "a scale is a number of at least 1.18e-38": lambda: chain(
+    "a scale is at least 1.18e-38": lambda: chain(
         [int8(4, 2.0**-140), int8(4, 2.0**-140)], ReLU("a", "b")
     ),
     "Requantize from or to uint8 keeps the scale": lambda: chain(
@@ -217,27 +217,27 @@ def test_extents_follow_the_operators() -> None:
         _ = graph.halo
 
 
-def enlarged(*operators: Operator) -> Graph:
+def upscaled(*operators: Operator) -> Graph:
     return chain(floats(2, *([2] * len(operators))), *operators)
 
 
 REACHES: dict[int, list[Graph]] = {
     0: [
-        enlarged(TransposedConv2D("a", "b", weights(2, 3, 3, 2), weights(2), 3)),
-        enlarged(Resize("a", "b", 3, "nearest")),
-        enlarged(Resize("a", "b", 1, "bilinear")),
+        upscaled(TransposedConv2D("a", "b", weights(2, 3, 3, 2), weights(2), 3)),
+        upscaled(Resize("a", "b", 3, "nearest")),
+        upscaled(Resize("a", "b", 1, "bilinear")),
     ],
     1: [
-        enlarged(DepthwiseConv2D("a", "b", weights(3, 3, 2), weights(2))),
-        enlarged(Pool2D("a", "b", "average", 3)),
-        enlarged(Resize("a", "b", 3, "bilinear")),
-        enlarged(
+        upscaled(DepthwiseConv2D("a", "b", weights(3, 3, 2), weights(2))),
+        upscaled(Pool2D("a", "b", "average", 3)),
+        upscaled(Resize("a", "b", 3, "bilinear")),
+        upscaled(
             Resize("a", "b", 2, "bilinear"), Conv2D("b", "c", weights(2, 3, 3, 2), weights(2))
         ),
-        enlarged(TransposedConv2D("a", "b", weights(2, 9, 9, 2), weights(2), 3)),
-        enlarged(TransposedConv2D("a", "b", weights(2, 4, 4, 2), weights(2), 2)),
+        upscaled(TransposedConv2D("a", "b", weights(2, 9, 9, 2), weights(2), 3)),
+        upscaled(TransposedConv2D("a", "b", weights(2, 4, 4, 2), weights(2), 2)),
         # Three convolutions over three times as many pixels reach one input pixel.
-        enlarged(
+        upscaled(
             Resize("a", "b", 3, "nearest"),
             *(
                 Conv2D(source, target, weights(2, 3, 3, 2), weights(2))
@@ -246,12 +246,12 @@ REACHES: dict[int, list[Graph]] = {
         ),
     ],
     2: [
-        enlarged(TransposedConv2D("a", "b", weights(2, 11, 11, 2), weights(2), 3)),
-        enlarged(Pool2D("a", "b", "average", 5)),
-        enlarged(
+        upscaled(TransposedConv2D("a", "b", weights(2, 11, 11, 2), weights(2), 3)),
+        upscaled(Pool2D("a", "b", "average", 5)),
+        upscaled(
             Resize("a", "b", 2, "bilinear"), Conv2D("b", "c", weights(2, 5, 5, 2), weights(2))
         ),
-        enlarged(
+        upscaled(
             TransposedConv2D("a", "b", weights(2, 9, 9, 2), weights(2), 3),
             Conv2D("b", "c", weights(2, 3, 3, 2), weights(2)),
         ),

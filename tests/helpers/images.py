@@ -1,4 +1,4 @@
-"""Images and files that several test files put together by hand."""
+"""Images and files, built by hand, that several test files use."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from PIL import Image, ImageCms
 from anchorsr.errors import ImageError
 from anchorsr.images.io import read_image
 
-HEIC = pytest.param(
-    ".heic",
-    marks=pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs pillow-heif"),
-)
+needs_heic = pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs anchorsr[heic]")
+HEIC = pytest.param(".heic", marks=needs_heic)
 # One suffix of each format that keeps EXIF, XMP and a profile.
 KEEPING = [".png", ".jpg", ".webp", ".tif", ".avif", HEIC]
 SIZES = [(1, 1), (1, 7), (5, 1), (13, 17), (64, 48)]
@@ -32,7 +30,7 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """Colour ramps, which JPEG and WebP keep nearly as they are."""
+    """Colour ramps, which JPEG and WebP keep nearly unchanged."""
     rows, columns = np.mgrid[:height, :width]
     ramps = [rows * 255 // height, columns * 255 // width, (rows + columns) * 127 // height % 256]
     return np.stack(ramps, axis=-1).astype(np.uint8)
@@ -43,7 +41,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *extra: bytes) -> bytes:
-    """Put a PNG together by hand, for what Pillow does not write."""
+    """Build a PNG by hand, of a kind that Pillow does not write."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows))]
     return PNG_SIGNATURE + b"".join(parts) + chunk(b"IEND", b"")

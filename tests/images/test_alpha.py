@@ -1,4 +1,4 @@
-"""No fringes: what a program left below transparent pixels is not seen in a larger image."""
+"""No fringes: colours hidden below transparent pixels do not show in the upscaled image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def upscaler() -> Upscaler:
 
 
 def soft_disc(edge: float = 3) -> np.ndarray:
-    """Alpha: an opaque disc whose edge falls to nothing over some pixels."""
+    """Alpha of an opaque disc whose edge fades out over some pixels."""
     y, x = np.mgrid[:SIZE, :SIZE]
     radius = np.hypot(y - SIZE / 2 + 0.5, x - SIZE / 2 + 0.5)
     return np.rint(np.clip((14 - radius) / edge, 0, 1) * 255).astype(np.uint8)
@@ -28,7 +28,7 @@ def flat(colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def composited(image: RasterImage, background: int) -> np.ndarray:
-    """Laid on an even background, float on 0 to 255."""
+    """Blend with a uniform background, float on 0 to 255."""
     highest = np.iinfo(image.rgb.dtype).max
     assert image.alpha is not None
     weight = image.alpha[:, :, None] / highest
@@ -90,7 +90,7 @@ def test_colour_that_was_stored_premultiplied_leaves_no_fringe(upscaler: Upscale
 
 
 def test_colour_that_is_seen_stays_what_it_is(upscaler: Upscaler) -> None:
-    """From an eighth of opacity on, colour below a glow is its own."""
+    """From an eighth of opacity on, colours are kept."""
     generator = np.random.default_rng(0)
     rgb = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     alpha = np.full((SIZE, SIZE), 32, np.uint8)

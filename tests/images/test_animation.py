@@ -1,4 +1,4 @@
-"""Animations: frames as a viewer shows them, their times, and how they are written."""
+"""Animations: frames as a viewer shows them, their durations, and how they are written."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import PNG_SIGNATURE, SRGB, chunk, exif_block, noise
 from PIL import Image, ImageDraw
 
 from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.animation import (
     Animation,
-    check_file,
     read_animation,
     read_file,
     write_animation,
     write_file,
 )
+from anchorsr.images.formats import check_output
 from anchorsr.images.image import RasterImage
 from anchorsr.images.io import read_image, write_image
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_image
+from anchorsr.inference.upscaler import ImageUpscaler, Upscaler, upscale_image
+from helpers.images import PNG_SIGNATURE, SRGB, chunk, exif_block, noise
 
 SUFFIXES = [".gif", ".webp", ".png", ".avif"]
 TIMES = (70, 130, 200, 40, 1000, 30)
@@ -36,7 +36,7 @@ def upscaler() -> Upscaler:
 
 
 def drawn(transparent: bool) -> list[Image.Image]:
-    """A disc that moves over a pattern, or over nothing; two frames are equal."""
+    """A disc that moves over a pattern, or over transparency; two frames are equal."""
     frames = []
     for step in (0, 1, 2, 2, 3, 4):
         if transparent:
@@ -62,7 +62,7 @@ def made(transparent: bool, *, plays: int = 3) -> Animation:
 
 
 def shown(animation: Animation) -> list[np.ndarray]:
-    """Each frame laid on grey."""
+    """Blend each frame with grey."""
     frames = []
     for image in animation.frames():
         weight = 1.0 if image.alpha is None else image.alpha[..., None] / 255
@@ -71,7 +71,7 @@ def shown(animation: Animation) -> list[np.ndarray]:
 
 
 def timeline(animation: Animation) -> list[np.ndarray]:
-    """What is shown every ten milliseconds, so that merged frames are equal to two."""
+    """The frame shown at every ten milliseconds, so that merged frames equal separate ones."""
     ends = np.cumsum(animation.durations_ms)
     frames = shown(animation)
     return [frames[int(np.searchsorted(ends, at, "right"))] for at in range(5, int(ends[-1]), 10)]
@@ -123,7 +123,7 @@ def test_what_another_program_wrote_is_read_as_it_is_shown(
 
 @pytest.mark.parametrize("disposal", [0, 1, 2, 3])
 def test_gif_frames_are_composed(tmp_path: Path, disposal: int) -> None:
-    """Pieces of frames, put together by hand, with each way to end a frame."""
+    """Partial frames, assembled by hand, with each disposal method."""
     palette = bytes([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
 
     def frame(left: int, colour: int, disposal: int) -> bytes:
@@ -152,7 +152,7 @@ def test_image_beside_an_apng_is_no_frame_of_it(tmp_path: Path) -> None:
         path, save_all=True, append_images=frames, duration=50, default_image=True
     )
     animation = read_animation(path)
-    assert len(animation.durations_ms) == len(frames) - 1  # Pillow has joined the equal ones
+    assert len(animation.durations_ms) == len(frames) - 1  # Pillow has merged the equal ones
     np.testing.assert_array_equal(next(animation.frames()).rgb, np.array(frames[0])[..., :3])
 
 
@@ -205,7 +205,7 @@ def test_an_image_stays_an_image(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         write_image(tmp_path / f"a{suffix}", RasterImage(noise(5, 6)))
         assert isinstance(read_file(tmp_path / f"a{suffix}"), RasterImage)
-        with pytest.raises(ImageError, match="does not move"):
+        with pytest.raises(ImageError, match="still image"):
             read_animation(tmp_path / f"a{suffix}")
     write_image(tmp_path / "a.jpg", RasterImage(noise(5, 6)))
     with pytest.raises(ImageError, match="give an animation"):
@@ -235,7 +235,7 @@ def test_a_format_of_still_images_is_refused_before_any_frame(tmp_path: Path, su
     with pytest.raises(OutputError, match="exists already"):
         write_file(tmp_path / "a.gif", animation)
     with pytest.raises(OutputError, match="16383 a side"):
-        check_file(tmp_path / "a.webp", 18_000, 18_000, animated=True)
+        check_output(tmp_path / "a.webp", 18_000, 18_000, animated=True)
     assert (tmp_path / "a.gif").read_text() == "precious"
 
 
@@ -261,7 +261,7 @@ def test_a_file_that_changes_between_two_passes_is_an_error(tmp_path: Path) -> N
     with pytest.raises(ImageError):
         list(animation.frames())
     path.unlink()
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(ImageError, match="does not exist"):
         list(animation.frames())
 
 
@@ -289,7 +289,7 @@ def test_a_gif_that_ends_after_a_frame_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_pixels_that_stay_are_not_drawn_again_in_gif(tmp_path: Path) -> None:
-    """More colours than a palette has: what was chosen for the first frame stays."""
+    """More colours than a palette has: still pixels keep their colour of the first frame."""
     ground = noise(64, 64)
     images = []
     for step in range(3):
@@ -317,13 +317,14 @@ def test_gif_keeps_up_to_255_colours_exactly(tmp_path: Path, colours: int) -> No
     np.testing.assert_array_equal(read_image(tmp_path / "a.gif").rgb, rgb)
 
 
-# Larger
+# Upscaling
 
 
 @pytest.mark.parametrize("transparent", [False, True])
 def test_each_frame_is_what_its_image_would_become(upscaler: Upscaler, transparent: bool) -> None:
     animation = made(transparent)
-    larger = Enlarger(threads=1, engine="litert").animate(animation)
+    image_upscaler = ImageUpscaler(threads=1, engine="litert")
+    larger = image_upscaler.animate(animation, image_upscaler.plan(*animation.size))
     assert (larger.size, larger.durations_ms, larger.plays) == ((90, 120), TIMES, 3)
     for before, after in zip(animation.frames(), larger.frames(), strict=True):
         expected = upscale_image(before, upscaler)
@@ -333,7 +334,9 @@ def test_each_frame_is_what_its_image_would_become(upscaler: Upscaler, transpare
 
 
 def test_frames_take_any_size() -> None:
-    larger = Enlarger(wanted=TargetSize(width=50), threads=1).animate(made(False))
+    animation = made(False)
+    image_upscaler = ImageUpscaler(target=TargetSize(width=50), threads=1)
+    larger = image_upscaler.animate(animation, image_upscaler.plan(*animation.size))
     assert larger.size == (38, 50)
     assert {frame.size for frame in larger.frames()} == {(38, 50)}
 

@@ -1,4 +1,4 @@
-"""Files that are not what they say: one clear error each, and nothing lost."""
+"""Files that are not what they claim to be: one clear error each, and nothing lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 from PIL import Image
 
 from anchorsr.errors import AnchorSRError, DataError, ImageError, MissingDependencyError
@@ -22,15 +21,16 @@ from anchorsr.images.animation import Animation, read_file
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.images.image import RasterImage
 from anchorsr.images.io import find_images, read_image, write_image
-from anchorsr.inference.batch import plan
+from anchorsr.inference.batch import plan_jobs
 from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.upscaler import Enlarger
+from anchorsr.inference.upscaler import ImageUpscaler
+from helpers.images import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 
 MAX_PIXELS = 4_000_000
 
 
 def good_files() -> dict[str, bytes]:
-    """A valid file of each kind, by name; noise, so that no tenth of it is padding."""
+    """A valid file of each kind, by name; of noise, so that no large part is padding."""
     rgb, rgba = Image.fromarray(noise(40, 40)), Image.fromarray(noise(40, 40, 4))
     frames = [Image.fromarray(noise(24, 24, seed=seed)) for seed in range(3)]
     moving: dict[str, object] = {"save_all": True, "append_images": frames[1:], "duration": 50}
@@ -84,7 +84,7 @@ GOOD = good_files()
 
 @pytest.fixture(autouse=True)
 def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """No library may write a line of its own beside the one error."""
+    """No library may print a line of its own beside the one error."""
     yield
     assert capfd.readouterr() == ("", "")
 
@@ -123,7 +123,7 @@ def test_flipped_bytes_raise_nothing_else(tmp_path: Path, name: str) -> None:
     for _ in range(30):
         data = bytearray(GOOD[name])
         for _ in range(generator.randint(1, 6)):
-            # The first half of them in the header, where they do the most.
+            # Half of the changes are in the header, where they matter most.
             end = 200 if generator.random() < 0.5 else len(data)
             data[generator.randrange(min(end, len(data)))] = generator.randrange(256)
         path.write_bytes(data)
@@ -147,7 +147,7 @@ def test_the_name_does_not_matter_when_a_file_is_read(tmp_path: Path, suffix: st
 
 
 def sized(name: str, width: int, height: int) -> bytes:
-    """A file of a kind that says another size, and is right in all else."""
+    """A file with a wrong size in its header, and correct otherwise."""
     data = bytearray(GOOD[name])
     if name.endswith(".png"):
         data[16:24] = struct.pack(">II", width, height)
@@ -270,12 +270,12 @@ def test_without_its_package_heic_says_what_to_install(
 
 
 @pytest.fixture(scope="module")
-def enlarger() -> Enlarger:
-    return Enlarger(threads=1)
+def upscaler() -> ImageUpscaler:
+    return ImageUpscaler(threads=1)
 
 
-def test_nothing_is_lost_among_many_bad_files(tmp_path: Path, enlarger: Enlarger) -> None:
-    """A folder of good and bad: every good one is made larger, every bad one is one error."""
+def test_nothing_is_lost_among_many_bad_files(tmp_path: Path, upscaler: ImageUpscaler) -> None:
+    """Of a mixed folder, every good file is upscaled, and every bad file is one error."""
     source = tmp_path / "in"
     source.mkdir()
     for name, data in GOOD.items():
@@ -283,9 +283,9 @@ def test_nothing_is_lost_among_many_bad_files(tmp_path: Path, enlarger: Enlarger
         (source / f"cut-{name}").write_bytes(data[: len(data) // 2])
         (source / f"empty-{name}").touch()
     before = {path.name: path.read_bytes() for path in source.iterdir()}
-    jobs = plan([source], tmp_path / "out", label="x3")
+    jobs = plan_jobs([source], tmp_path / "out", label="x3")
     errors: dict[str, AnchorSRError] = {}
-    for done in upscale_files(jobs, enlarger):
+    for done in upscale_files(jobs, upscaler):
         if done.error is not None:
             errors[done.job.source.name] = done.error
     assert sorted(errors) == sorted(name for name in before if name not in GOOD)

@@ -11,6 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from anchorsr.errors import DataError, ImageError, OutputError
+from anchorsr.images import io
+from anchorsr.images.io import (
+    SUFFIXES,
+    RasterImage,
+    check_output,
+    find_images,
+    read_image,
+    read_rgb,
+    write_image,
+)
 from helpers.images import (
     PNG_SIGNATURE,
     SIZES,
@@ -23,21 +38,6 @@ from helpers.images import (
     noise,
     png,
     smooth,
-)
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-
-from anchorsr.errors import DataError, ImageError, OutputError
-from anchorsr.images import io
-from anchorsr.images.io import (
-    SUFFIXES,
-    RasterImage,
-    check_size,
-    find_images,
-    read_image,
-    read_rgb,
-    write_image,
 )
 
 # Colours
@@ -120,7 +120,7 @@ def test_kind_is_told_by_content_not_by_name(tmp_path: Path) -> None:
 
 
 def test_interlaced_png_is_read(tmp_path: Path) -> None:
-    # In one pixel, Adam7 has one pass, which is the plain image.
+    # Of a single pixel, Adam7 has one pass, equal to the plain image.
     data = bytearray(png(1, 1, 8, 2, b"\0\x01\x02\x03"))
     data[28] = 1
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -154,7 +154,7 @@ def test_transparent_colour_of_rgb_becomes_alpha(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
 def test_transparent_grey_becomes_alpha_at_every_depth(tmp_path: Path, depth: int) -> None:
-    # Two pixels in the highest bits of a row: the darkest, then the brightest, which is clear.
+    # Two pixels in the highest bits of a row: darkest, then brightest, which is transparent.
     brightest = 2**depth - 1
     row = brightest if depth == 8 else brightest << (8 - 2 * depth)
     rows = b"\0\0\xff" if depth == 8 else bytes([0, row])
@@ -293,8 +293,8 @@ def test_other_formats_are_refused(tmp_path: Path, format_name: str) -> None:
 
 
 def test_what_is_no_file_of_pixels_is_refused(tmp_path: Path) -> None:
-    assert_refused(tmp_path / "missing.png", "No such file")
-    assert_refused(tmp_path / "missing" / "a.png", "No such file")
+    assert_refused(tmp_path / "missing.png", "does not exist")
+    assert_refused(tmp_path / "missing" / "a.png", "does not exist")
     (tmp_path / "folder.png").mkdir()
     assert_refused(tmp_path / "folder.png", "folder")
     (tmp_path / "empty.png").touch()
@@ -302,7 +302,7 @@ def test_what_is_no_file_of_pixels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("This is not an image.\n")
     assert_refused(tmp_path / "text.png", "not a PNG, JPEG, WebP")
     (tmp_path / "link.png").symlink_to("nowhere.png")
-    assert_refused(tmp_path / "link.png", "No such file")
+    assert_refused(tmp_path / "link.png", "does not exist")
     assert_refused(tmp_path / "a\0b.png")
 
 
@@ -515,7 +515,7 @@ def test_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_text("old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A limit on the size of files stops a write midway, as a full disk does.
+    # A limit on file sizes stops a write midway, as a full disk does.
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
         with pytest.raises(OutputError) as caught:
@@ -603,8 +603,8 @@ def test_longest_side_of_a_format_is_kept_to(tmp_path: Path, suffix: str, longes
 def test_more_pixels_than_readers_of_avif_accept_are_refused() -> None:
     for suffix, side in ((".avif", 16_385), (".avif", 32_769), (".heic", 16_889)):
         with pytest.raises(OutputError, match=r"write a \.png"):
-            check_size(Path(f"a{suffix}"), side, side)
-    check_size(Path("a.avif"), 16_384, 16_384)
+            check_output(Path(f"a{suffix}"), side, side)
+    check_output(Path("a.avif"), 16_384, 16_384)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no umask")

@@ -1,4 +1,4 @@
-"""EXIF, XMP, colour profiles and resolution, read, made true and written."""
+"""EXIF, XMP, colour profiles and resolution: read, adjusted and written."""
 
 import io
 import json
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.images import HEIC, KEEPING, SRGB, chunk, encoded, exif_block, noise, png, smooth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
@@ -23,6 +22,7 @@ from anchorsr.images.image import Metadata
 from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
 from anchorsr.images.tiff import encode_tiff, exif_of_tiff
 from anchorsr.inference.upscaler import Upscaler, upscale_image
+from helpers.images import HEIC, KEEPING, SRGB, chunk, encoded, exif_block, noise, png, smooth
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -95,7 +95,7 @@ def test_thumbnail_is_dropped_and_what_follows_it_stays(tmp_path: Path, trailer:
 
 
 def test_doubled_exif_prefix_is_understood(tmp_path: Path) -> None:
-    # Pillow's writer takes one prefix away and leaves the other in the file.
+    # Pillow's writer removes one prefix and leaves the other in the file.
     path = tmp_path / "a.webp"
     Image.fromarray(noise(5, 7)).save(path, exif=b"Exif\0\0" + exif_block(6), lossless=True)
     np.testing.assert_array_equal(read_rgb(path), np.rot90(noise(5, 7), -1))
@@ -120,7 +120,7 @@ def test_damaged_exif_is_ignored(tmp_path: Path, format_name: str) -> None:
 
 
 def test_damaged_exif_without_other_resolution_is_ignored(tmp_path: Path) -> None:
-    # Without a JFIF resolution, Pillow looks into EXIF as it opens a JPEG, and warns.
+    # Without a JFIF resolution, Pillow reads EXIF as it opens a JPEG, and warns.
     data = encoded(Image.fromarray(smooth(8, 8)), "JPEG", exif=exif_block(6)[:30])
     path = tmp_path / "a.jpg"
     path.write_bytes(data[:2] + data[20:] if data[2:4] == b"\xff\xe0" else data)
@@ -336,7 +336,7 @@ def test_what_a_png_says_of_its_values_is_kept_in_a_png(tmp_path: Path) -> None:
         write_image(tmp_path / f"b{suffix}", image)
         written = read_image(tmp_path / f"b{suffix}")
         assert written.png_colour == kept
-    # A profile that is used up, since the file cannot hold it, takes the place of both.
+    # A profile that the file cannot hold, and that was applied instead, replaces both.
     grey_profile = SRGB[:16] + b"GRAY" + SRGB[20:]
     write_image(tmp_path / "c.png", replace(image, icc_profile=grey_profile))
     assert read_image(tmp_path / "c.png").png_colour is None
@@ -440,7 +440,7 @@ def test_heic_is_turned_once(tmp_path: Path, suffix: str) -> None:
 def test_colours_of_an_image_with_a_profile_stay(
     tmp_path: Path, suffix: str, model: str, grain: int
 ) -> None:
-    """Flat areas of a larger image are within a level of a plain resize, under one profile.
+    """Flat areas of an upscaled image are within a level of a plain resize, under one profile.
 
     `quality` leaves dots of one level there, of which JPEG makes up to four more, and AVIF a mean
     that is a tenth of a level further off.
@@ -475,7 +475,7 @@ def test_colours_are_converted_where_their_profile_cannot_be_kept(
 
 
 def grey_profile() -> bytes:
-    """Build a profile of one channel in which values are proportional to light."""
+    """Build a one-channel profile whose values are proportional to light."""
     curve = b"curv" + bytes(8)
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     tags = struct.pack(">I", 2) + b"kTRC" + struct.pack(">II", 156, 12)
@@ -486,7 +486,7 @@ def grey_profile() -> bytes:
     return header.ljust(128, b"\0") + tags + curve + white
 
 
-# Shown by another program
+# As another program shows it
 
 
 @pytest.mark.parametrize("suffix", KEEPING)

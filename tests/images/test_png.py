@@ -1,4 +1,4 @@
-"""PNG bytes: what other decoders make of them."""
+"""PNG files as other decoders read them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_pillow_reads_the_same_pixels(size: tuple[int, int], channels: int, mode
 def test_any_image_comes_back_whatever_the_bands(
     height: int, width: int, channels: int, deep: bool, band: int
 ) -> None:
-    """Undone by hand: each byte is that of the row above and what the file says."""
+    """Undo the filter by hand: each byte is the row above plus the stored difference."""
     array = pixels(2, height, width, channels, dtype=np.uint16 if deep else np.uint8)
     before, png._BAND_BYTES = png._BAND_BYTES, band
     try:

@@ -1,4 +1,4 @@
-"""Images of 16 bits: read, made larger and written without losing the low ones."""
+"""16-bit images: read, upscaled and written without losing the low bits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from helpers.images import HEIC, SIZES, SRGB, assert_refused, chunk, exif_block, png
 from PIL import Image
 
 from anchorsr.images.image import RasterImage, eight_bits
 from anchorsr.images.io import read_image, read_rgb, write_image
 from anchorsr.inference.upscaler import Upscaler, upscale_image
+from helpers.images import HEIC, SIZES, SRGB, assert_refused, chunk, exif_block, png
 
 
 def noise16(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -37,11 +37,11 @@ def upscaler() -> Upscaler:
 
 
 class Neutral:
-    """A network that adds nothing: each pixel becomes its block."""
+    """A network that repeats each pixel."""
 
     factor = 3
 
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
         assert rgb.dtype == np.uint8
         return rgb.repeat(3, axis=0).repeat(3, axis=1)
 
@@ -293,7 +293,7 @@ def test_profile_and_resolution_are_kept(tmp_path: Path) -> None:
             assert pil_image.size == (5, 6)
 
 
-# Larger
+# Upscaling
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -301,7 +301,7 @@ def test_profile_and_resolution_are_kept(tmp_path: Path) -> None:
 def test_detail_is_what_the_eight_bit_image_becomes(
     upscaler: Upscaler, grey: bool, size: tuple[int, int]
 ) -> None:
-    """Never further than 2.5 levels from it, and exactly it where bicubic is 5 levels away."""
+    """At most 2.5 levels off, and equal where bicubic is 5 levels away."""
     image = image16(*size, grey=grey)
     larger = upscale_image(image, upscaler).rgb
     eight = upscale_image(RasterImage(eight_bits(image.rgb), grey=grey), upscaler).rgb
@@ -357,7 +357,7 @@ def test_a_smooth_gradient_does_not_band(
 def test_bands_of_rows_show_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     image = image16(50, 4)
     whole = upscale_image(image, NEUTRAL).rgb
-    monkeypatch.setattr(importlib.import_module("anchorsr.inference.upscaler"), "_BAND", 7)
+    monkeypatch.setattr(importlib.import_module("anchorsr.inference.raster"), "_BAND", 7)
     np.testing.assert_array_equal(upscale_image(image, NEUTRAL).rgb, whole)
 
 

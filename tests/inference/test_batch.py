@@ -1,4 +1,4 @@
-"""Which files become which, and that a folder is done whatever happens meanwhile."""
+"""Which files become which, and that a folder is completed whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ from PIL import Image
 from anchorsr.errors import DataError, ImageError, OutputError
 from anchorsr.images.io import RasterImage, read_image
 from anchorsr.inference import pipeline
-from anchorsr.inference.batch import Job, plan
-from anchorsr.inference.pipeline import Done, preview, upscale_files
+from anchorsr.inference.batch import Job, plan_jobs
+from anchorsr.inference.pipeline import JobResult, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import Enlarger
-from anchorsr.utils.locks import Claims
+from anchorsr.inference.upscaler import ImageUpscaler
+from anchorsr.utils.locks import FileLocks
 from helpers.graphs import image
 
 
 @pytest.fixture(scope="module")
-def enlarger() -> Enlarger:
-    return Enlarger(threads=1)
+def upscaler() -> ImageUpscaler:
+    return ImageUpscaler(threads=1)
 
 
 def write_png(path: Path, array: np.ndarray) -> Path:
@@ -42,19 +42,19 @@ def small(seed: int = 0, height: int = 6, width: int = 5, channels: int = 3) -> 
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder, hidden files too: the bytes of files, None for folders."""
+    """Everything below a folder, including hidden files: bytes of files, None for folders."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
 
 
-# What becomes of which file
+# Plans
 
 
 def test_without_an_output_the_result_is_beside_the_original() -> None:
     sources = [Path("a/photo.JPG"), Path("b.c/my.photo.webp"), Path("x.bmp"), Path("noname")]
-    assert [str(job.target) for job in plan(sources, None, label="x3")] == [
+    assert [str(job.target) for job in plan_jobs(sources, None, label="x3")] == [
         "a/photo_x3.JPG",
         "b.c/my.photo_x3.webp",
         "x_x3.png",
@@ -65,7 +65,7 @@ def test_without_an_output_the_result_is_beside_the_original() -> None:
 def test_an_output_file_is_taken_as_it_is(tmp_path: Path) -> None:
     source = write_png(tmp_path / "a.png", small())
     target = tmp_path / "other.WEBP"
-    assert plan([source], target, label="x3") == [Job(source, target)]
+    assert plan_jobs([source], target, label="x3") == [Job(source, target)]
 
 
 def test_a_folder_is_mirrored_without_what_is_hidden_or_no_image(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_folder_is_mirrored_without_what_is_hidden_or_no_image(tmp_path: Path)
         write_png(tmp_path / "in" / name, small())
     (tmp_path / "in" / "notes.txt").write_text("words")
     (tmp_path / "in" / "folder.png").mkdir()
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
     assert places(jobs, tmp_path) == [
         ("in/A.PNG", "out/A.PNG"),
         ("in/a.png", "out/a.png"),
@@ -92,7 +92,7 @@ def places(jobs: list[Job], folder: Path) -> list[tuple[str, str]]:
 def test_several_folders_keep_their_names(tmp_path: Path) -> None:
     for name in ("x/a.png", "y/a.png", "y/z/a.png"):
         write_png(tmp_path / name, small())
-    jobs = plan([tmp_path / "x", tmp_path / "y"], tmp_path / "out", label="x3")
+    jobs = plan_jobs([tmp_path / "x", tmp_path / "y"], tmp_path / "out", label="x3")
     assert [target for _, target in places(jobs, tmp_path)] == [
         "out/x/a.png",
         "out/y/a.png",
@@ -105,7 +105,7 @@ def test_without_an_output_the_results_are_beside_the_originals_at_any_depth(
 ) -> None:
     for name in ("a.png", "deep/b.jpg"):
         write_png(tmp_path / name, small())
-    jobs = plan([tmp_path], None, label="x2.5", suffix=".webp")
+    jobs = plan_jobs([tmp_path], None, label="x2.5", suffix=".webp")
     assert places(jobs, tmp_path) == [
         ("a.png", "a_x2.5.webp"),
         ("deep/b.jpg", "deep/b_x2.5.webp"),
@@ -116,7 +116,7 @@ def test_the_output_folder_inside_the_input_is_not_looked_into(tmp_path: Path) -
     for name in ("a.png", "large/a.png", "deep/large/b.png"):
         write_png(tmp_path / name, small())
     for output in (tmp_path / "large", tmp_path / "deep" / ".." / "large"):
-        jobs = plan([tmp_path], output, label="x3")
+        jobs = plan_jobs([tmp_path], output, label="x3")
         assert [job.source.name for job in jobs] == ["a.png", "b.png"]
 
 
@@ -126,20 +126,24 @@ def test_links_to_folders_are_followed_and_no_folder_is_taken_twice(tmp_path: Pa
     (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
     (tmp_path / "in" / "other").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in" / "real" / "loop").symlink_to(tmp_path / "in")
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
     assert [target for _, target in places(jobs, tmp_path)] == ["out/other/b.png", "out/real/a.png"]
 
 
-def test_a_link_to_itself_is_a_bad_file_among_good_ones(tmp_path: Path, enlarger: Enlarger) -> None:
+def test_a_link_to_itself_is_a_bad_file_among_good_ones(
+    tmp_path: Path, upscaler: ImageUpscaler
+) -> None:
     write_png(tmp_path / "in" / "a.png", small())
     (tmp_path / "in" / "b.png").symlink_to("b.png")
-    first, second = upscale_files(plan([tmp_path / "in"], tmp_path / "o", label="x3"), enlarger)
+    first, second = upscale_files(
+        plan_jobs([tmp_path / "in"], tmp_path / "o", label="x3"), upscaler
+    )
     assert first.error is None
-    assert "b.png cannot be opened" in str(second.error)
+    assert "b.png cannot be read" in str(second.error)
 
 
 def test_a_folder_that_cannot_be_listed_is_a_problem_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enlarger: Enlarger
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upscaler: ImageUpscaler
 ) -> None:
     for name in ("a.png", "locked/b.png"):
         write_png(tmp_path / name, small())
@@ -151,50 +155,52 @@ def test_a_folder_that_cannot_be_listed_is_a_problem_of_its_own(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    jobs = plan([tmp_path], tmp_path / "out", label="x3")
-    first, second = upscale_files(jobs, enlarger)
+    jobs = plan_jobs([tmp_path], tmp_path / "out", label="x3")
+    first, second = upscale_files(jobs, upscaler)
     assert (first.job.source.name, first.error) == ("a.png", None)
     assert "locked cannot be listed: Permission denied" in str(second.error)
 
 
 def test_two_images_of_a_folder_with_one_result_are_the_problem_of_the_second(
-    tmp_path: Path, enlarger: Enlarger
+    tmp_path: Path, upscaler: ImageUpscaler
 ) -> None:
     for name in ("a.jpg", "a.png", "b.png"):
         write_png(tmp_path / "in" / name, small())
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3", suffix=".webp")
-    problems = [done.error for done in upscale_files(jobs, enlarger)]
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3", suffix=".webp")
+    problems = [done.error for done in upscale_files(jobs, upscaler)]
     assert [problem is None for problem in problems] == [True, False, True]
     assert "a.png: two images would become" in str(problems[1])
 
 
 def test_a_suffix_that_the_output_file_says_already_is_refused(tmp_path: Path) -> None:
     source = write_png(tmp_path / "a.png", small())
-    with pytest.raises(OutputError, match="says its format already"):
-        plan([source], tmp_path / "b.png", label="x3", suffix=".jpg")
+    with pytest.raises(OutputError, match="names a format already"):
+        plan_jobs([source], tmp_path / "b.png", label="x3", suffix=".jpg")
 
 
 def test_files_and_folders_can_be_mixed(tmp_path: Path) -> None:
     first = write_png(tmp_path / "in" / "a.png", small())
     second = write_png(tmp_path / "b.png", small())
-    jobs = plan([second, tmp_path / "in"], tmp_path / "out", label="x3")
+    jobs = plan_jobs([second, tmp_path / "in"], tmp_path / "out", label="x3")
     assert [job.source for job in jobs] == [second, first]
 
 
 @pytest.mark.parametrize("name", ["out", "out.d/deeper", "deep/deeper/out"])
 def test_a_planned_folder_is_made_when_there_is_something_to_put_in(
-    tmp_path: Path, enlarger: Enlarger, name: str
+    tmp_path: Path, upscaler: ImageUpscaler, name: str
 ) -> None:
     sources = [write_png(tmp_path / name, small()) for name in ("a.png", "b.png")]
-    jobs = plan(sources, tmp_path / name, label="x3")
+    jobs = plan_jobs(sources, tmp_path / name, label="x3")
     assert sorted(tree(tmp_path)) == ["a.png", "b.png"]
-    assert all(done.error is None for done in upscale_files(jobs, enlarger))
+    assert all(done.error is None for done in upscale_files(jobs, upscaler))
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["a.png", "b.png"]
 
 
-def test_a_folder_in_which_nothing_would_be_is_not_made(tmp_path: Path, enlarger: Enlarger) -> None:
-    jobs = plan([tmp_path / "missing.png"], tmp_path / "out", label="x3")
-    assert [type(done.error) for done in upscale_files(jobs, enlarger)] == [ImageError]
+def test_a_folder_in_which_nothing_would_be_is_not_made(
+    tmp_path: Path, upscaler: ImageUpscaler
+) -> None:
+    jobs = plan_jobs([tmp_path / "missing.png"], tmp_path / "out", label="x3")
+    assert [type(done.error) for done in upscale_files(jobs, upscaler)] == [ImageError]
     assert tree(tmp_path) == {}
 
 
@@ -217,14 +223,14 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path, overwrite: bool) 
         ([second, first], tmp_path),
     ):
         with pytest.raises(OutputError, match="is an input"):
-            plan(inputs, output, label="x3", overwrite=overwrite)
+            plan_jobs(inputs, output, label="x3", overwrite=overwrite)
     assert tree(tmp_path) == before
 
 
 def test_a_result_that_would_replace_another_input_is_refused(tmp_path: Path) -> None:
     both = [write_png(tmp_path / name, small()) for name in ("a.png", "a_x3.png")]
     with pytest.raises(OutputError, match=r"a_x3\.png is an input"):
-        plan(both, None, label="x3", overwrite=True)
+        plan_jobs(both, None, label="x3", overwrite=True)
 
 
 def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: Path) -> None:
@@ -233,19 +239,19 @@ def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: 
     for name in ["a.png", *made, *others]:
         write_png(tmp_path / "deep" / name, small())
     for label in ("x3", "w7"):
-        jobs = plan([tmp_path], None, label=label, overwrite=True)
+        jobs = plan_jobs([tmp_path], None, label=label, overwrite=True)
         assert len(jobs) == 10
         left = [job.source.name for job in jobs if not job.left_out]
         assert left == sorted(["a.png", *others])
         assert [job for job in jobs if job.left_out and job.target != job.source] == []
-    assert len(plan([tmp_path], tmp_path / "out", label="x3")) == 10
+    assert len(plan_jobs([tmp_path], tmp_path / "out", label="x3")) == 10
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such names")
 def test_a_name_of_two_lines_has_a_result_of_an_earlier_run_too(tmp_path: Path) -> None:
     for name in ("two\nlines.png", "two\nlines_x3.png"):
         write_png(tmp_path / name, small())
-    one, other = plan([tmp_path], None, label="x3")
+    one, other = plan_jobs([tmp_path], None, label="x3")
     assert (one.left_out, one.target) == ("", other.source)
     assert other.left_out
 
@@ -254,31 +260,31 @@ def test_a_name_of_two_lines_has_a_result_of_an_earlier_run_too(tmp_path: Path) 
 def test_two_images_with_one_result_are_refused(tmp_path: Path, overwrite: bool) -> None:
     sources = [write_png(tmp_path / folder / "a.png", small()) for folder in "xy"]
     with pytest.raises(OutputError, match="two images would become"):
-        plan(sources, tmp_path / "out", label="x3", overwrite=overwrite)
+        plan_jobs(sources, tmp_path / "out", label="x3", overwrite=overwrite)
     with pytest.raises(OutputError, match="two images would become"):
-        plan([sources[0], sources[0]], None, label="x3", overwrite=overwrite)
+        plan_jobs([sources[0], sources[0]], None, label="x3", overwrite=overwrite)
 
 
 def test_names_that_differ_in_case_are_two_where_files_are(tmp_path: Path) -> None:
     write_png(tmp_path / "in" / "a.png", small())
     write_png(tmp_path / "in" / "A.png", small())
     here = len(list((tmp_path / "in").iterdir()))
-    assert len(plan([tmp_path / "in"], tmp_path / "out", label="x3")) == here
+    assert len(plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")) == here
 
 
 def test_an_existing_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
     source = write_png(tmp_path / "a.png", small())
     target = write_png(tmp_path / "a_x3.png", small(1))
     with pytest.raises(OutputError, match="exists already"):
-        plan([source], None, label="x3")
-    assert plan([source], None, label="x3", overwrite=True) == [Job(source, target)]
+        plan_jobs([source], None, label="x3")
+    assert plan_jobs([source], None, label="x3", overwrite=True) == [Job(source, target)]
 
 
 def test_a_dangling_link_is_an_existing_file(tmp_path: Path) -> None:
     source = write_png(tmp_path / "a.png", small())
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(OutputError, match="exists already"):
-        plan([source], tmp_path / "b.png", label="x3")
+        plan_jobs([source], tmp_path / "b.png", label="x3")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +305,7 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
     (tmp_path / "file").write_text("words")
     before = tree(tmp_path)
     with pytest.raises(OutputError, match=message):
-        plan([source], tmp_path / output, label="x3")
+        plan_jobs([source], tmp_path / output, label="x3")
     assert tree(tmp_path) == before
 
 
@@ -308,59 +314,61 @@ def test_a_folder_without_permission_is_refused_before_any_work(tmp_path: Path) 
     source = write_png(tmp_path / "a.png", small())
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
-    with pytest.raises(OutputError, match="may not be written in"):
-        plan([source], locked / "out", label="x3")
+    with pytest.raises(OutputError, match="is not writable"):
+        plan_jobs([source], locked / "out", label="x3")
 
 
 def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="nothing to do"):
-        plan([], None, label="x3")
+        plan_jobs([], None, label="x3")
     with pytest.raises(DataError, match="holds no image"):
-        plan([tmp_path], None, label="x3")
+        plan_jobs([tmp_path], None, label="x3")
 
 
 # Files
 
 
 def test_a_bad_file_does_not_keep_the_others_from_being_done(
-    tmp_path: Path, enlarger: Enlarger
+    tmp_path: Path, upscaler: ImageUpscaler
 ) -> None:
     for name in ("a.png", "c.png"):
         write_png(tmp_path / "in" / name, small())
     (tmp_path / "in" / "b.png").write_text("words")
     (tmp_path / "in" / "d.png").write_bytes(b"")
-    done = list(upscale_files(plan([tmp_path / "in"], tmp_path / "out", label="x3"), enlarger))
+    done = list(upscale_files(plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3"), upscaler))
     errors = {d.job.source.name: type(d.error) for d in done if d.error is not None}
     assert errors == {"b.png": ImageError, "d.png": ImageError}
     assert sorted(tree(tmp_path / "out")) == ["a.png", "c.png"]
-    expected = enlarger(RasterImage(small())).rgb
+    expected = upscaler(RasterImage(small())).rgb
     np.testing.assert_array_equal(read_image(tmp_path / "out" / "a.png").rgb, expected)
 
 
 def test_an_existing_result_of_several_is_skipped_and_counts_as_done(
-    tmp_path: Path, enlarger: Enlarger
+    tmp_path: Path, upscaler: ImageUpscaler
 ) -> None:
     for name in ("a.png", "b.png"):
         write_png(tmp_path / "in" / name, small())
     old = write_png(tmp_path / "out" / "b.png", small(1))
     before = old.read_bytes()
     inputs = [tmp_path / "in"]
-    done = list(upscale_files(plan(inputs, tmp_path / "out", label="x3"), enlarger))
-    assert [(d.error, d.skipped) for d in done] == [(None, ""), (None, "there already")]
+    done = list(upscale_files(plan_jobs(inputs, tmp_path / "out", label="x3"), upscaler))
+    assert [(d.error, d.skipped) for d in done] == [(None, ""), (None, "already exists")]
     assert old.read_bytes() == before
     os.utime(old, (1, 1))
-    *_, last = upscale_files(plan(inputs, tmp_path / "out", label="x3"), enlarger)
-    assert last.skipped == "there already, older than the original"
+    *_, last = upscale_files(plan_jobs(inputs, tmp_path / "out", label="x3"), upscaler)
+    assert last.skipped == "already exists, older than the original"
 
-    jobs = plan(inputs, tmp_path / "out", label="x3", overwrite=True)
-    assert not any(d.skipped or d.error for d in upscale_files(jobs, enlarger, overwrite=True))
+    jobs = plan_jobs(inputs, tmp_path / "out", label="x3", overwrite=True)
+    assert not any(d.skipped or d.error for d in upscale_files(jobs, upscaler, overwrite=True))
     assert old.read_bytes() != before
 
 
-def test_a_folder_in_the_place_of_a_result_is_an_error(tmp_path: Path, enlarger: Enlarger) -> None:
+def test_a_folder_in_the_place_of_a_result_is_an_error(
+    tmp_path: Path, upscaler: ImageUpscaler
+) -> None:
     write_png(tmp_path / "in" / "a.png", small())
     (tmp_path / "out" / "a.png").mkdir(parents=True)
-    (done,) = upscale_files(plan([tmp_path / "in"], tmp_path / "out", label="x3"), enlarger)
+    (done,) = upscale_files(plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3"), upscaler)
     assert "is a folder" in str(done.error)
 
 
@@ -373,12 +381,12 @@ def test_sizes_are_told_and_a_preview_tells_the_same(tmp_path: Path) -> None:
     (tmp_path / "in" / "bad.png").write_text("words")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.png").write_text("there")
-    enlarger = Enlarger(wanted=TargetSize(width=9), threads=1)
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label=enlarger.label)
+    upscaler = ImageUpscaler(target=TargetSize(width=9), threads=1)
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label=upscaler.label)
     before = tree(tmp_path)
-    expected = list(preview(jobs, enlarger))
+    expected = list(preview(jobs, upscaler))
     assert tree(tmp_path) == before
-    done = list(upscale_files(jobs, enlarger))
+    done = list(upscale_files(jobs, upscaler))
     assert (done[2].size, done[2].target_size) == ((5, 6), (8, 9))
     for one, other in zip(expected, done, strict=True):
         assert (one.size, one.target_size, one.skipped) == (
@@ -391,7 +399,7 @@ def test_sizes_are_told_and_a_preview_tells_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
 def test_a_preview_turns_an_image_as_it_will_be_turned(
-    tmp_path: Path, suffix: str, enlarger: Enlarger
+    tmp_path: Path, suffix: str, upscaler: ImageUpscaler
 ) -> None:
     (tmp_path / "in").mkdir()
     for orientation in (1, 3, 6, 8):
@@ -402,55 +410,57 @@ def test_a_preview_turns_an_image_as_it_will_be_turned(
     if suffix not in (".tif", ".avif"):
         source = tmp_path / "in" / f"xmp{suffix}"
         Image.fromarray(small()).save(source, xmp=said_elsewhere)
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
-    expected = list(preview(jobs, enlarger))
-    for one, other in zip(expected, upscale_files(jobs, enlarger), strict=True):
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
+    expected = list(preview(jobs, upscaler))
+    for one, other in zip(expected, upscale_files(jobs, upscaler), strict=True):
         assert (one.size, one.target_size) == (other.size, other.target_size)
         assert other.error is None
         assert read_image(other.job.target).size == one.target_size
 
 
-def test_a_preview_refuses_what_the_headers_tell(tmp_path: Path, enlarger: Enlarger) -> None:
+def test_a_preview_refuses_what_the_headers_tell(tmp_path: Path, upscaler: ImageUpscaler) -> None:
     frames = [Image.fromarray(small(seed)) for seed in range(2)]
     frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
     Image.new("1", (20_000, 5_001)).save(tmp_path / "huge.png")
-    moves = plan([tmp_path / "moves.gif"], tmp_path / "still.jpg", label="x3")
-    huge = plan([tmp_path / "huge.png"], None, label="x3")
+    moves = plan_jobs([tmp_path / "moves.gif"], tmp_path / "still.jpg", label="x3")
+    huge = plan_jobs([tmp_path / "huge.png"], None, label="x3")
     for jobs, words in ((moves, "would be an animation"), (huge, "more than the limit of 1000")):
-        for results in (preview(jobs, enlarger), upscale_files(jobs, enlarger)):
+        for results in (preview(jobs, upscaler), upscale_files(jobs, upscaler)):
             (done,) = results
             assert words in str(done.error)
 
 
 def test_too_many_pixels_are_a_problem_of_the_file(tmp_path: Path) -> None:
     source = write_png(tmp_path / "a.png", small())
-    enlarger = Enlarger(wanted=TargetSize(scale=1e7), threads=1)
-    jobs = plan([source], None, label=enlarger.label)
-    for results in (preview(jobs, enlarger), upscale_files(jobs, enlarger)):
+    upscaler = ImageUpscaler(target=TargetSize(scale=1e7), threads=1)
+    jobs = plan_jobs([source], None, label=upscaler.label)
+    for results in (preview(jobs, upscaler), upscale_files(jobs, upscaler)):
         (done,) = results
         assert "a.png: 50000000 x 60000000 pixels" in str(done.error)
     (wide,) = upscale_files(
-        plan([source], tmp_path / "a.webp", label=""),
-        Enlarger(wanted=TargetSize(width=20_000, height=9, stretch=True), threads=1),
+        plan_jobs([source], tmp_path / "a.webp", label=""),
+        ImageUpscaler(target=TargetSize(width=20_000, height=9, stretch=True), threads=1),
     )
     assert "16383 a side that WEBP can hold" in str(wide.error)
 
 
-# Several runs, and ends before the end
+# Several processes, and interrupts
 
 
-def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path, enlarger: Enlarger) -> None:
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, upscaler: ImageUpscaler
+) -> None:
     source = write_png(tmp_path / "a.png", small())
-    jobs = plan([source], None, label="x3")
+    jobs = plan_jobs([source], None, label="x3")
     taken = write_png(tmp_path / "a_x3.png", small(1))
     before = taken.read_bytes()
-    (done,) = upscale_files(jobs, enlarger)
-    assert (done.error, done.skipped) == (None, "there already")
+    (done,) = upscale_files(jobs, upscaler)
+    assert (done.error, done.skipped) == (None, "already exists")
     assert taken.read_bytes() == before
 
 
 def test_a_file_that_appears_at_the_last_moment_counts_as_done(
-    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, upscaler: ImageUpscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = write_png(tmp_path / "a.png", small()), tmp_path / "a_x3.png"
     real = pipeline.write_file
@@ -460,13 +470,13 @@ def test_a_file_that_appears_at_the_last_moment_counts_as_done(
         real(path, *arguments, **options)
 
     monkeypatch.setattr(pipeline, "write_file", write)
-    (done,) = upscale_files([Job(source, target)], enlarger)
-    assert (done.error, done.skipped) == (None, "there already")
+    (done,) = upscale_files([Job(source, target)], upscaler)
+    assert (done.error, done.skipped) == (None, "already exists")
     assert target.read_text() == "faster"
 
 
 def test_two_runs_share_the_work_and_do_nothing_twice(
-    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, upscaler: ImageUpscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("fcntl")
     for number in range(12):
@@ -481,58 +491,60 @@ def test_two_runs_share_the_work_and_do_nothing_twice(
 
     monkeypatch.setattr(pipeline, "write_file", write)
 
-    def run(overwrite: bool) -> list[Done]:
-        jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3", overwrite=overwrite)
-        return list(upscale_files(jobs, enlarger, overwrite=overwrite))
+    def run(overwrite: bool) -> list[JobResult]:
+        jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3", overwrite=overwrite)
+        return list(upscale_files(jobs, upscaler, overwrite=overwrite))
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(run, [False, False]))
     assert not any(done.error for done in both[0] + both[1])
     assert all("" in (a.skipped, b.skipped) for a, b in zip(*both, strict=True))
     assert sorted(written) == [f"{number:02}.png" for number in range(12)]
-    assert sorted(tree(tmp_path / "out")) == sorted(written)  # no claim is left
+    assert sorted(tree(tmp_path / "out")) == sorted(written)  # no lock file is left
     for number in range(12):
         result = read_image(tmp_path / "out" / f"{number:02}.png")
-        np.testing.assert_array_equal(result.rgb, enlarger(RasterImage(small(number))).rgb)
+        np.testing.assert_array_equal(result.rgb, upscaler(RasterImage(small(number))).rgb)
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(run, [True, True]))
     assert not any(done.error for done in both[0] + both[1])
     assert sorted(tree(tmp_path / "out")) == sorted(set(written))
 
 
-def test_what_another_run_has_claimed_is_left_to_it(tmp_path: Path, enlarger: Enlarger) -> None:
+def test_what_another_process_has_locked_is_left_to_it(
+    tmp_path: Path, upscaler: ImageUpscaler
+) -> None:
     pytest.importorskip("fcntl")
     for name in ("a.png", "b.png"):
         write_png(tmp_path / "in" / name, small())
     (tmp_path / "out").mkdir()
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
-    with Claims() as other:
-        assert other.take(jobs[0].target)
-        first, second = upscale_files(jobs, enlarger)
-        assert (first.skipped, second.skipped) == ("being made by another run", "")
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
+    with FileLocks() as other:
+        assert other.acquire(jobs[0].target)
+        first, second = upscale_files(jobs, upscaler)
+        assert (first.skipped, second.skipped) == ("being written by another process", "")
         assert not jobs[0].target.exists()
-    first, second = upscale_files(jobs, enlarger)
-    assert (first.skipped, second.skipped) == ("", "there already")
+    first, second = upscale_files(jobs, upscaler)
+    assert (first.skipped, second.skipped) == ("", "already exists")
     assert sorted(tree(tmp_path / "out")) == ["a.png", "b.png"]
 
 
-def test_a_claim_that_a_killed_run_left_is_taken_over(tmp_path: Path) -> None:
+def test_a_lock_that_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     target = tmp_path / "a.png"
-    with Claims() as dead:
-        assert dead.take(target)
+    with FileLocks() as dead:
+        assert dead.acquire(target)
         (left,) = tmp_path.iterdir()
-        dead.give_up(target)
+        dead.release(target)
     left.write_bytes(b"")
-    with Claims() as claims:
-        assert claims.take(target)
+    with FileLocks() as locks:
+        assert locks.acquire(target)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_claim_whose_file_its_owner_just_removed_is_taken_anew(
+def test_a_lock_whose_file_its_holder_just_removed_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The owner ends between our opening of the file and our locking of it."""
+    """The holder ends between our opening and our locking of the file."""
     fcntl = pytest.importorskip("fcntl")
     target = tmp_path / "a.png"
     real, removed = fcntl.flock, []
@@ -545,25 +557,25 @@ def test_a_claim_whose_file_its_owner_just_removed_is_taken_anew(
         real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with Claims() as claims:
-        assert claims.take(target)
+    with FileLocks() as locks:
+        assert locks.acquire(target)
         assert list(tmp_path.iterdir()) == removed  # there again, and locked: see the next line
-        assert not Claims().take(target)
+        assert not FileLocks().acquire(target)
 
 
-def test_without_locks_every_claim_is_granted(
+def test_without_flock_every_lock_is_granted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module("anchorsr.utils.locks")
     monkeypatch.setattr(module, "fcntl", None)
-    with Claims() as one, Claims() as other:
-        assert one.take(tmp_path / "a.png")
-        assert other.take(tmp_path / "a.png")
+    with FileLocks() as one, FileLocks() as other:
+        assert one.acquire(tmp_path / "a.png")
+        assert other.acquire(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_image_too_large_for_the_memory_is_reported_and_the_others_are_done(
-    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, upscaler: ImageUpscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abcd"]
     refused = {"read_file": "a.png", "write_file": "c_x3.png"}
@@ -580,7 +592,7 @@ def test_an_image_too_large_for_the_memory_is_reported_and_the_others_are_done(
 
     for name in refused:
         refuse(name)
-    done = list(upscale_files(plan(sources, None, label="x3"), enlarger))
+    done = list(upscale_files(plan_jobs(sources, None, label="x3"), upscaler))
     errors = {d.job.source.name: str(d.error) for d in done if d.error is not None}
     assert list(errors) == ["a.png", "c.png"]
     assert all("is too large for this machine's memory" in error for error in errors.values())
@@ -588,7 +600,7 @@ def test_an_image_too_large_for_the_memory_is_reported_and_the_others_are_done(
 
 
 def test_results_come_in_the_order_of_the_jobs(
-    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, upscaler: ImageUpscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(8):
         write_png(tmp_path / "in" / f"{number}.png", small(number))
@@ -599,14 +611,14 @@ def test_results_come_in_the_order_of_the_jobs(
         real(path, *arguments, **options)
 
     monkeypatch.setattr(pipeline, "write_file", write)
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
-    assert [done.job for done in upscale_files(jobs, enlarger)] == jobs
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
+    assert [done.job for done in upscale_files(jobs, upscaler)] == jobs
 
 
 def test_reading_and_writing_go_on_while_the_network_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network waits for the next image to be read and the last to be written."""
+    """Here the network waits until the next image is read and the last one written."""
     sources = [write_png(tmp_path / f"{name}.png", small()) for name in "abc"]
     read, written = set(), set()
     real_read, real_write = pipeline.read_file, pipeline.write_file
@@ -620,10 +632,10 @@ def test_reading_and_writing_go_on_while_the_network_works(
         real_write(path, *arguments, **options)
         written.add(path.stem)
 
-    class Waiting(Enlarger):
+    class Waiting(ImageUpscaler):
         calls = 0
 
-        def through_network(self, image: RasterImage) -> RasterImage:
+        def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
             before, after = [(set(), "b"), ({"a_x3"}, "c"), ({"b_x3"}, "c")][self.calls]
             self.calls += 1
             deadline = time.monotonic() + 20
@@ -634,14 +646,14 @@ def test_reading_and_writing_go_on_while_the_network_works(
 
     monkeypatch.setattr(pipeline, "read_file", reading)
     monkeypatch.setattr(pipeline, "write_file", writing)
-    done = list(upscale_files(plan(sources, None, label="x3"), Waiting(threads=1)))
+    done = list(upscale_files(plan_jobs(sources, None, label="x3"), Waiting(threads=1)))
     assert [d.error for d in done] == [None] * 3
 
 
 def test_what_is_in_memory_is_bounded(
-    tmp_path: Path, enlarger: Enlarger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, upscaler: ImageUpscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Large images and a slow disk: at most one waits to be written, and two are read ahead."""
+    """With large images and a slow disk, one waits to be written, and two are read ahead."""
     for number in range(8):
         write_png(tmp_path / "in" / f"{number}.png", small(number))
     monkeypatch.setattr(pipeline, "_PIXELS_BEHIND", 100)
@@ -653,9 +665,9 @@ def test_what_is_in_memory_is_bounded(
         alive.add(image)
         return image
 
-    class Counting(Enlarger):
-        def through_network(self, image: RasterImage) -> RasterImage:
-            larger = super().through_network(image)
+    class Counting(ImageUpscaler):
+        def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
+            larger = super().run_passes(image, factors)
             alive.add(larger)
             seen.append(len(alive))
             return larger
@@ -666,7 +678,7 @@ def test_what_is_in_memory_is_bounded(
 
     monkeypatch.setattr(pipeline, "read_file", reading)
     monkeypatch.setattr(pipeline, "write_file", writing)
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
     assert all(done.error is None for done in upscale_files(jobs, Counting(threads=1)))
     assert max(seen) <= 6  # two read ahead, one in and one out of the network, two being written
 
@@ -677,15 +689,15 @@ def test_an_interrupt_leaves_whole_files_only_and_reports_what_is_written(
     for name in ("a.png", "b.png", "c.png"):
         write_png(tmp_path / "in" / name, small())
 
-    class Interrupted(Enlarger):
+    class Interrupted(ImageUpscaler):
         calls: Iterator[int] = iter(range(9))
 
-        def through_network(self, image: RasterImage) -> RasterImage:
+        def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
             if next(self.calls) == 1:
                 raise KeyboardInterrupt
-            return super().through_network(image)
+            return super().run_passes(image, factors)
 
-    jobs = plan([tmp_path / "in"], tmp_path / "out", label="x3")
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
     done = []
     with pytest.raises(KeyboardInterrupt):
         for each in upscale_files(jobs, Interrupted(threads=1)):
@@ -694,10 +706,10 @@ def test_an_interrupt_leaves_whole_files_only_and_reports_what_is_written(
     assert sorted(tree(tmp_path / "out")) == ["a.png"]
 
 
-def test_who_stops_listening_stops_the_work(tmp_path: Path, enlarger: Enlarger) -> None:
+def test_who_stops_listening_stops_the_work(tmp_path: Path, upscaler: ImageUpscaler) -> None:
     for number in range(50):
         write_png(tmp_path / "in" / f"{number:02}.png", small())
-    results = upscale_files(plan([tmp_path / "in"], tmp_path / "out", label="x3"), enlarger)
+    results = upscale_files(plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3"), upscaler)
     next(results)
     results.close()  # type: ignore[attr-defined]
     names = sorted(tree(tmp_path / "out"))

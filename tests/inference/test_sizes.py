@@ -1,4 +1,4 @@
-"""The size that is wanted, the passes that reach it, and the filter down to it."""
+"""Target sizes, the network passes that reach them, and the Lanczos filter."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from PIL import Image
 
 from anchorsr.errors import OutputError
 from anchorsr.images.io import RasterImage
+from anchorsr.images.resize import _resize, _resize_translucent, resize_image
 from anchorsr.inference.sizes import (
     MAX_TARGET_PIXELS,
     TargetSize,
-    _resize,
-    _resize_translucent,
     original_stem,
     parse_size,
     passes,
-    resize_image,
     target_size,
 )
 from helpers.graphs import image
@@ -206,7 +204,7 @@ def lanczos(array: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def kernel_matrix(size: int, length: int) -> np.ndarray:
-    """Lanczos' windowed sinc of three lobes, widened when reducing, from its definition."""
+    """The three-lobed Lanczos filter, widened when reducing, from its definition."""
     ratio = size / length
     stretch = max(1.0, ratio)
     centre = (np.arange(length) + 0.5) * ratio
@@ -227,7 +225,7 @@ def test_the_filter_is_lanczos_in_either_number_type(
     exact = np.einsum("yh,hwc,xw->yxc", vertical, rgb.astype(np.float64), horizontal)
     found = _resize(rgb, *size)
     assert (found.dtype, found.shape) == (dtype, (*size, 3))
-    # Half for rounding; in 8 bits Pillow rounds after each axis.
+    # A half for rounding; in 8 bits Pillow rounds after each axis.
     assert np.abs(found - exact).max() <= (1.2 if dtype == np.uint8 else 0.6)
 
 
@@ -266,7 +264,7 @@ def test_grey_stays_grey() -> None:
 def test_colour_below_transparent_pixels_never_bleeds(
     dtype: type[np.generic], size: tuple[int, int]
 ) -> None:
-    """A disc of one colour: wherever anything is visible, it is of that colour."""
+    """Of a disc of one colour, everything visible has that colour."""
     largest = int(np.iinfo(dtype).max)
     y, x = np.mgrid[0:24, 0:20]
     alpha = (np.clip(8 - np.hypot(y - 12, x - 10), 0, 1) * largest).astype(dtype)
@@ -283,7 +281,7 @@ def test_colour_below_transparent_pixels_never_bleeds(
 
 
 def test_colours_count_as_much_as_they_are_visible() -> None:
-    """Two pixels become one: the nearly transparent one hardly changes its colour."""
+    """Of two pixels that become one, the nearly transparent one hardly counts."""
     rgb = np.array([[[200, 100, 50], [0, 0, 0]]], np.uint8)
     found = resize_image(RasterImage(rgb, np.array([[255, 2]], np.uint8)), 1, 1)
     assert found.alpha is not None

@@ -1,4 +1,4 @@
-"""PNG files written strip by strip: the same image as the ordinary way, and little memory."""
+"""Streaming into a PNG file: the same image as without, in little memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from anchorsr.images.io import RasterImage, read_image, write_image
 from anchorsr.inference import pipeline, streaming
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.streaming import is_for_strips, upscale_to_png
+from anchorsr.inference.streaming import should_stream, upscale_to_png
 from anchorsr.inference.tiling import upscale_strips
-from anchorsr.inference.upscaler import Enlarger, Upscaler, upscale_image
+from anchorsr.inference.upscaler import ImageUpscaler, Upscaler, upscale_image
 from helpers.graphs import image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -56,7 +56,7 @@ def plain(height: int, width: int, seed: int = 0, **fields: object) -> RasterIma
 
 
 def chunks(path: Path) -> list[tuple[bytes, bytes]]:
-    """Kind and data of every chunk, each with a right checksum."""
+    """Kind and data of every chunk, after checking its checksum."""
     data = path.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     found, at = [], 8
@@ -134,7 +134,7 @@ def test_alpha_and_grey_are_refused(tmp_path: Path, upscaler: Upscaler) -> None:
     for other in (RasterImage(rgb, alpha=rgb[:, :, 0]), RasterImage(rgb, grey=True)):
         with pytest.raises(ImageError, match="opaque 8-bit RGB"):
             upscale_to_png(other, upscaler, tmp_path / "a.png")
-        assert not is_for_strips(other, tmp_path / "a.png", 3)
+        assert not should_stream(other, tmp_path / "a.png", 3)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,15 +166,15 @@ def test_what_fails_halfway_leaves_nothing(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old.png": b"precious"}
 
 
-# When it is done
+# When to stream
 
 
-def test_only_what_is_large_for_the_memory_is_for_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_large_for_the_memory_should_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     small = plain(10, 10)  # 2,700 bytes three times larger
     for available, expected in ((10_800, False), (10_799, True)):
         monkeypatch.setattr(streaming, "_available_memory", lambda available=available: available)
-        assert is_for_strips(small, Path("a.PNG"), 3) is expected
-        assert not is_for_strips(small, Path("a.jpg"), 3)
+        assert should_stream(small, Path("a.PNG"), 3) is expected
+        assert not should_stream(small, Path("a.jpg"), 3)
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
@@ -185,14 +185,14 @@ def test_the_memory_of_this_machine_is_known() -> None:
 def test_the_pipeline_takes_the_way_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enlarger = Enlarger(threads=1, engine="litert")
+    image_upscaler = ImageUpscaler(threads=1, engine="litert")
     source = tmp_path / "a.png"
     write_image(source, plain(40, 30, seed=5))
-    (done,) = upscale_files([Job(source, tmp_path / "whole.png")], enlarger)
+    (done,) = upscale_files([Job(source, tmp_path / "whole.png")], image_upscaler)
     assert done.error is None
     monkeypatch.setattr(streaming, "_available_memory", lambda: 10_000)
     monkeypatch.setattr(pipeline, "write_file", None)
-    (done,) = upscale_files([Job(source, tmp_path / "out" / "streaming.png")], enlarger)
+    (done,) = upscale_files([Job(source, tmp_path / "out" / "streaming.png")], image_upscaler)
     assert done.error is None
     whole, streamed = (
         read_image(tmp_path / name).rgb for name in ("whole.png", "out/streaming.png")
@@ -204,12 +204,21 @@ MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np
-from anchorsr import Upscaler
 from anchorsr.images.io import RasterImage
 from anchorsr.inference.streaming import upscale_to_png
+from anchorsr.inference.tiling import upscale_strips
+
+class Repeating:  # in place of a network, which takes its time and little memory
+    factor = 3
+
+    def strips(self, rgb):
+        return upscale_strips(
+            lambda image: image.repeat(3, axis=1).repeat(3, axis=2), rgb, factor=3, halo=8
+        )
+
 rgb = np.random.default_rng(0).integers(0, 256, (2200, 3000, 3), np.uint8)
 rgb //= 8  # compresses, and takes no part in what is measured
-upscale_to_png(RasterImage(rgb), Upscaler(threads=2, engine="litert"), Path(sys.argv[1]))
+upscale_to_png(RasterImage(rgb), Repeating(), Path(sys.argv[1]))
 status = open("/proc/self/status").read()  # what getrusage says begins with the parent's peak
 peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print((peak - rgb.nbytes) / 1e6)
@@ -218,7 +227,7 @@ print((peak - rgb.nbytes) / 1e6)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
 def test_the_whole_result_is_never_in_memory(tmp_path: Path) -> None:
-    """It has 178 MB; the ordinary way, which holds it more than once, takes more than 450."""
+    """It has 178 MB; without streaming, memory holds it more than once: more than 450 MB."""
     path = tmp_path / "large.png"
     source = str(Path(anchorsr.__file__).parents[1])
     printed = subprocess.check_output(

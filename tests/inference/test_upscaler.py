@@ -1,4 +1,4 @@
-"""Images made larger: arrays, alpha, and what becomes of files."""
+"""Upscaling arrays, Pillow images and files; alpha, models and other sizes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +14,26 @@ import pytest
 from PIL import Image
 
 from anchorsr.engines.runtimes import LiteRT
-from anchorsr.errors import GraphError, ModelError, OutputError
+from anchorsr.errors import GraphError, ImageError, ModelError, OutputError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.operators import Conv2D, Requantize
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.tiling import upscale_tiled
-from anchorsr.inference.upscaler import Enlarger, Upscaler
+from anchorsr.inference.upscaler import ImageUpscaler, Upscaler
 from anchorsr.inference.upscaler import upscale as upscale_with_any_engine
-from anchorsr.lowering.trace import lower
+from anchorsr.models.card import ModelCard, write_card
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 SIZES = [(1, 1), (1, 7), (2, 2), (13, 11), (31, 17)]
 
-# Other engines may round a tie otherwise (test_choosing).
+# Other engines may round a tie differently (test_selection).
 upscale = functools.partial(upscale_with_any_engine, engine="litert")
 
 
@@ -42,7 +43,7 @@ def upscaler() -> Upscaler:
 
 
 def executed(rgb: np.ndarray) -> np.ndarray:
-    """What the integer arithmetic says that the default model makes of it."""
+    """The default model's result, in the exact integer arithmetic."""
     graph = read_tflite(model_path(DEFAULT, 3).read_bytes())
     return run_graph(graph, np.ascontiguousarray(rgb)[None])[0]
 
@@ -123,12 +124,12 @@ def test_the_given_array_is_neither_changed_nor_shared() -> None:
     "wrong",
     [
         np.zeros((4, 4, 3), np.float32),
-        np.zeros((4, 4, 3), np.uint16),
         np.zeros((4, 4, 3), bool),
         np.zeros((4, 4, 2), np.uint8),
-        np.zeros((4, 4, 1), np.uint8),
         np.zeros((4, 4, 5), np.uint8),
-        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((1, 4, 4, 2), np.uint8),
+        np.zeros((0, 4, 4, 3), np.uint8),
+        np.zeros((1, 1, 4, 4, 3), np.uint8),
         np.zeros(4, np.uint8),
         np.zeros((), np.uint8),
         np.zeros((0, 4, 3), np.uint8),
@@ -140,6 +141,79 @@ def test_another_type_or_shape_is_a_value_error_that_says_so(wrong: np.ndarray) 
     with pytest.raises(ValueError, match="an image") as caught:
         upscale(wrong)
     assert str(wrong.dtype) in str(caught.value) or "channels" in str(caught.value)
+
+
+# What an Upscaler takes
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1), (6, 5, 3), (6, 5, 4)], ids=str)
+def test_an_array_becomes_one_of_its_type_and_layout(
+    upscaler: Upscaler, dtype: type, shape: tuple[int, ...]
+) -> None:
+    array = np.random.default_rng(1).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    for result in (upscaler(array), upscale(array)):
+        assert (result.dtype, result.shape) == (dtype, (18, 15, *shape[2:]))
+        np.testing.assert_array_equal(result, upscale(array))
+    if len(shape) == 3:
+        batch = np.stack((array, array[::-1]))
+        expected = np.stack((upscaler(array), upscaler(array[::-1])))
+        np.testing.assert_array_equal(upscaler(batch), expected)
+        np.testing.assert_array_equal(upscale(batch, scale=2.5).shape, (2, 15, 13, *shape[2:]))
+
+
+def test_a_call_is_the_fast_method_for_8_bit_rgb(upscaler: Upscaler) -> None:
+    np.testing.assert_array_equal(upscaler(small()), upscaler.upscale_rgb(small()))
+    with pytest.raises(ValueError, match=r"uint8 \(H, W, 3\), not uint16"):
+        upscaler.upscale_rgb(small().astype(np.uint16))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_pillow_image_becomes_one(upscaler: Upscaler, mode: str) -> None:
+    rgba = Image.fromarray(small(3, 6, 5, 4))
+    if mode == "I;16":
+        source = Image.fromarray(small(3)[:, :, 0].astype(np.uint16) * 257)
+    else:
+        source = rgba.convert("RGB").convert(mode) if mode in "1LP" else rgba.convert(mode)
+    source.info["dpi"] = (300, 300)
+    before = (source.mode, source.tobytes(), dict(source.info))
+    expected_mode = {"1": "L", "P": "RGB"}.get(mode, mode)
+    for result in (upscaler(source), upscale(source)):
+        assert (result.mode, result.size, result.info) == (expected_mode, (15, 18), source.info)
+        if mode not in ("LA", "I;16"):
+            array = np.asarray(source.convert(expected_mode))
+            np.testing.assert_array_equal(np.asarray(result), upscaler(array))
+    assert (source.mode, source.tobytes(), source.info) == before
+
+
+def test_other_pillow_images_are_a_value_error(upscaler: Upscaler) -> None:
+    with pytest.raises(ValueError, match="mode F is not handled"):
+        upscaler(Image.new("F", (4, 4)))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_path_is_read(upscaler: Upscaler, tmp_path: Path, channels: int) -> None:
+    array = small(4, 6, 5, 4)[:, :, :channels].squeeze()
+    path = write_png(tmp_path / "a.png", array)
+    for name in (path, str(path)):
+        np.testing.assert_array_equal(upscaler(name), upscaler(array))
+        np.testing.assert_array_equal(upscale(name), upscaler(array))
+    with pytest.raises(ImageError, match="missing"):
+        upscaler(tmp_path / "missing.png")
+
+
+def test_frames_are_upscaled_when_they_are_asked_for(upscaler: Upscaler) -> None:
+    taken = []
+
+    def video() -> Iterator[np.ndarray]:
+        for number in range(3):
+            taken.append(number)
+            yield small(number)
+
+    frames = upscaler.frames(video())
+    np.testing.assert_array_equal(next(frames), upscaler(small(0)))
+    assert taken == [0]
+    assert len(list(frames)) == 2
 
 
 # Alpha
@@ -160,7 +234,7 @@ def test_an_even_alpha_stays_even(value: int) -> None:
 
 
 def disc(height: int, width: int) -> np.ndarray:
-    """Alpha: an opaque disc with an edge of one step, nothing around it."""
+    """Alpha of an opaque disc with an edge of one step."""
     y, x = np.mgrid[0:height, 0:width]
     radius = np.hypot(y - height / 2, x - width / 2)
     return (np.clip(min(height, width) / 3 - radius, 0, 1) * 255).astype(np.uint8)
@@ -202,9 +276,9 @@ def test_grey_with_alpha_stays_grey_with_alpha(tmp_path: Path) -> None:
     source, target = write_png(tmp_path / "a.png", grey), tmp_path / "b.png"
     with Image.open(source) as image:
         assert image.mode == "LA"
-    assert [done.error for done in upscale_files([Job(source, target)], Enlarger(threads=1))] == [
-        None
-    ]
+    assert [
+        done.error for done in upscale_files([Job(source, target)], ImageUpscaler(threads=1))
+    ] == [None]
     with Image.open(target) as image:
         assert (image.mode, image.size) == ("LA", (27, 36))
 
@@ -213,9 +287,9 @@ def test_grey_with_alpha_stays_grey_with_alpha(tmp_path: Path) -> None:
 def test_a_grey_file_stays_grey(tmp_path: Path, suffix: str) -> None:
     source = write_png(tmp_path / "a.png", small(11, 12, 9)[:, :, 0])
     target = tmp_path / f"b{suffix}"
-    assert [done.error for done in upscale_files([Job(source, target)], Enlarger(threads=1))] == [
-        None
-    ]
+    assert [
+        done.error for done in upscale_files([Job(source, target)], ImageUpscaler(threads=1))
+    ] == [None]
     with Image.open(target) as image:
         assert (image.mode, image.size) == ("L", (27, 36))
 
@@ -261,8 +335,10 @@ def test_a_relative_path_is_that_of_the_folder_that_one_is_in(
 
 @pytest.mark.parametrize("rgb", [None, [[[1, 2, 3]]]])
 def test_what_is_no_array_is_a_value_error(rgb: object) -> None:
-    with pytest.raises(ValueError, match="an image is a numpy array, not"):
-        Upscaler("fast", threads=1)(rgb)  # type: ignore[arg-type]
+    upscaler = Upscaler("fast", threads=1)
+    for call in (upscaler, upscaler.upscale_rgb, upscale):
+        with pytest.raises(ValueError, match=r"an image is a numpy array.* not"):
+            call(rgb)  # type: ignore[operator]
 
 
 def test_a_file_of_fixed_size_enlarges_every_image(tmp_path: Path) -> None:
@@ -298,8 +374,11 @@ def test_a_network_that_sees_far_takes_larger_tiles(tmp_path: Path) -> None:
 
 
 def test_a_network_that_sees_the_whole_image_enlarges_it_in_one_tile(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs anchorsr[train]")
+    from anchorsr.lowering.trace import lower
+
     network = build_network({"name": "imdn", "channels": 16, "blocks": 1})
-    graph = quantize(lower(network, name="imdn"), [small(1, 20, 24)])
+    graph = quantize_graph(lower(network, name="imdn"), [small(1, 20, 24)])
     assert not graph.is_local
     path = tmp_path / "imdn.tflite"
     path.write_bytes(write_tflite(graph))
@@ -322,7 +401,7 @@ def test_what_does_not_enlarge_images_is_refused(tmp_path: Path) -> None:
     for other, message in (
         (signed, "the output of this one is int8 with 3"),
         (integer_graph(0, colors=1), "the input of this one is uint8 with 1"),
-        (integer_graph(0, factor=1), "makes nothing larger: its factor is 1"),
+        (integer_graph(0, factor=1), "does not upscale: its factor is 1"),
     ):
         path = tmp_path / "other.tflite"
         path.write_bytes(write_tflite(other))
@@ -333,9 +412,11 @@ def test_what_does_not_enlarge_images_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "esrgan"}, "no model 'esrgan' for factor 3; there are: abpn_x3"),
-        ({"factor": 7}, f"no model '{DEFAULT}' for factor 7; there are: abpn_x3"),
-        ({"model": "nowhere.tflite"}, "nowhere.tflite cannot be read"),
+        ({"model": "esrgan"}, "no model 'esrgan' for factor 3; choose from: abpn_x3"),
+        ({"factor": 7}, f"no model '{DEFAULT}' for factor 7; choose from: abpn_x3"),
+        ({"model": "nowhere.tflite"}, "nowhere.tflite does not exist"),
+        ({"model": "mine.onnx"}, r"mine\.onnx is an ONNX file: give the \.tflite file"),
+        ({"model": Path("mine.ONNX")}, "is an ONNX file"),
     ],
 )
 def test_an_unknown_model_or_factor_says_what_there_is(
@@ -348,7 +429,7 @@ def test_an_unknown_model_or_factor_says_what_there_is(
 def test_a_model_of_another_factor_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes(write_tflite(integer_graph(0, factor=2)))
-    with pytest.raises(ModelError, match="enlarges 2 times, not 3"):
+    with pytest.raises(ModelError, match="upscales 2 times, not 3"):
         upscale(small(), model=path, factor=3)
 
 
@@ -362,7 +443,7 @@ def test_the_factor_is_the_model_files_own(tmp_path: Path) -> None:
 def test_a_model_that_does_not_take_images_is_refused(tmp_path: Path, graph: object) -> None:
     path = tmp_path / "mine.tflite"
     path.write_bytes(write_tflite(graph))  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="takes uint8 with 3 channels"):
+    with pytest.raises(ModelError, match="takes and returns uint8 with 3 channels"):
         upscale(small(), model=path)
 
 
@@ -417,11 +498,13 @@ def test_the_default_enlarges_by_every_factor(dog: np.ndarray) -> None:
 
 
 def test_one_pass_is_known_before_its_network_was_needed() -> None:
-    """So that the first large image is written in strips too."""
-    only = Enlarger(wanted=TargetSize(scale=4), threads=1).only_pass(9, 8)
-    assert only is not None
-    assert only.factor == 4
-    assert Enlarger(wanted=TargetSize(scale=2.5), threads=1).only_pass(9, 8) is None
+    """So that the first large image is streamed too."""
+    image_upscaler = ImageUpscaler(target=TargetSize(scale=4), threads=1)
+    plan = image_upscaler.plan(9, 8)
+    assert plan.is_single_pass
+    assert image_upscaler.upscaler(*plan.factors).factor == 4
+    image_upscaler = ImageUpscaler(target=TargetSize(scale=2.5), threads=1)
+    assert not image_upscaler.plan(9, 8).is_single_pass
 
 
 def test_a_smaller_size_sees_no_network() -> None:
@@ -439,12 +522,13 @@ def test_a_size_keeps_the_channels(shape: tuple[int, ...]) -> None:
 
 
 def test_the_best_factors_at_hand_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Here two shipped networks of one name: 2 for what 2 covers, both where neither does."""
+    """With networks for 2 and 3: 2 where that suffices, both where neither does."""
     module = importlib.import_module("anchorsr.models.registry")
     graphs = {factor: integer_graph(0, factor=factor) for factor in (2, 3)}
     for factor, graph in graphs.items():
         (tmp_path / f"{DEFAULT}_x{factor}.tflite").write_bytes(write_tflite(graph))
-        (tmp_path / f"{DEFAULT}_x{factor}.json").write_text("{}")
+        card = ModelCard.of_file(write_tflite(graph), graph, figures=[], runs={})
+        write_card(tmp_path / f"{DEFAULT}_x{factor}.json", card, overwrite=False)
     monkeypatch.setattr(module, "_FOLDER", tmp_path)
     rgb = small(3, 9, 8)
     once = reference_run(graphs[2], rgb[None])

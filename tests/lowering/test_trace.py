@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,7 +35,8 @@ from anchorsr.graph.operators import (
 from anchorsr.lowering.trace import lower
 from anchorsr.networks import layers
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.ptq import quantize
+from anchorsr.networks.reparameterized import Conv3x3
+from anchorsr.quantization.ptq import quantize_graph
 from helpers.graphs import image
 
 CHANNELS = 6
@@ -44,7 +48,7 @@ class Custom(nn.Module):
     def __init__(self, forward) -> None:
         super().__init__()
         self.conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.other = layers.Conv3x3(CHANNELS, CHANNELS, expansion=0)
+        self.other = Conv3x3(CHANNELS, CHANNELS, expansion=0)
         self.relu = nn.ReLU()
         self.inplace = nn.ReLU(inplace=True)
         self.sigmoid = nn.Sigmoid()
@@ -123,8 +127,8 @@ def normalization(channels: int) -> nn.BatchNorm2d:
         (nn.MaxPool2d(3, 1, 1), Pool2D),
         (nn.MaxPool2d((5, 5), stride=1, padding=2), Pool2D),
         (nn.AvgPool2d(3, 1, 1, count_include_pad=False), Pool2D),
-        (layers.Enlarge(3, "nearest"), Resize),
-        (layers.Enlarge(2, "bilinear"), Resize),
+        (layers.Interpolate(3, "nearest"), Resize),
+        (layers.Interpolate(2, "bilinear"), Resize),
         (layers.Clip(), Clip),
         (layers.Anchor(2), Conv2D),
     ],
@@ -279,20 +283,20 @@ def test_every_residual_form_is_lowered(form: str, tail: list[type], clip: bool)
         (lambda self, x: x * self.scale, "the operator scale"),
         (lambda self, x: x + 1.5, r"the operator add \(add\) .* only two tensors"),
         (lambda self, x: 1.5 + x, r"the operator add \(add\) .* only two tensors"),
-        (lambda self, x: torch.add(x, x, alpha=2), r"the operator add .* more than input, other"),
-        (lambda self, x: 1 / x, r"the operator truediv .* only a tensor by a number"),
-        (lambda self, x: x / x, r"the operator truediv .* only a tensor by a number"),
+        (lambda self, x: torch.add(x, x, alpha=2), r"the operator add .* other than input, other"),
+        (lambda self, x: 1 / x, r"the operator truediv .* only division of a tensor by a number"),
+        (lambda self, x: x / x, r"the operator truediv .* only division of a tensor by a number"),
         (lambda self, x: x**3, r"the operator pow .* only the exponent 2"),
-        (lambda self, x: x.mean(), r"the operator mean .* only over \(2, 3\)"),
-        (lambda self, x: x.mean((2, 3)), r"the operator mean .* only over \(2, 3\)"),
+        (lambda self, x: x.mean(), r"the operator mean .* only dimensions \(2, 3\)"),
+        (lambda self, x: x.mean((2, 3)), r"the operator mean .* only dimensions \(2, 3\)"),
         (lambda self, x: torch.cat([x, x], 2), r"the operator cat .* along dimension 1"),
         (lambda self, x: torch.cat(x.chunk(2, 1), 1), "the operator cat"),
-        (lambda self, x: x.chunk(2, 2)[0], r"the operator chunk .* along dimension 1"),
-        (lambda self, x: self.relu(x.chunk(2, 1)), "the module relu .* not one tensor"),
+        (lambda self, x: x.chunk(2, 2)[0], r"the operator chunk .* only dimension 1"),
+        (lambda self, x: self.relu(x.chunk(2, 1)), "the module relu .* other than a single tensor"),
         (lambda self, x: x[0], "the operator getitem .* only a range of channels"),
         (lambda self, x: x[:, ::2], "the operator getitem .* only a range of channels"),
         (lambda self, x: x[:, :, 1:], "the operator getitem .* only a range of channels"),
-        (lambda self, x: torch.sqrt(x), "the operator sqrt .* only tensors that are 1x1"),
+        (lambda self, x: torch.sqrt(x), "the operator sqrt .* works on 1x1 tensors only"),
         (lambda self, x: self.conv(self.pool(x)), r"the module conv \(Conv2d\) .* 1x1 weights"),
         (lambda self, x: self.inplace(x) + x, r"the module inplace \(ReLU\) .* read elsewhere"),
         (lambda self, x: functional.relu(x, True) + x, "the operator relu .* read elsewhere"),
@@ -346,7 +350,7 @@ def test_network_of_two_inputs_is_refused() -> None:
         def forward(self, images: Tensor, other: Tensor) -> Tensor:
             return images + other
 
-    with pytest.raises(GraphError, match="one tensor, and other is another"):
+    with pytest.raises(GraphError, match="one tensor, but other is a second one"):
         lower(Two(), name="two")
 
 
@@ -383,7 +387,7 @@ def test_an_output_size_of_a_transposed_convolution_is_refused() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.up(images, [11, 15])
 
-    with pytest.raises(GraphError, match="it is told the size of its output"):
+    with pytest.raises(GraphError, match="it is called with an output size"):
         lower(Large(), name="large")
 
 
@@ -392,7 +396,7 @@ def test_a_module_may_have_the_name_of_a_tensor_of_ours(name: str) -> None:
     network = nn.Sequential()
     network.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
     network.add_module("last", layers.Clip())
-    graph = quantize(lower(network, name="named"), [image(0, 8, 8)[0]])
+    graph = quantize_graph(lower(network, name="named"), [image(0, 8, 8)[0]])
     assert run_graph(graph, image(1, 8, 8)).shape == (1, 8, 8, 3)
 
 

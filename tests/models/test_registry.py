@@ -1,7 +1,8 @@
-"""The shipped files: what their cards say is true, every runtime agrees, and they are good."""
+"""The shipped models: their cards are true, every runtime agrees, and quality is as stated."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -21,8 +22,9 @@ from anchorsr.evaluation.evaluate import evaluate, load_method
 from anchorsr.graph.executor import accumulator_bound, run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.metrics import psnr
-from anchorsr.models.registry import DEFAULT, Model, list_models, model_path, write_card
+from anchorsr.metrics import Score, psnr
+from anchorsr.models.card import ModelCard, read_card, write_card
+from anchorsr.models.registry import DEFAULT, Model, list_models, model_path
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.schema import INPUT_NAME, OUTPUT_NAME, SIGNATURE
@@ -60,7 +62,7 @@ def test_every_file_is_a_model_or_its_card() -> None:
 
 def test_an_unknown_model_lists_what_there_is() -> None:
     for model in SHIPPED:
-        with pytest.raises(ModelError, match=f"there are: .*{model.path.stem}"):
+        with pytest.raises(ModelError, match=f"choose from: .*{model.path.stem}"):
             model_path("nonesuch", model.factor)
 
 
@@ -69,8 +71,8 @@ def test_an_unknown_model_lists_what_there_is() -> None:
 
 @each_model
 def test_integers_lose_next_to_nothing(model: Model) -> None:
-    """RGB PSNR in the mean of the three sets, of the card: at most 0.01 dB below the float one."""
-    scores = {(row["method"], row["test_set"]): row["psnr_rgb"] for row in model.card["figures"]}
+    """The mean RGB PSNR of the three sets, by the card, drops by at most 0.01 dB."""
+    scores = {(row.method, row.test_set): row.psnr_rgb for row in model.card.figures}
     sets = ("Set5", "Set14", "BSD100")
     assert sum(scores["float", name] - scores["int8", name] for name in sets) / len(sets) <= 0.01
 
@@ -78,25 +80,25 @@ def test_integers_lose_next_to_nothing(model: Model) -> None:
 @each_model
 def test_the_card_says_what_the_file_is(model: Model) -> None:
     data, graph, card = model.path.read_bytes(), graph_of(model), model.card
-    assert card["sha256"] == hashlib.sha256(data).hexdigest()
-    assert card["size_bytes"] == len(data)
-    assert card["model"] == model.path.stem == f"{model.name}_x{model.factor}"
-    assert card["factor"] == model.factor == graph.factor
-    # The anchor's 1×1 copies are nothing that was trained.
+    assert card.sha256 == hashlib.sha256(data).hexdigest()
+    assert card.size_bytes == len(data)
+    assert card.model == model.path.stem == f"{model.name}_x{model.factor}"
+    assert card.factor == model.factor == graph.factor
+    # The anchor's 1×1 copies are not trained.
     made_of = [op for op in graph.operators if isinstance(op, Conv2D)]
     convolutions = [conv for conv in made_of if conv.weights.shape[1:] != (1, 1, 3)]
     assert len(convolutions) == len(made_of) - 1
     weights = [conv.weights for conv in convolutions]
     biases = [conv.bias for conv in convolutions]
-    assert card["parameters"] == sum(array.size for array in weights + biases)
-    assert card["macs_per_lr_pixel"] == sum(array.size for array in weights)
+    assert card.parameters == sum(array.size for array in weights + biases)
+    assert card.macs_per_lr_pixel == sum(array.size for array in weights)
     kernels = [array.shape[1] for array in weights if array.shape[1] > 1]
-    assert card["receptive_field"] == 1 + sum(kernel - 1 for kernel in kernels)
+    assert card.receptive_field == 1 + sum(kernel - 1 for kernel in kernels)
 
 
 @each_model
 def test_the_card_says_how_the_file_was_made(model: Model) -> None:
-    for record in model.card["runs"].values():
+    for record in model.card.runs.values():
         assert record["recipe"]["network"]["factor"] == model.factor
         assert record["recipe"]["data"]["folders"]
         # A run without steps is the mean of several.
@@ -114,14 +116,63 @@ def test_no_card_holds_a_path_of_the_machine_that_made_it(model: Model) -> None:
 def test_a_card_is_written_for_the_bytes_it_is_given(tmp_path: Path) -> None:
     graph = integer_graph(0, factor=2)
     path = tmp_path / "random0.json"
-    figures = [{"test_set": "Set5", "psnr_rgb": 30.5}]
-    made = [*figures, {"test_set": "flat", "psnr_rgb": math.inf}]  # which JSON does not have
-    write_card(path, b"bytes", graph, figures=made, runs={"float": {"step": 1}}, overwrite=False)
-    card = json.loads(path.read_text(), parse_constant=pytest.fail)
-    figures.append({"test_set": "flat", "psnr_rgb": None})
-    assert card["sha256"] == hashlib.sha256(b"bytes").hexdigest()
-    assert (card["size_bytes"], card["factor"]) == (5, 2)
-    assert (card["figures"], card["runs"]) == (figures, {"float": {"step": 1}})
+    figures = (Score("int8", "Set5", 5, 30.5, 32.5, 0.9), Score("int8", "flat", 1, math.inf, 9, 1))
+    card = ModelCard.of_file(b"bytes", graph, figures=figures, runs={"float": {"step": 1}})
+    write_card(path, card, overwrite=False)
+    table = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert table["sha256"] == hashlib.sha256(b"bytes").hexdigest()
+    assert (table["size_bytes"], table["factor"]) == (5, 2)
+    assert table["runs"] == {"float": {"step": 1}}
+    assert [row["psnr_rgb"] for row in table["figures"]] == [30.5, None]  # JSON has no infinity
+    (tmp_path / "random0.tflite").write_bytes(b"bytes")
+    assert read_card(tmp_path / "random0.tflite") == card
+
+
+@each_model
+def test_a_card_is_written_as_it_was_read(model: Model, tmp_path: Path) -> None:
+    write_card(tmp_path / "card.json", model.card, overwrite=False)
+    assert (tmp_path / "card.json").read_bytes() == model.path.with_suffix(".json").read_bytes()
+
+
+def card_table(data: bytes) -> dict[str, Any]:
+    return ModelCard.of_file(data, integer_graph(0), figures=[], runs={}).to_dict()
+
+
+def test_keys_of_a_later_version_are_ignored_and_those_of_the_first_are_enough(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.tflite").write_bytes(b"bytes")
+    table = {**card_table(b"bytes"), "energy_mj": 3}
+    del table["figures"], table["runs"]  # the first cards had neither
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    card = read_card(tmp_path / "a.tflite")
+    assert (card.figures, card.runs, card.model) == ((), {}, integer_graph(0).name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factor": "3"}, "factor is int, not '3'"),
+        ({"parameters": True}, "parameters is int, not True"),
+        ({"sha256": None}, "sha256 is str, not None"),
+        ({"figures": 5}, "figures is a list, not 5"),
+        ({"figures": [5]}, "an entry of figures holds no table"),
+        ({"figures": [{"method": "int8"}]}, "test_set is missing"),
+        ({"runs": []}, "runs holds no table"),
+    ],
+)
+def test_a_damaged_card_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({**card_table(b"bytes"), **changes}))
+    with pytest.raises(ModelError, match=rf"the card of .*a\.tflite is damaged: {message}"):
+        read_card(tmp_path / "a.tflite")
+
+
+def test_a_card_without_a_digest_is_damaged(tmp_path: Path) -> None:
+    table = card_table(b"bytes")
+    del table["sha256"]
+    (tmp_path / "a.json").write_text(json.dumps(table))
+    with pytest.raises(ModelError, match="sha256 is missing"):
+        read_card(tmp_path / "a.tflite")
 
 
 @each_model
@@ -189,14 +240,24 @@ def test_reading_and_writing_gives_the_same_bytes(model: Model) -> None:
 
 
 def samples(dog: np.ndarray) -> list[np.ndarray]:
-    """Random bytes of many sizes, and a photograph."""
-    return [*(image(index, *size) for index, size in enumerate(SIZES)), dog[None]]
+    """Random bytes of many sizes, and a part of a photograph."""
+    return [*(image(index, *size) for index, size in enumerate(SIZES)), dog[None, 90:210, 60:220]]
+
+
+@functools.cache
+def executed(path: Path, images: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """The result of the exact arithmetic, which every runtime is compared with."""
+    graph = read_tflite(path.read_bytes())
+    return run_graph(graph, np.frombuffer(images, np.uint8).reshape(shape))
+
+
+def expected(model: Model, images: np.ndarray) -> np.ndarray:
+    return executed(model.path, images.tobytes(), images.shape)
 
 
 @each_model
 def test_the_interpreter_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
     interpreter = Interpreter(model_content=model.path.read_bytes())
-    graph = graph_of(model)
     index = interpreter.get_input_details()[0]["index"]
     for images in samples(dog):
         interpreter.resize_tensor_input(index, images.shape, strict=True)
@@ -204,7 +265,7 @@ def test_the_interpreter_gives_the_bytes_of_the_arithmetic(model: Model, dog: np
         interpreter.set_tensor(index, images)
         interpreter.invoke()
         output = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        np.testing.assert_array_equal(output, run_graph(graph, images))
+        np.testing.assert_array_equal(output, expected(model, images))
 
 
 @each_model
@@ -215,26 +276,25 @@ def test_the_compiled_model_gives_the_bytes_of_the_arithmetic(
     compiled = CompiledModel.from_buffer(
         model.path.read_bytes(), environment=Environment.create(), options=options
     )
-    graph = graph_of(model)
     for images in samples(dog):
         compiled.resize_input_tensor_by_name(SIGNATURE, INPUT_NAME, images.shape)
         inputs, outputs = compiled.create_input_buffers(0), compiled.create_output_buffers(0)
         inputs[0].write(images)
         compiled.run_by_index(0, inputs, outputs)
-        expected = run_graph(graph, images)
-        output = outputs[0].read(expected.size, np.uint8).reshape(expected.shape)
-        np.testing.assert_array_equal(output, expected)
+        exact = expected(model, images)
+        output = outputs[0].read(exact.size, np.uint8).reshape(exact.shape)
+        np.testing.assert_array_equal(output, exact)
 
 
 @each_model
 def test_onnx_runtime_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs anchorsr[onnx]")
     graph = graph_of(model)
     session = onnxruntime.InferenceSession(write_onnx(graph), providers=["CPUExecutionProvider"])
     for images in samples(dog):
         planes = images.transpose(0, 3, 1, 2)
         (output,) = session.run(None, {session.get_inputs()[0].name: planes})
-        np.testing.assert_array_equal(output.transpose(0, 2, 3, 1), run_graph(graph, images))
+        np.testing.assert_array_equal(output.transpose(0, 2, 3, 1), expected(model, images))
 
 
 @each_model
@@ -249,7 +309,7 @@ def test_the_number_of_threads_changes_no_byte(model: Model, dog: np.ndarray, th
 
 @each_model
 def test_a_photograph_is_restored_far_better_than_by_bicubic(model: Model, dog: np.ndarray) -> None:
-    """Measured for abpn_x3: 1.7 dB. Half of that is lost only by a fault."""
+    """Measured for abpn_x3: 1.7 dB. Only a bug would halve that."""
     factor = model.factor
     lr = downscale(dog, factor)
     gain = psnr(load_method(model.name, factor)(lr), dog, border=factor) - psnr(
@@ -270,22 +330,22 @@ def test_a_flat_image_stays_almost_flat(model: Model, level: int) -> None:
 @pytest.mark.parametrize(
     ("model", "name", "least"),
     [
-        # The INT8 file of ABPN's authors, measured on the same images.
+        # The INT8 file of ABPN's authors, on the same images.
         ("abpn", "Set5", 31.471),
         ("abpn", "Set14", 27.830),
         ("abpn", "BSD100", 27.320),
-        # That of NCNet, the best published one of this cost.
+        # NCNet, the best published network of this cost.
         ("quality", "Set5", 31.573),
         ("quality", "Set14", 27.876),
         ("quality", "BSD100", 27.354),
     ],
 )
 def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: float) -> None:
-    """RGB PSNR in dB of the integers, border 3."""
+    """RGB PSNR in dB of the INT8 model, border 3."""
     assert evaluate(model, shared_data / "test" / name).psnr_rgb >= least
 
 
 @pytest.mark.parametrize(("name", "least"), [("Set5", 33.20), ("Set14", 29.57), ("BSD100", 28.59)])
 def test_fast_keeps_its_quality_in_luma(shared_data: Path, name: str, least: float) -> None:
-    """Above the float networks of its cost: ETDS-T 33.14 / 29.53 / 28.54, ECBSR-M4C16."""
+    """Above float networks of its cost: ETDS-T (33.14 / 29.53 / 28.54) and ECBSR-M4C16."""
     assert evaluate("fast", shared_data / "test" / name).psnr_y >= least

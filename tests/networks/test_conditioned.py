@@ -11,9 +11,9 @@ import torch
 from anchorsr.errors import RecipeError
 from anchorsr.graph.operators import Conv2D
 from anchorsr.lowering.trace import lower
-from anchorsr.networks.conditioned import ConditionedABPN, ConditionedABPNConfig
+from anchorsr.networks.conditioned_abpn import ConditionedABPN, ConditionedABPNConfig
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 
 SHAPE = {"channels": 8, "body": 2, "image_convolution": False, "skip": True, "expansion": 8}
 STRENGTHS = {"jpeg": 0.3, "noise": 0.7}
@@ -77,7 +77,7 @@ def test_integer_weights_are_the_same_for_all_strengths() -> None:
     weights = []
     scales = []
     for strengths in ({}, STRENGTHS, {"noise": 1.0}):
-        graph = quantize(lower(network.fold(strengths), name="folded"), pictures)
+        graph = quantize_graph(lower(network.fold(strengths), name="folded"), pictures)
         convolutions = [op for op in graph.operators if isinstance(op, Conv2D)]
         weights.append([op.weights for op in convolutions])
         scales.append(np.concatenate([np.ravel(op.weight_scales) for op in convolutions]))

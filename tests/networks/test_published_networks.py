@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 from torch import nn
 
@@ -15,14 +18,14 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D, Sigmoid, TransposedConv2D
 from anchorsr.lowering.trace import lower
-from anchorsr.networks.registry import NETWORKS, build_network
+from anchorsr.networks.registry import NETWORKS, build_network, load_classes
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.serialization.tflite.summary import summarize
 from anchorsr.serialization.tflite.writer import write_tflite
 
 PUBLISHED = sorted(NETWORKS.keys() - {"abpn", "conditioned_abpn", "residual_form"})
-# Their figures are for one colour channel.
+# Published with one colour channel.
 LUMA = {"fsrcnn", "vdsr", "drrn", "idn"}
 
 
@@ -46,9 +49,9 @@ def build(name: str, **options: Any) -> nn.Module:
 
 
 @cache
-def built(name: str) -> tuple[nn.Module, Graph]:
-    """Made once for all tests, as published and on RGB at ×3."""
-    network = build(name)
+def built(name: str, **options: Any) -> tuple[nn.Module, Graph]:
+    """Made once for all tests; as published, but for the options, and on RGB at ×3."""
+    network = build(name, **options)
     return network, lower(network, name=name)
 
 
@@ -135,7 +138,13 @@ def test_graph_computes_what_the_network_computes(name: str, size: tuple[int, in
 def test_other_factors_and_colours(name: str, factor: int) -> None:
     colors = 1 if name in LUMA else 3
     options: dict[str, Any] = {"colors": 1} if name in LUMA else {}
-    options |= {"drrn": {"units": 2}, "vdsr": {"depth": 4}}.get(name, {})
+    options |= {
+        "drrn": {"units": 2},
+        "vdsr": {"depth": 4},
+        "edsr": {"channels": 16, "blocks": 2},
+        "srresnet": {"channels": 16, "blocks": 2},
+        "carn": {"channels": 16},
+    }.get(name, {})
     network = build(name, factor=factor, **options)
     images = image(5, 7, colors)
     made = run_graph(lower(network, name=name, channels=colors), images.astype(np.float32))
@@ -156,11 +165,12 @@ def test_float_file_computes_what_the_network_computes(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
-    network, graph = built(name)
+    # Every unit and layer of these two is like the others, and all of them take long.
+    network, graph = built(name, **{"drrn": {"units": 4}, "vdsr": {"depth": 8}}.get(name, {}))
     images = image(9, 11)
     # Rounded, so that the scales are the same on every machine: a result that lies halfway
     # between two integers to the last bit of float32 may go the other way in LiteRT, and attention
-    # with random weights makes many levels of that one (docs/experiments.md).
+    # with random weights makes many levels of that one (docs/experiments/quantization.md).
     ranges = observe_ranges(graph, [images[0]], 99.999)
     rounded = {name: (float(f"{a:.4g}"), float(f"{b:.4g}")) for name, (a, b) in ranges.items()}
     integer = apply_quantization(graph, choose_quantization(graph, rounded))
@@ -174,24 +184,41 @@ def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
     assert not {"TRANSPOSE", "CUSTOM"} & set(summarize(data).operators)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+# Options that make the networks small; the others have none, or are small already.
+SMALL: dict[str, dict[str, Any]] = {
+    "abpn": {"skip": True, "tail_rank": 5},
+    "drrn": {"channels": 16, "units": 2},
+    "vdsr": {"channels": 8, "depth": 4},
+    "edsr": {"channels": 8, "blocks": 1},
+    "srresnet": {"channels": 8, "blocks": 1},
+    "carn": {"channels": 8},
+    "imdn": {"blocks": 2},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_parameter_is_trained(name: str) -> None:
-    """Also where an image is black all over and the contrast of every channel is zero."""
-    small: dict[str, dict[str, int]] = {
-        "drrn": {"channels": 16, "units": 2},
-        "vdsr": {"channels": 8, "depth": 4},
-        "edsr": {"channels": 8, "blocks": 1},
-        "srresnet": {"channels": 8, "blocks": 1},
-    }
+    """Within two steps, and also where an image is black and the contrast of every channel is zero.
+
+    Two, because the filters of an over-parametrized convolution have no gradient in the first step,
+    in which their mixing is still zero.
+    """
     torch.manual_seed(0)
-    network = build_network({"name": name, **small.get(name, {})})
+    network = build_network({"name": name, **SMALL.get(name, {})})
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
     images = torch.rand(2, 3, 8, 8) * 255
     images[1] = 0
-    network.forward_unclipped(images).sub(100).abs().mean().backward()
-    for key, parameter in network.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.isfinite().all(), key
-        assert parameter.grad.any(), key
+    untrained = dict(network.named_parameters())
+    for _ in range(2):
+        optimizer.zero_grad()
+        network.forward_unclipped(images).sub(100).abs().mean().backward()
+        for key, parameter in network.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+            if parameter.grad.any():
+                untrained.pop(key, None)
+        optimizer.step()
+    assert not untrained, list(untrained)
 
 
 def test_recursive_network_runs_the_same_two_convolutions_in_every_unit() -> None:
@@ -235,6 +262,6 @@ def test_network_refuses_what_it_is_not_made_for(name: str) -> None:
     with pytest.raises(RecipeError, match="factor is 2, 3 or 4, not 5"):
         build_network({"name": name, "factor": 5})
     for option in ("colors", "channels", "blocks", "units", "depth", "shrunk"):
-        if option in NETWORKS[name][1].__dataclass_fields__:
+        if option in load_classes(name)[1].__dataclass_fields__:
             with pytest.raises(RecipeError, match=option):
                 build_network({"name": name, option: 0})

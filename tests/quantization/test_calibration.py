@@ -1,4 +1,4 @@
-"""Which tensors share a scale, which have a fixed one, and that LiteRT takes every pair."""
+"""Which tensors share a scale, which have a fixed one, and that LiteRT accepts the ratios."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from anchorsr.graph.operators import (
 )
 from anchorsr.quantization.calibration import (
     IMAGE,
-    KEEPS_NUMBERS,
+    KEEPS_VALUES,
     RESIDUAL,
-    _away_from_ties,
+    _tie_avoiding,
     choose_quantization,
     observe_ranges,
     tensor_roles,
 )
-from anchorsr.quantization.ptq import apply_quantization, quantize
+from anchorsr.quantization.ptq import apply_quantization, quantize_graph
 from helpers.float_graphs import FloatChain, anchored, with_every_operator
 from helpers.graphs import image
 
@@ -34,15 +34,15 @@ IMAGES = [image(seed, 17, 14)[0] for seed in range(2)]
 
 
 def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantization]:
-    """What is chosen where these tensors have these ranges, and all others (-1, 1)."""
+    """Choose quantization for these ranges, and (-1, 1) for all other tensors."""
     every = {name: ranges.get(name, (-1.0, 1.0)) for name in graph.tensors}
     return choose_quantization(graph, every)
 
 
 def test_an_operator_that_keeps_numbers_has_one_scale_in_and_out() -> None:
-    integer = quantize(with_every_operator(), IMAGES)
-    kept = [op for op in integer.operators if isinstance(op, KEEPS_NUMBERS)]
-    assert len({type(op) for op in kept}) == 7  # a Clip is none in integers
+    integer = quantize_graph(with_every_operator(), IMAGES)
+    kept = [op for op in integer.operators if isinstance(op, KEEPS_VALUES)]
+    assert len({type(op) for op in kept}) == 7  # Clip is not one of them: it vanishes in integers
     for operator in kept:
         if not isinstance(operator, Requantize):
             names = (*operator.inputs, operator.output)
@@ -129,7 +129,7 @@ def test_a_sum_of_features_that_becomes_the_image_has_features_to_add() -> None:
 
 
 def test_a_tensor_that_is_read_elsewhere_is_not_made_a_residual() -> None:
-    """As such it would be cut off at ±128 where it is read as features."""
+    """As a residual it would be clipped at ±128 where it is read as features."""
     chain = FloatChain()
     chain.convolve("images", "packed", 12)
     chain.convolve("packed", "more", 12)
@@ -160,16 +160,16 @@ def test_a_clip_to_other_limits_is_refused() -> None:
     last = dataclasses.replace(graph.operators[-1], high=1.0)  # type: ignore[call-arg]
     graph = dataclasses.replace(graph, operators=[*graph.operators[:-1], last])
     chosen = choose_quantization(graph, observe_ranges(graph, IMAGES, 100))
-    with pytest.raises(Exception, match="only the clip of an image"):
+    with pytest.raises(Exception, match="only a clip of an image"):
         apply_quantization(graph, chosen)
 
 
 def test_no_root_lies_halfway_between_two_integers() -> None:
-    """At the first scale LiteRT was once off by one, as its root was in the last bit."""
+    """At the first scale LiteRT was off by one: its square root was wrong in the last bit."""
     before = Quantization(535.1635131835938, -128)
     tie = Quantization(1.4486761093139648, -128)
-    after = _away_from_ties(before, tie)
+    after = _tie_avoiding(before, tie)
     assert tie.scale < after.scale < 1.01 * tie.scale
-    assert _away_from_ties(before, after) == after
+    assert _tie_avoiding(before, after) == after
     roots = np.sqrt(np.arange(256) * before.scale) / after.scale
     assert np.abs(roots % 1 - 0.5).min() > 1e-5

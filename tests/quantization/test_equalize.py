@@ -1,4 +1,4 @@
-"""Equalization changes how a network's numbers are spread, and nothing that it computes."""
+"""Equalization changes the ranges of channels, but not what a network computes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import dataclasses
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
+from anchorsr.arrays import Array
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Array, Conv2D
+from anchorsr.graph.operators import Conv2D
 from anchorsr.lowering.trace import lower
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.calibration import observe_tensors
 from anchorsr.quantization.equalize import equalize
-from anchorsr.quantization.ptq import quantize
+from anchorsr.quantization.ptq import quantize_graph
 from helpers.graphs import image
 
 IMAGES = [image(seed, 24, 20)[0] for seed in range(3)]
@@ -25,7 +29,7 @@ SKIP = ABPN | {"skip": True, "image_convolution": False, "tail_rank": 5}
 
 
 def uneven(network: dict[str, object]) -> Graph:
-    """A float graph whose six channels differ in size, and are read so that all matter alike."""
+    """A float graph whose six channels have different ranges and equal influence."""
     torch.manual_seed(1)
     built = build_network(network)
     with torch.no_grad():
@@ -66,7 +70,7 @@ def test_the_network_computes_the_same(network: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("network", [ABPN, SKIP], ids=["plain", "skip"])
-def test_a_channel_lacks_the_root_of_what_it_lacked(network: dict[str, object]) -> None:
+def test_equalization_takes_the_root_of_what_a_channel_lacks(network: dict[str, object]) -> None:
     graph = uneven(network)
     before, after = largest_of_channels(graph), largest_of_channels(equalize(graph, IMAGES))
     for operator in graph.operators:
@@ -118,7 +122,7 @@ def test_other_operators_keep_their_channels(network: dict[str, object]) -> None
 def error_of(graph: Graph) -> float:
     images = image(7, 40, 40)
     expected = run_graph(graph, images.astype(np.float32))
-    made = run_graph(quantize(graph, IMAGES, percentile=100), images)
+    made = run_graph(quantize_graph(graph, IMAGES, percentile=100), images)
     return float(np.abs(made - expected).mean())
 
 

@@ -1,4 +1,4 @@
-"""Post-training quantization follows the numeric rules and loses little."""
+"""Post-training quantization follows the numeric rules, with a small PSNR drop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.errors import DataError, GraphError
@@ -24,7 +27,12 @@ from anchorsr.quantization.calibration import (
     observe_ranges,
     tensor_roles,
 )
-from anchorsr.quantization.ptq import BIAS_LIMIT, apply_quantization, quantize, quantize_weights
+from anchorsr.quantization.ptq import (
+    BIAS_LIMIT,
+    apply_quantization,
+    quantize_graph,
+    quantize_weights,
+)
 from helpers.graphs import image
 
 
@@ -50,7 +58,7 @@ def test_integers_stay_close_to_the_float_graph(
     factor: int, image_convolution: bool, images: list[npt.NDArray[np.uint8]]
 ) -> None:
     graph = trained_like(factor, image_convolution=image_convolution)
-    integer = quantize(graph, images)
+    integer = quantize_graph(graph, images)
     expected = run_graph(graph, images[0][None].astype(np.float32))
     actual = run_graph(integer, images[0][None]).astype(float)
     assert np.abs(expected - actual).mean() < 1.5
@@ -58,7 +66,7 @@ def test_integers_stay_close_to_the_float_graph(
 
 
 def test_the_numeric_rules_hold(images: list[npt.NDArray[np.uint8]]) -> None:
-    integer = quantize(trained_like(), images)
+    integer = quantize_graph(trained_like(), images)
     assert integer.tensors[integer.input].dtype == integer.tensors[integer.output].dtype == "uint8"
     for name in (integer.input, integer.output):
         assert integer.tensors[name].quantization == Quantization(1.0, 0)
@@ -75,7 +83,7 @@ def test_the_numeric_rules_hold(images: list[npt.NDArray[np.uint8]]) -> None:
 
 
 def test_the_anchor_is_exact(images: list[npt.NDArray[np.uint8]]) -> None:
-    """A network whose residual is zero repeats every pixel, to the byte."""
+    """A network whose residual is zero repeats every pixel exactly."""
     graph = trained_like()
     silent = [
         dataclasses.replace(op, weights=0 * op.weights, bias=0 * op.bias)
@@ -84,7 +92,7 @@ def test_the_anchor_is_exact(images: list[npt.NDArray[np.uint8]]) -> None:
         for op in graph.operators
     ]
     quiet = Graph("quiet", graph.tensors, silent, graph.input, graph.output)
-    output = run_graph(quantize(quiet, images), images[0][None])[0]
+    output = run_graph(quantize_graph(quiet, images), images[0][None])[0]
     np.testing.assert_array_equal(output, images[0].repeat(3, axis=0).repeat(3, axis=1))
 
 
@@ -104,7 +112,7 @@ def test_saturation_is_the_clip() -> None:
     noisy = Graph("loud", graph.tensors, loud, graph.input, graph.output)
     flat = np.full((1, 9, 9, 3), 250, np.uint8)
     expected = np.clip(np.rint(run_graph(noisy, flat.astype(np.float32))), 0, 255)
-    actual = run_graph(quantize(noisy, [flat[0]]), flat)
+    actual = run_graph(quantize_graph(noisy, [flat[0]]), flat)
     assert set(np.unique(expected)) & {0.0, 255.0}
     assert np.abs(expected - actual).max() <= 128  # a wrapped byte would be off by 256
 
@@ -138,7 +146,7 @@ def test_weights_are_rounded_to_the_nearest_integer_within_the_limit() -> None:
 
 
 def test_a_bias_beyond_what_sums_hold_makes_the_scale_larger() -> None:
-    """Else it would wrap at 2^31, in silence."""
+    """It would silently wrap at 2^31."""
     weights = np.full((1, 3, 3, 4), 1e-8, np.float32)
     integers, integer_bias, scales = quantize_weights(weights, np.array([20], np.float32), 0.5, 64)
     assert not integers.any()
@@ -156,7 +164,7 @@ def test_a_layer_that_is_almost_dead_is_named(images: list[npt.NDArray[np.uint8]
 
 def test_calibration_without_images_is_refused() -> None:
     with pytest.raises(DataError, match="at least one image"):
-        quantize(trained_like(), [])
+        quantize_graph(trained_like(), [])
 
 
 def test_an_integer_graph_is_not_quantized_again(images: list[npt.NDArray[np.uint8]]) -> None:
@@ -168,12 +176,12 @@ def test_an_integer_graph_is_not_quantized_again(images: list[npt.NDArray[np.uin
 
 @pytest.mark.parametrize("name", ["fsrcnn", "edsr", "carn", "idn", "imdn", "latticenet"])
 def test_published_networks_lose_little(name: str) -> None:
-    """As they start: what they make of an image before training is of no other use."""
+    """With untrained weights, which is enough to compare float and integer results."""
     torch.manual_seed(0)
     graph = lower(build_network({"name": name}), name=name)
     image = smooth_image(20, 16)
     expected = np.clip(run_graph(graph, image[None].astype(np.float32)), 0, 255)
-    actual = run_graph(quantize(graph, [image], percentile=100), image[None])
+    actual = run_graph(quantize_graph(graph, [image], percentile=100), image[None])
     assert psnr(expected[0], actual[0], border=0) > 30
 
 

@@ -1,4 +1,4 @@
-"""The trainable integer network computes what its exported file computes, byte for byte."""
+"""Quantization of a run: QAT computes what the exported file computes, byte for byte."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
+from anchorsr.cli import app
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import CheckpointError, DataError, ModelError, OutputError
 from anchorsr.export.release import release
@@ -19,19 +23,21 @@ from anchorsr.graph.executor import run_graph
 from anchorsr.graph.operators import Conv2D
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
-from anchorsr.models.registry import read_card
+from anchorsr.models.card import read_card
 from anchorsr.networks.abpn import ABPN, ABPNConfig
+from anchorsr.networks.inference import to_tensor
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.ptq import apply_quantization
-from anchorsr.quantization.qat import calibrate_run, quantize_run, read_records
+from anchorsr.quantization.qat import QuantizedRun, calibrate, quantize
 from anchorsr.quantization.qat_network import IntegerNetwork
-from anchorsr.quantization.rounding import keep_from_ties
+from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.training.checkpoint import load_run
 from anchorsr.training.recipe import Recipe
-from anchorsr.training.trainer import Machine, Progress, train
-from anchorsr.training.validation import to_tensor
+from anchorsr.training.trainer import Machine, TrainingProgress, train
 from anchorsr.utils.config import parse_table
+from helpers.examples import run_example
 from helpers.graphs import convolutions, image
 
 
@@ -76,12 +82,12 @@ def test_training_forward_equals_executor_and_file_after_training(
     np.testing.assert_array_equal(load_engine(write_tflite(graph))(images), executed)
 
 
-def test_the_network_is_moved_from_ties_as_its_graph_would_be() -> None:
+def test_the_network_avoids_ties_as_its_graph_would() -> None:
     network = integer_network()
     train_a_little(network, 5)
     trained = network.to_graph()
-    network.keep_from_ties()
-    moved, wanted = network.to_graph(), keep_from_ties(trained)
+    network.avoid_ties()
+    moved, wanted = network.to_graph(), avoid_ties(trained)
     three = zip(convolutions(trained), convolutions(wanted), convolutions(moved), strict=True)
     for before, same, after in three:
         np.testing.assert_allclose(after.weight_scales, same.weight_scales, rtol=3e-7)
@@ -112,7 +118,7 @@ def test_gradients_reach_every_parameter_and_the_loss_falls() -> None:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A float run of a few steps, whose recipe trains the integers for eight."""
+    """A float run of four steps, whose recipe has eight steps of QAT."""
     root = tmp_path_factory.mktemp("runs")
     (root / "images").mkdir()
     for seed in range(3):
@@ -136,7 +142,7 @@ NETWORKS = {
 
 
 def run_of(network: dict[str, Any], finished_run: Path, folder: Path) -> Path:
-    """As `finished_run`, of another network."""
+    """Train another network as `finished_run`."""
     table = json.loads((finished_run / "run.json").read_text())["recipe"]
     table |= {"network": network, "schedule": {"steps": 1}}
     table["quantization"]["schedule"] = {"steps": 2}
@@ -149,7 +155,7 @@ def test_every_kind_of_network_is_quantized_to_a_file_that_is_exact(
     name: str, finished_run: Path, tmp_path: Path
 ) -> None:
     run = run_of(NETWORKS[name], finished_run, tmp_path / "run")
-    graph = quantize_run(run, machine=Machine(threads=1))
+    graph = quantize(run, machine=Machine(threads=1)).graph
     images = image(4, 9, 13)
     engine = load_engine(write_tflite(graph, size=(9, 13)), threads=1)
     np.testing.assert_array_equal(engine(images), run_graph(graph, images))
@@ -166,11 +172,11 @@ def test_a_network_that_needs_a_size_is_released_with_one(
     assert abs(floating - integer) < 0.5
 
 
-def test_a_network_that_sees_the_whole_image_is_released_and_measured(
+def test_a_network_with_global_pooling_is_released_and_measured(
     finished_run: Path, tmp_path: Path
 ) -> None:
     run = run_of({"name": "imdn", "blocks": 1}, finished_run, tmp_path / "run")
-    scores = release(run, tmp_path / "model.tflite", train=False)
+    scores = release(run, tmp_path / "model.tflite", qat=False)
     floating, integer = (score.psnr_rgb for score in scores)
     assert abs(floating - integer) < 1
     assert json.loads((tmp_path / "model.json").read_text())["receptive_field"] is None
@@ -182,35 +188,36 @@ def test_what_cannot_be_measured_is_not_published(finished_run: Path, tmp_path: 
     record["recipe"]["validation"]["folders"] = ["nowhere"]
     (tmp_path / "run/run.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match="nowhere"):
-        release(tmp_path / "run", tmp_path / "model.tflite", train=False)
+        release(tmp_path / "run", tmp_path / "model.tflite", qat=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
-def test_a_card_does_not_replace_the_runs_record(finished_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished_run, tmp_path / "run")
-    before = (tmp_path / "run/run.json").read_bytes()
-    with pytest.raises(OutputError, match=r"run\.json"):
-        release(tmp_path / "run", tmp_path / "run/run.tflite", train=False, overwrite=True)
-    assert (tmp_path / "run/run.json").read_bytes() == before
+def test_a_card_does_not_replace_the_record_of_a_run(finished_run: Path, tmp_path: Path) -> None:
+    for name in ("run", "another"):
+        shutil.copytree(finished_run, tmp_path / name)
+        before = (tmp_path / name / "run.json").read_bytes()
+        with pytest.raises(OutputError, match=r"run\.json is the record of a run"):
+            release(tmp_path / "run", tmp_path / name / "run.tflite", qat=False, overwrite=True)
+        assert (tmp_path / name / "run.json").read_bytes() == before
 
 
 def test_the_card_of_another_file_is_refused(finished_run: Path, tmp_path: Path) -> None:
-    release(finished_run, tmp_path / "model.tflite", train=False)
-    assert read_card(tmp_path / "model.tflite")["factor"] == 3
+    release(finished_run, tmp_path / "model.tflite", qat=False)
+    assert read_card(tmp_path / "model.tflite").factor == 3
     (tmp_path / "model.tflite").write_bytes(b"another")
     with pytest.raises(ModelError, match="that of another file"):
         read_card(tmp_path / "model.tflite")
 
 
-def quantized(run: Path, stop_at: int | None = None) -> bytes:
+def quantized(run: Path, stop_at: int | None = None) -> QuantizedRun:
     sent: list[int] = []
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if stop_at is not None and progress.step >= stop_at and not sent:
             sent.append(progress.step)  # a second signal would stop at once
             signal.raise_signal(signal.SIGINT)
 
-    return write_tflite(quantize_run(run, machine=Machine(threads=1), on_progress=stop))
+    return quantize(run, machine=Machine(threads=1), on_progress=stop)
 
 
 def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
@@ -219,26 +226,51 @@ def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     for copy in (whole, torn):
         shutil.copytree(finished_run, copy)
-    calibrated = write_tflite(quantize_run(whole, train=False))
-    expected = quantized(whole)
-    assert expected != calibrated
+    calibrated = quantize(whole, qat=False)
+    expected = write_tflite(quantized(whole).graph)
+    assert expected != write_tflite(calibrated.graph)
     with pytest.raises(KeyboardInterrupt):
         quantized(torn, stop_at=4)
     step = json.loads((torn / "integer" / "run.json").read_text())["step"]
     assert 4 <= step < 8
-    assert quantized(torn) == expected
-    assert quantized(torn) == expected  # finished: nothing is trained again
-    assert read_records(torn, trained=True)["integer"]["step"] == 8
-    assert set(read_records(torn, trained=False)) == {"float"}
+    assert write_tflite(quantized(torn).graph) == expected
+    again = quantized(torn)  # finished: nothing is trained again
+    assert write_tflite(again.graph) == expected
+    assert again.records["integer"]["step"] == 8
+    assert set(calibrated.records) == {"float"}
 
 
-def test_half_of_what_the_integers_learn_is_the_float_network(
-    finished_run: Path, tmp_path: Path
+def test_the_example_of_quantize_runs(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other half are the images: noise, and as far from it as can be."""
+    shutil.copytree(finished_run, tmp_path / "runs/abpn_x3")
+    monkeypatch.chdir(tmp_path)
+    run_example(quantize, "quantize")
+
+
+def test_an_unfinished_run_is_quantized_only_if_asked(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
-    quantized(tmp_path / "run")
-    records = read_records(tmp_path / "run", trained=True)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    record["recipe"]["schedule"]["steps"] = 9
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"taken 4 of 9 steps: .* with --unfinished"):
+        quantize(tmp_path / "run", qat=False)
+    assert quantize(tmp_path / "run", qat=False, unfinished=True).graph.is_integer
+    output = tmp_path / "model.tflite"
+    command = ["quantize", str(tmp_path / "run"), "-o", str(output), "--no-train"]
+    assert app.run(command) == 1
+    assert "--unfinished" in capsys.readouterr().err
+    assert not output.exists()
+    assert app.run([*command, "--unfinished"]) == 0
+    assert output.exists()
+
+
+def test_half_of_the_target_of_qat_is_the_float_network(finished_run: Path, tmp_path: Path) -> None:
+    """The other half is the images: noise, as far from its output as can be."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    records = quantized(tmp_path / "run").records
     loss, of_integers = (records[of]["history"][-1]["loss"] for of in ("float", "integer"))
     assert loss > 20
     assert of_integers == pytest.approx(loss / 2, rel=0.1)
@@ -268,13 +300,13 @@ def test_a_recipe_may_have_channels_equalized_before_calibration(
     finished_run: Path, tmp_path: Path
 ) -> None:
     table = json.loads((finished_run / "run.json").read_text())["recipe"]
-    plain, _ = calibrate_run(finished_run)
+    plain = calibrate(load_run(finished_run)).graph
     table["quantization"]["equalize"] = True
-    train(parse_table(Recipe, table, ""), tmp_path, machine=Machine(threads=1))
-    equal, _ = calibrate_run(tmp_path)
+    run = train(parse_table(Recipe, table, ""), tmp_path, machine=Machine(threads=1))
+    equal = calibrate(run).graph
     first, changed = plain.operators[0], equal.operators[0]
     assert isinstance(first, Conv2D) and isinstance(changed, Conv2D)
     assert (abs(changed.bias) >= abs(first.bias)).all() and (changed.bias != first.bias).any()
     images = image(4, 12, 9).astype(np.float32)
     np.testing.assert_allclose(run_graph(equal, images), run_graph(plain, images), atol=1e-3)
-    assert quantize_run(tmp_path, machine=Machine(threads=1)).is_integer
+    assert quantize(run, machine=Machine(threads=1)).graph.is_integer

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.errors import GraphError
@@ -21,15 +24,15 @@ from anchorsr.graph.operators import (
     Sigmoid,
     TransposedConv2D,
 )
+from anchorsr.networks.inference import to_tensor
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.qat_network import IntegerNetwork
-from anchorsr.training.validation import to_tensor
 from helpers.float_graphs import FloatChain, with_every_operator
 from helpers.graphs import image
 
 
 def residual_form(form: str) -> Graph:
-    """The forms of networks.residual_forms, small, with weights that fill their ranges."""
+    """The forms of networks.residual_form, small, with weights that fill their ranges."""
     chain = FloatChain(1)
     chain.convolve("images", "first", 6, relu=True)
     last = chain.convolve("first", "second", 6, relu=True)
@@ -61,7 +64,7 @@ def small_fsrcnn() -> Graph:
 
 
 def selection() -> Graph:
-    """Two of four features, copied by a 1×1 convolution, on a scale of their own."""
+    """Two of four features, copied by a 1×1 convolution to a scale of their own."""
     chain = FloatChain(3)
     chain.convolve("images", "four", 4, relu=True)
     weights = np.eye(4, dtype=np.float32)[[2, 0]].reshape(2, 1, 1, 4)
@@ -86,7 +89,7 @@ def trainable(graph: Graph) -> IntegerNetwork:
 
 
 def train_a_little(network: IntegerNetwork, steps: int) -> list[float]:
-    """Towards the image enlarged by repetition."""
+    """Towards the image upscaled by repetition."""
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     lr = image(1, 12, 12)
     target = to_tensor(lr.repeat(network.factor, axis=1).repeat(network.factor, axis=2), "cpu")
@@ -151,7 +154,7 @@ def test_a_square_root_cannot_be_trained() -> None:
 
 
 def test_the_gradient_of_a_rounded_sum_is_that_of_the_sum() -> None:
-    """With general scales: the share of each summand is its scale over the sum's."""
+    """With different scales: the gradient of a summand is its scale over the sum's."""
     network = trainable(GRAPHS["feature_space"])
     (add,) = [op for op in network.source.operators if isinstance(op, Add)]
     ones = [torch.full((1, 6, 1, 1), 3.0, requires_grad=True) for _ in add.inputs]
@@ -163,7 +166,7 @@ def test_the_gradient_of_a_rounded_sum_is_that_of_the_sum() -> None:
 
 @pytest.mark.parametrize("pool", ["average", "bilinear"])
 def test_what_is_read_at_another_scale_is_brought_to_it_as_in_the_file(pool: str) -> None:
-    """A mean or an enlargement beside others of one scale: training and file round alike."""
+    """A mean or a resize between tensors of one scale: training and file round alike."""
     chain = FloatChain(3)
     chain.convolve("images", "features", 3, gain=4.0)
     if pool == "average":

@@ -1,4 +1,4 @@
-"""Scales move away from results that the last bits of a float would decide."""
+"""Tie-avoiding scales: no result depends on the last bits of a float."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from anchorsr.graph.executor import multipliers, run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.quantization.ptq import quantize
-from anchorsr.quantization.rounding import cost_of_ties, keep_from_ties
+from anchorsr.quantization.ptq import quantize_graph
+from anchorsr.quantization.rounding import avoid_ties, tie_cost
 from helpers.graphs import convolutions, float_graph, image
 
 UNLUCKY = 13 / 1438  # 719 times that is 6.5
@@ -19,7 +19,7 @@ UNLUCKY = 13 / 1438  # 719 times that is 6.5
 
 def unlucky_graph() -> Graph:
     """An integer graph whose first convolution has that multiplier in every channel."""
-    graph = quantize(float_graph(0), [image(0, 24, 20)[0]])
+    graph = quantize_graph(float_graph(0), [image(0, 24, 20)[0]])
     operators = list(graph.operators)
     place = next(n for n, operator in enumerate(operators) if isinstance(operator, Conv2D))
     conv = operators[place]
@@ -33,24 +33,24 @@ def unlucky_graph() -> Graph:
 
 @pytest.mark.parametrize("multiplier", [1.0, 300.0, 0.0])
 def test_integers_are_no_ties(multiplier: float) -> None:
-    assert cost_of_ties(multiplier) == 0
+    assert tie_cost(multiplier) == 0
 
 
 def test_each_tie_counts_by_its_result() -> None:
-    """Exact ones in full; one that is half the window away a quarter."""
-    assert cost_of_ties(0.5) == pytest.approx(sum(1 / (n + 0.5) for n in range(255)))
-    assert cost_of_ties(200.5) == pytest.approx(1 / 200.5)
-    assert cost_of_ties(200.5 + 3e-5) == pytest.approx(1 / 4 / 200.5, rel=1e-4)
-    assert cost_of_ties(200.5 + 7e-5) == 0
-    assert cost_of_ties(UNLUCKY) > 1 / 6.5
+    """Exact ties count in full, one at half the distance limit a quarter."""
+    assert tie_cost(0.5) == pytest.approx(sum(1 / (n + 0.5) for n in range(255)))
+    assert tie_cost(200.5) == pytest.approx(1 / 200.5)
+    assert tie_cost(200.5 + 3e-5) == pytest.approx(1 / 4 / 200.5, rel=1e-4)
+    assert tie_cost(200.5 + 7e-5) == 0
+    assert tie_cost(UNLUCKY) > 1 / 6.5
 
 
 def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
     before = unlucky_graph()
-    after = keep_from_ties(before)
+    after = avoid_ties(before)
     first, *_ = convolutions(after)
     types = after.tensors[first.input], after.tensors[first.output]
-    assert max(cost_of_ties(float(each)) for each in multipliers(first, *types)) < 0.01
+    assert max(tie_cost(float(each)) for each in multipliers(first, *types)) < 0.01
     (anchor,) = (conv for conv in convolutions(before) if conv.copies_channels)
     (kept,) = (conv for conv in convolutions(after) if conv.copies_channels)
     assert np.array_equal(anchor.weight_scales, kept.weight_scales)
@@ -67,13 +67,13 @@ def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
 def test_an_image_hardly_changes() -> None:
     before, images = unlucky_graph(), image(1, 96, 96)
     expected = run_graph(before, images).astype(int)
-    difference = np.abs(run_graph(keep_from_ties(before), images) - expected)
+    difference = np.abs(run_graph(avoid_ties(before), images) - expected)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
 
 
 def test_another_order_of_operations_then_rounds_alike() -> None:
-    """As engines have it: the bias after the multiplication, both in float32."""
+    """As engines compute: the bias after the multiplication, both in float32."""
 
     def share(graph: Graph) -> float:
         conv = convolutions(graph)[0]
@@ -86,4 +86,4 @@ def test_another_order_of_operations_then_rounds_alike() -> None:
 
     before = unlucky_graph()
     assert share(before) > 1e-4
-    assert share(keep_from_ties(before)) < share(before) / 5
+    assert share(avoid_ties(before)) < share(before) / 5

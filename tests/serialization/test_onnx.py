@@ -6,9 +6,13 @@ import sys
 from typing import Any
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="needs anchorsr[onnx]")
+pytest.importorskip("onnxruntime", reason="needs anchorsr[onnx]")
+
 import onnx
 import onnxruntime
-import pytest
 
 from anchorsr.errors import GraphError, MissingDependencyError
 from anchorsr.graph.graph import Graph

@@ -13,9 +13,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="needs anchorsr[onnx]")
+pytest.importorskip("onnxruntime", reason="needs anchorsr[onnx]")
+
 import onnx
 import onnxruntime
-import pytest
 
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph

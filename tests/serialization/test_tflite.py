@@ -177,7 +177,7 @@ def test_a_convolution_over_uint8_is_refused() -> None:
         np.ones(1, np.float32),
     )
     tensors = {"images": image_type, "upscaled": image_type}
-    with pytest.raises(GraphError, match="put a Requantize before it"):
+    with pytest.raises(GraphError, match="insert a Requantize before it"):
         write_tflite(Graph("plain", tensors, (conv,), "images", "upscaled"))
 
 
@@ -258,11 +258,13 @@ FOREIGN = {
         of_kind(model, "CONV_2D"), "inputs", of_kind(model, "CONV_2D").inputs[:2]
     ),
     "not in the file": lambda model, _: setattr(of_kind(model, "ADD"), "inputs", [-1, 3]),
-    "without one scale per output channel": lambda model, _: set_weights(
+    "weights without per-channel scales": lambda model, _: set_weights(
         model, scale=[0.5], zeroPoint=[0]
     ),
-    "channel and zero 0": lambda model, _: set_weights(model, quantizedDimension=3),
-    "made while it runs": lambda model, subgraph: setattr(
+    "per-channel scales and zero point 0": lambda model, _: set_weights(
+        model, quantizedDimension=3
+    ),
+    "weights that are not constant": lambda model, subgraph: setattr(
         subgraph.tensors[of_kind(model, "CONV_2D").inputs[1]], "buffer", 0
     ),
     "bias scale": lambda model, _: set_weights(model, scale=[0.5] * 8),
@@ -270,15 +272,17 @@ FOREIGN = {
     r"not float32, uint8 or int8 \(1, H, W, C\)": lambda _, subgraph: setattr(
         subgraph.tensors[0], "shape", [2, 1, 1, 3]
     ),
-    "without one scale and zero point": lambda _, subgraph: setattr(
+    "without a per-tensor scale and zero point": lambda _, subgraph: setattr(
         subgraph.tensors[0], "quantization", None
     ),
-    "CONCATENATION along another axis": lambda model, _: set_concatenation(model, axis=1),
-    "channels, or fused": lambda model, _: set_concatenation(model, fusedActivationFunction=1),
+    "CONCATENATION is not along the channels": lambda model, _: set_concatenation(model, axis=1),
+    "channels, or has a fused activation": lambda model, _: set_concatenation(
+        model, fusedActivationFunction=1
+    ),
     "CONCATENATION with 0 inputs": lambda model, _: setattr(
         set_concatenation(model, axis=3), "inputs", []
     ),
-    "with its scale along an axis": lambda _, subgraph: setattr(
+    "with a scale along an axis": lambda _, subgraph: setattr(
         subgraph.tensors[0].quantization, "quantizedDimension", 3
     ),
     "sparse or variable": lambda _, subgraph: setattr(subgraph.tensors[0], "isVariable", True),
@@ -339,11 +343,11 @@ FOREIGN_OPERATORS = {
         "depthwise 3x3",
         options_of("DEPTHWISE_CONV_2D", strideH=2),
     ),
-    "DEPTHWISE_CONV_2D makes several channels": (
+    "DEPTHWISE_CONV_2D has a channel multiplier": (
         "depthwise 3x3",
         options_of("DEPTHWISE_CONV_2D", depthMultiplier=2),
     ),
-    "DEPTHWISE_CONV_2D has weights without one scale": (
+    "DEPTHWISE_CONV_2D has weights without per-channel scales": (
         "depthwise 3x3",
         quantization_of("DEPTHWISE_CONV_2D", 1, quantizedDimension=0),
     ),
@@ -356,16 +360,19 @@ FOREIGN_OPERATORS = {
         "transposed 9x9, 3",
         options_of("TRANSPOSE_CONV", fusedActivationFunction=1),
     ),
-    r"TRANSPOSE_CONV makes \[15, 14\] from \[5, 7\]": (
+    r"TRANSPOSE_CONV resizes \[5, 7\] to \[15, 14\]": (
         "transposed 9x9, 3",
         constant_of("TRANSPOSE_CONV", 0, [1, 15, 14, 5]),
     ),
     "SUB has a fused": ("subtract", options_of("SUB", fusedActivationFunction=1)),
     "MUL has a fused": ("multiply", options_of("MUL", fusedActivationFunction=1)),
-    "SLICE takes something else": ("slice", constant_of("SLICE", 1, [0, 1, 0, 3])),
-    "SLICE .* some channels": ("slice", constant_of("SLICE", 2, [-1, 2, -1, 4])),
-    "TILE repeats something else": ("tile", constant_of("TILE", 1, [1, 3, 1, 1])),
-    "PRELU has slopes without one scale": ("PReLU", quantization_of("PRELU", 1, zeroPoint=[1])),
+    "SLICE of anything but channels": ("slice", constant_of("SLICE", 1, [0, 1, 0, 3])),
+    "SLICE .* but channels": ("slice", constant_of("SLICE", 2, [-1, 2, -1, 4])),
+    "TILE of anything but channels": ("tile", constant_of("TILE", 1, [1, 3, 1, 1])),
+    "PRELU has slopes without a per-tensor scale": (
+        "PReLU",
+        quantization_of("PRELU", 1, zeroPoint=[1]),
+    ),
     "AVERAGE_POOL_2D has a stride": (
         "average pool 3",
         options_of("AVERAGE_POOL_2D", strideW=2),
@@ -374,17 +381,17 @@ FOREIGN_OPERATORS = {
         "max pool 3",
         options_of("MAX_POOL_2D", filterWidth=5),
     ),
-    "MEAN over something else": ("global pool", constant_of("MEAN", 1, [2, 3])),
-    "MEAN .* not keeping them": ("global pool", options_of("MEAN", keepDims=False)),
-    "RESIZE_BILINEAR with pixel centres": (
+    "MEAN is not over height and width": ("global pool", constant_of("MEAN", 1, [2, 3])),
+    "MEAN .* drops them": ("global pool", options_of("MEAN", keepDims=False)),
+    "RESIZE_BILINEAR without half-pixel centres": (
         "bilinear x2",
         options_of("RESIZE_BILINEAR", halfPixelCenters=False),
     ),
-    "RESIZE_NEAREST_NEIGHBOR with pixel centres": (
+    "RESIZE_NEAREST_NEIGHBOR without half-pixel centres": (
         "nearest",
         options_of("RESIZE_NEAREST_NEIGHBOR", alignCorners=True),
     ),
-    r"RESIZE_NEAREST_NEIGHBOR makes \[15, 28\]": (
+    r"RESIZE_NEAREST_NEIGHBOR resizes .* to \[15, 28\]": (
         "nearest",
         constant_of("RESIZE_NEAREST_NEIGHBOR", 1, [15, 28]),
     ),
@@ -416,14 +423,16 @@ def test_stored_sizes_are_those_of_the_input(name: str, shape: str) -> None:
             tensor.shape = [1, 6, 7, tensor.shape[3]]
 
     graph = MAKERS[name](Maker(0, integer=True))
-    with pytest.raises(GraphError, match=r"not a multiple of its input's|makes .*: not a multiple"):
+    with pytest.raises(
+        GraphError, match=r"not a multiple of its input's|resizes .* not a multiple"
+    ):
         read_tflite(changed(change, graph, size=(5, 7)))
 
 
 @pytest.mark.parametrize("name", sorted(FIXED))
 def test_an_operator_whose_output_size_is_stored_needs_a_size(name: str) -> None:
     for integer in (False, True):
-        with pytest.raises(GraphError, match=r"write it for one size \(size=\)"):
+        with pytest.raises(GraphError, match=r"give a fixed size \(size=\)"):
             write_tflite(MAKERS[name](Maker(0, integer=integer)))
 
 

@@ -1,4 +1,4 @@
-"""What is measured for an operator and a network, and what is made of it; never how long."""
+"""What is measured for an operator and a network, and what follows from it; never how long."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from anchorsr.bench.plots import Mark, draw_rows
-from anchorsr.bench.timing import Times
+from anchorsr.bench.plots import RowPoint, draw_rows
 from anchorsr.cli import app
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.engines.selection import installed_engines
@@ -29,7 +28,6 @@ from anchorsr.studies.networks import (
     Prediction,
     choose_size,
     count_classes,
-    count_network_turns,
     load_network,
     measure_networks,
     median_error,
@@ -37,23 +35,23 @@ from anchorsr.studies.networks import (
 )
 from anchorsr.studies.op_costs import (
     CALL,
+    Estimate,
     Probe,
     Residual,
-    Span,
     Terms,
     combine,
     cost_terms,
-    edge_terms,
-    file_terms,
+    file_io_terms,
+    io_terms,
     sum_terms,
 )
 from anchorsr.studies.op_graphs import (
     OperatorClass,
     Precision,
-    Tail,
+    ResidualForm,
     classify,
     operator_graph,
-    tail_graph,
+    residual_graph,
 )
 from anchorsr.studies.operators import (
     AFFORDABLE,
@@ -63,7 +61,6 @@ from anchorsr.studies.operators import (
     catalogue,
     choose,
     compare_with_paper,
-    count_turns,
     measure_operators,
     prepare_call,
 )
@@ -71,9 +68,10 @@ from anchorsr.studies.tables import (
     cost_grids,
     draw_costs,
     draw_predictions,
+    output_stage_grids,
     study_grids,
-    tail_grids,
 )
+from anchorsr.utils.timing import Times
 
 SIZE = (8, 12)
 CONV = OperatorClass("Conv2D", 8, 8, size=3)
@@ -140,26 +138,26 @@ def test_what_does_not_repeat_is_not_repeated(kind: str) -> None:
 
 
 def test_an_operator_without_a_graph_is_named() -> None:
-    with pytest.raises(GraphError, match="SquareRoot; 4 has no graph of its own"):
+    with pytest.raises(GraphError, match="SquareRoot; 4 cannot be measured alone"):
         operator_graph(OperatorClass("SquareRoot", 4, 4), "float32")
 
 
-def test_edges_of_a_file_are_uint8_and_mean_the_same() -> None:
-    graph = operator_graph(CONV, "int8", file_edges=True)
+def test_input_and_output_of_a_file_are_uint8_and_mean_the_same() -> None:
+    graph = operator_graph(CONV, "int8", file_io=True)
     kinds = [type(operator) for operator in graph.operators]
     assert kinds == [Requantize, Conv2D, Requantize]
     source, inner = (graph.tensors[name].quantization for name in ("images", "t0"))
     assert source is not None
     assert inner is not None
     assert (source.scale, source.zero_point) == (inner.scale, inner.zero_point + 128)
-    assert len(operator_graph(CONV, "float32", file_edges=True).operators) == 1
+    assert len(operator_graph(CONV, "float32", file_io=True).operators) == 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_tails_differ_by_their_residual_alone(precision: Precision) -> None:
-    plain = Counter(type(op).__name__ for op in tail_graph("none", 8, precision).operators)
+def test_residual_forms_differ_by_their_residual_alone(precision: Precision) -> None:
+    plain = Counter(type(op).__name__ for op in residual_graph("none", 8, precision).operators)
     assert plain == {"Conv2D": 3, "DepthToSpace": 1}
-    expected: Mapping[Tail, dict[str, int]] = {
+    expected: Mapping[ResidualForm, dict[str, int]] = {
         "fsrl": {"Add": 1},
         "isrl_nearest": {"Resize": 1, "Add": 1},
         "isrl_bilinear": {"Resize": 1, "Add": 1},
@@ -168,9 +166,9 @@ def test_tails_differ_by_their_residual_alone(precision: Precision) -> None:
         "anchor_conv": {"Conv2D": 1, "Add": 1},
         "anchor_folded": {"Concat": 1},
     }
-    assert {"none", *expected} == set(get_args(Tail))
+    assert {"none", *expected} == set(get_args(ResidualForm))
     for form, more in expected.items():
-        graph = tail_graph(form, 8, precision)
+        graph = residual_graph(form, 8, precision)
         assert Counter(type(op).__name__ for op in graph.operators) - plain == more
         assert graph.factor == 3
         large = [op for op in graph.operators if graph.extents[op.output] == 3]
@@ -181,7 +179,7 @@ def test_three_anchors_compute_the_same() -> None:
     image = np.random.default_rng(0).integers(-128, 128, (1, *SIZE, 3), np.int8)
     outputs = []
     for form in ("anchor_concat", "anchor_tile", "anchor_conv"):
-        data = write_tflite(tail_graph(form, 8, "int8"), size=SIZE)
+        data = write_tflite(residual_graph(form, 8, "int8"), size=SIZE)
         engine = load_engine(data, threads=1, dtype=np.int8)
         outputs.append(engine(image))
     for other in outputs[1:]:
@@ -211,8 +209,8 @@ def test_classes_tell_extents_and_gates_apart_and_leave_out_what_is_1x1() -> Non
         None,
         OperatorClass("Multiply", 8, 8, detail="gate"),
     ]
-    tail = tail_graph("isrl_nearest", 8, "float32")
-    assert classify(tail.operators[-1], tail) == OperatorClass("Add", 3, 3, extent=3)
+    graph = residual_graph("isrl_nearest", 8, "float32")
+    assert classify(graph.operators[-1], graph) == OperatorClass("Add", 3, 3, extent=3)
 
 
 def test_a_class_is_put_into_words() -> None:
@@ -253,7 +251,7 @@ SECONDS = {"Conv2D": 0.010, "Add": 0.002, "ReLU": 0.001, "Resize": 0.020, "Conca
         (OperatorClass("Concat", 3, 27, size=9), 4.0),
     ],
 )
-def test_a_cost_is_without_the_edges(one: OperatorClass, expected: float) -> None:
+def test_a_cost_excludes_input_and_output(one: OperatorClass, expected: float) -> None:
     terms = cost_terms(one)
     for edges in (0.0, 0.5):
         times = clocked(terms, SECONDS, edges)
@@ -262,17 +260,17 @@ def test_a_cost_is_without_the_edges(one: OperatorClass, expected: float) -> Non
         assert half == 0
 
 
-def test_a_residual_is_what_the_tail_takes_longer() -> None:
+def test_a_residual_costs_what_the_graph_takes_longer_with_it() -> None:
     terms = cost_terms(Residual("isrl_nearest", 8))
     times = clocked(terms, {"isrl_nearest": 0.030, "none": 0.025}, 0.1)
     assert sum_terms(terms, times).median == pytest.approx(5.0)
 
 
-def test_edges_are_what_is_left_without_the_operator() -> None:
-    for terms in (edge_terms(8, 1), edge_terms(3, 3), file_terms(3), CALL):
+def test_input_and_output_cost_what_is_left_without_the_operator() -> None:
+    for terms in (io_terms(8, 1), io_terms(3, 3), file_io_terms(3), CALL):
         assert sum_terms(terms, clocked(terms, SECONDS, 0.5)).median == pytest.approx(500.0)
     for extent in (1, 3):
-        assert file_terms(3)[Probe(OperatorClass("Add", 3, 3, extent), file_edges=True)] == 0.5
+        assert file_io_terms(3)[Probe(OperatorClass("Add", 3, 3, extent), file_io=True)] == 0.5
 
 
 def test_sums_add_up_and_spreads_as_of_independent_numbers() -> None:
@@ -293,7 +291,7 @@ def test_every_operator_of_the_issue_is_in_the_catalogue() -> None:
     assert len(names) == 22 + 7
     assert set(choose(["add"], 28)) == {REFERENCE, "add"}
     assert set(choose([], 28)) == names
-    with pytest.raises(BenchmarkError, match="no operator 'adds'; there are: conv3x3, conv1x1"):
+    with pytest.raises(BenchmarkError, match="no operator 'adds'; choose from: conv3x3, conv1x1"):
         choose(["adds"], 28)
     with pytest.raises(BenchmarkError, match="at least 2 channels"):
         catalogue(1)
@@ -310,7 +308,7 @@ def test_the_catalogue_suits_every_width(channels: int) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("engine", installed_engines())
 def test_every_operator_is_measured_in_every_engine(engine: str, precision: Precision) -> None:
-    ticks: list[int] = []
+    ticks: list[tuple[int, int]] = []
     rows = measure_operators(
         channels=[8],
         precisions=[precision],
@@ -318,10 +316,10 @@ def test_every_operator_is_measured_in_every_engine(engine: str, precision: Prec
         threads=[1],
         size=SIZE,
         rounds=1,
-        on_call=lambda: ticks.append(1),
+        on_progress=lambda *each: ticks.append(each),
     )
     assert {row.operator: row.failure for row in rows} == dict.fromkeys(catalogue(8))
-    assert len(ticks) == count_turns(1, catalogue(8).values(), 1)
+    assert ticks == [(done, len(ticks)) for done in range(1, len(ticks) + 1)]
     for row in rows:
         assert (row.precision, row.engine, row.threads, row.rounds) == (precision, engine, 1, 1)
         assert (row.channels, row.height, row.width) == (8, *SIZE)
@@ -341,14 +339,14 @@ def fake_costs(monkeypatch: pytest.MonkeyPatch, **milliseconds: float | str) -> 
         took = milliseconds[name]
         if isinstance(took, str):
             return took
-        return operators.Measured(Span(took, 0.1), Span(took + 1, 0.1))
+        return operators.Measurement(Estimate(took, 0.1), Estimate(took + 1, 0.1))
 
     monkeypatch.setattr(operators, "_measure", measure)
     names = list(milliseconds)
     return measure_operators(names, channels=[8], precisions=["int8"], engines=["e"], threads=[1])
 
 
-def test_verdicts_are_against_the_convolution_and_beside_the_paper(
+def test_verdicts_are_relative_to_the_convolution_and_compared_with_the_paper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows = fake_costs(
@@ -376,7 +374,7 @@ def test_without_the_reference_there_is_no_verdict(monkeypatch: pytest.MonkeyPat
         assert [(row.share, row.affordable) for row in rows] == [(None, None)] * 2
 
 
-def test_statements_of_the_paper_are_held_against_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_of_the_paper_are_checked_against_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = fake_costs(
         monkeypatch, conv3x3=10.0, conv1x1=9.0, add=2.0, anchor_concat=6.0, isrl_nearest=6.0,
         isrl_bilinear=5.0, relu=1.0, leaky_relu=0.0,
@@ -393,7 +391,7 @@ def test_statements_of_the_paper_are_held_against_ratios(monkeypatch: pytest.Mon
     }
 
 
-def test_what_an_engine_refuses_is_said_and_the_rest_measured(
+def test_what_an_engine_refuses_is_reported_and_the_rest_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = operators.write_tflite
@@ -416,16 +414,18 @@ def test_what_an_engine_refuses_is_said_and_the_rest_measured(
 
 
 def test_a_network_is_predicted_from_its_operators_and_measured() -> None:
-    engines, ticks = installed_engines(), [0]
-
-    def tick() -> None:
-        ticks[0] += 1
-
+    engines = installed_engines()
+    ticks: list[tuple[int, int]] = []
     network = load_network("fast_x3")
     rows = measure_networks(
-        [network], engines=engines, threads=[1], size=SIZE, rounds=1, on_call=tick
+        [network],
+        engines=engines,
+        threads=[1],
+        size=SIZE,
+        rounds=1,
+        on_progress=lambda *each: ticks.append(each),
     )
-    assert ticks[0] == count_network_turns([network], len(engines), 1)
+    assert ticks == [(done, len(ticks)) for done in range(1, len(ticks) + 1)]
     assert [(row.precision, row.engine) for row in rows] == [
         (precision, engine) for precision in PRECISIONS for engine in engines
     ]
@@ -445,7 +445,7 @@ def test_a_network_is_predicted_from_its_operators_and_measured() -> None:
     assert made[0]["parts"][0]["count"] == rows[0].parts[0].count
 
 
-def test_terms_of_a_network_predict_what_its_parts_take() -> None:
+def test_terms_of_a_network_predict_the_sum_of_its_operators() -> None:
     graph = read_model(model_path("fast_x3"))[1]
     terms = network_terms(graph)
     seconds = {"Conv2D": 0.010, "Add": 0.002, "DepthToSpace": 0.003, "Clip": 0.0}
@@ -476,9 +476,9 @@ def test_the_size_suits_the_work() -> None:
 
 
 def test_a_network_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="no network 'nothing'; there are: abpn"):
+    with pytest.raises(BenchmarkError, match="no network 'nothing'; choose from: abpn"):
         load_network("nothing")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="does not exist"):
         load_network(str(tmp_path / "none.tflite"))
     (tmp_path / "bad.tflite").write_bytes(b"TFL3 not at all")
     with pytest.raises(ModelError, match=r"bad\.tflite"):
@@ -509,6 +509,7 @@ def test_a_call_runs_the_graph_at_its_size() -> None:
 def test_plots_are_svg_and_tables_have_a_cell_for_every_column(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
     rows = fake_costs(monkeypatch, conv3x3=10.0, add=-0.5, prelu="no")
     (grid,) = cost_grids(rows)
     assert [row[0] for row in grid.rows] == ["conv3x3", "add", "prelu"]
@@ -525,17 +526,25 @@ def test_plots_are_svg_and_tables_have_a_cell_for_every_column(
     assert draw_costs(rows[2:], "") is None
 
 
-def test_marks_stand_in_their_rows_at_their_values() -> None:
-    marks = [Mark("a", "s", 1.0, 0.5, 2.0), Mark("b", "t", 0.001, 0.001, 0.001)]
-    text = draw_rows(marks, title="", subtitle="", x_label="", least=0.01)
-    root = ElementTree.fromstring(text)
-    circles = root.findall(".//{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == 2  # one for each series is the legend's
-    with pytest.raises(ValueError, match="at least one mark"):
+def test_points_stand_in_their_rows_at_their_values() -> None:
+    pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
+    points = [RowPoint("a", "s", 1.0, 0.5, 2.0), RowPoint("b", "t", 0.001, 0.001, 0.001)]
+    text = draw_rows(points, title="", subtitle="", x_label="", least=0.01)
+    uses = ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}use")
+    places = [
+        (float(use.attrib["x"]), float(use.attrib["y"]))
+        for use in uses
+        if "stroke: #ffffff" in use.attrib["style"]
+    ]
+    (a, b), legend = places[:2], places[2:]
+    assert len(legend) == 2
+    assert a[0] > b[0]  # a larger value is further right
+    assert a[1] < b[1]  # the first row is the upper one
+    with pytest.raises(ValueError, match="at least one point"):
         draw_rows([], title="", subtitle="", x_label="", least=0.01)
 
 
-def test_a_study_and_its_tails_in_tables() -> None:
+def test_a_study_and_its_output_stages_in_tables() -> None:
     common = {"parameters": 42_539, "macs_per_pixel": 42_345}
     rows = [
         {
@@ -557,38 +566,41 @@ def test_a_study_and_its_tails_in_tables() -> None:
         ("fsrcnn", "42,539", "42,345", "-", "9.0"),
     )
     score = {"method": "wrapped", "test_set": "Set5", "psnr_rgb": 28.0}
-    (grid,) = tail_grids({"residual_none": [score]})
-    assert (grid.head, grid.rows) == (("end", "Set5"), (("wrapped", "28.000"),))
+    (grid,) = output_stage_grids({"residual_none": [score]})
+    assert (grid.head, grid.rows) == (("output stage", "Set5"), (("wrapped", "28.000"),))
 
 
 # The command line
 
 
 def probe_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert app.run(["probe", *arguments, "--json", "-"]) == 0
+    assert app.run(["probe", *arguments, "--json"]) == 0
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     return report
 
 
-FEW = ("--threads", "1", "--size", "8x8", "--rounds", "1", "--engine", "litert")
+FEW = ("--threads", "1", "--size", "9x8", "--rounds", "1", "--engine", "litert")
 
 
 def test_the_command_measures_operators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plot, file = tmp_path / "o.svg", tmp_path / "o.json"
-    words = ["probe", "operators", "add", "relu", "--channels", "8", *FEW]
-    assert app.run([*words, "--plot", str(plot), "--json", str(file)]) == 0
+    pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
+    plot = tmp_path / "o.svg"
+    words = ["operators", "add", "conv1x1", "--channels", "8", *FEW]
+    assert app.run(["probe", *words, "--plot", str(plot)]) == 0
     printed = capsys.readouterr().out
-    for word in ("conv3x3", "add", "relu", "float32, 8 channels, 8x8", "the paper says"):
+    for word in ("conv3x3", "add", "conv1x1", "float32, 8 channels, 9x8", "Claims of the paper"):
         assert word in printed
-    report = json.loads(file.read_text())
-    assert len(report["operators"]) == 2 * 3
-    assert report["machine"]["cores"] >= 1
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
-    assert app.run([*words, "--json", str(file)]) == 1
+    assert app.run(["probe", *words, "--plot", str(plot)]) == 1
     assert "exists" in capsys.readouterr().err
+    report = probe_json(capsys, *words)
+    assert len(report["operators"]) == 2 * 3
+    assert (report["operators"][0]["height"], report["operators"][0]["width"]) == (8, 9)
+    assert report["machine"]["cores"] >= 1
 
 
 def test_the_command_measures_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
     plot = tmp_path / "n.svg"
     words = ["probe", "network", "abpn", "fast_x3", *FEW, "--precision", "int8"]
     assert app.run([*words, "--plot", str(plot)]) == 0
@@ -620,9 +632,9 @@ def test_nothing_measured_is_a_failure(
     ("arguments", "code", "message"),
     [
         (["operators", "adds"], 1, "no operator 'adds'"),
-        (["operators", "--precision", "int4"], 2, "none of fp32, int8"),
+        (["operators", "--precision", "int4"], 2, "no precision 'int4'; choose from: fp32, int8"),
         (["operators", "--engine", "none"], 2, "no engine 'none'"),
-        (["operators", "--size", "0x5"], 2, "height x width"),
+        (["operators", "--size", "0x5"], 2, "WIDTHxHEIGHT"),
         (["operators", "--channels", "1"], 2, "--channels"),
         (["operators", "--plot", "a.png"], 1, "does not end with .svg"),
         (["network", "nothing"], 1, "no network 'nothing'"),
@@ -639,7 +651,8 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in captured.err
 
 
-def test_predictions_that_failed_are_said_and_not_drawn() -> None:
+def test_failed_predictions_are_reported_and_not_drawn() -> None:
+    pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
     common: dict[str, Any] = {"network": "n", "precision": "int8", "engine": "e"}
     common |= dict.fromkeys(("threads", "height", "width", "rounds", "macs_per_pixel"), 1)
     assert draw_predictions([Prediction(**common, failure="no")], "") is None

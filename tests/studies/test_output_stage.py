@@ -1,4 +1,4 @@
-"""Tails differ in what they say they differ in, and cost what they must."""
+"""Output stages differ in what they are named after, and cost what they must."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Quantization
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.quantization.calibration import observe_ranges
-from anchorsr.quantization.ptq import quantize
-from anchorsr.quantization.rounding import keep_from_ties
+from anchorsr.quantization.ptq import quantize_graph
+from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.serialization.tflite.writer import write_tflite
-from anchorsr.studies.output_stage import measure_tails, quantize_tails, wrap_around
+from anchorsr.studies.output_stage import measure_output_stages, quantize_output_stages, wrap_around
 from anchorsr.training.recipe import Recipe
-from anchorsr.training.trainer import Machine, train
 from anchorsr.utils.config import parse_table
 from helpers.float_graphs import FloatChain, anchored
 from helpers.graphs import image
@@ -33,9 +32,9 @@ def small_network() -> Graph:
 
 
 @pytest.fixture(scope="module")
-def tails() -> dict[str, Graph]:
+def stages() -> dict[str, Graph]:
     graph = small_network()
-    return dict(quantize_tails(graph, observe_ranges(graph, [LR[0]], 100)))
+    return dict(quantize_output_stages(graph, observe_ranges(graph, [LR[0]], 100)))
 
 
 def quantization(graph: Graph, name: str) -> Quantization:
@@ -44,35 +43,35 @@ def quantization(graph: Graph, name: str) -> Quantization:
     return found
 
 
-def test_ours_is_what_is_quantized_otherwise(tails: dict[str, Graph]) -> None:
-    otherwise = keep_from_ties(quantize(small_network(), [LR[0]], percentile=100))
+def test_ours_is_what_is_quantized_otherwise(stages: dict[str, Graph]) -> None:
+    otherwise = avoid_ties(quantize_graph(small_network(), [LR[0]], percentile=100))
     expected = run_graph(otherwise, LR)
-    np.testing.assert_array_equal(run_graph(tails["scale 1"], LR), expected)
+    np.testing.assert_array_equal(run_graph(stages["scale 1"], LR), expected)
 
 
-def test_a_coarser_sum_leaves_fewer_grey_levels(tails: dict[str, Graph]) -> None:
+def test_a_coarser_sum_leaves_fewer_levels(stages: dict[str, Graph]) -> None:
     images = image(1, 64, 64)
-    assert quantization(tails["scale 1.25"], "sum") == Quantization(1.25, -128)
-    levels = {name: len(np.unique(run_graph(graph, images))) for name, graph in tails.items()}
+    assert quantization(stages["scale 1.25"], "sum") == Quantization(1.25, -128)
+    levels = {name: len(np.unique(run_graph(graph, images))) for name, graph in stages.items()}
     assert levels["scale 1"] == 256
     assert levels["scale 1.25"] == 205  # 0, 1.25, .. 255
 
 
-def test_the_calibrated_range_holds_the_sum_before_its_clip(tails: dict[str, Graph]) -> None:
+def test_the_calibrated_range_holds_the_sum_before_its_clip(stages: dict[str, Graph]) -> None:
     low, high = observe_ranges(small_network(), [LR[0]], 100)["sum"]
-    found = quantization(tails["calibrated"], "sum")
+    found = quantization(stages["calibrated"], "sum")
     assert low < -5 and high > 260
     assert found.scale * (-128 - found.zero_point) == pytest.approx(low, abs=found.scale)
     assert found.scale * (127 - found.zero_point) == pytest.approx(high, abs=found.scale)
 
 
 def test_bytes_as_made_are_the_calibrated_sum_read_without_its_scale(
-    tails: dict[str, Graph],
+    stages: dict[str, Graph],
 ) -> None:
-    found = quantization(tails["calibrated"], "sum")
-    stored = run_graph(tails["bytes as made"], LR).astype(float)
+    found = quantization(stages["calibrated"], "sum")
+    stored = run_graph(stages["bytes as made"], LR).astype(float)
     real = found.scale * (stored - 128 - found.zero_point)
-    calibrated = run_graph(tails["calibrated"], LR)
+    calibrated = run_graph(stages["calibrated"], LR)
     assert np.abs(np.clip(real, 0, 255) - calibrated).max() < 0.8  # LiteRT's ratio has 8 bits
     assert np.abs(stored - calibrated).max() > 20
 
@@ -87,21 +86,23 @@ def test_what_wraps_around_is_off_by_256_outside_the_range_and_only_there() -> N
     np.testing.assert_array_equal(wrapped, expected - 256 * np.floor(expected / 256))
 
 
-def test_litert_gives_the_bytes_of_every_tail(tails: dict[str, Graph]) -> None:
-    for graph in tails.values():
+def test_litert_gives_the_bytes_of_every_output_stage(stages: dict[str, Graph]) -> None:
+    for graph in stages.values():
         engine = load_engine(write_tflite(graph), threads=1)
         np.testing.assert_array_equal(engine(LR), run_graph(graph, LR))
 
 
-def test_a_network_that_copies_its_input_has_no_tail() -> None:
+def test_a_network_that_copies_its_input_has_no_output_stage() -> None:
     chain = FloatChain()
     chain.anchor("images", "anchor", 1)
     graph = chain.graph("anchor")
     with pytest.raises(GraphError, match="scale 1"):
-        quantize_tails(graph, {"anchor": (0.0, 255.0)})
+        quantize_output_stages(graph, {"anchor": (0.0, 255.0)})
 
 
-def test_a_run_is_scored_with_each_tail(tmp_path: Path) -> None:
+def test_a_run_is_scored_with_each_output_stage(tmp_path: Path) -> None:
+    from anchorsr.training.trainer import Machine, train
+
     folder = tmp_path / "images"
     folder.mkdir()
     for seed in range(2):
@@ -115,7 +116,7 @@ def test_a_run_is_scored_with_each_tail(tmp_path: Path) -> None:
     }
     run = tmp_path / "run"
     train(parse_table(Recipe, table, ""), run, machine=Machine(threads=1))
-    scores = {score.method: score for score in measure_tails(run)}
+    scores = {score.method: score for score in measure_output_stages(run)}
     assert list(scores)[:3] == ["scale 1", "scale 1.25", "calibrated"]
     assert list(scores)[3:] == ["bytes as made", "wrapped"]
     best = scores["scale 1"].psnr_rgb

@@ -1,4 +1,4 @@
-"""Recipes side by side: each is trained once, and measured as what it became."""
+"""Recipes compared: each is trained once, quantized, scored and timed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anchorsr.cli.app import run
 from anchorsr.errors import RecipeError
 from anchorsr.evaluation.evaluate import evaluate, run_at_every_size
 from anchorsr.images.io import RasterImage, write_image
-from anchorsr.quantization.qat import quantize_run
+from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.studies.output_stage import CALIBRATED, OURS, PUBLISHED, UNSCALED, WRAPPED
 from anchorsr.studies.recipes import run_study
@@ -44,7 +44,7 @@ INTEGERS = "schedule = { steps = 2 }"
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two recipes over the same images; the second trains no integers."""
+    """Two recipes over the same images; the second has no quantization-aware training."""
     folder = tmp_path_factory.mktemp("study")
     images = folder / "images"
     images.mkdir()
@@ -69,7 +69,7 @@ def test_each_recipe_is_trained_once_and_measured(recipes: list[Path], tmp_path:
     assert narrow.trained_psnr is None
     assert wide.latency_ms.keys() == {"litert"}
     figure = evaluate(tmp_path / "wide", recipes[0].parent / "images").psnr_rgb
-    assert wide.float_psnr == {"pictures": figure}
+    assert wide.float_psnr == {"images": figure}
 
     steps: list[object] = []
     again = run_study(recipes, tmp_path, on_progress=steps.append, **options)
@@ -95,7 +95,7 @@ def test_a_file_for_each_size_gives_what_one_for_all_gives(
     recipes: list[Path], tmp_path: Path
 ) -> None:
     run_study(recipes[1:], tmp_path, engines=[], rounds=1)
-    graph = quantize_run(tmp_path / "narrow", train=False)
+    graph = quantize(tmp_path / "narrow", qat=False).graph
     model = tmp_path / "narrow.tflite"
     model.write_bytes(write_tflite(graph))
     images = recipes[0].parent / "images"
@@ -104,30 +104,31 @@ def test_a_file_for_each_size_gives_what_one_for_all_gives(
     assert method(lr[0]).shape == (27, 42, 3)
     assert not np.array_equal(method(lr[0]), method(lr[1]))
     (row,) = run_study(recipes[1:], tmp_path, engines=[], rounds=1)
-    assert row.calibrated_psnr == {"pictures": evaluate(model, images).psnr_rgb}
+    assert row.calibrated_psnr == {"images": evaluate(model, images).psnr_rgb}
 
 
-def test_the_command_writes_what_it_prints(
+def test_the_command_prints_tables_or_json(
     recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = tmp_path / "study.json"
-    command = ["study", *map(str, recipes), "--runs", str(tmp_path / "runs"), "--rounds", "1"]
-    assert run([*command, "--engine", "litert", "--threads", "1", "--json", str(target)]) == 0
-    report = json.loads(target.read_text())
+    command = ["study", *map(str, recipes), "-o", str(tmp_path / "runs"), "--rounds", "1"]
+    command += ["--engine", "litert", "--threads", "1"]
+    assert run([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert [row["run"] for row in report["study"]] == ["wide", "narrow"]
+    assert run(command) == 0
     printed = capsys.readouterr().out
-    assert f"{report['study'][0]['float_psnr']['pictures']:.3f}" in printed
-    assert run([*command, "--json", str(target)]) == 1  # it exists
-    assert "exists already" in capsys.readouterr().err
+    assert f"{report['study'][0]['float_psnr']['images']:.3f}" in printed
+    assert "PSNR drop" in printed
 
 
-def test_other_ends_of_the_network_are_scored(recipes: list[Path], tmp_path: Path) -> None:
-    target = tmp_path / "study.json"
-    command = ["study", str(recipes[1]), "--runs", str(tmp_path), "--rounds", "1", "--tails"]
-    assert run([*command, "--engine", "litert", "--json", str(target)]) == 0
-    report = json.loads(target.read_text())
+def test_other_output_stages_are_scored(
+    recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["study", str(recipes[1]), "-o", str(tmp_path), "--rounds", "1", "--output-stages"]
+    assert run([*command, "--engine", "litert", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
     scores = {row["method"]: row["psnr_rgb"] for row in report["tails"]["narrow"]}
-    assert scores[OURS] == report["study"][0]["calibrated_psnr"]["pictures"]
+    assert scores[OURS] == report["study"][0]["calibrated_psnr"]["images"]
     assert scores.keys() == {OURS, PUBLISHED, CALIBRATED, UNSCALED, WRAPPED}
 
 
@@ -137,4 +138,4 @@ def test_a_wrong_engine_or_recipe_is_one_line(
     assert run(["study", str(recipes[0]), "--engine", "abacus"]) == 2
     assert "no engine 'abacus'" in capsys.readouterr().err
     assert run(["study", str(tmp_path / "none.toml")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Which studies a report makes in the time that it has, and what its page says."""
+"""Which studies a report measures in the time that it has, and what its page says."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from anchorsr.errors import BenchmarkError, DataError, OutputError
 from anchorsr.studies import report
 from anchorsr.studies.report import (
     Findings,
-    Piece,
-    list_pieces,
+    Measurement,
+    list_measurements,
     read_study,
-    run_pieces,
+    run_measurements,
     write_report,
 )
 
-pytest.importorskip("torch")
+pytest.importorskip("torch", reason="anchorsr[train] is not installed")
+pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
 
 STUDIED = {
     "run": "residual_none",
@@ -44,40 +45,40 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "installed_engines", lambda: ["litert"])
 
 
-def test_pieces_run_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurements_run_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(report.time, "monotonic", lambda: clock[0])
     ran: list[str] = []
 
-    def piece(study: str, name: str, seconds: float) -> Piece:
+    def measurement(study: str, name: str, seconds: float) -> Measurement:
         def measure() -> None:
             clock[0] += seconds
             ran.append(name)
             if name == "fails":
                 raise BenchmarkError("it broke")
 
-        return Piece(study, name, measure)
+        return Measurement(study, name, measure)
 
     found, told = Findings(), []
-    pieces = [
-        piece("a", "first", 5), piece("b", "fails", 1), piece("a", "too long", 5),
-        piece("b", "short", 1), piece("c", "unknown", 3), piece("c", "late", 1),
+    measurements = [
+        measurement("a", "first", 5), measurement("b", "fails", 1), measurement("a", "too long", 5),
+        measurement("b", "short", 1), measurement("c", "unknown", 3), measurement("c", "late", 1),
     ]  # fmt: skip
-    run_pieces(pieces, found, seconds=9, on_piece=told.append)
+    run_measurements(measurements, found, seconds=9, on_measurement=told.append)
     assert ran == ["first", "fails", "short", "unknown"]
     assert told == ["a: first", "b: fails", "b: short", "c: unknown"]
     assert found.left_out == ["a: too long", "c: late"]
     assert found.failed == ["b: fails: it broke"]
 
 
-def test_every_study_has_its_pieces_and_they_take_turns() -> None:
-    pieces = list_pieces(Findings())
-    studies = [piece.study for piece in pieces]
+def test_the_studies_take_turns() -> None:
+    measurements = list_measurements(Findings())
+    studies = [each.study for each in measurements]
     assert studies[:4] == ["operators", "networks", "challenge", "operators"]
-    assert {"abpn", "imdn"} <= {p.name for p in pieces if p.study == "networks"}
+    assert {"abpn", "imdn"} <= {p.name for p in measurements if p.study == "networks"}
 
 
-def test_a_page_tells_what_was_found_and_what_was_not(
+def test_a_page_shows_what_was_measured_and_what_was_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tmp_path / "study.json"
@@ -90,23 +91,23 @@ def test_a_page_tells_what_was_found_and_what_was_not(
             }
         )
     )
-    pieces = report.list_pieces
+    everything = report.list_measurements
 
-    def few(found: Findings) -> list[Piece]:
-        return [p for p in pieces(found) if p.name in wanted] + [
-            Piece("networks", "a slow one", lambda: time.sleep(0)),
+    def few(found: Findings) -> list[Measurement]:
+        return [p for p in everything(found) if p.name in wanted] + [
+            Measurement("networks", "a slow one", lambda: time.sleep(0)),
         ]
 
-    first = next(piece.name for piece in pieces(Findings()) if piece.study == "operators")
+    first = next(each.name for each in everything(Findings()) if each.study == "operators")
     wanted = {first, "abpn", "fast_x3"}
-    monkeypatch.setattr(report, "list_pieces", few)
-    real = report.run_pieces
+    monkeypatch.setattr(report, "list_measurements", few)
+    real = report.run_measurements
 
-    def run(some: list[Piece], found: Findings, **more: Any) -> None:
+    def run(some: list[Measurement], found: Findings, **more: Any) -> None:
         real(some[:-1], found, **more)
         real(some[-1:], found, **{**more, "seconds": 0})
 
-    monkeypatch.setattr(report, "run_pieces", run)
+    monkeypatch.setattr(report, "run_measurements", run)
     monkeypatch.setattr(report, "load_network", _small_network)
     monkeypatch.setattr(report, "measure_time", lambda model: 40.0)
     output = tmp_path / "studies.md"
@@ -125,12 +126,12 @@ def test_a_page_tells_what_was_found_and_what_was_not(
     ):  # fmt: skip
         assert words in page
     for plot in ("operators", "networks"):
-        assert (tmp_path / f"studies-{plot}.svg").read_text().startswith("<svg")
+        assert (tmp_path / f"studies-{plot}.svg").read_text().startswith("<?xml")
     with pytest.raises(OutputError, match="exists"):
         write_report(output, minutes=0)
 
 
-def test_the_psnr_of_equal_pictures_is_infinite_and_not_missing(tmp_path: Path) -> None:
+def test_an_infinite_psnr_is_not_missing(tmp_path: Path) -> None:
     row = {**STUDIED, "run": "x|y", "float_psnr": {"flat": None}, "trained_psnr": {"flat": None}}
     study = tmp_path / "study.json"
     study.write_text(json.dumps({"study": [row], "tails": {"x": [{**TAIL, "psnr_rgb": None}]}}))
@@ -146,16 +147,36 @@ def _small_network(name: str) -> Any:
     return load_network("fast_x3")
 
 
-def test_no_time_at_all_makes_a_page_that_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_time_at_all_makes_a_page_that_says_so(tmp_path: Path) -> None:
     output = tmp_path / "s.md"
-    assert app.run(["report", "-o", str(output), "--minutes", "0"]) == 0
-    assert "no time for" in capsys.readouterr().err
+    found = write_report(output, minutes=0)
     page = output.read_text()
+    assert len(found.left_out) > 10
     assert "## Operators" not in page
     assert "- networks: abpn" in page
     assert [path.name for path in tmp_path.iterdir()] == ["s.md"]
+
+
+def test_the_command_names_its_minimum_duration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["report", "-o", str(tmp_path / "s.md"), "--minutes", "0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "--minutes" in error and "1" in error
+    assert error.count("\n") == 1
+    assert app.run(["report", "--help"]) == 0
+    assert "at least 1" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_the_command_says_how_much_there_was_no_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def skip(measurements: list[Measurement], found: Findings, **_: Any) -> None:
+        found.left_out += [each.name for each in measurements]
+
+    monkeypatch.setattr(report, "run_measurements", skip)
+    assert app.run(["report", "-o", str(tmp_path / "s.md")]) == 0
+    assert "no time for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -166,7 +187,7 @@ def test_no_time_at_all_makes_a_page_that_says_so(
         '{"study": [], "tails": {"a": [{"method": "b"}]}}',
     ],
 )  # fmt: skip
-def test_a_study_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "study.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"study\.json"):

@@ -1,4 +1,4 @@
-"""What a run starts from: another run, a model file, a smaller network; dead channels revived."""
+"""Warm starts from a run, a model file or a smaller network; inactive channels re-initialized."""
 
 from __future__ import annotations
 
@@ -10,40 +10,48 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
+from anchorsr.data.pairs import Pair
 from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.lowering.trace import lower
+from anchorsr.models.card import ModelCard, write_card
 from anchorsr.models.registry import list_models, read_model
 from anchorsr.networks.abpn import ABPN, ABPNConfig
-from anchorsr.networks.layers import RecipeNetwork
+from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.inference import upscale_float
 from anchorsr.networks.registry import build_network
-from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
-from anchorsr.quantization.ptq import quantize
+from anchorsr.networks.residual_form import ResidualForm, ResidualFormConfig
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 from anchorsr.training.initialize import (
     load_initial,
     load_matching_weights,
-    revive,
-    start_from_trained,
+    reinitialize_inactive_channels,
 )
 from anchorsr.training.recipe import Recipe
-from anchorsr.training.validation import upscale_float
+from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table
 
 SHIPPED = [model.path for model in list_models()]
 
 
-def write_model(network: RecipeNetwork, name: str, folder: Path, photograph: np.ndarray) -> Path:
-    """The network as integers, and of its card what `load_initial` reads."""
+def write_model(
+    network: RecipeNetwork, name: str, folder: Path, photograph: np.ndarray, **changes: int
+) -> Path:
+    """Write the integers of a network, and what `load_initial` reads of a card."""
     path = folder / "model.tflite"
-    graph = quantize(lower(network, name=name), [photograph])
+    graph = quantize_graph(lower(network, name=name), [photograph])
     path.write_bytes(write_tflite(graph, size=photograph.shape[:2] if needs_size(graph) else None))
-    options = {"name": name, "factor": network.factor}
-    card = {"runs": {"float": {"recipe": {"network": options}}}}
-    path.with_suffix(".json").write_text(json.dumps(card))
+    options = {"name": name, "factor": network.factor, **changes}
+    runs = {"float": {"recipe": {"network": options}}}
+    card = ModelCard.of_file(path.read_bytes(), graph, figures=[], runs=runs)
+    write_card(path.with_suffix(".json"), card, overwrite=True)
     return path
 
 
@@ -51,6 +59,7 @@ def write_model(network: RecipeNetwork, name: str, folder: Path, photograph: np.
 def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
     path: Path, dog: np.ndarray
 ) -> None:
+    dog = dog[40:104, 60:140]
     network = load_initial(path)
     _, graph = read_model(path)
     integers = run_graph(graph, dog[None])[0].astype(int)
@@ -62,19 +71,21 @@ def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
 def test_a_new_network_starts_as_the_model_file_that_its_recipe_names(
     tmp_path: Path, dog: np.ndarray
 ) -> None:
-    """But for channels that have no effect on these images, which begin anew."""
-    write_image(tmp_path / "dog.png", RasterImage(dog))
+    """Except channels that have no effect on these images, which are re-initialized."""
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images/dog.png", RasterImage(dog[:120, :120]))
     path = next(path for path in SHIPPED if path.stem == "quality_x3")
     trained = load_initial(path)
     table = {
         "network": {"name": "abpn", **dataclasses.asdict(trained.config)},
-        "data": {"folders": [str(tmp_path)], "patch": 16},
+        "data": {"folders": [str(tmp_path / "images")], "patch": 16, "batch": 1},
         "schedule": {"steps": 1},
+        "optimizer": {"learning_rate": 1e-9},
         "initial_weights": str(path),
     }
-    network = build_network(table["network"])
-    start_from_trained(network, parse_table(Recipe, table, ""))
-    difference = upscale_float(network.eval(), dog).astype(int) - upscale_float(trained, dog)
+    network = train(parse_table(Recipe, table, ""), tmp_path / "run").network
+    dog = dog[:60, :80]
+    difference = upscale_float(network, dog).astype(int) - upscale_float(trained, dog)
     assert np.abs(difference).mean() < 0.5
 
 
@@ -82,10 +93,12 @@ def test_what_cannot_be_read_back_is_named(tmp_path: Path, dog: np.ndarray) -> N
     shutil.copy(SHIPPED[0], tmp_path / "bare.tflite")
     with pytest.raises(ModelError, match="has no card beside it"):
         load_initial(tmp_path / "bare.tflite")
-    (tmp_path / "bare.json").write_text('{"runs": {}}')
+    data, graph = read_model(tmp_path / "bare.tflite")
+    card = ModelCard.of_file(data, graph, figures=[], runs={})
+    write_card(tmp_path / "bare.json", card, overwrite=False)
     with pytest.raises(ModelError, match="does not name its network"):
         load_initial(tmp_path / "bare.tflite")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="does not exist"):
         load_initial(tmp_path / "missing.tflite")
     network = build_network({"name": "fsrcnn", "factor": 2}).eval()
     with pytest.raises(ModelError, match=r"weights of .* cannot be read back"):
@@ -94,8 +107,9 @@ def test_what_cannot_be_read_back_is_named(tmp_path: Path, dog: np.ndarray) -> N
 
 def test_another_network_of_convolutions_is_read_back(tmp_path: Path, dog: np.ndarray) -> None:
     torch.manual_seed(0)
-    network = build_network({"name": "edsr", "factor": 2}).eval()
-    found = load_initial(write_model(network, "edsr", tmp_path, dog[:32, :32]))
+    shape = {"channels": 16, "blocks": 2}
+    network = build_network({"name": "edsr", "factor": 2, **shape}).eval()
+    found = load_initial(write_model(network, "edsr", tmp_path, dog[:32, :32], **shape))
     weights = dict(network.named_parameters())
     for name, weight in found.named_parameters():
         torch.testing.assert_close(weight, weights[name], atol=0.02, rtol=0)
@@ -130,13 +144,22 @@ def test_a_deeper_network_keeps_its_convolution_in_image_space() -> None:
     torch.testing.assert_close(large(images), small(images), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["fsrcnn", "edsr", "srresnet"])
-def test_another_network_starts_from_one_of_its_own_kind(name: str) -> None:
-    trained, network, mean = (build_network({"name": name, "factor": 2}).eval() for _ in range(3))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "fsrcnn"},
+        {"name": "edsr", "channels": 16, "blocks": 2},
+        {"name": "srresnet", "channels": 16, "blocks": 2},
+    ],
+    ids=lambda options: options["name"],
+)
+def test_another_network_starts_from_one_of_its_own_kind(options: dict[str, object]) -> None:
+    options = {"factor": 2, **options}
+    trained, network, mean = (build_network(options).eval() for _ in range(3))
     images = torch.rand(1, 3, 9, 8) * 255
     load_matching_weights(network, [trained])
     torch.testing.assert_close(network(images), trained(images))
-    other = build_network({"name": name, "factor": 2})
+    other = build_network(options)
     load_matching_weights(mean, [trained, other])
     for key, tensor in mean.state_dict().items():
         first, second = trained.state_dict()[key], other.state_dict()[key]
@@ -148,52 +171,52 @@ def test_another_network_starts_from_one_of_its_own_kind(name: str) -> None:
 
 
 def test_of_several_networks_the_mean_is_taken() -> None:
-    """A name that stands twice counts twice."""
+    """A name that is given twice counts twice."""
     options = {"name": "abpn", "channels": 6, "body": 1, "skip": True, "image_convolution": False}
     torch.manual_seed(1)
     one, other, mean = (build_network(options) for _ in range(3))
     load_matching_weights(mean, [one, one, other])
     for name in ("body.0", "body.1", "last"):
-        kernels = [net.get_submodule(name).plain() for net in (one, other, mean)]
+        kernels = [net.get_submodule(name).collapsed() for net in (one, other, mean)]
         for first, second, found in zip(*kernels, strict=True):
             torch.testing.assert_close(found, (2 * first + second) / 3, atol=1e-6, rtol=1e-4)
     small = build_network({**options, "body": 2})
-    with pytest.raises(CheckpointError, match="different shapes have no mean"):
+    with pytest.raises(CheckpointError, match="different shapes cannot be averaged"):
         load_matching_weights(mean, [one, small])
 
 
 def test_the_parts_of_a_convolution_of_low_rank_stay_as_they_were_trained() -> None:
-    """Of several, those between which other channels say the same have that as their mean."""
+    """The mean of factorizations that differ only in their basis is that of their product."""
     options = {"name": "abpn", "channels": 6, "body": 1, "image_convolution": False, "tail_rank": 5}
     torch.manual_seed(1)
     one, same, mean = (build_network(options) for _ in range(3))
     load_matching_weights(same, [one])
     for first, second in zip(one.last.parameters(), same.last.parameters(), strict=True):
-        if first.shape == one.last.filters.filters.shape:  # those begin anew
+        if first.shape == one.last.filters.filters.shape:  # those are re-initialized
             continue
         torch.testing.assert_close(first, second)
     mix = torch.randn(5, 5)
-    kernel, offset = one.last.filters.plain()
-    same.last.filters.compute((mix @ kernel.flatten(1)).view_as(kernel), mix @ offset)
+    kernel, offset = one.last.filters.collapsed()
+    same.last.filters.set_kernel((mix @ kernel.flatten(1)).view_as(kernel), mix @ offset)
     mixing = one.last.mixing.weight[:, :, 0, 0] @ torch.linalg.inv(mix)
-    same.last.mixing.compute(mixing[:, :, None, None], one.last.mixing.bias)
+    same.last.mixing.set_kernel(mixing[:, :, None, None], one.last.mixing.bias)
     load_matching_weights(mean, [one, same])
-    torch.testing.assert_close(mean.last.filters.plain()[0], kernel, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(mean.last.filters.collapsed()[0], kernel, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(
         mean.last.mixing.weight, one.last.mixing.weight, atol=1e-4, rtol=1e-3
     )
 
 
 def test_a_mean_is_not_of_model_files(tmp_path: Path) -> None:
-    """Their channels can have been scaled apart (`equalize`), and then have no mean."""
+    """Their channels may be scaled differently (`equalize`), and then cannot be averaged."""
     table = {
         "network": {"name": "abpn"},
         "data": {"folders": [str(tmp_path)]},
         "schedule": {"steps": 0},
         "initial_weights": [str(tmp_path / "run"), str(SHIPPED[0])],
     }
-    with pytest.raises(CheckpointError, match="a mean is of runs, not of model files"):
-        start_from_trained(build_network(table["network"]), parse_table(Recipe, table, ""))
+    with pytest.raises(CheckpointError, match="only runs can be averaged"):
+        train(parse_table(Recipe, table, ""), tmp_path / "mean")
 
 
 def test_a_card_of_another_network_is_refused(tmp_path: Path, dog: np.ndarray) -> None:
@@ -203,6 +226,10 @@ def test_a_card_of_another_network_is_refused(tmp_path: Path, dog: np.ndarray) -
     path.with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match=r"names another network: body\.0 does not fit"):
         load_initial(path)
+
+
+def reinitialize_on(network: ABPN, *images: np.ndarray) -> int:
+    return reinitialize_inactive_channels(network, [Pair("", lr, lr) for lr in images], seed=0)
 
 
 def lively(**options: object) -> ABPN:
@@ -225,17 +252,17 @@ def kill(network: ABPN, layer: int, channel: int) -> None:
 @pytest.mark.parametrize("image_convolution", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("tail_rank", [0, 5])
-def test_dormant_channels_begin_anew_and_change_next_to_nothing(
+def test_inactive_channels_are_reinitialized_and_change_next_to_nothing(
     dog: np.ndarray, image_convolution: bool, skip: bool, tail_rank: int
 ) -> None:
     options = {"image_convolution": image_convolution, "skip": skip, "tail_rank": tail_rank}
     network = lively(**options)
-    assert revive(network, iter([dog])) == 0
+    assert reinitialize_on(network, dog) == 0
     dead = [(0, 1), (2, 0), (2, 7), (3, 3)]
     for layer, channel in dead:
         kill(network, layer, channel)
     before, state = upscale_float(network.eval(), dog), copy.deepcopy(network.state_dict())
-    assert revive(network.train(), iter([dog, dog[:50]])) == len(dead)
+    assert reinitialize_on(network.train(), dog, dog[:50]) == len(dead)
     assert network.training
     after = upscale_float(network.eval(), dog)
     difference = np.abs(after.astype(int) - before)
@@ -250,14 +277,14 @@ def test_dormant_channels_begin_anew_and_change_next_to_nothing(
         assert read == [channel for at, channel in dead if at == layer]
 
 
-def test_a_channel_that_lives_through_the_skip_is_not_dormant(dog: np.ndarray) -> None:
+def test_a_channel_that_lives_through_the_skip_is_not_inactive(dog: np.ndarray) -> None:
     network = lively(skip=True)
     with torch.no_grad():
-        network.body[1].weight[:, 2] = 0  # read by nothing but the sum
-    assert revive(network, iter([dog])) == 0
+        network.body[1].weight[:, 2] = 0  # only the sum reads it
+    assert reinitialize_on(network, dog) == 0
     with torch.no_grad():
         network.last.weight[:, 2] = 0
-    assert revive(network, iter([dog])) > 0
+    assert reinitialize_on(network, dog) > 0
 
 
 def test_the_feature_space_form_has_a_skip_too(dog: np.ndarray) -> None:
@@ -269,7 +296,7 @@ def test_the_feature_space_form_has_a_skip_too(dog: np.ndarray) -> None:
             convolution.weight.abs_()
     kill(network, 3, 5)
     before = upscale_float(network.eval(), dog).astype(int)
-    assert revive(network, iter([dog])) == 1
+    assert reinitialize_on(network, dog) == 1
     assert np.abs(upscale_float(network, dog) - before).mean() < 1
 
 
@@ -278,5 +305,5 @@ def test_a_layer_without_any_effect_is_left_as_it_is(dog: np.ndarray) -> None:
     for channel in range(8):
         kill(network, 1, channel)
     state = copy.deepcopy(network.state_dict())
-    revive(network, iter([dog]))
+    reinitialize_on(network, dog)
     torch.testing.assert_close(network.body[1].weight, state["body.1.weight"])

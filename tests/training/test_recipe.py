@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchorsr.errors import RecipeError
-from anchorsr.networks.registry import build_network
 from anchorsr.training.recipe import (
     DataRecipe,
     OptimizerRecipe,
@@ -52,7 +51,7 @@ def table(**changes: object) -> dict[str, object]:
 
 
 def refused(changed: dict[str, object], message: str) -> None:
-    """The error starts with the full name of the key, and goes on with the message."""
+    """Check that the error starts with the full name of the key, then the message."""
     with pytest.raises(RecipeError, match="^" + re.escape(message)):
         parse_table(Recipe, changed, "")
 
@@ -64,6 +63,9 @@ def test_recipes_are_there() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_shipped_recipe_is_read_and_describes_a_network(path: Path) -> None:
     recipe = read_recipe(path)
+    pytest.importorskip("torch", reason="needs anchorsr[train]")
+    from anchorsr.networks.registry import build_network
+
     assert build_network(recipe.network).factor == recipe.network["factor"]
     assert f"_x{recipe.network['factor']}" in path.stem
     assert parse_table(Recipe, json.loads(json.dumps(recipe.as_table())), "") == recipe
@@ -72,7 +74,7 @@ def test_shipped_recipe_is_read_and_describes_a_network(path: Path) -> None:
 def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     recipe = read(tmp_path, MINIMAL)
     assert recipe == Recipe(
-        {"name": "abpn"}, DataRecipe(("images",), 64, 16, False), ScheduleRecipe(100)
+        {"name": "abpn"}, DataRecipe(("pictures",), 64, 16, False), ScheduleRecipe(100)
     )
     assert recipe.optimizer == OptimizerRecipe("adam", 1e-3, (0.9, 0.999), 10, 0.0)
     assert recipe.quantization.schedule is None
@@ -86,7 +88,7 @@ def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
 
 
 def test_a_list_of_one_name_may_be_the_name() -> None:
-    """Runs of before lists have it so in their records, and "" where they began from nothing."""
+    """Records of old versions have a name, or "" without initial weights, instead of a list."""
     recipe = parse_table(Recipe, table(initial_weights="run", data={"folders": "a"}), "")
     assert (recipe.initial_weights, recipe.data.folders) == (("run",), ("a",))
     assert parse_table(Recipe, table(initial_weights=""), "").initial_weights == ()
@@ -124,7 +126,7 @@ def test_every_level_is_read(tmp_path: Path) -> None:
     assert recipe.data == DataRecipe(("one", "two"), channel_shuffle=True)
     assert recipe.schedule == ScheduleRecipe(9, decay="halving", halve_every=3)
     assert recipe.quantization.schedule == ScheduleRecipe(5)
-    # A table that is given starts from the defaults of its kind, not of its place.
+    # A given table has the defaults of its class, not of the place where it is used.
     assert recipe.quantization.optimizer == OptimizerRecipe(betas=(0.0, 0.5))
     assert recipe.validation == ValidationRecipe(("three",), 2)
     assert isinstance(recipe.ema_decay, float)
@@ -266,7 +268,7 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
     [
         ({"data": {"folders": []}}, "data.folders names at least one folder"),
         ({"data": {"folders": ["a"], "patch": 7}}, "data.patch is from 8 to 1,000,000"),
-        ({"data": {"folders": ["a", ""]}}, "data.folders: an empty name would stand for all"),
+        ({"data": {"folders": ["a", ""]}}, "data.folders: an empty name would mean"),
         ({"data": {"folders": ["a"], "batch": 0}}, "data.batch is from 1 to 1,000,000"),
         ({"data": {"folders": ["a"], "batch": 10**20}}, "data.batch is from 1 to 1,000,000"),
         ({"data": {"folders": ["a"], "candidates": 10**20}}, "data.candidates is from 1 to 1,0"),
@@ -295,7 +297,7 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"ema_decay": 1}, "ema_decay is in [0, 1)"),
         ({"ema_decay": -0.1}, "ema_decay is in [0, 1)"),
         ({"seed": -1}, "seed is in [0, 2^63)"),
-        # The same kinds of table in another place: the name is that place's.
+        # The same classes in another place: the message has the name of that place.
         ({"quantization": {"schedule": {"steps": -1}}}, "quantization.schedule.steps is from 0"),
         (
             {"quantization": {"optimizer": {"learning_rate": -1}}},
@@ -338,9 +340,9 @@ def test_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> Non
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"none\.toml cannot be read: No such file"):
+    with pytest.raises(RecipeError, match=r"none\.toml does not exist"):
         read_recipe(tmp_path / "none.toml")
-    with pytest.raises(RecipeError, match="cannot be read: "):
+    with pytest.raises(RecipeError, match="is a folder"):
         read_recipe(tmp_path)
 
 

@@ -17,31 +17,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 from torch import nn
 
+from anchorsr.cli import app
 from anchorsr.data.pairs import load_training_pairs
 from anchorsr.data.patches import PatchSampler
 from anchorsr.errors import CheckpointError, DataError, ImageError, RecipeError, TrainingError
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.metrics import luma
+from anchorsr.networks.inference import to_tensor
 from anchorsr.networks.registry import build_network
 from anchorsr.training import trainer
 from anchorsr.training.checkpoint import (
     CHECKPOINT,
     RECORD,
     WEIGHTS,
+    load_run,
     load_weights,
     read_content,
-    read_run,
-    write_content,
 )
 from anchorsr.training.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.training.optim import learning_rate
 from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
-from anchorsr.training.trainer import Machine, Progress, train
-from anchorsr.training.validation import to_tensor
+from anchorsr.training.trainer import Machine, TrainingProgress, train
 from anchorsr.utils.config import parse_table
+from helpers.examples import run_example
 
 ONE_THREAD = Machine(threads=1)
 
@@ -82,7 +86,7 @@ class StopAfter:
         self.step = step
         self.sent = False
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         if progress.step >= self.step and not self.sent:
             self.sent = True  # a second signal would stop at once
             signal.raise_signal(signal.SIGINT)  # here, not in a thread of some library
@@ -120,7 +124,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(images: Path, tmp_path: P
     class KilledError(Exception):
         pass
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: TrainingProgress) -> None:
         if progress.step == 24:
             raise KilledError  # before the last checkpoint is written
 
@@ -172,7 +176,7 @@ def test_the_edge_of_a_patch_counts_a_twentieth(kind: Loss, luma: float) -> None
 
 
 def test_the_relative_loss_of_a_run_is_that_of_its_patches(images: Path, tmp_path: Path) -> None:
-    """A run's first loss, against the untrained network on the patches of its first step."""
+    """Compare the first loss of a run with the untrained network on the first batch."""
     wanted = recipe(
         images,
         loss="relative_l2",
@@ -222,9 +226,9 @@ def test_a_part_of_the_loss_is_of_luma(images: Path, tmp_path: Path) -> None:
 
 def test_training_learns(images: Path, tmp_path: Path) -> None:
     wanted = recipe(
-        images, schedule={"steps": 150}, validation={"folders": [str(images)], "every": 50}
+        images, schedule={"steps": 60}, validation={"folders": [str(images)], "every": 20}
     )
-    history = train(wanted, tmp_path / "run", machine=ONE_THREAD)["history"]
+    history = train(wanted, tmp_path / "run", machine=ONE_THREAD).history
     assert history[-1][images.name] > history[0][images.name] + 0.5
     assert history[-1]["loss"] < history[0]["loss"]
 
@@ -233,8 +237,8 @@ def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
     before = state_of(tmp_path)
-    record = train(wanted, tmp_path, machine=ONE_THREAD)
-    assert record["step"] == 24
+    run = train(wanted, tmp_path, machine=ONE_THREAD)
+    assert run.step == 24 and run.is_finished
     assert all(torch.equal(value, before[name]) for name, value in state_of(tmp_path).items())
 
 
@@ -265,14 +269,50 @@ def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: 
         [sys.executable, "-c", TERMINATED, table, str(tmp_path)], text=True, timeout=120
     )
     assert printed == "stopped\n"
-    assert json.loads((tmp_path / RECORD).read_text())["step"] == 13  # the next step agrees on it
+    assert json.loads((tmp_path / RECORD).read_text())["step"] == 13  # stops after the next step
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_finished_run_is_extended_by_raising_its_steps(images: Path, tmp_path: Path) -> None:
+    def constant(steps: int) -> Recipe:  # the rate of a step does not depend on their number
+        return recipe(images, schedule={"steps": steps, "decay": "none"})
+
+    whole = train(constant(36), tmp_path / "whole", machine=ONE_THREAD)
+    assert train(constant(24), tmp_path / "longer", machine=ONE_THREAD).is_finished
+    longer = train(constant(36), tmp_path / "longer", machine=ONE_THREAD)
+    assert (longer.step, longer.recipe.schedule.steps) == (36, 36)
+    assert [entry["step"] for entry in longer.history] == [12, 24, 36]
+    expected = whole.network.state_dict()
+    for name, weight in longer.network.state_dict().items():
+        assert torch.equal(weight, expected[name])
+
+
+def test_the_example_of_train_and_its_command_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a small recipe under its name; a recipe is read from a path as well."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/abpn_x3.toml").write_text(
+        f"""
+        network = {{ name = "abpn", channels = 4, body = 1, expansion = 0 }}
+        data = {{ folders = "{images.as_posix()}", patch = 12, batch = 1 }}
+        schedule = {{ steps = 1 }}
+        """
+    )
+    run_example(train, "train")
+    assert load_run(Path("runs/abpn_x3")).step == 1
+    assert app.run(["train", "recipes/abpn_x3.toml", "--runs", "others"]) == 0
+    assert load_run(Path("others/abpn_x3")).is_finished
 
 
 def test_another_recipe_does_not_take_over_a_run(images: Path, tmp_path: Path) -> None:
     train(recipe(images), tmp_path, machine=ONE_THREAD)
     before = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(CheckpointError, match=r"another recipe \(loss, seed differ\)"):
+    for schedule in ({"steps": 23, "warmup": 2}, {"steps": 48, "warmup": 3}):
+        with pytest.raises(CheckpointError, match=r"schedule differ; only schedule\.steps may be"):
+            train(recipe(images, schedule=schedule), tmp_path, machine=ONE_THREAD)
+    with pytest.raises(CheckpointError, match=r"another recipe \(loss, seed differ;"):
         train(recipe(images, seed=1, loss="l2"), tmp_path, machine=ONE_THREAD)
     other = {"name": "abpn", "channels": 7, "body": 1, "expansion": 8}
     with pytest.raises(CheckpointError, match="network"):
@@ -340,7 +380,7 @@ def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
     runs = [str(tmp_path / "one"), str(tmp_path / "two")]
     mean = recipe(images, initial_weights=runs, schedule={"steps": 0})
     for _ in range(2):  # again: it is finished
-        record = train(mean, tmp_path / "mean", machine=ONE_THREAD)
+        record = train(mean, tmp_path / "mean", machine=ONE_THREAD).record
     assert (record["step"], record["recipe"]["initial_weights"]) == (0, runs)
     assert record["history"] == [{"step": 0, images.name: pytest.approx(20, abs=10)}]
     networks = [load_weights(tmp_path / name) for name in ("one", "two", "mean")]
@@ -366,7 +406,7 @@ def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
         assert json.loads((tmp_path / "run" / RECORD).read_text())["step"] == every
     (tmp_path / "set" / "1.png").write_bytes(whole)
-    history = train(wanted, tmp_path / "run", machine=ONE_THREAD)["history"]
+    history = train(wanted, tmp_path / "run", machine=ONE_THREAD).history
     assert [(entry["step"], "set" in entry) for entry in history] == [
         (step, True) for step in range(every, 25, every)
     ]
@@ -375,22 +415,22 @@ def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
 def test_figures_have_names_of_their_own(images: Path, tmp_path: Path) -> None:
     for folders in (["a/Set", "b/Set"], ["a/loss"]):
         wanted = recipe(images, validation={"folders": folders})
-        with pytest.raises(RecipeError, match="two figures would be named"):
+        with pytest.raises(RecipeError, match="two figures would have the name"):
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 
-def test_a_checkpoint_of_before_goes_on(images: Path, tmp_path: Path) -> None:
-    """In it the name of what a run started from was no list, and there was no `luma`."""
+def test_a_checkpoint_of_an_old_version_is_resumed(images: Path, tmp_path: Path) -> None:
+    """There, `initial_weights` was a string, and `luma` did not exist."""
     with pytest.raises(KeyboardInterrupt):
         train(recipe(images), tmp_path, machine=ONE_THREAD, on_progress=StopAfter(12))
     content = read_content(tmp_path / CHECKPOINT)
     content["recipe"]["initial_weights"] = ""
     content["recipe"]["validation"] = {"folders": ["a/Set", "b/Set"]}
     del content["recipe"]["luma"]
-    write_content(tmp_path / CHECKPOINT, content)
-    assert train(recipe(images), tmp_path, machine=ONE_THREAD)["step"] == 24
+    torch.save(content, tmp_path / CHECKPOINT)
+    assert train(recipe(images), tmp_path, machine=ONE_THREAD).step == 24
     for unknown in ({**content["recipe"], "newer": 1}, ["a list"]):
-        write_content(tmp_path / CHECKPOINT, {**content, "recipe": unknown})
+        torch.save({**content, "recipe": unknown}, tmp_path / CHECKPOINT)
         with pytest.raises(CheckpointError, match="is damaged or of another version"):
             train(recipe(images), tmp_path, machine=ONE_THREAD)
 
@@ -398,7 +438,7 @@ def test_a_checkpoint_of_before_goes_on(images: Path, tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_never_saved(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loss and gradient can be finite and the step not."""
+    """The step can be infinite with a finite loss and gradient."""
     train(recipe(images, schedule={"steps": 12}), tmp_path / "good", machine=ONE_THREAD)
 
     def overflow(self: torch.optim.Adam) -> None:
@@ -425,7 +465,7 @@ def test_weights_that_are_not_finite_are_never_saved(
     ],
     ids=["missing", "replaced"],
 )
-def test_other_images_do_not_go_on_with_a_run(
+def test_a_run_is_not_resumed_with_other_images(
     images: Path, tmp_path: Path, change: Callable[[Path], None], message: str
 ) -> None:
     copied = tmp_path / "images"
@@ -443,31 +483,31 @@ def test_the_loss_on_record_is_of_all_steps_since_the_last(
 ) -> None:
     """However often the run has reported, and when it was stopped."""
     wanted = recipe(images)
-    quick = train(wanted, tmp_path / "quick", machine=ONE_THREAD)["history"]
-    clock = itertools.count(0, 6)  # each look at it is a report
+    quick = train(wanted, tmp_path / "quick", machine=ONE_THREAD).history
+    clock = itertools.count(0, 6)  # each call is followed by a report
     monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
     with pytest.raises(KeyboardInterrupt):
         train(wanted, tmp_path / "slow", machine=ONE_THREAD, on_progress=StopAfter(5))
-    slow = train(wanted, tmp_path / "slow", machine=ONE_THREAD)["history"]
+    slow = train(wanted, tmp_path / "slow", machine=ONE_THREAD).history
     assert [entry["loss"] for entry in slow] == [entry["loss"] for entry in quick]
 
 
 def test_a_finished_run_keeps_the_machine_that_it_was_made_on(images: Path, tmp_path: Path) -> None:
-    first = train(recipe(images), tmp_path, machine=ONE_THREAD)
+    first = train(recipe(images), tmp_path, machine=ONE_THREAD).record
     looked_at = Machine(threads=1, mixed_precision=True)
-    assert train(recipe(images), tmp_path, machine=looked_at) == first
+    assert train(recipe(images), tmp_path, machine=looked_at).record == first
 
 
 def test_processes_at_different_steps_do_not_train_together(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer.Processes, "gather", lambda _, value: [value, 9])
-    with pytest.raises(CheckpointError, match=r"stand at steps 0, 9: .* all machines share"):
+    with pytest.raises(CheckpointError, match=r"are at steps 0, 9: .* all machines share"):
         train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run").exists()
 
 
-def test_half_of_a_launch_is_told(
+def test_an_incomplete_torchrun_environment_is_refused(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -476,7 +516,7 @@ def test_half_of_a_launch_is_told(
         train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
 
 
-def test_a_missing_validation_folder_is_told_at_the_start(images: Path, tmp_path: Path) -> None:
+def test_a_missing_validation_folder_is_found_at_the_start(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images, validation={"folders": [str(tmp_path / "nowhere")], "every": 12})
     with pytest.raises(DataError, match="nowhere"):
         train(wanted, tmp_path / "run", machine=ONE_THREAD)
@@ -496,7 +536,7 @@ def test_statistics_of_batch_normalization_are_those_of_training(
     network = load_weights(tmp_path)
     seen = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert seen
-    for module in seen:  # validation has added nothing to them
+    for module in seen:  # validation has not changed them
         assert module.num_batches_tracked == 4
         assert module.running_mean.any()
         assert not module.training
@@ -511,11 +551,11 @@ def test_a_network_for_one_colour_is_refused(images: Path, tmp_path: Path) -> No
 def test_the_record_holds_the_whole_recipe(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
-    held = read_run(tmp_path)
+    held = load_run(tmp_path).recipe
     assert held.network["image_convolution"] is True  # a default, written out
     assert dataclasses.replace(held, network=wanted.network) == wanted
     with pytest.raises(CheckpointError, match="anchorsr train"):
-        read_run(tmp_path / "nowhere")
+        load_run(tmp_path / "nowhere")
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
@@ -539,7 +579,7 @@ recipe, folder, victim = json.loads(Path(sys.argv[1]).read_text()), Path(sys.arg
 number = Path(f"{folder}.process-{os.environ['RANK']}")
 number.write_text(str(os.getpid()))
 
-def kill(progress):  # only process 0 is told of progress
+def kill(progress):  # only process 0 reports progress
     if victim and progress.step == 8:
         os.kill(int(Path(f"{folder}.process-{victim}").read_text()), signal.SIGKILL)
 
@@ -553,10 +593,10 @@ def train_with_two(
     """Train on two processes, of which one is killed in step 8 if it is named."""
     (run.parent / "recipe.json").write_text(json.dumps(recipe.as_table()))
     (run.parent / "script.py").write_text(SCRIPT)
-    # Processes that gloo aborts, as it does once in a hundred launches on a machine that is busy
-    # (exit code -6), are started again and go on from the checkpoint.
+    # On a busy machine gloo aborts one launch in a hundred (exit code -6); the processes are then
+    # started again and resume from the checkpoint.
     restarts = "0" if victim else "1"
-    # The launcher resolves this machine's name unless it is told to stay local.
+    # Without an address the launcher resolves the name of this machine.
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         + ["--max-restarts", restarts]
@@ -569,9 +609,12 @@ def train_with_two(
     )
 
 
-@pytest.mark.parametrize("victim", ["", "0", "1"])
+@pytest.mark.parametrize(
+    "victim",
+    ["", pytest.param("0", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.slow)],
+)
 def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path, victim: str) -> None:
-    """Also when one of them is killed and the same command is given again."""
+    """Also when one of them is killed and the same command is repeated."""
     wanted = recipe(
         images,
         schedule={"steps": 12},
@@ -594,8 +637,8 @@ def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path, vic
         assert mine[images.name] == pytest.approx(theirs[images.name], abs=0.01)
 
 
-def test_two_processes_that_go_on_end_as_if_never_stopped(images: Path, tmp_path: Path) -> None:
-    """Also where the noise of training has a range that it remembers."""
+def test_two_resumed_processes_equal_two_uninterrupted_ones(images: Path, tmp_path: Path) -> None:
+    """Also with activation noise, whose range is part of the state."""
     network = {"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "skip": True}
     wanted = recipe(
         images,

@@ -170,7 +170,7 @@ def test_a_fragmented_mp4_with_a_torn_end_is_called_cut_off(tmp_path: Path) -> N
     result = enlarge(source, tmp_path / "out.mp4")
     assert 0 < result.frames < 60
     (problem,) = result.problems
-    assert "its last packet is not whole" in problem
+    assert "its last packet is not complete" in problem
 
 
 def test_figures_of_the_old_stream_are_not_copied(tmp_path: Path) -> None:
@@ -228,5 +228,5 @@ def test_a_folder_and_an_animation_are_no_videos(tmp_path: Path) -> None:
     source = make_video(
         tmp_path / "in.gif", moving(4), codec="gif", pixel_format="rgb8", time_base=Fraction(1, 100)
     )
-    with pytest.raises(VideoError, match="anchorsr upscale makes it larger"):
+    with pytest.raises(VideoError, match="is an image: use anchorsr upscale"):
         enlarge(source, tmp_path / "out.mp4")

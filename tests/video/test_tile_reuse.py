@@ -165,7 +165,7 @@ def test_a_new_scene_or_size_is_computed_as_a_whole(change: Callable[..., np.nda
 
 def test_changes_everywhere_are_not_computed_one_by_one() -> None:
     part, counting = reusing(0, 8)
-    frame = image(6, 400, 400)[0]
+    frame = image(6, 200, 200)[0]
     part.update(frame)
     frame = frame.copy()
     frame[4::16, 4::16] ^= 1

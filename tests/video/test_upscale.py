@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import signal
 import subprocess
@@ -23,13 +24,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anchorsr
+from anchorsr.cli import app
 from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, VideoError
 from anchorsr.inference.upscaler import Upscaler
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 from anchorsr.video import codecs, pipeline, target
 from anchorsr.video.colour import Colours, FromRgb, planes
 from anchorsr.video.tile_reuse import Rectangle
-from anchorsr.video.upscale import Progress, VideoResult, upscale_video
+from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
 from helpers.videos import FFPROBE, decoded, make_video, moving, packets, probe, probed_packets
 
 upscaler = Upscaler(threads=1)
@@ -83,7 +85,7 @@ def test_sound_that_does_not_say_where_its_channels_are_goes_into_mp4(
 def test_every_time_and_every_byte_of_sound_stays(
     tmp_path: Path, suffix: str, audio: str, variable: bool
 ) -> None:
-    count = 2000
+    count = 300
     source = make_video(
         tmp_path / f"in{suffix}",
         moving(count, 32, 32),
@@ -102,7 +104,7 @@ def test_every_time_and_every_byte_of_sound_stays(
         assert len(after) == count
         assert sorted(pts for pts, _ in before) == sorted(pts for pts, _ in after)
         assert read(source, "audio") == read(output, "audio")
-        assert len(read(output, "audio")) > 1000
+        assert len(read(output, "audio")) > count
 
 
 def test_a_constant_rate_is_still_called_one(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_times_that_the_container_rounds_are_announced(tmp_path: Path) -> None:
     notes: list[str] = []
     enlarge(source, tmp_path / "out.mkv", on_note=notes.append)
     names = "stream 0 (video, h264) to 1 ms, stream 1 (audio, aac) to 1 ms"
-    assert notes == [f".mkv files round the times of {names}"]
+    assert notes == [f".mkv files round the timestamps of {names}"]
     before = [pts / 15360 for pts, _ in sorted(packets(source, "video"))]
     after = [pts / 1000 for pts, _ in sorted(packets(tmp_path / "out.mkv", "video"))]
     offsets = np.subtract(after, before)  # Matroska has no negative times: all may be moved
@@ -240,7 +242,7 @@ def test_subtitles_chapters_tags_cover_and_fonts_are_copied(tmp_path: Path) -> N
         assert after.streams.attachments[0].name == "font.ttf"
         assert [c["metadata"] for c in after.chapters()] == [{"title": "a"}, {"title": "b"}]
     enlarge(source, tmp_path / "out.mp4", on_note=notes.append)
-    assert [note.split(", as")[0] for note in notes if "left out" in note] == [
+    assert [note.split(": .mp4")[0] for note in notes if "left out" in note] == [
         "stream 2 (subtitle, srt, deu) is left out",
         "stream 3 (attachment, font.ttf) is left out",
     ]
@@ -309,7 +311,7 @@ class Repeat:
     factor = 3
     graph = SimpleNamespace(halo=0)
 
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
         return rgb.repeat(3, axis=0).repeat(3, axis=1)
 
 
@@ -317,7 +319,7 @@ def test_marks_that_cannot_be_kept_are_announced(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", moving(4), options={"x264-params": "frame-packing=3"})
     notes: list[str] = []
     enlarge(source, tmp_path / "out.mkv", on_note=notes.append)
-    assert notes == ["the marks for a view in depth of stream 0 (video, h264) are not kept"]
+    assert notes == ["the stereo 3D metadata of stream 0 (video, h264) are not kept"]
 
 
 FLAT = [(16, 16, 16), (235, 235, 235), (180, 60, 60), (60, 180, 60), (60, 60, 180), (200, 190, 20)]
@@ -447,7 +449,7 @@ def test_unchanged_tiles_are_reported_and_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_video(tmp_path / "in.mkv", moving(60, 128, 192), options={"qp": "0"})
-    seen: list[Progress] = []
+    seen: list[VideoProgress] = []
     result = enlarge(source, tmp_path / "out.mkv", on_progress=seen.append)
     assert result.reused > 0.6
     assert seen[-1].frames <= 60
@@ -495,7 +497,7 @@ def refused(source: Path, folder: Path, error: type[AnchorSRError] = VideoError)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pixel_format": "yuv420p10le"}, "10 bits a channel (yuv420p10le)"),
+        ({"pixel_format": "yuv420p10le"}, "10 bits per channel (yuv420p10le)"),
         ({"transfer": 16}, "HDR (PQ)"),
         ({"transfer": 18}, "HDR (HLG)"),
         ({"matrix": 9}, "BT.2020"),
@@ -514,7 +516,7 @@ def test_what_would_be_flattened_is_refused_by_name(
 def test_files_that_are_no_videos_are_refused(tmp_path: Path, dog: np.ndarray) -> None:
     from PIL import Image
 
-    assert "is not there" in refused(tmp_path / "missing.mp4", tmp_path)
+    assert "does not exist" in refused(tmp_path / "missing.mp4", tmp_path)
     (tmp_path / "empty.mp4").touch()
     assert "is empty" in refused(tmp_path / "empty.mp4", tmp_path)
     (tmp_path / "folder.mp4").mkdir()
@@ -522,7 +524,7 @@ def test_files_that_are_no_videos_are_refused(tmp_path: Path, dog: np.ndarray) -
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     assert "cannot be opened as a video" in refused(tmp_path / "text.mp4", tmp_path)
     Image.fromarray(dog).save(tmp_path / "dog.png")
-    assert "is an image: anchorsr upscale" in refused(tmp_path / "dog.png", tmp_path)
+    assert "is an image: use anchorsr upscale" in refused(tmp_path / "dog.png", tmp_path)
     with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as container:
         stream = container.add_stream("aac", 44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp")
@@ -567,7 +569,7 @@ def test_the_input_is_safe_also_where_it_has_the_name_of_a_part(tmp_path: Path) 
     source = make_video(tmp_path / "film.part.mp4", moving(6))
     original = source.read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"film\.mp4 grows as .*, which is the input"):
+        with pytest.raises(OutputError, match=r"film\.mp4 would first be .*, which is the input"):
             enlarge(source, tmp_path / "film.mp4", overwrite=overwrite)
     assert source.read_bytes() == original
 
@@ -575,7 +577,7 @@ def test_the_input_is_safe_also_where_it_has_the_name_of_a_part(tmp_path: Path) 
 def test_a_part_is_kept_until_there_is_something_to_put_in_its_place(tmp_path: Path) -> None:
     part = tmp_path / "out.part.mp4"
     part.write_bytes(b"hours of work")
-    with pytest.raises(VideoError, match="is not there"):
+    with pytest.raises(VideoError, match="does not exist"):
         enlarge(tmp_path / "missing.mp4", tmp_path / "out.mp4", overwrite=True)
     assert part.read_bytes() == b"hours of work"
     source = make_video(tmp_path / "in.mp4", moving(6))
@@ -598,9 +600,9 @@ def test_what_another_run_is_making_is_left_to_it(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(6))
     part = tmp_path / "out.part.mp4"
     part.write_bytes(b"of the other run")
-    with Claims() as claims:
-        assert claims.take(tmp_path / "out.mp4")
-        with pytest.raises(OutputError, match="is being made by another run"):
+    with FileLocks() as locks:
+        assert locks.acquire(tmp_path / "out.mp4")
+        with pytest.raises(OutputError, match="is being written by another process"):
             enlarge(source, tmp_path / "out.mp4", overwrite=True)
     assert part.read_bytes() == b"of the other run"
     enlarge(source, tmp_path / "out.mp4", overwrite=True)
@@ -610,11 +612,11 @@ def test_what_another_run_is_making_is_left_to_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"codec": "mpeg2"}, "there is no codec 'mpeg2': take one of h264"),
+        ({"codec": "mpeg2"}, "no codec 'mpeg2'; choose from: h264"),
         ({"quality": 52}, "0 (best) to 51, not 52"),
-        ({"start": -1.0}, "at 0 seconds or later"),
-        ({"duration": 0.0}, "more than 0 seconds"),
-        ({"start": 9.0}, "no frame at or after its start"),
+        ({"start": -1.0}, "at least 0 seconds, not -1.0"),
+        ({"duration": 0.0}, "more than 0 seconds, not 0.0"),
+        ({"start": 9.0}, "no frame at or after this start"),
     ],
 )
 def test_impossible_options_are_refused(
@@ -629,7 +631,7 @@ def test_impossible_options_are_refused(
 
 def test_more_pixels_than_codecs_take_are_refused(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", [np.zeros((16, 6000, 3), np.uint8)] * 2, codec="ffv1")
-    assert "18000 x 48 pixels, more than the 16384" in refused(source, tmp_path, OutputError)
+    assert "18000x48 pixels; codecs take up to 16384" in refused(source, tmp_path, OutputError)
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -643,7 +645,7 @@ def test_an_encoder_that_is_not_there_is_named(
 ) -> None:
     source = make_video(tmp_path / "in.mp4", moving(6))
     monkeypatch.setitem(codecs.CODECS, "h264", codecs.Codec("libnothing", 19, 51, {}))
-    with pytest.raises(OutputError, match="libnothing is not in this PyAV"):
+    with pytest.raises(OutputError, match="this PyAV has no encoder libnothing"):
         enlarge(source, tmp_path / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
@@ -688,7 +690,7 @@ def test_damaged_frames_are_counted_and_the_rest_is_done(tmp_path: Path) -> None
     result = enlarge(source, tmp_path / "out.mkv")
     assert 90 <= result.frames <= 100
     (problem,) = result.problems
-    assert "of its frames are damaged" in problem
+    assert "frames are damaged" in problem
     assert packets(source, "audio") == packets(tmp_path / "out.mkv", "audio")
 
 
@@ -721,7 +723,7 @@ def test_a_size_that_changes_ends_the_video_there(tmp_path: Path) -> None:
     source.write_bytes(b"".join(part.read_bytes() for part in parts))
     result = enlarge(source, tmp_path / "out.mkv")
     assert result.frames == 30
-    assert "changes from 64 x 48 to 80 x 48 pixels" in result.problems[0]
+    assert "changes from 64x48 to 80x48" in result.problems[0]
 
 
 def test_times_that_go_back_are_told_and_left_out(tmp_path: Path) -> None:
@@ -730,7 +732,7 @@ def test_times_that_go_back_are_told_and_left_out(tmp_path: Path) -> None:
     source.write_bytes(data * 2)
     result = enlarge(source, tmp_path / "out.mp4")
     assert result.frames == 60
-    assert "60 of its frames are not later than the one before" in result.problems[0]
+    assert "60 frames are not later than the previous one" in result.problems[0]
     assert "packets of stream 1 (audio, aac) are not later" in result.problems[1]
 
 
@@ -770,7 +772,8 @@ def test_a_full_disk_leaves_a_part_that_can_be_played(
 ) -> None:
     source = make_video(tmp_path / f"in{suffix}", moving(600), audio="aac")
     little_room(200_000, 500_000)
-    with pytest.raises(OutputError, match=r"the disk is full: the first .* of 20.\d+ seconds") as c:
+    said = r"the disk is full: .* the first .* of 20.\d+ seconds"
+    with pytest.raises(OutputError, match=said) as c:
         enlarge(source, tmp_path / f"out{suffix}", quality=10)
     part = tmp_path / f"out.part{suffix}"
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"in{suffix}", part.name]
@@ -812,15 +815,15 @@ def test_a_real_full_disk(tmp_path: Path) -> None:
     if "unshare:" in ended.stderr or "mount:" in ended.stderr:
         pytest.skip("needs the right to mount")
     lines = ended.stdout.splitlines()
-    assert "the disk is full: the first" in lines[0], ended.stderr
+    assert lines[0].startswith("the disk is full: "), ended.stderr
     assert 10 < int(lines[1]) < 400
 
 
 def test_an_interrupt_leaves_a_part_that_can_be_played(tmp_path: Path) -> None:
-    source = make_video(tmp_path / "in.mp4", moving(1200), audio="aac")
+    source = make_video(tmp_path / "in.mp4", moving(300), audio="aac")
     notes: list[str] = []
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: VideoProgress) -> None:
         if progress.frames > 20:
             raise KeyboardInterrupt
 
@@ -828,11 +831,11 @@ def test_an_interrupt_leaves_a_part_that_can_be_played(tmp_path: Path) -> None:
         enlarge(source, tmp_path / "out.mp4", on_progress=stop, on_note=notes.append)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.part.mp4"]
     frames = len(decoded(tmp_path / "out.part.mp4"))
-    assert 20 < frames < 1200
-    assert f"the first {frames / 30:.2f} of 40." in notes[0]
+    assert 20 < frames < 300
+    assert f"the first {frames / 30:.2f} of 10." in notes[0]
     begin = float(notes[0].split("--start ")[1].split()[0])
     rest = enlarge(source, tmp_path / "rest.mp4", start=begin)
-    assert frames + rest.frames == 1200
+    assert frames + rest.frames == 300
 
 
 def environment() -> dict[str, str]:
@@ -848,7 +851,7 @@ def interruptible() -> Iterator[None]:
 
 
 def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None:
-    make_video(tmp_path / "in.mp4", moving(3000, 96, 128), audio="aac")
+    make_video(tmp_path / "in.mp4", moving(1000, 96, 128), audio="aac")
     process = subprocess.Popen(
         [sys.executable, "-m", "anchorsr", "video", "in.mp4", "-o", "out.mp4"],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
@@ -864,9 +867,9 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert "out.part.mp4 and can be played" in err
+    assert "out.part.mp4 holds the first" in err
     assert err.splitlines()[-1] == "stopped"
-    assert 0 < len(decoded(part)) < 3000
+    assert 0 < len(decoded(part)) < 1000
 
 
 def test_a_second_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -877,9 +880,9 @@ def test_a_second_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     wait = pipeline._wait
 
     class Slow(Repeat):
-        def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
             time.sleep(0.2)
-            return super().__call__(rgb)
+            return super().upscale_rgb(rgb)
 
     def interrupted(ends: list[threading.Event]) -> None:
         waits.append(ends)
@@ -887,14 +890,14 @@ def test_a_second_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
             raise KeyboardInterrupt
         wait(ends)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: VideoProgress) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         upscale_video(source, tmp_path / "out.mp4", upscaler=Slow(), on_progress=stop,
                       on_note=notes.append)  # fmt: skip
-    assert notes == ["nothing is left of the video that was begun"]
+    assert notes == ["nothing was written yet"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
@@ -917,50 +920,45 @@ def test_what_a_thread_raises_is_raised_once_and_leaves_nothing(
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
-    """Ten minutes of few, small frames and of sound, against ten seconds of them."""
-    peaks = []
-    program = (
-        "import resource, sys; from anchorsr.video.upscale import upscale_video\n"
-        "upscale_video(sys.argv[1], sys.argv[2], threads=1)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    for seconds in (10, 600):
-        source = make_video(
+    """900 frames after 50, of which each upscaled one has 81 kB as RGB and 41 kB as YUV."""
+    sources = [
+        make_video(
             tmp_path / f"{seconds}.mp4", moving(seconds * 5), time_base=Fraction(1, 5), rate=5,
             audio="aac",
-        )  # fmt: skip
-        out = subprocess.check_output(
-            [sys.executable, "-c", program, str(source), str(tmp_path / f"out{seconds}.mp4")],
-            env=environment(), text=True, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        peaks.append(int(out))
-    kilobytes = 1024 if sys.platform != "darwin" else 1024**2
-    assert (peaks[1] - peaks[0]) / kilobytes < 50
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "anchorsr", "video", *arguments],
-        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+        )
+        for seconds in (10, 180)
+    ]  # fmt: skip
+    program = (
+        "import resource, sys; from anchorsr.video.upscale import upscale_video\n"
+        "for path in sys.argv[1:]:\n"
+        "    upscale_video(path, threads=1, model='fast')\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    out = subprocess.check_output(
+        [sys.executable, "-c", program, *map(str, sources)],
+        env=environment(), text=True, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    short, long = map(int, out.split())
+    bytes_each = 1024 if sys.platform != "darwin" else 1
+    assert (long - short) * bytes_each < 20 * 2**20
 
 
-def test_the_command_says_what_it_did(tmp_path: Path) -> None:
-    import json
-
+def test_the_command_says_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     source = make_video(tmp_path / "in.mp4", moving(60), audio="aac")
-    done = run(tmp_path, "in.mp4")
-    assert (done.returncode, done.stdout) == (0, "in_x3.mp4\n")
-    assert done.stderr.startswith("note: 60 frames in ")
-    assert "of the tiles reused; side by side: decoding" in done.stderr
-    done = run(tmp_path, "in.mp4", "-o", "b.mkv", "--duration", "1", "--json")
-    (row,) = json.loads(done.stdout)
+    assert app.run(["video", "in.mp4"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "in_x3.mp4\n"
+    assert printed.err.startswith("note: 60 frames in ")
+    assert "of the tiles reused; in parallel: decoding" in printed.err
+    assert app.run(["video", "in.mp4", "-o", "b.mkv", "--duration", "1", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
     assert (row["frames"], row["output"], row["problems"]) == (30, "b.mkv", [])
     assert row["frames_per_second"] > 0
     data = make_video(tmp_path / "c.mkv", moving(90)).read_bytes()
     source.write_bytes(data[: len(data) // 2])
-    done = run(tmp_path, "in.mp4", "-o", "d.mp4")
-    assert done.returncode == 1
-    assert "error: in.mp4 is damaged or cut off after" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert app.run(["video", "in.mp4", "-o", "d.mp4"]) == 1
+    assert "error: in.mp4 is damaged or cut off after" in capsys.readouterr().err
     assert (tmp_path / "d.mp4").exists()

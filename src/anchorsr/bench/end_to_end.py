@@ -1,6 +1,6 @@
-"""What people wait for: from array to array, from file to file, and a process from its start.
+"""What a user waits for: one array, one file, and a whole process.
 
-Each model runs as `anchorsr upscale` runs it. The file is a JPEG, as is the result.
+Each model runs as `anchorsr upscale` runs it. The file is a JPEG, and so is the result.
 """
 
 from __future__ import annotations
@@ -9,28 +9,33 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from anchorsr.bench.samples import natural_image
-from anchorsr.bench.timing import Ended, Times, run_process, take_turns
+from anchorsr.bench.process import ProcessResult, run_process
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.upscaler import Enlarger, ready_upscaler
+from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
+from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.timing import count_progress, time_interleaved
 
-# Starts are slow and spread little.
-_START_ROUNDS = 5
+# Processes take long to start, and their times vary little.
+_MOST_STARTS = 5
 
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """Medians of one model, in milliseconds where the name says so.
+    """Medians of one model.
 
-    engine: the one that `upscale` takes of its own accord on this machine.
-    frame_ms: from array to array, all of `Upscaler`. file_ms: from JPEG to JPEG in a process
-    that has done it before. cold_ms: the whole process `anchorsr upscale in.jpg`, imports
-    included, from its start to its end. peak_bytes: the most resident memory of that process.
+    Attributes:
+        engine: The one that `upscale` picks on this machine.
+        frame_ms: From array to array: all of `Upscaler`.
+        file_ms: From JPEG to JPEG in a warm process.
+        cold_ms: All of the process `anchorsr upscale in.jpg`, imports included.
+        peak_bytes: The most resident memory of that process; None on Windows.
     """
 
     model: str
@@ -47,11 +52,6 @@ class EndToEnd:
     peak_bytes: int | None
 
 
-def count_end_to_end_turns(models: Sequence[str], rounds: int) -> int:
-    """How often `measure_end_to_end` calls `on_call`."""
-    return len(models) * (2 * (rounds + 1) + min(rounds, _START_ROUNDS) + 1)
-
-
 def measure_end_to_end(
     models: Sequence[str],
     *,
@@ -59,23 +59,39 @@ def measure_end_to_end(
     factor: int = 3,
     size: tuple[int, int] = (360, 640),
     rounds: int = 10,
-    on_call: Callable[[], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[EndToEnd]:
-    """Measure shipped models and `.tflite` files. Raises BenchmarkError when a process fails."""
+    """Measure models from array to array, from file to file and as a process.
+
+    Args:
+        models: Shipped models and `.tflite` files.
+        threads: Processor threads.
+        factor: The models' factor.
+        size: Height and width of the input.
+        rounds: Timed calls of each model; processes are started at most five times.
+        on_progress: Called with (calls made, calls to make).
+
+    Raises:
+        BenchmarkError: A process failed.
+        ModelError: An unknown model, or one of another factor.
+    """
     upscalers = {model: ready_upscaler(model, factor, threads=threads) for model in models}
-    image = natural_image(*size)
+    starts = min(rounds, _MOST_STARTS)
+    # One more round of each kind is a warm-up.
+    on_call = count_progress(on_progress, len(models) * (2 * (rounds + 1) + starts + 1))
+    image = sample_image(*size)
     with tempfile.TemporaryDirectory(prefix="anchorsr-benchmark-") as folder:
         source, target = Path(folder, "in.jpg"), Path(folder, "out.jpg")
         Image.fromarray(image).save(source, quality=92)
-        frames = take_turns(
-            {model: _bound(upscaler, image) for model, upscaler in upscalers.items()},
+        frames = time_interleaved(
+            {model: partial(upscaler.upscale_rgb, image) for model, upscaler in upscalers.items()},
             rounds=rounds,
             on_call=on_call,
         )
-        files = take_turns(
+        files = time_interleaved(
             {
-                model: _bound(
-                    _file_to_file, Enlarger(model, factor, threads=threads), source, target
+                model: partial(
+                    _upscale_file, ImageUpscaler(model, factor, threads=threads), source, target
                 )
                 for model in models
             },
@@ -84,7 +100,7 @@ def measure_end_to_end(
         )
         engines = {model: upscaler.engine for model, upscaler in upscalers.items()}
         upscalers.clear()
-        starts = _cold_starts(models, threads, factor, source, target, rounds, on_call)
+        processes = _cold_starts(models, threads, factor, source, target, starts, on_call)
     return [
         EndToEnd(
             model=model,
@@ -97,19 +113,15 @@ def measure_end_to_end(
             frames_per_s=1 / frames[model].median,
             file_ms=files[model].median * 1000,
             files_per_s=1 / files[model].median,
-            cold_ms=Times(tuple(ended.seconds for ended in starts[model])).median * 1000,
-            peak_bytes=max((e.peak_bytes for e in starts[model] if e.peak_bytes), default=None),
+            cold_ms=float(np.median([each.seconds for each in processes[model]])) * 1000,
+            peak_bytes=max((e.peak_bytes for e in processes[model] if e.peak_bytes), default=None),
         )
         for model in models
     ]
 
 
-def _bound(function: Callable[..., object], *arguments: object) -> Callable[[], object]:
-    return lambda: function(*arguments)
-
-
-def _file_to_file(enlarger: Enlarger, source: Path, target: Path) -> None:
-    for done in upscale_files([Job(source, target)], enlarger, overwrite=True):
+def _upscale_file(upscaler: ImageUpscaler, source: Path, target: Path) -> None:
+    for done in upscale_files([Job(source, target)], upscaler, overwrite=True):
         if done.error is not None:
             raise done.error
 
@@ -120,16 +132,16 @@ def _cold_starts(
     factor: int,
     source: Path,
     target: Path,
-    rounds: int,
+    starts: int,
     on_call: Callable[[], None] | None,
-) -> dict[str, list[Ended]]:
-    """In turns; those of the first round, which read programs from the disk, are dropped."""
+) -> dict[str, list[ProcessResult]]:
+    """Start processes, interleaved; the first of each, which reads from the disk, is dropped."""
     program = [sys.executable, "-m", "anchorsr", "upscale", str(source), "-o", str(target)]
     options = ["--force", "--factor", str(factor), "--threads", str(threads), "--model"]
-    starts: dict[str, list[Ended]] = {model: [] for model in models}
-    for _ in range(min(rounds, _START_ROUNDS) + 1):
+    results: dict[str, list[ProcessResult]] = {model: [] for model in models}
+    for _ in range(starts + 1):
         for model in models:
-            starts[model].append(run_process([*program, *options, model]))
+            results[model].append(run_process([*program, *options, model]))
             if on_call is not None:
                 on_call()
-    return {model: ended[1:] for model, ended in starts.items()}
+    return {model: each[1:] for model, each in results.items()}

@@ -1,29 +1,33 @@
-"""How time and memory grow with the image: each size in a process of its own."""
+"""How time and memory scale with the size of the image, each size in its own process."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from anchorsr.bench.timing import Ended, run_process
-from anchorsr.inference.upscaler import Upscaler
+from anchorsr.bench.process import ProcessResult, run_process
+from anchorsr.inference.upscaler import Upscaler, ready_upscaler
+from anchorsr.utils.timing import count_progress, time_interleaved
 
-# Height and width: from an icon to what a camera of 24 megapixels takes.
+# Height and width: from an icon to the photograph of a 24-megapixel camera.
 SIZES = ((64, 64), (256, 256), (360, 640), (1080, 1920), (2000, 3000), (4000, 6000))
 _ROUNDS = 3
-_LEAST_SECONDS = 0.5
+_TIMED_S = 0.5
+_MOST_CALLS = 10_000
 
 
 @dataclass(frozen=True)
-class Growth:
-    """One model at one size: medians over processes.
+class Scaling:
+    """One model at one input size.
 
-    pictures_bytes: what the input and the output take as arrays, part of peak_bytes.
+    Attributes:
+        seconds: Of one call: the median over processes.
+        peak_bytes: The most resident memory of the process; None on Windows.
+        pictures_bytes: What the input and output arrays take of it.
     """
 
     model: str
@@ -37,37 +41,45 @@ class Growth:
     pictures_bytes: int
 
 
-def count_growth_turns(models: Sequence[str], sizes: Sequence[tuple[int, int]] = SIZES) -> int:
-    """How often `measure_growth` calls `on_call`."""
-    return len(models) * len(sizes) * _ROUNDS
-
-
-def measure_growth(
+def measure_scaling(
     models: Sequence[str],
     *,
     threads: int,
     factor: int = 3,
     sizes: Sequence[tuple[int, int]] = SIZES,
-    on_call: Callable[[], None] | None = None,
-) -> list[Growth]:
-    """Upscale images of growing size, every model and size in turn, in several rounds.
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Scaling]:
+    """Measure every model at every size, interleaved, in several rounds.
 
-    Raises BenchmarkError when a process fails.
+    Args:
+        models: Shipped models and `.tflite` files.
+        threads: Processor threads.
+        factor: The models' factor.
+        sizes: Height and width of the inputs.
+        on_progress: Called with (processes run, processes to run).
+
+    Raises:
+        BenchmarkError: A process failed.
+        ModelError: An unknown model, or one of another factor.
     """
+    for model in models:
+        # Chosen and remembered here, so that no process measures the trials of the engines.
+        ready_upscaler(model, factor, threads=threads)
     cases = [(model, size) for model in models for size in sizes]
-    ended: dict[tuple[str, tuple[int, int]], list[Ended]] = {case: [] for case in cases}
+    results: dict[tuple[str, tuple[int, int]], list[ProcessResult]] = {case: [] for case in cases}
+    on_process = count_progress(on_progress, len(cases) * _ROUNDS)
     for _ in range(_ROUNDS):
         for model, size in cases:
             arguments = json.dumps([model, factor, *size, threads])
-            ended[model, size].append(run_process([sys.executable, "-c", _PROGRAM, arguments]))
-            if on_call is not None:
-                on_call()
+            results[model, size].append(run_process([sys.executable, "-c", _PROGRAM, arguments]))
+            if on_process is not None:
+                on_process()
     rows = []
-    for (model, (height, width)), processes in ended.items():
+    for (model, (height, width)), processes in results.items():
         seconds = float(np.median([float(process.output) for process in processes]))
         pixels = height * width
         rows.append(
-            Growth(
+            Scaling(
                 model=model,
                 threads=threads,
                 height=height,
@@ -90,17 +102,16 @@ print(time_one_size(*json.loads(sys.argv[1])))
 
 
 def time_one_size(model: str, factor: int, height: int, width: int, threads: int) -> float:
-    """The median of the calls of an `Upscaler` that fit in half a second; of one at least.
+    """Time an `Upscaler` on one size.
 
-    One call before is not counted, at any size: it brings the memory, which a virtual machine may
-    first have to get back from its host.
+    The first call is not counted: it allocates memory, which a virtual machine may have to get
+    back from its host.
+
+    Returns:
+        Seconds: the median of the calls that fit into half a second, of one at least.
     """
     upscaler = Upscaler(model, factor, threads=threads)
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    upscaler(image)
-    seconds: list[float] = []
-    while sum(seconds) < _LEAST_SECONDS:
-        start = time.perf_counter()
-        upscaler(image)
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+    calls = {model: lambda: upscaler(image)}
+    times = time_interleaved(calls, rounds=_MOST_CALLS, untimed=0, pause_s=0, budget_s=_TIMED_S)
+    return times[model].median

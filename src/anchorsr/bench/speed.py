@@ -1,8 +1,8 @@
-"""How fast models run: engines × models × threads at one size, and how far from the ceiling.
+"""How fast models run: engines × models × threads at one size, and how near the ceiling.
 
-Every case takes its turn in every round. The ceiling of an engine with some threads is the best
+All cases are timed interleaved. The ceiling of an engine with some number of threads is the best
 rate that it reaches on wide convolutions of the same height and width. Frames per second count
-one call of an engine, uint8 array to uint8 array.
+one call of an engine, from uint8 array to uint8 array.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from anchorsr.arrays import UInt8Array
 from anchorsr.bench.baselines import (
     BICUBIC,
     KNOWN_FACTOR,
@@ -24,17 +22,17 @@ from anchorsr.bench.baselines import (
     published_graph,
     wide_graph,
 )
-from anchorsr.bench.samples import natural_image
-from anchorsr.bench.timing import Times, take_turns
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, ModelError
 from anchorsr.evaluation.evaluate import evaluate, load_method
 from anchorsr.graph.graph import Graph
-from anchorsr.models.registry import list_models, model_path, read_card, read_model
+from anchorsr.metrics import Score
+from anchorsr.models.card import read_card
+from anchorsr.models.registry import list_models, model_path, read_model
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
-
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.timing import Times, count_progress, time_interleaved
 
 # Wider ones are no faster, and take long.
 _WIDE_CHANNELS = (64, 128)
@@ -42,7 +40,7 @@ _CEILING_ROUNDS = 5
 
 
 class Case(NamedTuple):
-    """What takes a turn."""
+    """What is timed: a model in an engine with a number of threads."""
 
     engine: str
     model: str
@@ -51,11 +49,16 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Speed:
-    """One case: median and quartiles in milliseconds, and what follows from the median.
+    """One case: the median and the quartiles in milliseconds, and what follows from the median.
 
-    gmac_per_s, ceiling_gmac_per_s, share: None for what is no network of ours. times_published:
-    how many times as fast as the published network in LiteRT with as many threads, round by
-    round; None if that was not measured.
+    Attributes:
+        low_ms: The first quartile.
+        high_ms: The third quartile.
+        gmac_per_s: The rate, in 10^9 multiply-accumulates; None for bicubic and OpenCV.
+        ceiling_gmac_per_s: The rate of wide convolutions; None likewise.
+        share: The first over the second; None likewise.
+        times_published: How many times as fast as the published network in LiteRT with as many
+            threads, the median of the rounds' ratios; None if that was not measured.
     """
 
     engine: str
@@ -76,27 +79,19 @@ class Speed:
 
 
 def default_models(factor: int) -> list[str]:
-    """The shipped networks of a factor, the published one and bicubic."""
+    """List the shipped networks of a factor, then the published one and bicubic."""
     shipped = [model.path.stem for model in list_models() if model.factor == factor]
     return [*shipped, PUBLISHED, BICUBIC]
 
 
 def is_network(model: str) -> bool:
-    """True for a shipped network or a `.tflite`: what `upscale` takes."""
+    """Return whether `upscale` takes it: a shipped network or a `.tflite` file."""
     return model not in (PUBLISHED, BICUBIC) and not is_opencv(model)
 
 
 def is_opencv(model: str) -> bool:
-    """True for the name of a model file of OpenCV's dnn_superres."""
+    """Return whether it names a model file of OpenCV's dnn_superres."""
     return Path(model).suffix.lower() == ".pb"
-
-
-def count_turns(
-    models: Sequence[str], engines: Sequence[str], threads: Sequence[int], rounds: int
-) -> int:
-    """How often `measure_speed` calls `on_call`."""
-    ceilings = len(engines) * len(threads) * len(_WIDE_CHANNELS)
-    return len(_cases(models, engines, threads)) * (rounds + 1) + ceilings * (_CEILING_ROUNDS + 1)
 
 
 def measure_speed(
@@ -107,21 +102,41 @@ def measure_speed(
     factor: int = 3,
     size: tuple[int, int] = (360, 640),
     rounds: int = 10,
-    on_call: Callable[[], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Speed]:
     """Time every model in every engine with every number of threads.
 
-    models: shipped names, `.tflite` files, `published`, `bicubic` (Pillow, one thread), and
-    `.pb` files of OpenCV's dnn_superres. size: height and width of the input.
-    Raises ModelError for an unknown model or one of another factor.
+    Args:
+        models: Shipped names, `.tflite` files, `published`, `bicubic` (Pillow, one thread), and
+            `.pb` files of OpenCV's dnn_superres.
+        engines: Names of engines.
+        threads: Numbers of processor threads.
+        factor: The models' factor.
+        size: Height and width of the input.
+        rounds: Timed calls of each case.
+        on_progress: Called with (calls made, calls to make).
+
+    Raises:
+        ModelError: An unknown model, or one of another factor.
     """
     graphs = {name: read_graph(name, factor) for name in models if not _is_plain(name)}
-    image = natural_image(*size)
+    image = sample_image(*size)
     cases = _cases(models, engines, threads)
+    wide = {f"wide{channels}": wide_graph(channels) for channels in _WIDE_CHANNELS}
+    wide_cases = _cases(tuple(wide), engines, threads)
+    # One more round of each is a warm-up.
+    total = len(cases) * (rounds + 1) + len(wide_cases) * (_CEILING_ROUNDS + 1)
+    on_call = count_progress(on_progress, total)
     calls = {case: _call(case, graphs.get(case.model), image, factor) for case in cases}
-    times = take_turns(calls, rounds=rounds, on_call=on_call)
-    calls.clear()  # the ceiling needs the memory
-    ceilings = _ceilings(engines, threads, size, on_call)
+    times = time_interleaved(calls, rounds=rounds, on_call=on_call)
+    calls.clear()  # frees the memory that the wide convolutions need
+    calls = {case: _call(case, wide[case.model], image, 1) for case in wide_cases}
+    wide_times = time_interleaved(calls, rounds=_CEILING_ROUNDS, on_call=on_call)
+    ceilings: dict[tuple[str, int], float] = {}
+    for case, taken in wide_times.items():
+        key = case.engine, case.threads
+        rate = _gmac_per_s(wide[case.model], size, min(taken.seconds))
+        ceilings[key] = max(ceilings.get(key, 0.0), rate)
     return [
         _speed(case, times, graphs.get(case.model), ceilings, size=size, factor=factor)
         for case in cases
@@ -131,12 +146,19 @@ def measure_speed(
 def find_quality(
     models: Sequence[str], *, factor: int, test_set: str, images: Path | None = None
 ) -> dict[str, float]:
-    """PSNR over RGB in dB of those models whose figure on a test set is known, and not infinite.
+    """Look up or measure the PSNR of models on a test set.
 
-    images: a test set to measure them on, whose name is `test_set`; without it the figures are
-    those of the models' cards. That of the published network is the one of its authors' file.
+    Args:
+        models: As `measure_speed` takes.
+        factor: The models' factor.
+        test_set: Its name.
+        images: The test set's folder, to measure the models on. Without it, the figures are those
+            of the models' cards. That of the published network is always its authors' file's.
+
+    Returns:
+        PSNR over RGB in dB by model; those without a finite figure are left out.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, float] = {}
     for name in models:
         known = KNOWN_PSNR.get(name, {}) if factor == KNOWN_FACTOR else {}
         if images is not None and name != PUBLISHED:
@@ -144,52 +166,60 @@ def find_quality(
         elif test_set in known:
             found[name] = known[test_set]
         elif is_network(name):
-            for row in _figures(model_path(name, factor)):
-                if (row.get("method"), row.get("test_set")) == ("int8", test_set):
-                    found[name] = row.get("psnr_rgb")
-    return {name: value for name, value in found.items() if _is_finite(value)}
-
-
-def _is_finite(value: object) -> TypeGuard[float]:
-    """A card's figure can be null, that of equal images, and cards can be written by hand."""
-    return isinstance(value, int | float) and math.isfinite(value)
+            for score in _card_scores(model_path(name, factor)):
+                if (score.method, score.test_set) == ("int8", test_set):
+                    found[name] = score.psnr_rgb
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def check_fixed_sizes(
-    models: Sequence[str], *, factor: int, size: tuple[int, int], growth: bool
+    models: Sequence[str], *, factor: int, size: tuple[int, int], scaling: bool
 ) -> None:
-    """Raise ModelError for a file of fixed size that does not take all that is to be measured."""
+    """Refuse files of fixed size that do not take every size that is to be measured.
+
+    Args:
+        models: Shipped models and `.tflite` files.
+        factor: The models' factor.
+        size: Height and width of the input.
+        scaling: Whether other sizes are to be measured too.
+
+    Raises:
+        ModelError: A file takes another size only.
+    """
     for name in models:
         data, graph = read_model(model_path(name, factor))
         fixed = fixed_size(data)
-        if fixed is not None and (fixed != size or (growth and needs_size(graph))):
-            sides = "x".join(map(str, fixed))
-            more = ", without --growth" if needs_size(graph) else ""
-            raise ModelError(f"{name} takes only {sides}: give --size {sides}{more}")
+        if fixed is not None and (fixed != size or (scaling and needs_size(graph))):
+            sides = f"{fixed[1]}x{fixed[0]}"
+            more = ", without --scaling" if needs_size(graph) else ""
+            raise ModelError(f"{name} only takes {sides} images: give --size {sides}{more}")
 
 
-def _figures(path: Path) -> list[dict[str, Any]]:
+def _card_scores(path: Path) -> tuple[Score, ...]:
     """What the card beside a model file says, if it has one that is of this very file."""
     try:
-        card = read_card(path)
+        return read_card(path).figures
     except ModelError:
-        return []
-    figures = card.get("figures") if card.get("sha256") else None
-    return [row for row in figures if isinstance(row, dict)] if isinstance(figures, list) else []
+        return ()
 
 
 def read_graph(model: str, factor: int) -> Graph:
-    """The graph of `published`, a shipped network or a `.tflite` file."""
+    """Read the graph of `published`, a shipped network or a `.tflite` file.
+
+    Raises:
+        GraphError: It has another factor.
+        ModelError: An unknown model, or a file that is none.
+    """
     graph = (
         published_graph(factor) if model == PUBLISHED else read_model(model_path(model, factor))[1]
     )
     if graph.factor != factor:
-        raise GraphError(f"{model} enlarges {graph.factor} times, not {factor}")
+        raise GraphError(f"{model} upscales {graph.factor} times, not {factor}")
     return graph
 
 
 def _is_plain(model: str) -> bool:
-    """True for what runs without one of our engines."""
+    """Return whether it runs without an engine of ours."""
     return model == BICUBIC or is_opencv(model)
 
 
@@ -214,28 +244,7 @@ def _call(case: Case, graph: Graph | None, image: UInt8Array, factor: int) -> Ca
     return lambda: engine(image[None])
 
 
-def _ceilings(
-    engines: Sequence[str],
-    threads: Sequence[int],
-    size: tuple[int, int],
-    on_call: Callable[[], None] | None,
-) -> dict[tuple[str, int], float]:
-    """GMAC/s of each engine with each number of threads, at best."""
-    image = natural_image(*size)
-    graphs = {f"wide{channels}": wide_graph(channels) for channels in _WIDE_CHANNELS}
-    cases = [Case(e, name, count) for name in graphs for e in engines for count in threads]
-    calls = {case: _call(case, graphs[case.model], image, 1) for case in cases}
-    times = take_turns(calls, rounds=_CEILING_ROUNDS, on_call=on_call)
-    best: dict[tuple[str, int], float] = {}
-    for case, taken in times.items():
-        rate = _rate(graphs[case.model], size, min(taken.seconds))
-        key = (case.engine, case.threads)
-        best[key] = max(best.get(key, 0.0), rate)
-    return best
-
-
-def _rate(graph: Graph, size: tuple[int, int], seconds: float) -> float:
-    """Thousands of millions of multiplications and additions in a second."""
+def _gmac_per_s(graph: Graph, size: tuple[int, int], seconds: float) -> float:
     return graph.macs_per_pixel * size[0] * size[1] / seconds / 1e9
 
 
@@ -252,7 +261,7 @@ def _speed(
     published = times.get(Case("litert", PUBLISHED, case.threads))
     rate = ceiling = None
     if graph is not None:
-        rate = _rate(graph, size, taken.median)
+        rate = _gmac_per_s(graph, size, taken.median)
         ceiling = ceilings[case.engine, case.threads]
     low, high = taken.quartiles
     return Speed(
@@ -270,5 +279,5 @@ def _speed(
         gmac_per_s=rate,
         ceiling_gmac_per_s=ceiling,
         share=None if rate is None or ceiling is None else rate / ceiling,
-        times_published=None if published is None else taken.relative_to(published),
+        times_published=None if published is None else taken.speedup_over(published),
     )

@@ -1,15 +1,14 @@
-"""What a measurement was made on: the processor, and the versions of what ran."""
+"""The machine that a measurement was made on."""
 
 from __future__ import annotations
 
 import platform
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from anchorsr.engines.runtimes import default_threads
+from anchorsr.utils.system_info import package_version, processor_flags, processor_name
 
-# Which instructions decide how fast 8-bit integers are multiplied, as Linux names them.
+# The instructions that 8-bit products depend on, as Linux names them.
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm", "sve")
 _PACKAGES = (
     "anchorsr",
@@ -23,33 +22,19 @@ _PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, its integer instructions, cores that this process may use, system, versions."""
-    information = _processor_information()
-    flags = set(information.get("flags", information.get("Features", "")).split())
+    """Describe the processor, the system and the versions of the packages that compute.
+
+    Returns:
+        Plain JSON: processor, architecture, instructions (those of 8-bit products), cores (that
+        this process may use), system, python, and versions by package.
+    """
+    flags = processor_flags()
     return {
-        "processor": information.get("model name") or platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "architecture": platform.machine(),
         "instructions": [flag for flag in _FLAGS if flag in flags],
         "cores": default_threads(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in _PACKAGES if (version := package_version(name))},
     }
-
-
-def _processor_information() -> dict[str, str]:
-    """What Linux says about the first processor; nothing elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    first = text.split("\n\n")[0].splitlines()
-    pairs = (line.split(":", 1) for line in first if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""The command line. Each command parses its options, calls public functions and prints.
+"""The command line: each command parses its options, calls public functions and prints.
 
-The only package that prints.
+The only package that prints. It may import every other package.
 """

@@ -1,6 +1,6 @@
-"""What the command line shows, and where: results on standard output, the rest on the other.
+"""Print errors, notes, tables, JSON and progress bars.
 
-Streams, the one console, errors, tables, JSON and bars. Here and in `cli` is all that prints.
+Results go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -30,16 +30,20 @@ from rich.text import Text
 
 from anchorsr.utils.strict_json import to_json
 
+if TYPE_CHECKING:
+    from anchorsr.video.upscale import VideoProgress
+
 
 def prepare_streams(*, drop_native: bool) -> None:
-    """Make both streams fit to print on: there, and for any name of a file.
+    """Make both streams safe to print to: present, and able to print any file name.
 
-    drop_native: runtimes write chatter of their own to file descriptor 2, which is dropped;
-    only what goes to `sys.stderr` is shown.
+    Args:
+        drop_native: Whether to drop what native libraries write to file descriptor 2; what goes to
+            `sys.stderr` is still shown.
     """
-    if sys.stdout is None:  # closed by the caller, as `>&-` does
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for the whole life of the process)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # the names of files are any bytes
+    if sys.stdout is None:  # closed by the caller, as with `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name can be any bytes
         sys.stdout.reconfigure(errors=_ANY_NAME if os.name == "posix" else "backslashreplace")
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -58,7 +62,7 @@ _ANY_NAME = "anchorsr.any_name"
 
 
 def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The bytes that a name had where they are no text; escapes of what an encoding lacks."""
+    """Keep the bytes of a name that are not text; escape characters that an encoding lacks."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:
@@ -69,13 +73,13 @@ codecs.register_error(_ANY_NAME, _bytes_or_escapes)
 
 
 def give_up_stdout() -> None:
-    """What is still to be printed goes nowhere, so that Python's last flush cannot fail."""
+    """Drop what is still to be printed, so that Python's last flush cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-@functools.cache  # one for all, so that what is printed goes above a bar that is shown
+@functools.cache  # a single one, so that lines are printed above a bar that is shown
 def console() -> Console:
-    """The console on standard error."""
+    """Return the console on standard error."""
     return Console(stderr=True, highlight=False)
 
 
@@ -86,54 +90,63 @@ def complain(error: BaseException | str) -> None:
 
 
 def complain_of_all(text: str, names: Iterable[object]) -> None:
-    """Print an error, and below it each thing that it is about."""
+    """Print an error, and below it the names that it is about, one per line."""
     complain(f"{text}:")
     for name in names:
         console().print(Text(f"  {name}"), soft_wrap=True)
 
 
 def remark(text: str) -> None:
-    """Print what is worth knowing and no error."""
+    """Print a note."""
     console().print(Text(f"note: {text}"), soft_wrap=True)
 
 
 def print_table(table: Table) -> None:
-    """Print a table on standard output; its cells are shown as they are, and whole."""
+    """Print a table on standard output; long cells are wrapped, never cut."""
     for column in table.columns:
         column.overflow = "fold"
-    width = None if sys.stdout.isatty() else 160  # a file or pipe has no width to fold to
+    width = None if sys.stdout.isatty() else 160  # a file or pipe has no width
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
-def print_json(rows: list[dict[str, Any]]) -> None:
-    """Print rows as JSON."""
-    print(to_json(rows))
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output, as every `--json` does."""
+    print(to_json(value, indent=1))
 
 
 @contextmanager
 def bar(title: str, total: int | None, *, hidden: bool) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, gone afterwards; call what it yields once for each thing done."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=console(),
-        transient=True,
-        disable=hidden or not console().is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # else results would go where the bar is shown
-    ) as progress:
+    """Show a progress bar that disappears at the end; call what it yields once per item."""
+    with _counter(hidden=hidden) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
 
 
 @contextmanager
+def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar that disappears at the end; call what it yields with (done, total)."""
+    with _counter(hidden=False) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _counter(*, hidden: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console(),
+        transient=True,
+        disable=hidden or not console().is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # otherwise results would go to the bar's stream
+    )
+
+
+@contextmanager
 def byte_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for what is measured in bytes; call what it yields with (done, total)."""
+    """Show a progress bar in bytes; call what it yields with (done, total)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -148,8 +161,8 @@ def byte_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[Any], None]]:
-    """A bar over the seconds of a video; call what it yields with each `Progress`."""
+def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[VideoProgress], None]]:
+    """Show a progress bar in seconds of a video; call what it yields with a `VideoProgress`."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -163,8 +176,8 @@ def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[Any], None]]:
     ) as progress:
         task = progress.add_task(title, total=None, note="")
 
-        def on_progress(state: Any) -> None:
-            note = f"{state.frames} frames, {state.frames_per_second:.1f} a second"
+        def on_progress(state: VideoProgress) -> None:
+            note = f"{state.frames} frames, {state.frames_per_second:.1f} per second"
             if state.reused >= 0.01:
                 note += f", {state.reused:.0%} reused"
             progress.update(task, completed=state.seconds, total=state.total_seconds, note=note)
@@ -174,7 +187,7 @@ def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[Any], None]]:
 
 @contextmanager
 def training_bars(title: str) -> Iterator[dict[str, Any]]:
-    """The callbacks of a run: a bar while images are read, then one with loss and time left."""
+    """Yield the callbacks of a training run: a bar while images are read, then one over steps."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Training and test data: image pairs, the bicubic that makes them, downloads, synthetic images.
+"""Training and test data: image pairs, bicubic resizing, downloads, synthetic and blurred images.
 
 Imports `errors`, `utils` and `images`.
 """

@@ -1,7 +1,7 @@
-"""Photographs made softer for training: parts of them, enlarged a little with a bicubic filter.
+"""Blurred training images: crops of photographs, upscaled a little with a bicubic filter.
 
-Images on the web are reduced until every pixel is sharp; those of old cameras, of scanners and of
-large sensors are not. What it is worth to train on both is in docs/experiments.md.
+Images on the web are reduced until every pixel is sharp; those of old cameras, scanners and
+large sensors are not. docs/experiments.md says what training on both gains.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from anchorsr.images.io import RasterImage, read_rgb, write_image
-from anchorsr.utils.files import check_free, make_folder
+from anchorsr.data.folders import write_images
+from anchorsr.images.io import read_rgb
+from anchorsr.images.resize import bicubic
 
-SIDE = 512  # of the results, at most
+SIDE = 512  # limit of the results
 _SCALES = (1.1, 1.6)
 
 
-def write_soft(
+def write_blurred(
     images: Sequence[Path],
     folder: Path,
     *,
@@ -28,28 +28,32 @@ def write_soft(
     overwrite: bool = False,
     on_image: Callable[[], None] | None = None,
 ) -> None:
-    """Write a soft part of each image into the folder, as 0000_<name>.png and so on.
+    """Write a blurred crop of each image, as 0000_<name>.png and so on.
 
-    Raises OutputError for a file that exists, unless `overwrite`, or cannot be written, and
-    ImageError for a file that cannot be read.
+    Args:
+        images: Files to read.
+        folder: Where to write; made if missing.
+        seed: Another seed gives other crops.
+        overwrite: Whether to replace existing files.
+        on_image: Called after each image.
+
+    Raises:
+        OutputError: A file exists or cannot be written.
+        ImageError: A file cannot be read.
     """
-    make_folder(folder)
     paths = [folder / f"{index:04}_{path.stem}.png" for index, path in enumerate(images)]
-    for path in paths:
-        check_free(path, overwrite=overwrite)
-    for index, (source, path) in enumerate(zip(images, paths, strict=True)):
-        soft = soften(read_rgb(source), np.random.default_rng((seed, index)))
-        write_image(path, RasterImage(soft), overwrite=overwrite)
-        if on_image is not None:
-            on_image()
+    blurred = (
+        blur(read_rgb(path), np.random.default_rng((seed, index)))
+        for index, path in enumerate(images)
+    )
+    write_images(paths, blurred, overwrite=overwrite, on_image=on_image)
 
 
-def soften(rgb: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """A part of an image (H, W, 3), 1.1 to 1.6 times larger, up to 512×512."""
+def blur(rgb: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Return a random crop of an (H, W, 3) image, upscaled 1.1 to 1.6 times to at most 512×512."""
     scale = random.uniform(*_SCALES)
     height, width = (min(side, int(SIDE / scale)) for side in rgb.shape[:2])
     top = random.integers(rgb.shape[0] - height + 1)
     left = random.integers(rgb.shape[1] - width + 1)
-    part = Image.fromarray(rgb[top : top + height, left : left + width])
-    size = (round(width * scale), round(height * scale))
-    return np.asarray(part.resize(size, Image.Resampling.BICUBIC))
+    part = rgb[top : top + height, left : left + width]
+    return bicubic(part, round(height * scale), round(width * scale))

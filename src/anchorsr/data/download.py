@@ -1,8 +1,8 @@
-"""Known sets of images from their official address: fetched, resumed, verified, unpacked.
+"""Download data sets from their official address: resumable, verified, unpacked.
 
-DIV2K (Agustsson & Timofte, CVPR workshops 2017; for research only) is 800 training and 100
-validation images of 2K. The sizes and digests below are those that TensorFlow Datasets has
-on record for the official archives (`url_checksums/div2k.txt`).
+DIV2K (Agustsson & Timofte, CVPR workshops 2017; for research only) has 800 training and 100
+validation images of 2K. The sizes and digests below are those of the official archives in
+TensorFlow Datasets (`url_checksums/div2k.txt`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,19 @@ from pathlib import Path
 
 from anchorsr.errors import DataError, OutputError
 from anchorsr.utils.files import check_folder, make_folder, reason
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A ZIP file that unpacks to one folder, named `folder`, of `images` PNG files."""
+    """A ZIP file of one folder of PNG files.
+
+    Attributes:
+        folder: Name of the folder in it, and of the file without its suffix.
+        images: Number of PNG files.
+        size_bytes: Size of the ZIP file.
+        sha256: SHA-256 of the ZIP file.
+    """
 
     folder: str
     images: int
@@ -52,7 +59,7 @@ DIV2K = {
 }
 
 _BLOCK = 1 << 20
-_ATTEMPTS = 5  # in a row that bring nothing
+_ATTEMPTS = 5  # in a row without a byte
 _TIMEOUT_SECONDS = 60
 
 
@@ -63,12 +70,22 @@ def download(
     address: str = ADDRESS,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The folder of the archive's images below `folder`, fetched and unpacked if need be.
+    """Download and unpack an archive, unless its images are there already.
 
-    What is there in full is left as it is. A download that was cut off goes on where it
-    stopped; the ZIP is deleted once its images are unpacked. on_progress is called with
-    (bytes fetched, bytes in all). Raises DataError when the server does not give the archive or
-    gives another, and OutputError when the disk is full or may not be written.
+    An interrupted download is resumed. The ZIP file is deleted once it is unpacked.
+
+    Args:
+        archive: What to download.
+        folder: Where to unpack it; made if missing.
+        address: Base URL of the archives.
+        on_progress: Called with (bytes received, bytes in all).
+
+    Returns:
+        The folder of the images, inside `folder`.
+
+    Raises:
+        DataError: The server does not have the archive, or sends something else.
+        OutputError: The disk is full or cannot be written.
     """
     target = folder / archive.folder
     if target.is_dir():
@@ -76,15 +93,15 @@ def download(
             return target
         raise DataError(
             f"{target} holds {_count(target)} PNG files, not {archive.images}:"
-            " move it away, so that it can be unpacked anew"
+            " move it away, so that the archive can be unpacked again"
         )
     check_folder(folder)
     make_folder(folder)
     part = folder / f"{archive.folder}.zip.part"
-    with Claims() as claims:
-        if not claims.take(part):
-            raise OutputError(f"{part} is being fetched by another run")
-        if target.is_dir():  # by a run that has ended since
+    with FileLocks() as locks:
+        if not locks.acquire(part):
+            raise OutputError(f"{part} is being downloaded by another process")
+        if target.is_dir():  # made by a process that has ended since
             return target
         _check_space(archive, folder, part)
         try:
@@ -93,7 +110,7 @@ def download(
             _unpack(part, archive, target)
         except OSError as error:
             why = reason(error)
-            raise OutputError(f"{folder}: {why}; the same command goes on later") from error
+            raise OutputError(f"{folder}: {why}; the same command resumes the download") from error
         part.unlink()
         return target
 
@@ -107,10 +124,12 @@ def _size(path: Path) -> int:
 
 
 def _check_space(archive: Archive, folder: Path, part: Path) -> None:
-    # PNG files hardly shrink in a ZIP, so archive and images take twice its size.
+    # PNG files do not compress further, so archive and images take twice its size.
     missing = 2 * archive.size_bytes - _size(part) - shutil.disk_usage(folder).free
     if missing > 0:
-        raise OutputError(f"{folder} lacks {missing / 1e9:.1f} GB of space for {archive.folder}")
+        raise OutputError(
+            f"{archive.folder} needs {missing / 1e9:.1f} GB more of free space in {folder}"
+        )
 
 
 def _fetch(
@@ -126,7 +145,7 @@ def _fetch(
             if error.code < 500:
                 raise DataError(f"{url}: {problem}") from error
         except http.client.InvalidURL as error:
-            raise DataError(f"{url} is no address: {reason(error)}") from error
+            raise DataError(f"{url} is not a URL: {reason(error)}") from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
             problem = reason(error)
         except TimeoutError:
@@ -136,34 +155,34 @@ def _fetch(
             continue
         failures += 1
         if failures == _ATTEMPTS:
-            raise DataError(f"{url}: {problem}; the same command goes on later")
+            raise DataError(f"{url}: {problem}; the same command resumes the download")
         time.sleep(2**failures / 10)
 
 
 def _fetch_rest(
     url: str, part: Path, archive: Archive, on_progress: Callable[[int, int], None] | None
 ) -> None:
-    """Append what the file still lacks, as far as the connection holds."""
+    """Append what is missing in the file, until the connection ends."""
     done = _size(part)
     if not url.startswith(("http://", "https://")):
-        raise DataError(f"{url} is no address: it begins with neither http:// nor https://")
+        raise DataError(f"{url} is not a URL: it starts with neither http:// nor https://")
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     except ValueError as error:
-        raise DataError(f"{url} is no address: {reason(error)}") from error
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-        resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        raise DataError(f"{url} is not a URL: {reason(error)}") from error
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         if not resumed:
-            done = 0  # a server that knows no ranges begins anew
+            done = 0  # the server does not support ranges and starts over
         due = archive.size_bytes - done
-        if answer.length != due:
-            length = "an unknown number of" if answer.length is None else answer.length
+        if response.length != due:
+            length = "an unknown number of" if response.length is None else response.length
             raise DataError(
-                f"{url}: the answer has {length} bytes, where {due} are due; is it the page of a"
-                " proxy or a login?"
+                f"{url}: the response has {length} bytes, not {due}; is it the page of a proxy or"
+                " a login?"
             )
         with part.open("ab" if resumed else "wb") as file:
-            while block := answer.read(_BLOCK):
+            while block := response.read(_BLOCK):
                 file.write(block)
                 done += len(block)
                 if on_progress is not None:
@@ -176,8 +195,8 @@ def _verify(part: Path, archive: Archive) -> None:
     if digest != archive.sha256:
         part.unlink()
         raise DataError(
-            f"{archive.folder}.zip is not the archive that was published (SHA-256 {digest}):"
-            " it was deleted; try again, or check the address"
+            f"{archive.folder}.zip differs from the published archive (SHA-256 {digest}) and was"
+            " deleted: try again, or check the address"
         )
 
 

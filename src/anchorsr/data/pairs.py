@@ -1,15 +1,16 @@
 """Folders of images as aligned low- and high-resolution pairs.
 
 A training set is any number of folders, searched recursively: each image is decoded once,
-cropped to a multiple of the factor, reduced with `resize.downscale`, and both are kept as
+cropped to a multiple of the factor, reduced with `imresize.downscale`, and both are kept as
 uint8 (195 megapixels take 0.65 GB at ×3). A test set is a folder with `HR/` and
 `LR_bicubic/X<factor>/<name>x<factor>.png` (the layout of the benchmark sets), or a plain
-folder of images, whose low-resolution side is then made here.
+folder of images that are reduced here.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,17 +18,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.imresize import crop_to_multiple, downscale
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import DataError, RecipeError
 from anchorsr.images.io import find_images, read_rgb
+from anchorsr.images.resize import bicubic
 from anchorsr.utils.config import parse_table
 from anchorsr.utils.files import reason
-
-UInt8Array = npt.NDArray[np.uint8]
 
 # Beside `HR/` and `LR/`: {"name without suffix": {"video": 0.5}}, as JSON.
 STRENGTHS_FILE = "strengths.json"
@@ -35,19 +34,26 @@ STRENGTHS_FILE = "strengths.json"
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One image twice: `lr` (H, W, 3) and `hr` (factor · H, factor · W, 3), uint8 RGB."""
+    """An image in two resolutions.
+
+    Attributes:
+        name: File name without suffix.
+        lr: (H, W, 3) uint8 RGB.
+        hr: (factor · H, factor · W, 3) uint8 RGB.
+        strengths: What `lr` has been through.
+    """
 
     name: str
     lr: UInt8Array
     hr: UInt8Array
-    strengths: Strengths = CLEAN  # what `lr` has been through
+    strengths: Strengths = CLEAN
 
     @cached_property
     def bicubic_error(self) -> float:
-        """The mean squared error of bicubic enlargement, in squared levels."""
+        """Mean squared error of bicubic upscaling, in squared levels of 255."""
         height, width = self.hr.shape[:2]
-        enlarged = Image.fromarray(self.lr).resize((width, height), Image.Resampling.BICUBIC)
-        return float(np.square(np.asarray(enlarged, np.float32) - self.hr).mean())
+        upscaled = bicubic(self.lr, height, width)
+        return float(np.square(upscaled.astype(np.float32) - self.hr).mean())
 
     def damaged(self, lr: UInt8Array, strengths: Strengths) -> Pair:
         """Return the pair with another LR side of the same size."""
@@ -69,12 +75,18 @@ def load_training_pairs(
     patch: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """Every image below `folders` that is at least one patch large (`patch` LR pixels a side).
+    """Load every image below the folders that is at least one patch large.
 
-    on_progress is called with (images done, images in all). Raises DataError when a
-    folder has no images, or none is large enough.
+    Args:
+        folders: Searched recursively.
+        factor: How many times larger the HR images are.
+        patch: LR pixels a side that an image has at least.
+        on_progress: Called with (images read, images in all).
+
+    Raises:
+        DataError: A folder has no images, or none is large enough.
     """
-    paths = find_training_images(folders)
+    paths = _find(folders, recursive=True)
     pairs = []
     for done, path in enumerate(paths, 1):
         pair = load_pair(path, factor, patch=patch)
@@ -90,17 +102,14 @@ def load_training_pairs(
     return pairs
 
 
-def find_training_images(folders: Sequence[Path]) -> list[Path]:
-    """Every image below the folders, in their order and sorted within each."""
-    return [path for folder in folders for path in find_images(folder, recursive=True)]
-
-
 def load_pair(path: Path, factor: int, *, patch: int) -> Pair | None:
-    """One image, cropped to a multiple of the factor, and the same reduced.
+    """Load an image, cropped to a multiple of the factor, and reduce it.
 
-    None for an image that is smaller than a patch, of `patch` LR pixels a side.
+    Returns:
+        The pair, or None for an image smaller than a patch of `patch` LR pixels a side.
     """
-    hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), factor))
+    rgb = read_rgb(path)
+    hr = np.ascontiguousarray(crop_to_multiple(rgb, factor))
     if min(hr.shape[:2]) < patch * factor:
         return None
     return Pair(path.stem, downscale(hr, factor), hr)
@@ -137,21 +146,36 @@ def load_given_pairs(folders: Sequence[Path], factor: int, *, patch: int) -> lis
 def draw_pairs(
     folders: Sequence[Path], factor: int, *, patch: int, seed: int, count: int
 ) -> Iterator[Pair]:
-    """Up to `count` of the images that `load_training_pairs` would load, drawn at random."""
-    paths = find_training_images(folders)
+    """Load up to `count` of the pairs of `load_training_pairs`, chosen at random by a seed."""
+    paths = _find(folders, recursive=True)
     order = np.random.default_rng(seed).permutation(len(paths))
     drawn = (load_pair(paths[i], factor, patch=patch) for i in order)
     return islice((pair for pair in drawn if pair is not None), count)
 
 
-def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
-    """The pairs of one test set, sorted by name, decoded one at a time.
+def fingerprint(pairs: Sequence[Pair]) -> dict[str, int]:
+    """Return the number of pairs, and the size and CRC-32 of their LR images."""
+    digest = 0
+    for pair in pairs:
+        digest = zlib.crc32(pair.lr.tobytes(), digest)
+    lr_pixels = sum(pair.lr.shape[0] * pair.lr.shape[1] for pair in pairs)
+    return {"pictures": len(pairs), "lr_pixels": lr_pixels, "crc32": digest}
 
-    Raises DataError when a low-resolution image is missing or does not fit its HR image.
+
+def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
+    """Load the pairs of a test set one at a time, sorted by name.
+
+    Args:
+        folder: A folder of images, or one with `HR/` and `LR_bicubic/X<factor>/`.
+        factor: How many times larger the HR images are.
+
+    Raises:
+        DataError: An LR image is missing or does not fit its HR image.
     """
     benchmark = (folder / "HR").is_dir()
-    for path in find_images(folder / "HR" if benchmark else folder):
-        hr = crop_to_multiple(read_rgb(path), factor)
+    for path in _find([folder / "HR" if benchmark else folder], recursive=False):
+        rgb = read_rgb(path)
+        hr = crop_to_multiple(rgb, factor)
         if not hr.size:
             raise DataError(f"{path} is smaller than {factor}x{factor} pixels")
         if benchmark:
@@ -160,10 +184,15 @@ def load_test_pairs(folder: Path, factor: int) -> Iterator[Pair]:
             lr = downscale(hr, factor)
         if (lr.shape[0] * factor, lr.shape[1] * factor) != hr.shape[:2]:
             raise DataError(
-                f"{path}: the x{factor} low-resolution image has shape {lr.shape[:2]},"
-                f" which does not fit {hr.shape[:2]}"
+                f"{path} is {hr.shape[1]}x{hr.shape[0]}, which its LR image of"
+                f" {lr.shape[1]}x{lr.shape[0]} does not fit at x{factor}"
             )
         yield Pair(path.stem, lr, hr)
+
+
+def _find(folders: Sequence[Path], *, recursive: bool) -> list[Path]:
+    """Find the images of folders, in their order and sorted within each."""
+    return [path for folder in folders for path in find_images(folder, recursive=recursive)]
 
 
 def _read_given_lr(folder: Path, stem: str, factor: int) -> UInt8Array:

@@ -1,7 +1,7 @@
-"""Drawn images for training: letters, lines and areas of one colour, as on screens and in print.
+"""Synthetic training images: text, lines and flat shapes, as on screens and in print.
 
-Photographs have little of that; what it is worth to train on both is in docs/experiments.md.
-Everything is drawn three times as large and reduced, so that edges are what an image's edges are.
+Photographs have little of that; docs/experiments.md says what training on both gains.
+Images are drawn at three times their size and reduced, which gives them natural edges.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from anchorsr.images.io import RasterImage, write_image
-from anchorsr.utils.files import check_free, make_folder
+from anchorsr.data.folders import write_images
 
 SIDE = 480
 _OVERSAMPLING = 3
@@ -26,14 +25,14 @@ _FILTERS = (
     Image.Resampling.BICUBIC,
     Image.Resampling.LANCZOS,
 )
-_FONT_SIZES = (9, 11, 13, 16, 20, 26, 34, 48, 70)  # in pixels of the result
-_SIGNS = list(2 * string.ascii_lowercase + string.ascii_uppercase + string.digits + ".,:-()%&?")
-_CONTRAST = 150  # of 765: what a text and its ground, where it has one, differ by
+_FONT_SIZES = (9, 11, 13, 16, 20, 26, 34, 48, 70)  # pixels of the result
+_CHARS = list(2 * string.ascii_lowercase + string.ascii_uppercase + string.digits + ".,:-()%&?")
+_CONTRAST = 150  # of 765: the least difference between text and its background
 
 Color = tuple[int, int, int]
 
 
-def write_drawn(
+def write_synthetic(
     folder: Path,
     count: int,
     *,
@@ -41,23 +40,25 @@ def write_drawn(
     overwrite: bool = False,
     on_image: Callable[[], None] | None = None,
 ) -> None:
-    """Write `count` PNG files, 000.png and so on, into the folder.
+    """Write synthetic images as PNG files: 000.png, 001.png and so on.
 
-    Raises OutputError for a file that exists, unless `overwrite`, or cannot be written.
+    Args:
+        folder: Made if missing.
+        count: Number of images.
+        seed: Another seed gives other images.
+        overwrite: Whether to replace existing files.
+        on_image: Called after each image.
+
+    Raises:
+        OutputError: A file exists or cannot be written.
     """
-    make_folder(folder)
     paths = [folder / f"{index:03}.png" for index in range(count)]
-    for path in paths:
-        check_free(path, overwrite=overwrite)
-    for index, path in enumerate(paths):
-        image = RasterImage(np.asarray(draw_image(seed, index)))
-        write_image(path, image, overwrite=overwrite)
-        if on_image is not None:
-            on_image()
+    images = (np.asarray(draw_image(seed, index)) for index in range(count))
+    write_images(paths, images, overwrite=overwrite, on_image=on_image)
 
 
 def draw_image(seed: int, index: int) -> Image.Image:
-    """An RGB image, 480×480: the same for the same numbers and versions of Pillow and NumPy."""
+    """Draw an RGB image of 480×480, the same for the same numbers and versions of libraries."""
     random = np.random.default_rng((seed, index))
     image = Image.new("RGB", (_LARGE, _LARGE), _color(random))
     if random.random() < 0.3:
@@ -70,7 +71,7 @@ def draw_image(seed: int, index: int) -> Image.Image:
 
 
 def _color(random: np.random.Generator) -> Color:
-    """White for three in ten, black for two, else a colour, grey, pale or full."""
+    """Choose white (30 %), black (20 %), or a colour of any saturation."""
     choice = random.random()
     if choice < 0.5:
         return (255, 255, 255) if choice < 0.3 else (0, 0, 0)
@@ -87,7 +88,7 @@ def _two_colors(random: np.random.Generator) -> tuple[Color, Color]:
 
 
 def _gradient(random: np.random.Generator) -> Image.Image:
-    """From one colour to another, in any direction."""
+    """Draw a linear gradient between two colours, in any direction."""
     start, end = np.array(_color(random)), np.array(_color(random))
     angle = random.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[0:_LARGE, 0:_LARGE] / _LARGE - 0.5
@@ -140,16 +141,16 @@ def _stripes(random: np.random.Generator) -> Image.Image:
 
 
 def _add_text(random: np.random.Generator, image: Image.Image) -> None:
-    """Some lines of letters; upright or slanted, thin or bold, on a ground of their own or not."""
+    """Draw lines of text, upright or slanted, thin or bold, some on a background of their own."""
     height = int(random.choice(_FONT_SIZES) * _OVERSAMPLING * random.uniform(0.9, 1.1))
     lines = [
         " ".join(
-            "".join(random.choice(_SIGNS, random.integers(1, 9)))
+            "".join(random.choice(_CHARS, random.integers(1, 9)))
             for _ in range(random.integers(1, 8))
         )
         for _ in range(random.integers(1, 8))
     ]
-    color, ground = _two_colors(random)
+    color, background = _two_colors(random)
     place = int(random.integers(_LARGE // 2)), int(random.integers(_LARGE - height))
     mask = Image.new("L", (_LARGE, _LARGE))
     ImageDraw.Draw(mask).multiline_text(
@@ -167,5 +168,5 @@ def _add_text(random: np.random.Generator, image: Image.Image) -> None:
         left, top, right, bottom = bounds
         margin = height // 2
         larger = (left - margin, top - margin, right + margin, bottom + margin)
-        ImageDraw.Draw(image).rectangle(larger, ground)
+        ImageDraw.Draw(image).rectangle(larger, background)
     image.paste(color, mask=mask)

@@ -1,7 +1,7 @@
-"""OpenVINO's graph without its last depth-to-space, which numpy does in a third of the time.
+"""Remove the last depth-to-space from an OpenVINO model; numpy does it in a third of the time.
 
-OpenVINO's moves single bytes; numpy moves a row of a block at once, and that is the copy of the
-result which is made in any case.
+OpenVINO moves single bytes. numpy moves a row of a block at once, in the copy of the result that is
+needed anyway.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from anchorsr.arrays import Array
 
 _TO_CHANNELS_LAST = [0, 2, 3, 1]
 
 
-def leave_out_depth_to_space(model: Any) -> int:
-    """Make the result of an openvino.Model (N, H, W, block² · C), if depth-to-space is the last
-    thing but for what goes for every element alike; the block.
+def remove_depth_to_space(model: Any) -> int:
+    """Remove the depth-to-space of a model in which only element-wise operators follow it.
 
-    Any other model stays as it is, and its block is 1."""
+    Args:
+        model: An openvino.Model, modified in place: its result becomes (N, H, W, block² · C).
+
+    Returns:
+        The block; 1 for a model of another form, which stays as it is.
+    """
     from openvino import opset13
 
     (result,) = model.get_results()
@@ -33,26 +36,35 @@ def leave_out_depth_to_space(model: Any) -> int:
         return 1
     if result.get_element_type().to_dtype() != np.uint8:
         return 1
-    turns = [node for node in after if node.get_type_name() == "Transpose"]
-    if [_constant(node.input_value(1)) for node in turns] != [_TO_CHANNELS_LAST]:
+    transposes = [node for node in after if node.get_type_name() == "Transpose"]
+    if [_constant(node.input_value(1)) for node in transposes] != [_TO_CHANNELS_LAST]:
         return 1
-    bounds = [value for node in after if node not in turns for value in node.input_values()[1:]]
+    others = [node for node in after if node not in transposes]
+    bounds = [value for node in others for value in node.input_values()[1:]]
     if any(math.prod(value.get_shape()) != 1 for value in bounds):
         return 1
-    for node in (*turns, move):
+    for node in (*transposes, move):
         for target in node.output(0).get_target_inputs():
             target.replace_source_output(node.input_value(0))
-    # Between the last convolution and the turn, which costs nothing then: OpenVINO leaves two
-    # copies there when an addition has become part of the convolution.
+    # A no-op between the last convolution and the transpose, which is then free: without it,
+    # OpenVINO makes two copies there if it has fused an addition into the convolution.
     same = opset13.minimum(result.input_value(0), np.full((1, 1, 1, 1), 255, np.uint8))
-    turned = opset13.transpose(same, np.array(_TO_CHANNELS_LAST))
-    result.input(0).replace_source_output(turned.output(0))
+    transposed = opset13.transpose(same, np.array(_TO_CHANNELS_LAST))
+    result.input(0).replace_source_output(transposed.output(0))
     model.validate_nodes_and_infer_types()
     return int(move.get_attributes()["block_size"])
 
 
 def depth_to_space(packed: Array, block: int) -> Array:
-    """(N, H, W, block² · C) to (N, block · H, block · W, C), an array of its own."""
+    """Rearrange (N, H, W, block² · C) into (N, block · H, block · W, C).
+
+    Args:
+        packed: The packed channels.
+        block: Side of a block; 1 only copies.
+
+    Returns:
+        A new array.
+    """
     if block == 1:
         return np.array(packed)
     count, height, width, channels = packed.shape

@@ -1,10 +1,9 @@
-"""The runtimes that run a model file, behind one call.
+"""The runtimes that run a model file, behind one interface.
 
-An engine takes uint8 RGB (1, H, W, 3) and returns uint8 RGB (1, factor · H, factor · W, 3), of
-any size unless its file is of fixed size; to be measured, it also takes int8 or float32 and any
-number of channels. LiteRT is in the base install; OpenVINO comes with `anchorsr[fast]`, ONNX
-Runtime with `anchorsr[onnx]`. Which of them may run a model on a machine is found out in
-`choosing`.
+An engine takes uint8 RGB (1, H, W, 3) and returns uint8 RGB (1, factor · H, factor · W, 3), for any
+size unless the file has a fixed one. For benchmarks it also takes int8 or float32 and any number of
+channels. LiteRT is in the base installation; OpenVINO comes with `anchorsr[fast]`, ONNX Runtime
+with `anchorsr[onnx]`. `engines.selection` chooses between them.
 """
 
 from __future__ import annotations
@@ -20,45 +19,62 @@ from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from anchorsr.engines.openvino_graph import depth_to_space, leave_out_depth_to_space
-from anchorsr.errors import ModelError, needs
+from anchorsr.arrays import Array
+from anchorsr.engines.openvino_graph import depth_to_space, remove_depth_to_space
+from anchorsr.errors import ModelError, needs, unknown_choice
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.summary import fixed_size
-from anchorsr.utils.files import reason
+from anchorsr.utils.files import cannot_read, reason
 
-Array = npt.NDArray[Any]
 Number = type[np.uint8] | type[np.int8] | type[np.float32]
 
-
-# Their names; the first is in the base install.
+# The first is in the base installation.
 ENGINES = ("litert", "openvino", "onnxruntime")
-# Far more than this end the process.
+# Runtimes abort the process with far more.
 MOST_THREADS = 1024
 
 
 class Engine(Protocol):
-    """uint8 (1, H, W, 3) in, uint8 (1, factor · H, factor · W, 3) out.
+    """Runs one model. Only one thread at a time may use it.
 
-    The result is the caller's own: no later call writes into it. One thread at a time may call
-    an engine. Raises ModelError where the runtime fails.
-
-    `prepare` is for measuring: what it returns runs the model on these images, as often as it is
-    called, and only that; copies and changes of layout are done before or left out. It holds
-    until the engine is used otherwise.
+    Attributes:
+        name: One of `ENGINES`.
     """
 
     name: str
 
-    def __call__(self, images: Array) -> Array: ...
+    def __call__(self, images: Array) -> Array:
+        """Run the model.
 
-    def prepare(self, images: Array) -> Callable[[], object]: ...
+        Args:
+            images: Uint8 (1, H, W, 3).
+
+        Returns:
+            Uint8 (1, factor · H, factor · W, 3), which belongs to the caller: no later call
+            writes into it.
+
+        Raises:
+            ModelError: The runtime fails.
+        """
+        ...
+
+    def prepare(self, images: Array) -> Callable[[], object]:
+        """Prepare a benchmark of the model alone, without copies and changes of layout.
+
+        Args:
+            images: The input, (1, H, W, C).
+
+        Returns:
+            A function that runs the model on these images each time it is called. It is valid
+            until the engine is used in another way.
+        """
+        ...
 
 
 def default_threads() -> int:
-    """The number of processors that this process may use, up to MOST_THREADS."""
+    """Count the processors that this process may use, up to MOST_THREADS."""
     known = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     return min(count, MOST_THREADS)
@@ -72,25 +88,33 @@ def load_engine(
     dtype: Number = np.uint8,
     channels: int | None = 3,
 ) -> Engine:
-    """The engine that runs a `.tflite` or `.onnx` model, unchecked: see `choosing`.
+    """Load a model into a runtime, without comparing it with the exact arithmetic.
 
-    name: one of ENGINES for a `.tflite`, LiteRT by default. ONNX Runtime gets it as the `.onnx`
-    file that `export` would write. An `.onnx` file runs in ONNX Runtime only.
-    dtype, channels: of the model's input, as expected; None for any number of channels. With int8
-    its output is int8 as well.
-    Raises ModelError for a file that is neither, that takes something else than expected or that
-    its runtime refuses, GraphError for one
-    that has no `.onnx` form, MissingDependencyError where the runtime is not installed, ValueError
-    for a number of threads that cannot be.
+    Args:
+        model: A `.tflite` or `.onnx` file, or its contents.
+        name: One of `ENGINES` for a `.tflite` file, LiteRT by default. ONNX Runtime gets the
+            `.onnx` file that `export` would write. An `.onnx` file runs in ONNX Runtime only.
+        threads: Number of threads; by default all processors.
+        dtype: Expected type of the input; with int8, the output is int8 too.
+        channels: Expected number of input channels; None for any.
+
+    Returns:
+        The engine.
+
+    Raises:
+        ModelError: The file is neither, its input is not as expected, or the runtime refuses it.
+        GraphError: The model has no `.onnx` form.
+        MissingDependencyError: The runtime is not installed.
+        ValueError: The number of threads is out of range.
     """
     data = model if isinstance(model, bytes) else _read(model)
     count = threads or default_threads()
     if not 1 <= count <= MOST_THREADS:
-        raise ValueError(f"threads are from 1 to {MOST_THREADS}, not {count}")
+        raise ValueError(f"threads must be 1 to {MOST_THREADS}, not {count}")
     is_tflite = data[4:8] == b"TFL3"
     engine = name or ("litert" if is_tflite else "onnxruntime")
     if engine not in ENGINES:
-        raise ModelError(f"no engine {engine!r}; there are: {', '.join(ENGINES)}")
+        raise ModelError(unknown_choice("engine", engine, ENGINES))
     if engine == "onnxruntime":
         if is_tflite:
             data = write_onnx(read_tflite(data), size=fixed_size(data))
@@ -122,15 +146,17 @@ class LiteRT:
         self._free = -1 in details["shape_signature"]
 
     def __call__(self, images: Array) -> Array:
+        """Run the model, as `Engine.__call__`."""
         self.prepare(images)()
-        # A copy, for 0.4 % of the time: LiteRT refuses to run while somebody holds a view.
+        # A copy costs 0.4 % of the time; LiteRT refuses to run while a view is held.
         return np.asarray(self._interpreter.get_tensor(self._output))
 
     def prepare(self, images: Array) -> Callable[[], object]:
+        """Prepare a benchmark, as `Engine.prepare`."""
         if images.shape != self._shape:
             if not self._free:
-                raise ModelError(f"this model takes only {self._shape}, not {images.shape}")
-            self._shape = ()  # unknown, should the next lines fail
+                raise ModelError(f"this model takes only shape {self._shape}, not {images.shape}")
+            self._shape = ()  # unknown if the next lines fail
         try:
             if images.shape != self._shape:
                 self._interpreter.resize_tensor_input(self._input, images.shape)
@@ -151,7 +177,7 @@ class LiteRT:
 class OpenVINO:
     """OpenVINO's CPU plugin reading the `.tflite`.
 
-    It rounds some ties otherwise than the integer arithmetic: a level or two on few bytes.
+    It rounds some ties differently from the exact arithmetic: a few bytes differ by a level or two.
     """
 
     name = "openvino"
@@ -164,15 +190,15 @@ class OpenVINO:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            # Pinned, the first threads of two processes would share the first processor.
+            # If pinned, the first threads of two processes would share the first processor.
             "ENABLE_CPU_PINNING": False,
-            # Else each new size keeps 0.7 MB more, for thousands of sizes.
+            # Otherwise each new size keeps another 0.7 MB, for thousands of sizes.
             "CPU_RUNTIME_CACHE_CAPACITY": 0,
-            # Else a processor that has bfloat16 computes in that: 8 bits of a number are left.
+            # Otherwise a processor with bfloat16 computes in that, with 8 significant bits.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         try:
-            # Read as bytes, OpenVINO does not know the format; it does by the suffix of a file.
+            # OpenVINO tells the format by the suffix of a file, and cannot from bytes.
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 path = Path(folder, "model.tflite")
                 path.write_bytes(model)
@@ -192,10 +218,12 @@ class OpenVINO:
         self._calls = 0
 
     def __call__(self, images: Array) -> Array:
+        """Run the model, as `Engine.__call__`."""
         output, _, block = self._infer(images)
         return depth_to_space(output, block)
 
     def prepare(self, images: Array) -> Callable[[], object]:
+        """Prepare a benchmark, as `Engine.prepare`."""
         request, block = self._infer(images)[1:]
 
         def run() -> object:
@@ -205,22 +233,24 @@ class OpenVINO:
         return run
 
     def _infer(self, images: Array) -> tuple[Array, Any, int]:
-        """What the program made, the program, and the block that is still to be moved to space."""
+        """The output, the infer request, and the block of the depth-to-space that remains."""
         if self._fixed not in (None, images.shape):
-            raise ModelError(f"this model takes only {self._fixed}, not {images.shape}")
+            raise ModelError(f"this model takes only shape {self._fixed}, not {images.shape}")
         try:
-            request, block = self._program_for(images.shape)
-            made = request.infer({0: images}, share_inputs=True, share_outputs=True)[0]
+            request, block = self._request_for(images.shape)
+            output = request.infer({0: images}, share_inputs=True, share_outputs=True)[0]
         except Exception as error:
-            raise ModelError(f"OpenVINO cannot run {images.shape}: {_cause(error)}") from error
-        return made, request, block
+            raise ModelError(
+                f"OpenVINO cannot run shape {images.shape}: {_cause(error)}"
+            ) from error
+        return output, request, block
 
-    def _program_for(self, shape: tuple[int, ...]) -> tuple[Any, int]:
-        """The program for every size, or for this one once it has come several times in a row."""
+    def _request_for(self, shape: tuple[int, ...]) -> tuple[Any, int]:
+        """The request for every size, or one for this size once it came several times in a row."""
         if shape != self._shape:
             self._shape, self._calls, self._one_size = shape, 0, None
         self._calls += 1
-        if self._calls > _CALLS_BEFORE_OWN_PROGRAM and self._one_size is None:
+        if self._calls > _CALLS_BEFORE_COMPILING and self._one_size is None:
             self._one_size = self._compile(shape)
         return self._one_size or self._every_size
 
@@ -228,26 +258,24 @@ class OpenVINO:
         model, block = self._model.clone(), 1
         if shape is not None:
             model.reshape(shape)
-            block = leave_out_depth_to_space(model) if self._is_image_model else 1
+            block = remove_depth_to_space(model) if self._is_image_model else 1
         program = self._core.compile_model(model, "CPU", self._settings)
         return program.create_infer_request(), block
 
 
-# A program for one size takes as long to make (35 ms) as a tile of 512 x 512 to run, and is 15 to
-# 18 % faster.
-_CALLS_BEFORE_OWN_PROGRAM = 4
+# Compiling for one size takes as long as running a tile of 512x512 (35 ms), and gains 15 to 18 %.
+_CALLS_BEFORE_COMPILING = 4
 
-
-# From 1.29 on, importing ONNX Runtime on Linux, too, writes a device's number into the user's cache
-# and asks for its maker's server, unless this is set before.
+# From 1.29 on, importing ONNX Runtime on Linux, too, writes a device id to the user's cache and
+# contacts its maker's server, unless this is set before.
 _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
-# What ONNX Runtime calls so. It otherwise writes to stderr, for instance of constants unused.
+# ONNX Runtime's severity. Below it, it writes to stderr, for instance about unused constants.
 _ERRORS = 3
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU with its default options; (N, H, W, C) is turned to its layout."""
+    """ONNX Runtime on the CPU with its default options; transposes from and to (N, H, W, C)."""
 
     name = "onnxruntime"
 
@@ -260,15 +288,15 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS
-        onnxruntime.disable_telemetry_events()  # Windows only, and of its own kind
+        onnxruntime.disable_telemetry_events()  # that of Windows
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
             details = self._session.get_inputs()[0]
         except Exception as error:  # its exceptions share no base class but this one
-            raise ModelError(f"not a model that can be run: {reason(error)}") from error
-        # In our files, int8 is stored 128 higher.
+            raise ModelError(f"ONNX Runtime does not load this model: {reason(error)}") from error
+        # Our files store int8 as uint8, 128 higher.
         self._int8 = dtype is np.int8 and details.type == "tensor(uint8)"
         taken: Number = np.uint8 if details.type == "tensor(uint8)" else np.float32
         _check_input(np.int8 if self._int8 else taken, details.shape, 1, dtype, channels)
@@ -276,14 +304,16 @@ class OnnxRuntime:
         self._output = self._session.get_outputs()[0].name
 
     def __call__(self, images: Array) -> Array:
+        """Run the model, as `Engine.__call__`."""
         planes = self._planes(images)
         (output,) = self._run(self._session.run, [self._output], {self._input: planes})
         if output.ndim != 4:
-            raise ModelError(f"a model here makes (N, C, H, W), this one {output.shape}")
+            raise ModelError(f"the output must be (N, C, H, W), not {output.shape}")
         output = np.ascontiguousarray(output.transpose(0, 2, 3, 1))
         return (output ^ 128).view(np.int8) if self._int8 else output
 
     def prepare(self, images: Array) -> Callable[[], object]:
+        """Prepare a benchmark, as `Engine.prepare`."""
         binding = self._session.io_binding()
         self._run(binding.bind_cpu_input, self._input, self._planes(images))
         binding.bind_output(self._output)
@@ -307,7 +337,7 @@ def _importing(package: str, extra: str) -> Iterator[None]:
             yield
         except ModuleNotFoundError:
             raise
-        except (ImportError, OSError) as error:  # a library of the system is missing
+        except (ImportError, OSError) as error:  # a system library is missing
             raise ModelError(
                 f"{package} is installed but does not load: {reason(error)}"
             ) from error
@@ -317,30 +347,30 @@ _lock = Lock()
 
 
 @cache
-def _made_once(kind: Callable[[], Any]) -> Any:
+def _singleton(kind: Callable[[], Any]) -> Any:
     return kind()
 
 
 def _openvino_core() -> Any:
-    """One, kept to the end of the process.
+    """A single core, kept until the process ends.
 
-    A core gives the thread that makes it a stack for signals and takes that away when it goes
-    (https://github.com/openvinotoolkit/openvino/pull/11894). One that goes in another thread, or
-    not in the reverse order, leaves a stack that is not there any more, and the next signal, such
-    as that of Ctrl-C, ends the process without a word.
+    A core gives the thread that creates it an alternate signal stack and frees that when it is
+    destroyed (https://github.com/openvinotoolkit/openvino/pull/11894). If it is destroyed in
+    another thread, or not in reverse order, the thread is left with a freed stack, and the next
+    signal, such as Ctrl-C, kills the process silently.
     """
     with _lock, _importing("openvino", "fast"), _without_telemetry():
         import openvino
 
-        return _made_once(openvino.Core)
+        return _singleton(openvino.Core)
 
 
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """Importing OpenVINO tells Google Analytics so, unless that package cannot be imported."""
+    """Importing OpenVINO reports to Google Analytics, unless this package cannot be imported."""
     package = "openvino_telemetry"
     earlier = sys.modules.get(package)
-    sys.modules[package] = None  # type: ignore[assignment]  # how Python marks a missing one
+    sys.modules[package] = None  # type: ignore[assignment]  # makes the import fail
     try:
         yield
     finally:
@@ -351,8 +381,8 @@ def _without_telemetry() -> Iterator[None]:
 
 
 def _cause(error: Exception) -> str:
-    """What OpenVINO says, without the places in its source where it says so."""
-    if isinstance(error, OSError):  # of the temporary file
+    """OpenVINO's message without the source locations in it."""
+    if isinstance(error, OSError):  # from the temporary file
         return reason(error)
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
@@ -363,19 +393,18 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {reason(error)}") from error
+        raise ModelError(cannot_read(path, error)) from error
 
 
 def _check_input(
     dtype: Any, shape: Sequence[Any], axis: int, wanted: Number, count: int | None
 ) -> None:
-    """axis: that of the channels in a shape of four."""
+    """Check the input of a model; `axis` is that of the channels in its shape."""
     if len(shape) != 4:
-        raise ModelError(f"a model here takes images, this one {list(shape)}")
+        raise ModelError(f"the input must be a batch of images, not {list(shape)}")
     channels = shape[axis]
     if dtype != wanted or count not in (None, channels):
         few = "" if count is None else f" with {count} channels"
         raise ModelError(
-            f"a model here takes {np.dtype(wanted)}{few},"
-            f" this one {np.dtype(dtype)} with {channels}"
+            f"the input must be {np.dtype(wanted)}{few}, not {np.dtype(dtype)} with {channels}"
         )

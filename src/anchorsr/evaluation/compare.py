@@ -1,7 +1,7 @@
-"""One image enlarged twice, by Pillow's bicubic and by a model, and a web page that shows both.
+"""An image upscaled by Pillow's bicubic and by a model, and a web page that compares the two.
 
-The page is one HTML file that loads nothing: images, style and script are inside. Whatever
-comes from outside (names, figures) is escaped.
+The page is one HTML file that loads nothing: images, style and script are inside. File names are
+escaped.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.image import eight_bits
-from anchorsr.images.io import SUFFIXES, RasterImage, check_size, encode_image, read_image
-from anchorsr.inference.upscaler import Upscaler, upscale_image
+from anchorsr.images.io import SUFFIXES, RasterImage, check_output, encode_image, read_image
+from anchorsr.images.resize import bicubic
+from anchorsr.inference.upscaler import Upscaler
 from anchorsr.metrics import luma, psnr
 from anchorsr.utils.files import check_not_input, reason
 
-UInt8Array = npt.NDArray[np.uint8]
-
-# What a page shows: browsers draw this much smoothly, and as one texture.
+# What a page shows at most: browsers draw this much smoothly, and as one texture.
 _MOST_PIXELS = 24_000_000
 _LONGEST_SIDE = 16_383
-# Of all the images in a page together; base64 makes a third more of it.
+# For all images of a page together; base64 adds a third.
 _MOST_BYTES = 20_000_000
 _JPEG_QUALITIES = (95, 85, 75)
 _SAVED_QUALITY = 92
@@ -41,10 +40,12 @@ _SAVED_QUALITY = 92
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the enlarged images.
+    """One of the upscaled images.
 
-    file_bytes: its size as a file of `Comparison.saved_as`; seconds: what enlarging took; psnr:
-    (RGB, luma) in dB against the original, if there is one.
+    Attributes:
+        file_bytes: Its size as a file in the format of `Comparison.saved_as`.
+        seconds: How long upscaling took.
+        psnr: (RGB, luma) in dB against the original; None without one.
     """
 
     label: str
@@ -56,9 +57,12 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """An image file of `size` (height, width), both its enlargements, perhaps the original.
+    """An image file, the two upscaled images and, if there is one, the original.
 
-    All images in it have one size. saved_as: the suffix that stands for the files' format.
+    Attributes:
+        size: Height and width of the image file.
+        saved_as: The suffix of the format that the results would be saved in.
+        original: As large as the upscaled images.
     """
 
     name: str
@@ -73,19 +77,24 @@ class Comparison:
 
 
 def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> Comparison:
-    """Enlarge the image with Pillow's bicubic and with the upscaler, and measure both.
+    """Upscale an image with Pillow's bicubic and with a model, and measure both.
 
-    original: the true large image; for PSNR, `factor` pixels are cut off each side. Raises
-    ImageError for files that are no images, and for an original of another size.
+    Args:
+        path: The image.
+        upscaler: The model.
+        original: The large original; for PSNR, `factor` pixels are cut off each side.
+
+    Raises:
+        ImageError: A file is not an image, or the original has another size.
     """
     image = _read(path)
     height, width = image.rgb.shape[:2]
     factor = upscaler.factor
     truth = None if original is None else _read_original(original, image, factor)
     started = time.perf_counter()
-    smooth = bicubic(image, factor)
+    smooth = upscale_bicubic(image, factor)
     bicubic_done = time.perf_counter()
-    ours = upscale_image(image, upscaler)
+    ours = upscaler.upscale_image(image)
     done = time.perf_counter()
     like = _file_like(path, height * factor, width * factor)
 
@@ -107,21 +116,20 @@ def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> 
     )
 
 
-def bicubic(image: RasterImage, factor: int) -> RasterImage:
-    """The image enlarged by Pillow's bicubic; with alpha, as Pillow resizes RGBA."""
-    height, width = image.rgb.shape[:2]
-    pil_image = Image.fromarray(np.ascontiguousarray(image.rgb))
-    if image.alpha is not None:
-        pil_image.putalpha(Image.fromarray(np.ascontiguousarray(image.alpha)))
-    size = (width * factor, height * factor)
-    larger = np.asarray(pil_image.resize(size, Image.Resampling.BICUBIC))
+def upscale_bicubic(image: RasterImage, factor: int) -> RasterImage:
+    """Upscale with Pillow's bicubic filter; with alpha, as Pillow resizes RGBA."""
+    height, width = image.size
+    rgba = image.rgb if image.alpha is None else np.dstack((image.rgb, image.alpha))
+    larger = bicubic(rgba, height * factor, width * factor)
     alpha = None if image.alpha is None else larger[:, :, 3]
     return dataclasses.replace(image, rgb=np.ascontiguousarray(larger[:, :, :3]), alpha=alpha)
 
 
 def page(comparison: Comparison) -> str:
-    """The HTML of a comparison. What is too large for a page is cut to its middle, and what
-    would make the file too long is embedded as JPEG; the page says so.
+    """Return the HTML of a comparison.
+
+    Images that are too large for a page are cropped to their centre, and are embedded as JPEG
+    where the file would be too long; the page then says so.
     """
     whole = [comparison.bicubic.image, comparison.model.image]
     labels = [comparison.bicubic.label, comparison.model.label]
@@ -146,36 +154,37 @@ def page(comparison: Comparison) -> str:
 
 
 def page_path(path: Path, output: Path | None, *, inputs: Sequence[Path]) -> Path:
-    """Where the page goes: output, or `<name>_compare.html` beside the image.
+    """Return the path of the page: `output`, or `<name>_compare.html` beside the image.
 
-    Raises ImageError for a folder, OutputError for a name that is not one of a page, or is that
-    of an input.
+    Raises:
+        ImageError: `path` is a folder.
+        OutputError: `output` is not an HTML file, or is an input.
     """
-    if not path.name:  # as "." has none, from which that of the page could be made
+    if not path.name:  # such as "."
         raise ImageError(f"{path} is a folder; give an image")
     target = output or path.with_name(f"{path.stem}_compare.html")
     if target.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"{target} is no name of a web page: give one that ends in .html")
+        raise OutputError(f"{target} does not end with .html")
     check_not_input(target, inputs)
     return target
 
 
 def _read(path: Path) -> RasterImage:
-    """In 8 bits, which is what a page shows."""
+    """Read an image as 8 bits, which is what a page shows."""
     image = read_image(path)
     alpha = None if image.alpha is None else eight_bits(image.alpha)
     return dataclasses.replace(image, rgb=eight_bits(image.rgb), alpha=alpha)
 
 
 def _read_original(path: Path, image: RasterImage, factor: int) -> RasterImage:
-    """The large image, less the rows and columns that are beyond a multiple of factor."""
+    """Read the original, cropped to a multiple of the factor."""
     height, width = image.rgb.shape[:2]
     original = _read(path)
     there = original.rgb.shape[:2]
     if (there[0] // factor, there[1] // factor) != (height, width):
         raise ImageError(
-            f"the original {path} has {there[1]} x {there[0]} pixels: {factor} times the image"
-            f" are {width * factor} x {height * factor}"
+            f"the original {path} has {there[1]}x{there[0]} pixels, not {factor} times those of the"
+            f" image: {width * factor}x{height * factor}"
         )
     return _cut(original, slice(height * factor), slice(width * factor))
 
@@ -189,17 +198,17 @@ def _psnr(image: UInt8Array, original: UInt8Array, border: int, path: Path) -> t
 
 
 def _file_like(path: Path, height: int, width: int) -> Path:
-    """A name with the suffix with which `upscale` would save the result."""
+    """Return a name with the suffix that `upscale` would save the result with."""
     suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
     try:
-        check_size(Path(f"larger{suffix}"), height, width)
+        check_output(Path(f"larger{suffix}"), height, width)
     except OutputError:  # more pixels a side than that format holds
         suffix = ".png"
     return Path(f"larger{suffix}")
 
 
 def _middle(image: RasterImage) -> RasterImage:
-    """The image, or as much around its middle as a page shows."""
+    """Crop an image to the centre that a page can show."""
     height, width = image.rgb.shape[:2]
     high, wide = min(height, _LONGEST_SIDE), min(width, _LONGEST_SIDE)
     if high * wide > _MOST_PIXELS:
@@ -215,7 +224,11 @@ def _cut(image: RasterImage, rows: slice, columns: slice) -> RasterImage:
 
 
 def _embedded(images: Sequence[RasterImage]) -> tuple[str, list[bytes]]:
-    """The images as files of one kind, as good as the size of a page allows, and that kind."""
+    """Encode images in one format, with the best quality that the size of a page allows.
+
+    Returns:
+        The format in words, and the files.
+    """
     files: list[bytes] = []
     for image in images:
         files.append(_webp(image))
@@ -237,7 +250,7 @@ def _webp(image: RasterImage) -> bytes:
     profile = image.icc_profile
     profile = profile if profile is not None and profile[16:20] == b"RGB " else None
     buffer = io.BytesIO()
-    # With more effort the file is hardly smaller, and it takes far longer than the network.
+    # More effort makes the file hardly smaller and takes far longer than the network.
     pil_image.save(
         buffer, "WEBP", lossless=True, exact=True, method=1, quality=20, icc_profile=profile
     )
@@ -245,13 +258,13 @@ def _webp(image: RasterImage) -> bytes:
 
 
 def _jpeg(image: RasterImage, quality: int) -> bytes:
-    # Where a photo was taken is nobody's business.
+    # Without metadata: a page should not tell where a photo was taken.
     bare = dataclasses.replace(image, exif=None, xmp=None)
     return encode_image(Path("shown.jpg"), bare, quality=quality)
 
 
 def _text(text: str) -> str:
-    """Text as HTML, also inside quotes; a file name may hold bytes that are no characters."""
+    """Escape text for HTML; a file name may hold bytes that are no characters."""
     return html.escape(text.encode(errors="replace").decode())
 
 
@@ -266,7 +279,7 @@ def _image_tag(label: str, image: RasterImage, data: bytes) -> str:
 
 
 def _switch(labels: Sequence[str]) -> str:
-    """Buttons for what can be on the left side, if that is more than one image."""
+    """Make buttons that choose the image on the left, if there are several."""
     if len(labels) < 2:
         return ""
     buttons = "".join(f'<button type="button">{_text(label)}</button>' for label in labels)
@@ -277,11 +290,11 @@ def _sizes(comparison: Comparison) -> str:
     (height, width), factor = comparison.size, comparison.factor
     source, larger = (f"{width * n}&nbsp;×&nbsp;{height * n}" for n in (1, factor))
     saved = _kilobytes(comparison.source_bytes)
-    return f"{source} pixels in {saved}, {factor} times larger: {larger}"
+    return f"{source} pixels in {saved}, upscaled {factor} times: {larger}"
 
 
 def _table(comparison: Comparison) -> str:
-    """What is known of both results, one row a figure."""
+    """Tabulate the figures of both results."""
     sides = (comparison.bicubic, comparison.model)
     rows = [
         ["File size", *(_kilobytes(side.file_bytes) for side in sides)],
@@ -307,25 +320,25 @@ def _kilobytes(count: int) -> str:
 
 
 def _notes(comparison: Comparison, shown: RasterImage, kind: str) -> str:
-    """What the figures and the images in the page are."""
+    """Explain the figures and the images of the page."""
     saved = _text(comparison.saved_as)
     files = f"{saved} files" if saved == ".png" else f"{saved} files of quality {_SAVED_QUALITY}"
     notes = [
         f"Both results saved as {files}. {_text(comparison.model.label)} ran in 8-bit integers in"
         f" {_text(comparison.engine)} on a processor; bicubic is Pillow's. Time is that of"
-        " enlarging alone."
+        " upscaling alone."
     ]
     if comparison.original is not None:
-        notes.append(f"PSNR is against the original, less {comparison.factor} pixels a side.")
+        notes.append(f"PSNR is against the original, without {comparison.factor} pixels a side.")
     high, wide = shown.rgb.shape[:2]
     whole = comparison.model.image.rgb.shape
     if (high, wide) != whole[:2]:
         notes.append(
-            f"The page shows the middle {wide} × {high} of {whole[1]} × {whole[0]} pixels."
+            f"The page shows the central {wide} × {high} of {whole[1]} × {whole[0]} pixels."
         )
     if kind != "lossless":
         notes.append(
-            f"So that the page stays small, its images are {kind}; the figures are those of the"
-            " exact pixels."
+            f"To keep the page small, its images are {kind}; the figures are those of the exact"
+            " pixels."
         )
     return f"<p>{' '.join(notes)}</p>"

@@ -1,7 +1,7 @@
-"""OpenCV's dnn_superres with a model file that the user has: a method to compare with.
+"""OpenCV's dnn_superres, as a method to compare with.
 
-The files are those of its documentation, `FSRCNN_x3.pb` and the like; they are not shipped with
-OpenCV. Which network a file holds is told by its name.
+It needs model files such as `FSRCNN_x3.pb`, which its documentation links to and which are not
+shipped with OpenCV. The name of a file says which network it holds.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ModelError, needs
-from anchorsr.utils.files import reason
-
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.utils.files import cannot_read, reason
 
 _NETWORKS = ("edsr", "espcn", "fsrcnn", "lapsrn")
 
@@ -23,16 +21,25 @@ _NETWORKS = ("edsr", "espcn", "fsrcnn", "lapsrn")
 def load_dnn_superres(
     path: Path, factor: int, *, threads: int | None = None
 ) -> Callable[[UInt8Array], UInt8Array]:
-    """uint8 RGB (H, W, 3) to (factor · H, factor · W, 3), with OpenCV's number of threads.
+    """Load a model file.
 
-    Raises ModelError for a file that is missing, damaged, or of no network that OpenCV knows,
-    MissingDependencyError without OpenCV.
+    Args:
+        path: A `.pb` file whose name begins with that of its network.
+        factor: The super-resolution ratio.
+        threads: Processor threads; by default OpenCV's choice.
+
+    Returns:
+        A function from uint8 RGB (H, W, 3) to (factor · H, factor · W, 3).
+
+    Raises:
+        ModelError: The file is missing, damaged, or of no network that OpenCV knows.
+        MissingDependencyError: OpenCV is not installed.
     """
     network = next((name for name in _NETWORKS if path.name.lower().startswith(name)), None)
     if network is None:
-        raise ModelError(f"{path} begins with the name of none of: {', '.join(_NETWORKS)}")
+        raise ModelError(f"the name of {path} begins with none of: {', '.join(_NETWORKS)}")
     if not path.is_file():
-        raise ModelError(f"the model {path} is not there")
+        raise ModelError(cannot_read(path, FileNotFoundError()))
     with needs("opencv-contrib-python-headless", "opencv"):
         import cv2
     try:
@@ -44,10 +51,10 @@ def load_dnn_superres(
             "this OpenCV has no dnn_superres: pip install opencv-contrib-python-headless"
         ) from error
     except cv2.error as error:
-        raise ModelError(f"OpenCV does not load {path}: {reason(error)}") from error
+        raise ModelError(f"OpenCV cannot load {path}: {reason(error)}") from error
 
     def upscale(rgb: UInt8Array) -> UInt8Array:
-        cv2.setNumThreads(threads or -1)  # for the whole process, so another may have changed it
+        cv2.setNumThreads(threads or -1)  # a setting of the whole process, which others may change
         try:
             larger = upscaler.upsample(np.ascontiguousarray(rgb[:, :, ::-1]))
         except cv2.error as error:

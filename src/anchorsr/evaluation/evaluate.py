@@ -1,23 +1,22 @@
-"""Test sets × methods: PSNR and SSIM as the super-resolution papers report them.
+"""PSNR and SSIM of methods on test sets, as super-resolution papers report them.
 
-A method is a shipped network's name, a model file, the folder of a training run (its float
+A method is a shipped model's name, a model file, the folder of a training run (its float
 weights, which are told the true strengths of a damage where they ask for them), `bicubic` or
-`lanczos` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8; `factor` pixels
-are cut off each side unless said otherwise; a set's figure is the mean of its images' figures.
+`lanczos` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8. By default
+`factor` pixels are cut off each side. A set's figure is the mean over its images.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.damage import NO_DAMAGE, Damage, damage_pair, parse_damage
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.data.strengths import CLEAN, Strengths
@@ -25,31 +24,15 @@ from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.graph.graph import Graph
+from anchorsr.images.resize import bicubic
 from anchorsr.inference.upscaler import ready_upscaler
+from anchorsr.metrics import Score as Score
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models.registry import list_models
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.files import cannot_read
 
-UInt8Array = npt.NDArray[np.uint8]
 Method = Callable[[UInt8Array], UInt8Array]
-
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
-
-
-@dataclass(frozen=True)
-class Score:
-    """Means over the images of one set; PSNR in dB, over RGB and over BT.601 luma.
-
-    damage: what was done to the LR images (`data.damage`).
-    """
-
-    method: str
-    test_set: str
-    images: int
-    psnr_rgb: float
-    psnr_y: float
-    ssim_y: float
-    damage: str = "clean"
 
 
 def evaluate(
@@ -63,18 +46,38 @@ def evaluate(
     damage: str = "clean",
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
-    """Score one method on one test set (see `datasets.load_test_pairs` for the folder).
+    """Score one method on one test set.
 
-    border: pixels cut off each side, the factor by default. engine: what runs a `.tflite`; the
-    figures that are stated are those of LiteRT. damage: what is done to the LR images before, by
-    its name in `data.damage`; the same pixels every time.
-    Raises DataError for a folder that is no test set or has images that are too small, or for an
-    unknown damage,
-    ModelError for an unknown method or one of another factor, ValueError for a factor below 1.
+    Args:
+        name: A shipped model's name, a `.tflite` or `.onnx` file, the folder of a training run,
+            `bicubic`, `lanczos`, or a `.pb` file of OpenCV's dnn_superres.
+        folder: A folder of images, or one with HR/ and LR_bicubic/X3/ inside.
+        factor: The super-resolution ratio.
+        border: Pixels cut off each side; by default the factor.
+        threads: Processor threads; by default all.
+        engine: What runs a `.tflite`; published figures are LiteRT's.
+        damage: What is done to the LR images first, by its name in `data.damage`: the same pixels
+            every time.
+        on_image: Called with the name of each image that was scored.
+
+    Returns:
+        The means over the images.
+
+    Raises:
+        DataError: The folder is no test set, or has images that are too small; or there is no such
+            damage.
+        ModelError: An unknown method, or one of another factor.
+        ValueError: A factor below 1.
+
+    Example:
+        >>> from anchorsr import evaluate
+        >>> score = evaluate("abpn", "photos/", factor=3)
+        >>> score.psnr_rgb > evaluate("bicubic", "photos/", factor=3).psnr_rgb
+        True
     """
     if factor < 1:
         raise ValueError(f"a factor is at least 1, not {factor}")
-    damages = parse_damage(damage)  # before a model is loaded
+    wanted = parse_damage(damage)  # before a model is loaded
     method = load_method(name, factor, threads=threads, engine=engine)
     return evaluate_method(
         method,
@@ -82,7 +85,7 @@ def evaluate(
         Path(folder),
         factor=factor,
         border=border,
-        damage=damages,
+        damage=wanted,
         on_image=on_image,
     )
 
@@ -97,7 +100,21 @@ def evaluate_method(
     damage: Damage = NO_DAMAGE,
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
-    """`evaluate` for a method that is loaded or made already; name is what to call it."""
+    """Score a function on one test set.
+
+    Args:
+        method: uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+        name: What to call it.
+        folder: As of `evaluate`.
+        factor: As of `evaluate`.
+        border: As of `evaluate`.
+        damage: What is done to the LR images first.
+        on_image: As of `evaluate`.
+
+    Raises:
+        DataError: As of `evaluate`.
+        ModelError: The method fails, or returns another size.
+    """
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
@@ -111,7 +128,7 @@ def evaluate_method(
             raise ModelError(f"{name} on {pair.name}: {error}") from error
         if sr.shape != pair.hr.shape:
             raise ModelError(
-                f"{name} made {sr.shape} of {pair.lr.shape}: not {factor} times larger"
+                f"{name} made {sr.shape} of {pair.lr.shape}, which is not {factor} times larger"
             )
         try:
             rows.append(_measure(sr, pair.hr, cut))
@@ -127,13 +144,26 @@ def evaluate_method(
 def load_method(
     name: str | Path, factor: int, *, threads: int | None = None, engine: str = ENGINES[0]
 ) -> Method:
-    """uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+    """Load a method by name.
 
-    A folder with the name of a shipped network, or of a filter, is meant when given as a Path.
+    Args:
+        name: As of `evaluate`. A run folder that is named like a shipped model, or `bicubic`, has
+            to be given as a Path.
+        factor: The super-resolution ratio.
+        threads: Processor threads; by default all.
+        engine: What runs a `.tflite`.
+
+    Returns:
+        A function from uint8 (H, W, 3) to uint8 (factor · H, factor · W, 3).
+
+    Raises:
+        ModelError: An unknown method, or one of another factor.
     """
     path = Path(name)
-    if name in _FILTERS:
-        return lambda lr: _interpolate(lr, factor, _FILTERS[str(name)])
+    if name == "lanczos":
+        return lambda lr: _lanczos(lr, factor)
+    if name == "bicubic":
+        return lambda lr: bicubic(lr, lr.shape[0] * factor, lr.shape[1] * factor)
     if path.is_dir() and name not in {model.name for model in list_models()}:
         return _load_run(path, threads)
     suffix = path.suffix.lower()
@@ -141,15 +171,17 @@ def load_method(
         return load_dnn_superres(path, factor, threads=threads)
     if suffix == ".onnx":
         try:
-            onnx = load_engine(path, threads=threads)
+            onnx = load_engine(path.read_bytes(), threads=threads)
+        except OSError as error:
+            raise ModelError(cannot_read(path, error)) from error
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]
-    return ready_upscaler(name, factor, threads=threads, engine=engine)
+    return ready_upscaler(name, factor, threads=threads, engine=engine).upscale_rgb
 
 
 def run_at_every_size(graph: Graph) -> Method:
-    """The graph in LiteRT with a file for each size, as some operators need one."""
+    """Run a graph in LiteRT through a file for each size, which some operators need."""
 
     @functools.lru_cache(maxsize=8)
     def engine(height: int, width: int) -> Engine:
@@ -167,9 +199,9 @@ def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float,
     )
 
 
-def _interpolate(lr: UInt8Array, factor: int, kernel: Image.Resampling) -> UInt8Array:
+def _lanczos(lr: UInt8Array, factor: int) -> UInt8Array:
     size = (lr.shape[1] * factor, lr.shape[0] * factor)
-    return np.asarray(Image.fromarray(lr).resize(size, kernel))
+    return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.LANCZOS))
 
 
 class _FloatRun:
@@ -197,8 +229,8 @@ def _load_run(run: Path, threads: int | None) -> _FloatRun:
     with needs("PyTorch", "train"):
         import torch
 
+        from anchorsr.networks.inference import upscale_float
         from anchorsr.training.checkpoint import load_weights
-        from anchorsr.training.validation import upscale_float
     if threads:
         torch.set_num_threads(threads)
     return _FloatRun(load_weights(run), upscale_float)

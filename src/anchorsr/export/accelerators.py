@@ -1,8 +1,8 @@
-"""Which operators the accelerators of devices accept from a `.tflite`, as their sources say.
+"""Which operators the accelerators of devices accept from a `.tflite`, according to their sources.
 
-An operator that is accepted can still be refused by a driver, for its size or its scales, or
-run slowly; one that is not runs on the processor, with copies between the two. Only operators
-that image networks are made of are listed.
+A driver can still refuse an accepted operator for its size or its scales, or run it slowly. Refused
+operators run on the processor, with copies between the two. Only operators of super-resolution
+networks are listed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Accelerator:
-    """operators: the accepted ones of `LOOKED_UP`, by their names in the TensorFlow Lite schema;
-    source: where that is said, with the commit that was read; remark: what else it says.
+    """What runs `.tflite` files on a device other than its processor.
+
+    Attributes:
+        operators: The operators of `LOOKED_UP` that it accepts, as the TensorFlow Lite schema names
+            them.
+        source: The file that says so, and its commit.
+        remark: What else the source says.
     """
 
     name: str
@@ -23,18 +28,18 @@ class Accelerator:
     remark: str = ""
 
     def refuses(self, operators: Iterable[str]) -> tuple[str, ...]:
-        """Those of the operators that were looked up and that it does not accept, sorted."""
+        """List the operators that were looked up and that it does not accept, sorted."""
         return tuple(sorted(set(operators) & LOOKED_UP - self.operators))
 
 
 def not_looked_up(operators: Iterable[str]) -> tuple[str, ...]:
-    """Those of the operators of which nothing is known here, sorted."""
+    """List the operators that were not looked up, sorted."""
     return tuple(sorted(set(operators) - LOOKED_UP))
 
 
 _ELEMENTWISE = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM", "RELU", "QUANTIZE", "DEQUANTIZE"})
 _MOVES = frozenset({"CONCATENATION", "RESHAPE", "RESIZE_BILINEAR", "DEPTH_TO_SPACE"})
-# What the shipped networks, the published form and its ends are made of.
+# The operators of the shipped networks, of the published one and of its output stages.
 LOOKED_UP = _ELEMENTWISE | _MOVES | {"CONV_2D"}
 
 ACCELERATORS = (

@@ -1,16 +1,14 @@
-"""A network as the Mobile AI challenges take it: three files, their rules, PSNR, time, score.
+"""A submission to the Mobile AI challenge: three files, their rules, PSNR, time and score.
 
-The challenge of 2021: "Real-Time Quantized Image Super-Resolution on Mobile NPUs"
-(arXiv 2105.07825). Submissions hold `model.tflite`, 8-bit and of the fixed size that is timed,
-`model_none.tflite`, the same of free size, and `model_none_float.tflite`, float32 of free size:
-here with the real values of the integer weights. The constant of the score changes from year
-to year; only that of 2021 is here.
+The challenge of 2021 is "Real-Time Quantized Image Super-Resolution on Mobile NPUs"
+(arXiv 2105.07825). A submission holds `model.tflite`, 8-bit and of the fixed size that is timed,
+`model_none.tflite`, the same for any size, and `model_none_float.tflite`, float32 for any size:
+here with the dequantized weights. The constant of the score changes from year to year; only that
+of 2021 is here.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,39 +20,41 @@ import numpy.typing as npt
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.engines.runtimes import LiteRT, default_threads
 from anchorsr.errors import DataError, ExactnessError, GraphError
-from anchorsr.export.export import SIZES, check_exact, sample_image
+from anchorsr.export.export import SIZES, check_exact
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.metrics import psnr
-from anchorsr.serialization.tflite.summary import Edge, summarize
+from anchorsr.serialization.tflite.summary import TensorInfo, summarize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import check_folder, check_free, check_not_input, make_folder, publish
+from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.timing import time_interleaved
 
 FIXED, FREE, FLOAT = "model.tflite", "model_none.tflite", "model_none_float.tflite"
 FACTOR = 3
-SIZE = (360, 640)  # height and width of what is timed; the result is Full HD
+SIZE = (360, 640)  # height and width of the timed input; the output is Full HD
 CONSTANT_2021 = 2.0**48
 BORDER = 1
 
 _INTEGER_TYPES = {"uint8", "int8", "int32"}
-# Grey levels. Float runtimes add in different orders.
+# In levels: float runtimes add in different orders.
 _FLOAT_TOLERANCE = 0.05
-_WARM_UP, _TIMED = 3, 20
+_ROUNDS = 20
 
 
 @dataclass(frozen=True)
 class Check:
-    """One rule: what is asked, what was found, and whether that is enough."""
+    """A rule of the challenge, what was found, and whether the files pass."""
 
     rule: str
     found: str
-    kept: bool
+    passed: bool
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Mean PSNR in dB over RGB, less BORDER pixels a side, of the 8-bit and the float file."""
+    """Mean PSNR over RGB in dB of the 8-bit and the float file, without BORDER pixels a side."""
 
     folder: str
     images: int
@@ -63,15 +63,23 @@ class Quality:
 
 
 def build(graph: Graph, *, description: str = "") -> dict[str, bytes]:
-    """The three files by name, each compared with the graph in LiteRT.
+    """Make the three files, and verify each in LiteRT.
 
-    Raises GraphError for a graph that is not of 8-bit integers or of another factor,
-    ExactnessError when LiteRT computes something else.
+    Args:
+        graph: An integer graph.
+        description: Text to store in the files.
+
+    Returns:
+        The files by name.
+
+    Raises:
+        GraphError: A float graph, or one of another factor.
+        ExactnessError: LiteRT does not reproduce the graph.
     """
     if not graph.is_integer:
         raise GraphError(f"{graph.name} is a float graph: quantize it first")
     if graph.factor != FACTOR:
-        raise GraphError(f"{graph.name} enlarges {graph.factor} times; the challenge is x{FACTOR}")
+        raise GraphError(f"{graph.name} upscales {graph.factor} times; the challenge is x{FACTOR}")
     real = dequantize(graph)
     files = {
         FIXED: write_tflite(graph, size=SIZE, description=description),
@@ -86,9 +94,15 @@ def build(graph: Graph, *, description: str = "") -> dict[str, bytes]:
 
 
 def check_output(folder: Path, *, overwrite: bool, inputs: Collection[Path] = ()) -> None:
-    """Raise OutputError unless the three files may be written in the folder, or it be made.
+    """Check that the three files may be written.
 
-    inputs: what none of them may take the place of.
+    Args:
+        folder: Where; it need not exist.
+        overwrite: Whether existing files may be replaced.
+        inputs: Files that none of the three may replace.
+
+    Raises:
+        OutputError: They may not.
     """
     check_folder(folder)
     for name in (FIXED, FREE, FLOAT):
@@ -97,9 +111,11 @@ def check_output(folder: Path, *, overwrite: bool, inputs: Collection[Path] = ()
             check_free(folder / name, overwrite=overwrite)
 
 
-def write(files: Mapping[str, bytes], folder: Path, *, overwrite: bool = False) -> None:
-    """Write the files in a folder, made if need be. Raises OutputError before the first if one
-    of them exists, unless overwrite.
+def write_files(files: Mapping[str, bytes], folder: Path, *, overwrite: bool = False) -> None:
+    """Write the files into a folder, which is created if it is missing.
+
+    Raises:
+        OutputError: One of them exists; none is written then.
     """
     check_output(folder, overwrite=overwrite)
     make_folder(folder)
@@ -108,7 +124,11 @@ def write(files: Mapping[str, bytes], folder: Path, *, overwrite: bool = False) 
 
 
 def check_rules(files: Mapping[str, bytes]) -> list[Check]:
-    """What the challenge asks of the three files. Raises ModelError for bytes that are none."""
+    """Check the three files against the rules of the challenge.
+
+    Raises:
+        ModelError: One is not a `.tflite` file.
+    """
     fixed, free, real = (summarize(files[name]) for name in (FIXED, FREE, FLOAT))
     height, width = SIZE
     checks = [
@@ -119,7 +139,7 @@ def check_rules(files: Mapping[str, bytes]) -> list[Check]:
         )
         for name, summary in ((FIXED, fixed), (FREE, free))
     ]
-    edges = [
+    expected = [
         (FIXED, "input", fixed.input, (height, width), {"uint8", "int8"}),
         (FIXED, "output", fixed.output, (height * FACTOR, width * FACTOR), {"uint8", "int8"}),
         (FREE, "input", free.input, (-1, -1), {"uint8", "int8"}),
@@ -127,7 +147,7 @@ def check_rules(files: Mapping[str, bytes]) -> list[Check]:
         (FLOAT, "input", real.input, (-1, -1), {"float32"}),
         (FLOAT, "output", real.output, (-1, -1), {"float32"}),
     ]
-    checks += [_check_edge(*edge) for edge in edges]
+    checks += [_check_io(*each) for each in expected]
     same = fixed.operators == free.operators
     operators = " ".join(dict.fromkeys(free.operators))
     checks.append(Check(f"{FIXED} and {FREE}: the same operators", operators, same))
@@ -141,8 +161,17 @@ def measure_quality(
     threads: int | None = None,
     on_image: Callable[[str], None] | None = None,
 ) -> Quality:
-    """PSNR of the free files on a folder of images, such as DIV2K_valid_HR, or a test set (see
-    `datasets.load_test_pairs`). Raises DataError for a folder that holds none.
+    """Measure the PSNR of the files for any size.
+
+    Args:
+        files: The three files by name.
+        images: A folder of images, such as DIV2K_valid_HR, or a test set (see
+            `data.pairs.load_test_pairs`).
+        threads: Processor threads; by default all.
+        on_image: Called with the name of each image that was measured.
+
+    Raises:
+        DataError: The folder holds no images, or images that are too small.
     """
     count = threads or default_threads()
     integer = LiteRT(files[FREE], count)
@@ -162,29 +191,36 @@ def measure_quality(
 
 
 def measure_time(model: bytes, *, threads: int | None = None) -> float:
-    """Milliseconds for one image of SIZE through LiteRT on this processor: the median."""
+    """Time the file of fixed size in LiteRT on this machine's processor.
+
+    Args:
+        model: The file, which takes images of SIZE.
+        threads: Processor threads; by default all.
+
+    Returns:
+        The median in milliseconds.
+    """
     engine = LiteRT(model, threads or default_threads())
-    images = sample_image(*SIZE, seed=0)[None]
-    times = []
-    for _ in range(_WARM_UP + _TIMED):
-        started = time.perf_counter()
-        engine(images)
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times[_WARM_UP:])
+    images = sample_image(*SIZE)[None]
+    times = time_interleaved({FIXED: lambda: engine(images)}, rounds=_ROUNDS)
+    return 1000 * times[FIXED].median
 
 
 def score(psnr: float, milliseconds: float, *, constant: float = CONSTANT_2021) -> float:
-    """2^(2 · PSNR) / (constant · milliseconds): 1 dB more is worth a quarter of the time."""
+    """Compute the challenge's score, 2^(2 · PSNR) / (constant · milliseconds).
+
+    1 dB is worth a factor of 4 in time.
+    """
     return float(2 ** (2 * psnr - np.log2(constant)) / milliseconds)
 
 
-def _check_edge(
-    name: str, side: str, edge: Edge, sides: tuple[int, int], dtypes: set[str]
+def _check_io(
+    name: str, side: str, edge: TensorInfo, sides: tuple[int, int], dtypes: set[str]
 ) -> Check:
     shape = (1, *sides, 3)
-    asked = f"{name}: {side} {_shape_text(shape)} {' or '.join(sorted(dtypes))}"
+    rule = f"{name}: {side} {_shape_text(shape)} {' or '.join(sorted(dtypes))}"
     found = f"{_shape_text(edge.shape)} {edge.dtype}"
-    return Check(asked, found, edge.shape == shape and edge.dtype in dtypes)
+    return Check(rule, found, edge.shape == shape and edge.dtype in dtypes)
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

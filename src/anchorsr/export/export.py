@@ -1,55 +1,137 @@
-"""A graph published as a file: written, run in its own runtime, compared, then moved in place.
+"""Model files for devices, written only if their own runtime reproduces the integer arithmetic.
 
-A file appears under its name only when its runtime (LiteRT for `.tflite`, ONNX Runtime for
-`.onnx`) gave the bytes of `integer.run_graph` on every size tried: 1×1, odd, prime and larger.
-A mismatch is an error.
+The runtime (LiteRT for `.tflite`, ONNX Runtime for `.onnx`) has to give the bytes of
+`graph.executor.run_graph` at every size that is tried: 1×1, odd, prime and larger ones.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from anchorsr.engines.runtimes import Engine, load_engine
 from anchorsr.errors import ExactnessError, GraphError, OutputError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
+from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
-from anchorsr.utils.files import check_free, publish
+from anchorsr.utils.files import check_free, check_not_input, publish
+from anchorsr.utils.sample_image import sample_image
 
 # Height and width: the smallest, a line, odd, prime, and one above the kernels' tile sizes.
 SIZES = ((1, 1), (1, 9), (7, 2), (13, 31), (64, 96))
 
 
-def export(
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model file that was written.
+
+    Attributes:
+        path: The file.
+        factor: The super-resolution ratio.
+        size: Height and width of the only input that it takes; None for any size.
+        sha256: The file's digest.
+    """
+
+    path: Path
+    factor: int
+    size: tuple[int, int] | None
+    sha256: str
+
+
+def export_model(
+    model: str | Path,
+    output: str | Path,
+    *,
+    factor: int | None = None,
+    size: tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> ExportedModel:
+    """Export a shipped model or a `.tflite` file as `.tflite` or `.onnx`.
+
+    Args:
+        model: A shipped model's name, or a `.tflite` file.
+        output: The file to write; its suffix is its format.
+        factor: The super-resolution ratio; by default the model's, or 3.
+        size: Height and width, for a file that takes only this size; None for any size.
+        overwrite: Whether to replace an existing file.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ModelError: There is no such model, or the file is none.
+        OutputError: `output` exists, is the model itself, or has another suffix.
+        GraphError: The model is not an integer one, or cannot have this size.
+        ExactnessError: The runtime does not reproduce the integer arithmetic.
+        MissingDependencyError: The runtime is not installed.
+
+    Example:
+        >>> from anchorsr.export.export import export_model
+        >>> exported = export_model("abpn", "abpn.tflite", size=(24, 32))
+        >>> exported.path.name, exported.factor, exported.size
+        ('abpn.tflite', 3, (24, 32))
+    """
+    source, target = model_path(model, factor), Path(output)
+    check_not_input(target, [source])
+    data, graph = read_model(source)
+    origin = {"model": graph.name, "from_sha256": hashlib.sha256(data).hexdigest()}
+    exported = export_graph(
+        graph, target, size=size, description=json.dumps(origin), overwrite=overwrite
+    )
+    return ExportedModel(target, graph.factor, size, hashlib.sha256(exported).hexdigest())
+
+
+def export_graph(
     graph: Graph,
     path: Path,
     *,
     size: tuple[int, int] | None = None,
     description: str = "",
     overwrite: bool = False,
-) -> None:
-    """Publish an integer graph as `path`, whose suffix is .tflite or .onnx.
+) -> bytes:
+    """Export an integer graph as a file whose suffix is `.tflite` or `.onnx`.
 
-    Raises OutputError for an existing file, and what `make_file` raises.
+    Args:
+        graph: What to export.
+        path: The file to write.
+        size: Height and width, for a file that takes only this size; None for any size.
+        description: Text to store in the file.
+        overwrite: Whether to replace an existing file.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        AnchorSRError: What `export_model` raises.
     """
     check_free(path, overwrite=overwrite)
     data = make_file(graph, path, size=size, description=description)
     publish(data, path, overwrite=overwrite)
+    return data
 
 
 def make_file(
     graph: Graph, path: Path, *, size: tuple[int, int] | None = None, description: str = ""
 ) -> bytes:
-    """What the file of an integer graph holds, whose suffix is .tflite or .onnx, once it is proven.
+    """Serialize an integer graph and verify the result, without writing it.
 
-    size: (height, width) of a file of fixed size; None: every size.
-    Raises OutputError for another suffix, ExactnessError when the runtime differs from the integer
-    arithmetic, GraphError for a float graph.
+    Args:
+        graph: What to serialize.
+        path: Its suffix, `.tflite` or `.onnx`, is the format.
+        size: Height and width, for a file that takes only this size; None for any size.
+        description: Text to store in the file.
+
+    Raises:
+        OutputError: Another suffix.
+        GraphError: A float graph, or an impossible size.
+        ExactnessError: The runtime does not reproduce the integer arithmetic.
     """
     if not graph.is_integer:
         raise GraphError(f"{graph.name} is a float graph: quantize it first")
@@ -62,7 +144,16 @@ def make_file(
 
 
 def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
-    """Raise ExactnessError unless the engine gives the graph's bytes on images of these sizes."""
+    """Check that an engine gives the bytes of the integer arithmetic.
+
+    Args:
+        graph: An integer graph.
+        engine: What runs the graph's file.
+        sizes: Height and width of the images to try.
+
+    Raises:
+        ExactnessError: The engine's bytes differ.
+    """
     for index, (height, width) in enumerate(sizes):
         images = sample_image(height, width, seed=index)[None]
         expected, actual = run_graph(graph, images), engine(images)
@@ -75,15 +166,3 @@ def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]
                 if different > 0
                 else f"{engine.name} returned shape {actual.shape}, not {expected.shape}"
             )
-
-
-def sample_image(height: int, width: int, *, seed: int) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) with smooth parts, edges and noise, so that every range is visited."""
-    generator = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width]
-    waves = [127 + 127 * np.sin(x * a + y * b) for a, b in generator.uniform(-0.5, 0.5, (3, 2))]
-    image = np.stack(waves, axis=-1)
-    noisy = generator.random((height, width)) < 0.3
-    image[noisy] = generator.integers(0, 256, (int(noisy.sum()), 3))
-    image[(x // 8 + y // 8) % 5 == 0] = generator.choice([0, 255], 3)
-    return image.astype(np.uint8)

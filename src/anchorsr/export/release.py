@@ -1,109 +1,122 @@
-"""A finished run as a model that can be shipped: the INT8 `.tflite`, measured, and its card."""
+"""Release a finished run: quantize it, score it, and write the INT8 `.tflite` and its card."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from anchorsr.data.damage import NO_DAMAGE, Damage
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import OutputError, RecipeError
-from anchorsr.evaluation.evaluate import Score, evaluate_method, load_method, run_at_every_size
+from anchorsr.evaluation.evaluate import (
+    Method,
+    Score,
+    evaluate_method,
+    load_method,
+    run_at_every_size,
+)
 from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
-from anchorsr.models.registry import write_card
-from anchorsr.networks.registry import build_network
-from anchorsr.quantization.qat import INTEGER_FOLDER, quantize_run, read_records
+from anchorsr.models.card import ModelCard, write_card
+from anchorsr.networks.inference import upscale_float
+from anchorsr.quantization.qat import fold_strengths, quantize
 from anchorsr.serialization.tflite.writer import needs_size
-from anchorsr.training.checkpoint import RECORD, read_run
+from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
-from anchorsr.training.trainer import Machine, Progress
-from anchorsr.training.validation import check_validation
-from anchorsr.utils.files import check_free, check_not_input, publish
-
-
-def check_release(output: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless `output` is a `.tflite` that may be written, and its card too."""
-    if output.suffix.lower() != ".tflite":
-        raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
-    for path in (output, _card(output)):
-        check_free(path, overwrite=overwrite)
+from anchorsr.training.trainer import Machine, TrainingProgress
+from anchorsr.utils.files import check_free, publish
 
 
 def release(
     run: Path,
     output: Path,
     *,
-    train: bool = True,
+    qat: bool = True,
     strengths: Strengths = CLEAN,
+    unfinished: bool = False,
     machine: Machine = Machine(),
     overwrite: bool = False,
     on_loading: Callable[[int, int], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> list[Score]:
-    """Quantize a run, publish it as `output` and write its card (`.json`) beside it.
+    """Quantize a run, publish it as `output`, and write its card (`.json`) beside it.
 
-    Returns, for each validation folder of the run's recipe, the score of the float weights
-    (method `float`) and of the file in LiteRT (`int8`), on images that were degraded as strengths
-    say. train, strengths: see `qat.quantize_run`.
-    Where no file can be for every size it is for `challenge.SIZE`; scores need one for each
-    image.
-    Raises what that, `export.make_file` and `check_release` raise, DataError for validation
-    folders that cannot be measured, and RecipeError in one of several processes.
+    A graph that cannot be stored for every size is stored for `challenge.SIZE`; for the scores it
+    is then built for the size of each image.
+
+    Args:
+        run: The folder of the run.
+        output: The `.tflite` file to write.
+        qat: Whether to use quantization-aware training, where the recipe has a schedule for it.
+        strengths: As in `quantize`; the scores are on images that were degraded alike.
+        unfinished: Whether to accept a run that has not taken all its steps.
+        machine: What to compute on.
+        overwrite: Whether to replace existing files.
+        on_loading: As in `train`.
+        on_progress: As in `train`.
+
+    Returns:
+        For each validation folder of the recipe, the score of the float weights (method `float`)
+        and of the file in LiteRT (`int8`).
+
+    Raises:
+        OutputError: A file may not be written.
+        RecipeError: Several processes were started.
+        CheckpointError: As in `quantize`.
+        DataError: A validation folder cannot be measured.
+        ExactnessError: LiteRT differs from the integer arithmetic.
     """
-    check_release(output, overwrite=overwrite)
-    check_not_input(_card(output), [run / RECORD, run / INTEGER_FOLDER / RECORD])
+    _check_output(output, overwrite=overwrite)
     if process_count() > 1:
         raise RecipeError("a model is quantized by one process: start it without torchrun")
-    recipe = read_run(run)
-    train = train and recipe.quantization.schedule is not None
-    check_validation(recipe, build_network(recipe.network).factor)
-    damage = Damage(NO_DAMAGE.kind, strengths=strengths)
-    graph = quantize_run(
+    quantized = quantize(
         run,
-        train=train,
+        qat=qat,
         strengths=strengths,
+        unfinished=unfinished,
         machine=machine,
         on_loading=on_loading,
         on_progress=on_progress,
     )
-    graph = dataclasses.replace(graph, name=output.stem)  # one architecture, several models
+    graph = dataclasses.replace(quantized.graph, name=output.stem)  # one network, several models
     size = SIZE if needs_size(graph) else None
     data = make_file(graph, output, size=size)
-    records = read_records(run, trained=train)
+    float_network = fold_strengths(quantized.run.network, strengths)
+    damage = Damage(NO_DAMAGE.kind, strengths=strengths)
     with tempfile.TemporaryDirectory() as beside:
-        methods = {"float": load_method(run, graph.factor), "int8": run_at_every_size(graph)}
+        int8 = run_at_every_size(graph)
         if graph.is_local and size is None:
             measured = Path(beside, output.name)
             measured.write_bytes(data)
-            methods["int8"] = load_method(measured, graph.factor)
+            int8 = load_method(measured, graph.factor)
+        methods: dict[str, Method] = {
+            "float": functools.partial(upscale_float, float_network),
+            "int8": int8,
+        }
         scores = [
             evaluate_method(method, kind, Path(name), factor=graph.factor, damage=damage)
-            for name in records["float"]["recipe"]["validation"]["folders"]
+            for name in quantized.run.recipe.validation.folders
             for kind, method in methods.items()
         ]
-    # Only now, so that no file is without its card for long.
+    # The scores come first, so that the file is hardly ever without its card.
     publish(data, output, overwrite=overwrite)
-    write_card(
-        _card(output),
-        data,
-        graph,
-        figures=[_figures(score) for score in scores],
-        runs=records,
-        overwrite=overwrite,
-    )
+    card = ModelCard.of_file(data, graph, figures=scores, runs=quantized.records)
+    write_card(_card(output), card, overwrite=overwrite)
     return scores
 
 
-def _figures(score: Score) -> dict[str, Any]:
-    """A score under the names that cards have for its parts."""
-    return {
-        "pictures" if name == "images" else name: value
-        for name, value in dataclasses.asdict(score).items()
-    }
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    """Raise OutputError unless `output` is a `.tflite` that may be written, and its card too."""
+    if output.suffix.lower() != ".tflite":
+        raise OutputError(f"{output} does not end with .tflite; for ONNX, export that file after")
+    card = _card(output)
+    if card.name == RECORD and (card.parent / CHECKPOINT).exists():
+        raise OutputError(f"{card} is the record of a run: write to another name")
+    for path in (output, card):
+        check_free(path, overwrite=overwrite)
 
 
 def _card(output: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Integer graphs to float graphs: the real numbers that the integers stand for."""
+"""Conversion of integer graphs to float graphs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from anchorsr.graph.graph import Graph
 
 
 def dequantize(graph: Graph) -> Graph:
-    """The float graph with the real values of an integer graph's weights and biases.
+    """Convert an integer graph to the float graph with the same real weights and biases.
 
-    It computes the same up to the rounding and saturation of activations: of these only the
-    clip of the output and what Minimum does are kept. Raises GraphError for a float graph.
+    The results are equal up to the rounding and saturation of activations. Of the latter, only
+    those of the output and of Minimum are kept, as Clip.
+
+    Raises:
+        GraphError: The graph is a float graph.
     """
     if not graph.is_integer:
         raise GraphError(f"{graph.name} is a float graph already")
@@ -26,7 +29,7 @@ def dequantize(graph: Graph) -> Graph:
         inputs = tuple(names[name] for name in operator.inputs)
         names[operator.output] = operator.output
         source = graph.tensors[operator.inputs[0]]
-        if isinstance(operator, ops.Requantize):  # changes no real value
+        if isinstance(operator, ops.Requantize):  # keeps the real values
             names[operator.output] = inputs[0]
             continue
         operator = ops.with_inputs(operator, inputs)

@@ -1,15 +1,15 @@
-"""Exact execution of a graph with numpy: what "exact" means in this project.
+"""Reference execution of a graph with numpy, which defines what "exact" means.
 
-An integer convolution sums (x - zero_point) * w and the bias as integers, multiplies each
-channel by one float32 number, rounds half to even, adds the output's zero point and
-saturates. That is what LiteRT's XNNPACK kernels and ONNX Runtime compute (the multiplier is
-float32(input scale * weight scale) / output scale, each operation rounded to float32), so
-their bytes can be compared with these for equality. Sums are carried in float32 while all
-of them stay below 2^24, where float32 holds every integer, and in float64 otherwise.
+An integer convolution sums (x - zero_point) * w and the bias as integers, multiplies each channel
+by one float32 number, rounds half to even, adds the zero point of the output and saturates.
+LiteRT's XNNPACK kernels and ONNX Runtime compute the same (the multiplier is float32(input scale *
+weight scale) / output scale, each operation rounded to float32), so their outputs can be compared
+for equality. Sums are computed in float32 if all of them are below 2^24, up to which float32
+represents every integer, and in float64 otherwise.
 
-Where other operators change scales they are computed as LiteRT does (`fixed_point`); only where
-every scale is the same do all runtimes agree. Float graphs run too, for calibration and
-comparison; they are accurate to float32 rounding, not bit for bit.
+Other operators that change scales are computed as in LiteRT (`fixed_point`); all runtimes agree
+only where all scales are equal. Float graphs, for calibration and comparison, are accurate to
+float32 rounding, not bit for bit.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import fixed_point, kernels
 from anchorsr.graph import operators as ops
@@ -29,12 +30,20 @@ _EXACT_FLOAT32 = 2**24
 
 
 def run_graph(
-    graph: Graph, images: ops.Array, *, observe: Callable[[str, ops.Array], None] | None = None
-) -> ops.Array:
-    """Run the graph on (N, H, W, C) images of its input's number type.
+    graph: Graph, images: Array, *, observe: Callable[[str, Array], None] | None = None
+) -> Array:
+    """Run a graph.
 
-    observe is called with the name and value of every tensor that is made.
-    Raises GraphError for images of another type or number of channels.
+    Args:
+        graph: The graph.
+        images: (N, H, W, C) of the data type of the graph's input.
+        observe: Called with the name and the value of every computed tensor.
+
+    Returns:
+        The output, (N, factor · H, factor · W, C).
+
+    Raises:
+        GraphError: The images have another data type or number of channels.
     """
     expected = graph.tensors[graph.input]
     if images.ndim != 4 or images.shape[3] != expected.channels or images.dtype != expected.dtype:
@@ -43,7 +52,7 @@ def run_graph(
             f" not {images.dtype} {images.shape}"
         )
     last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
-    values: dict[str, ops.Array] = {graph.input: images}
+    values: dict[str, Array] = {graph.input: images}
     for index, operator in enumerate(graph.operators):
         types = [graph.tensors[name] for name in operator.inputs]
         sources = [values[name] for name in operator.inputs]
@@ -60,7 +69,7 @@ def run_graph(
 def multipliers(
     conv: ops.Convolution, source: ops.TensorType, target: ops.TensorType
 ) -> npt.NDArray[np.float32]:
-    """One float32 factor per output channel, from sums to the output's integers."""
+    """Compute the per-channel float32 factors from accumulators to output integers."""
     if source.quantization is None or target.quantization is None or conv.weight_scales is None:
         raise GraphError("multipliers belong to integer convolutions")
     product = np.float32(source.quantization.scale) * conv.weight_scales
@@ -68,7 +77,7 @@ def multipliers(
 
 
 def accumulator_bound(conv: ops.Convolution) -> int:
-    """An upper bound of the absolute value of every partial sum of an integer convolution."""
+    """Bound the absolute value of every partial sum of an integer convolution."""
     weights = np.abs(conv.weights.astype(np.int64))
     axes = (0, 1) if isinstance(conv, ops.DepthwiseConv2D) else (1, 2, 3)
     return int((255 * weights.sum(axis=axes) + np.abs(conv.bias.astype(np.int64))).max())
@@ -76,11 +85,11 @@ def accumulator_bound(conv: ops.Convolution) -> int:
 
 def execute(
     operator: ops.Operator,
-    sources: list[ops.Array],
+    sources: list[Array],
     types: list[ops.TensorType],
     target: ops.TensorType,
-) -> ops.Array:
-    """What one operator makes of tensors of these types."""
+) -> Array:
+    """Run one operator on tensors of these types."""
     moved = _MOVES.get(type(operator))
     if moved is not None:
         return moved(operator, sources, target)
@@ -95,13 +104,13 @@ def execute(
     return _INTEGER[type(operator)](operator, sources, before, after)
 
 
-# Operators that give on the numbers that they take, whatever these mean.
-def _relu(sources: list[ops.Array], target: ops.TensorType) -> ops.Array:
+# Operators that keep the type of their input.
+def _relu(sources: list[Array], target: ops.TensorType) -> Array:
     zero = 0 if target.quantization is None else target.quantization.zero_point
     return np.asarray(np.maximum(sources[0], sources[0].dtype.type(zero)))
 
 
-def _pool(pool: ops.Pool2D, source: ops.Array) -> ops.Array:
+def _pool(pool: ops.Pool2D, source: Array) -> Array:
     if pool.kind == "max":
         return kernels.pool_max(source, pool.size)
     if source.dtype == np.float32:
@@ -110,7 +119,7 @@ def _pool(pool: ops.Pool2D, source: ops.Array) -> ops.Array:
     return fixed_point.mean_of_window(source, pool.size)
 
 
-def _resize(resize: ops.Resize, source: ops.Array) -> ops.Array:
+def _resize(resize: ops.Resize, source: Array) -> Array:
     if resize.mode == "nearest":
         return kernels.resize_nearest(source, resize.factor)
     if source.dtype == np.float32:
@@ -118,7 +127,7 @@ def _resize(resize: ops.Resize, source: ops.Array) -> ops.Array:
     return fixed_point.resize_bilinear(source, resize.factor)
 
 
-_MOVES: dict[type, Callable[[Any, list[ops.Array], ops.TensorType], ops.Array]] = {
+_MOVES: dict[type, Callable[[Any, list[Array], ops.TensorType], Array]] = {
     ops.Concat: lambda op, sources, target: np.concatenate(sources, axis=3),
     ops.DepthToSpace: lambda op, sources, target: kernels.depth_to_space(sources[0], op.block),
     ops.Minimum: lambda op, sources, target: np.minimum(
@@ -133,7 +142,7 @@ _MOVES: dict[type, Callable[[Any, list[ops.Array], ops.TensorType], ops.Array]] 
 
 
 # Operators over float32.
-def _sum_of_products(conv: ops.Convolution, images: ops.Array, weights: ops.Array) -> ops.Array:
+def _sum_of_products(conv: ops.Convolution, images: Array, weights: Array) -> Array:
     if isinstance(conv, ops.DepthwiseConv2D):
         return kernels.convolve_depthwise(images, weights)
     if isinstance(conv, ops.TransposedConv2D):
@@ -145,22 +154,22 @@ def _has_relu(conv: ops.Convolution) -> bool:
     return not isinstance(conv, ops.TransposedConv2D) and conv.relu
 
 
-def _float_convolve(conv: ops.Convolution, source: ops.Array) -> ops.Array:
+def _float_convolve(conv: ops.Convolution, source: Array) -> Array:
     total = _sum_of_products(conv, source, conv.weights) + conv.bias
     return np.maximum(total, np.float32(0)) if _has_relu(conv) else total
 
 
-def _float_slope(source: ops.Array, slope: ops.Array | np.float32) -> ops.Array:
+def _float_slope(source: Array, slope: Array | np.float32) -> Array:
     return np.where(source < 0, source * slope, source)
 
 
-def _float_sigmoid(source: ops.Array) -> ops.Array:
-    # exp only of what is negative, so that nothing overflows.
+def _float_sigmoid(source: Array) -> Array:
+    # exp of negative values only, so that nothing overflows.
     power = np.exp(-np.abs(source))
     return np.asarray(np.where(source < 0, power, np.float32(1)) / (1 + power))
 
 
-_FLOAT: dict[type, Callable[..., ops.Array]] = {
+_FLOAT: dict[type, Callable[..., Array]] = {
     ops.Conv2D: _float_convolve,
     ops.DepthwiseConv2D: _float_convolve,
     ops.TransposedConv2D: _float_convolve,
@@ -180,8 +189,8 @@ _FLOAT: dict[type, Callable[..., ops.Array]] = {
 
 # Operators over integers.
 def _integer_convolve(
-    conv: ops.Convolution, images: ops.Array, source: ops.TensorType, target: ops.TensorType
-) -> ops.Array:
+    conv: ops.Convolution, images: Array, source: ops.TensorType, target: ops.TensorType
+) -> Array:
     before, after = _quantization(source), _quantization(target)
     kind = np.dtype(np.float32 if accumulator_bound(conv) < _EXACT_FLOAT32 else np.float64)
     centred = images.astype(kind) - before.zero_point
@@ -193,15 +202,15 @@ def _integer_convolve(
 
 
 def _requantize(
-    source: ops.Array, before: ops.Quantization, after: ops.Quantization, target: ops.TensorType
-) -> ops.Array:
+    source: Array, before: ops.Quantization, after: ops.Quantization, target: ops.TensorType
+) -> Array:
     if before.scale != after.scale:
         return fixed_point.rescale(source, before, after)
     return _saturate(source.astype(np.int32) - before.zero_point + after.zero_point, target)
 
 
 _INTEGER: dict[
-    type, Callable[[Any, list[ops.Array], list[ops.Quantization], ops.Quantization], ops.Array]
+    type, Callable[[Any, list[Array], list[ops.Quantization], ops.Quantization], Array]
 ] = {
     ops.Add: lambda op, x, before, after: fixed_point.add(x[0], x[1], before, after),
     ops.Subtract: lambda op, x, before, after: fixed_point.subtract(x[0], x[1], before, after),
@@ -220,13 +229,11 @@ _INTEGER: dict[
 
 def _quantization(tensor: ops.TensorType) -> ops.Quantization:
     if tensor.quantization is None:
-        raise GraphError("an integer operator reads or makes a float tensor")
+        raise GraphError("an integer operator has a float tensor")
     return tensor.quantization
 
 
-def _saturate(
-    values: npt.NDArray[Any], target: ops.TensorType, low: int | None = None
-) -> ops.Array:
+def _saturate(values: npt.NDArray[Any], target: ops.TensorType, low: int | None = None) -> Array:
     info = np.iinfo(target.dtype)
     saturated = np.clip(values, info.min if low is None else low, info.max)
     return np.asarray(saturated, target.dtype)

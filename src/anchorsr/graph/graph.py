@@ -1,15 +1,14 @@
-"""The waist of the system: one small graph that everything after training reads.
+"""The graph: the intermediate representation that everything after training reads.
 
-A `Graph` is a chain of frozen operators over named tensors in the layout (N, H, W, C), with
-one image tensor in and one out. The same classes describe
+A `Graph` is a list of frozen operators over named tensors in the layout (N, H, W, C), with one
+image input and one image output. The same classes describe
 
-- a float graph: float32 tensors, float32 weights and biases, no quantization; and
-- an integer graph: uint8 or int8 tensors with a scale and a zero point, int8 weights with one
-  scale per output channel (zero point 0), int32 biases at scale `input scale * weight scale`.
+- a float graph: float32 tensors, weights and biases, without quantization; and
+- an integer graph: uint8 or int8 tensors with per-tensor quantization, int8 weights with
+  per-channel scales and zero point 0, and int32 biases at scale `input scale * weight scale`.
 
-Height and width are not part of a graph: convolutions pad to keep them, and a few operators
-multiply them, so every graph takes every size. Follows the TensorFlow Lite quantization
-specification for what the numbers mean; training and file formats are elsewhere.
+Height and width are not part of a graph: operators keep them or multiply them by an integer, so
+every graph accepts every size. Quantization follows the TensorFlow Lite specification.
 """
 
 from __future__ import annotations
@@ -27,10 +26,11 @@ from anchorsr.graph.verify import check_operator, extent_of
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Operators in the order they run, from the tensor `input` to the tensor `output`.
+    """A valid graph: operators in execution order, from the tensor `input` to `output`.
 
-    Raises GraphError when a name is used before it is made or made twice, when a shape or
-    number type does not fit, or when an integer graph lacks a scale.
+    Raises:
+        GraphError: A tensor is read before it is computed or computed twice, a shape or data type
+            does not fit, or an integer graph lacks a scale.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Graph:
 
     @property
     def is_integer(self) -> bool:
-        """True when no tensor is float32."""
+        """Whether no tensor is float32."""
         return all(tensor.dtype != "float32" for tensor in self.tensors.values())
 
     @cached_property
     def extents(self) -> dict[str, int]:
-        """The height of each tensor over the input's; 0 for one that is 1×1 whatever the input."""
+        """The height of each tensor relative to the input; 0 for tensors of 1×1 pixels."""
         extents = {self.input: 1}
         for operator in self.operators:
             extents[operator.output] = extent_of(operator, [extents[n] for n in operator.inputs])
@@ -77,36 +77,38 @@ class Graph:
 
     @property
     def factor(self) -> int:
-        """Output height over input height."""
+        """The super-resolution factor: output height over input height."""
         return self.extents[self.output]
 
     @property
     def is_local(self) -> bool:
-        """Whether an output pixel depends on input pixels up to some distance only."""
+        """Whether the receptive field is bounded, so that the graph can run on tiles."""
         return not any(isinstance(operator, ops.GlobalAveragePool) for operator in self.operators)
 
     @property
     def halo(self) -> int:
-        """How many input pixels on each side an output pixel can depend on.
+        """The radius of the receptive field, in input pixels.
 
-        Raises GraphError for a graph whose every output pixel depends on the whole image.
+        Raises:
+            GraphError: Every output pixel depends on the whole image.
         """
         if not self.is_local:
             raise GraphError(
-                f"{self.name} looks at the whole image at once (GlobalAveragePool), so it"
-                " has no halo and cannot work in tiles"
+                f"{self.name} reads the whole image at once (GlobalAveragePool), so it has no halo"
+                " and cannot run on tiles"
             )
         reach = {self.input: Fraction(0)}
         for operator in self.operators:
-            # In input pixels: one pixel of a tensor that is three times as high is a third.
+            # In input pixels: a pixel of a tensor that is three times as high is a third.
             own = _reach(operator) / self.extents[operator.inputs[0]]
             reach[operator.output] = max(reach[name] for name in operator.inputs) + own
         return math.ceil(reach[self.output])
 
     @property
     def macs_per_pixel(self) -> int:
-        """Multiplications of convolutions for one input pixel; an anchor's copies are not counted,
-        nor what is done once for a whole image.
+        """Multiply-accumulates of the convolutions per input pixel.
+
+        Anchors, which only copy, and operations on 1×1 tensors are not counted.
         """
         return sum(
             _weight_count(conv) * self.extents[conv.input] ** 2 for conv in self._convolutions()
@@ -114,7 +116,7 @@ class Graph:
 
     @property
     def parameter_count(self) -> int:
-        """Weights, biases and slopes. An anchor, which has nothing to learn, is not counted."""
+        """The number of weights, biases and slopes, without those of anchors."""
         slopes = sum(int(op.slopes.size) for op in self.operators if isinstance(op, ops.PReLU))
         convolutions = self._convolutions()
         return slopes + sum(_weight_count(conv) + int(conv.bias.size) for conv in convolutions)
@@ -129,8 +131,7 @@ class Graph:
 
 
 def _weight_count(conv: ops.Convolution) -> int:
-    """Weights, without the last row and column of zeros by which a transposed kernel is made to
-    overhang evenly."""
+    """The number of weights, without the zero row and column that pad a transposed kernel."""
     weights = conv.weights
     if isinstance(conv, ops.TransposedConv2D):
         for axis in (1, 2):
@@ -141,12 +142,12 @@ def _weight_count(conv: ops.Convolution) -> int:
 
 
 def _reach(operator: ops.Operator) -> Fraction:
-    """How many pixels of its input on each side an output pixel of one operator depends on."""
+    """The radius of the receptive field of one operator, in pixels of its input."""
     if isinstance(operator, ops.Conv2D):
         return Fraction(max(operator.weights.shape[1:3]) // 2)
     if isinstance(operator, ops.DepthwiseConv2D):
         return Fraction(max(operator.weights.shape[:2]) // 2)
-    # Those that enlarge reach so many of their own output's pixels.
+    # Operators that upscale: their radius in output pixels, over the factor.
     if isinstance(operator, ops.TransposedConv2D):
         overhang = max(operator.weights.shape[1:3]) - operator.stride
         return Fraction(overhang // 2, operator.stride)

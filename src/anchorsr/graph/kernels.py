@@ -1,34 +1,34 @@
-"""The arithmetic and the movements of operators over numpy arrays in the layout (N, H, W, C).
+"""The kernels of operators over numpy arrays in the layout (N, H, W, C), without quantization.
 
-Nothing here knows scales or zero points. Sums are made in the number type of the arguments, so
-they are exact where these hold integers and no sum leaves the integers that the type holds.
+Sums are computed in the data type of the arguments: with integer values, they are exact as long as
+the type represents every partial sum.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from anchorsr.graph.operators import Array
+from anchorsr.arrays import Array
 
 
 def convolve(images: Array, weights: Array, groups: int = 1) -> Array:
-    """Zero padded; weights (out, odd, odd, in / groups)."""
+    """Convolve zero-padded images with weights (out, odd, odd, in / groups)."""
     count, height, width, _ = images.shape
     outputs, kernel_height, kernel_width, inputs = weights.shape
     padded = _padded(images, kernel_height // 2, kernel_width // 2)
-    part = outputs // groups
+    group_outputs = outputs // groups
     total = np.zeros((count * height * width, outputs), images.dtype)
     for dy, dx in np.ndindex(kernel_height, kernel_width):
         shifted = padded[:, dy : dy + height, dx : dx + width].reshape(-1, inputs * groups)
         for group in range(groups):
-            taken = slice(group * part, (group + 1) * part)
-            seen = shifted[:, group * inputs : (group + 1) * inputs]
-            total[:, taken] += seen @ weights[taken, dy, dx].T
+            filters = slice(group * group_outputs, (group + 1) * group_outputs)
+            pixels = shifted[:, group * inputs : (group + 1) * inputs]
+            total[:, filters] += pixels @ weights[filters, dy, dx].T
     return total.reshape(count, height, width, outputs)
 
 
 def convolve_depthwise(images: Array, weights: Array) -> Array:
-    """Zero padded; weights (odd, odd, channels)."""
+    """Convolve each channel, zero-padded, with weights (odd, odd, channels)."""
     _, height, width, _ = images.shape
     rows, columns, _ = weights.shape
     padded = _padded(images, rows // 2, columns // 2)
@@ -39,7 +39,7 @@ def convolve_depthwise(images: Array, weights: Array) -> Array:
 
 
 def convolve_transposed(images: Array, weights: Array, stride: int) -> Array:
-    """Each pixel spread over its place in the output; weights (out, height, width, in)."""
+    """Convolve transposed, with weights (out, height, width, in), and crop the overhang."""
     count, height, width, inputs = images.shape
     outputs, rows, columns, _ = weights.shape
     shape = (count, (height - 1) * stride + rows, (width - 1) * stride + columns, outputs)
@@ -54,6 +54,7 @@ def convolve_transposed(images: Array, weights: Array, stride: int) -> Array:
 
 
 def depth_to_space(packed: Array, block: int) -> Array:
+    """Rearrange (N, H, W, block² · C) to (N, block · H, block · W, C)."""
     count, height, width, channels = packed.shape
     split = packed.reshape(count, height, width, block, block, channels // block**2)
     return np.ascontiguousarray(split.transpose(0, 1, 3, 2, 4, 5)).reshape(
@@ -62,7 +63,7 @@ def depth_to_space(packed: Array, block: int) -> Array:
 
 
 def pool_max(images: Array, size: int) -> Array:
-    """The largest of the size × size pixels around each that are inside the image."""
+    """Take the maximum of the size × size window around each pixel, within the image."""
     result = images.copy()
     for inner, outer in _overlaps(images, size):
         np.maximum(result[inner], images[outer], out=result[inner])
@@ -70,8 +71,11 @@ def pool_max(images: Array, size: int) -> Array:
 
 
 def pool_sum(images: Array, size: int) -> tuple[Array, Array]:
-    """The sum over the size × size pixels around each that are inside the image, and their
-    number (1, H, W, 1); both in the number type of the images."""
+    """Sum the size × size window around each pixel, within the image.
+
+    Returns:
+        The sums (N, H, W, C), and the number of summands (1, H, W, 1), in the images' data type.
+    """
     total = np.zeros_like(images)
     number = np.zeros((1, *images.shape[1:3], 1), images.dtype)
     for inner, outer in _overlaps(images, size):
@@ -81,22 +85,27 @@ def pool_sum(images: Array, size: int) -> tuple[Array, Array]:
 
 
 def resize_nearest(images: Array, factor: int) -> Array:
+    """Upscale by repeating pixels."""
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def linear_positions(size: int, factor: int) -> tuple[Array, Array, Array]:
-    """For each of size · factor outputs: the inputs before and after it, and how far it is from
-    the first to the second, in the float32 arithmetic of XNNPACK."""
+    """Compute where the outputs of a linear interpolation lie, in XNNPACK's float32 arithmetic.
+
+    Returns:
+        For each of the size · factor outputs: the index of the input before it, the index of the
+        input after it, and its distance from the former, on [0, 1).
+    """
     scale = np.float32(size) / np.float32(size * factor)
     offset = np.float32(0.5) * scale - np.float32(0.5)
-    places = np.arange(size * factor, dtype=np.float32) * scale + offset
-    places = np.clip(places, np.float32(0), np.float32(size - 1))
-    before = places.astype(np.int64)
-    return before, np.minimum(before + 1, size - 1), places - before.astype(np.float32)
+    positions = np.arange(size * factor, dtype=np.float32) * scale + offset
+    positions = np.clip(positions, np.float32(0), np.float32(size - 1))
+    before = positions.astype(np.int64)
+    return before, np.minimum(before + 1, size - 1), positions - before.astype(np.float32)
 
 
 def resize_bilinear(images: Array, factor: int) -> Array:
-    """In float32, pixel centres at halves, the edge repeated."""
+    """Upscale bilinearly in float32, with half-pixel centres and replicated edges."""
     for axis in (1, 2):
         before, after, distance = linear_positions(images.shape[axis], factor)
         first, second = images.take(before, axis), images.take(after, axis)
@@ -114,7 +123,7 @@ _Window = tuple[slice, slice, slice]
 
 
 def _overlaps(images: Array, size: int) -> list[tuple[_Window, _Window]]:
-    """For each place of a window: the pixels that have a neighbour there, and the neighbours."""
+    """For each offset in a window: the pixels that have a neighbour there, and the neighbours."""
     height, width = images.shape[1:3]
     reach = size // 2
     found: list[tuple[_Window, _Window]] = []

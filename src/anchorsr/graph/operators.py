@@ -1,8 +1,8 @@
 """The operators of a graph, over tensors in the layout (N, H, W, C).
 
-An operator names the tensors that it reads and the one that it makes; what the tensors are is
-said by their `TensorType`. Names and arithmetic follow the TensorFlow Lite specification. Each
-holds for float tensors and for integer ones unless its docstring says otherwise.
+An operator names its input tensors and its output tensor; their `TensorType` describes them. Names
+and arithmetic follow the TensorFlow Lite specification. An operator works on float and on integer
+tensors unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -14,34 +14,36 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 
 DType = Literal["float32", "uint8", "int8"]
-Array = npt.NDArray[Any]
 
-# Below it float32 has fewer digits, and LiteRT crashes.
+# Quantized weights lie within ±64: two products then fit 16 bits (255 · 64 · 2 < 2^15), so no x86
+# kernel saturates.
+WEIGHT_LIMIT = 64
+
+# The smallest normal float32: LiteRT crashes on subnormal scales.
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What an integer means: real value = scale * (integer - zero_point)."""
+    """Affine quantization: real value = scale * (integer - zero_point)."""
 
     scale: float
     zero_point: int
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.scale) or self.scale < _SMALLEST_SCALE:
-            raise GraphError(
-                f"a scale is a number of at least {_SMALLEST_SCALE:.3g}, not {self.scale}"
-            )
+            raise GraphError(f"a scale is at least {_SMALLEST_SCALE:.3g}, not {self.scale}")
         if float(np.float32(self.scale)) != self.scale:
             raise GraphError(f"a scale is stored as float32, which {self.scale!r} is not")
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """Channels, number type and, for integers, their meaning. Layout (N, H, W, C)."""
+    """Channels, data type and, for integers, quantization of a tensor (N, H, W, C)."""
 
     channels: int
     dtype: DType
@@ -51,7 +53,7 @@ class TensorType:
         if self.channels < 1:
             raise GraphError(f"a tensor has at least one channel, not {self.channels}")
         if (self.dtype == "float32") != (self.quantization is None):
-            raise GraphError("integer tensors carry a quantization, float tensors none")
+            raise GraphError("integer tensors have a quantization, float tensors have none")
         if self.quantization is not None:
             info = np.iinfo(self.dtype)
             if not info.min <= self.quantization.zero_point <= info.max:
@@ -62,24 +64,27 @@ class TensorType:
 
 @dataclass(frozen=True, eq=False)
 class OneInput:
-    """What operators that read one tensor have in common."""
+    """The base class of operators with one input."""
 
     input: str
     output: str
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """The names of the input tensors."""
         return (self.input,)
 
 
 @dataclass(frozen=True, eq=False)
 class Conv2D(OneInput):
-    """Convolution with stride 1, zero padded to keep height and width, bias added, then
-    optionally ReLU.
+    """Convolution of stride 1, zero-padded to keep height and width, with an optional ReLU.
 
-    weights: (out, height, width, in / groups), float32 or int8. bias: (out,), float32 or int32.
-    weight_scales: (out,) float32 in an integer graph, else None. groups: input and output
-    channels fall into so many equal parts in their order, and each part sees only its own.
+    Attributes:
+        weights: (out, height, width, in / groups), float32 or int8.
+        bias: (out,), float32 or int32.
+        weight_scales: (out,) float32 per-channel scales in an integer graph, else None.
+        relu: Whether a ReLU is fused.
+        groups: The number of channel groups.
     """
 
     weights: Array
@@ -90,7 +95,7 @@ class Conv2D(OneInput):
 
     @property
     def copies_channels(self) -> bool:
-        """True where every output channel is one input channel unchanged: an anchor."""
+        """Whether every output channel is a copy of one input channel, as in an anchor."""
         if self.weights.shape[1:3] != (1, 1) or self.relu or self.bias.any():
             return False
         scales = 1 if self.weight_scales is None else self.weight_scales[:, None]
@@ -100,7 +105,7 @@ class Conv2D(OneInput):
 
 @dataclass(frozen=True)
 class Add:
-    """Element-wise sum; either may be 1×1 and then stands for every pixel."""
+    """Element-wise sum; an input of 1×1 pixels is broadcast."""
 
     inputs: tuple[str, str]
     output: str
@@ -108,10 +113,10 @@ class Add:
 
 @dataclass(frozen=True)
 class DepthToSpace(OneInput):
-    """(N, H, W, block² * C) to (N, block * H, block * W, C).
+    """Rearrangement of channels into pixels, (N, H, W, block² * C) to (N, block * H, block * W, C).
 
-    Channel (dy * block + dx) * C + c goes to row dy, column dx, channel c (TensorFlow's
-    order; ONNX calls it DCR). Input and output have the same number type and quantization.
+    Channel (dy * block + dx) * C + c moves to row dy, column dx, channel c (TensorFlow's order;
+    ONNX calls it DCR). Input and output have the same type.
     """
 
     block: int
@@ -119,12 +124,12 @@ class DepthToSpace(OneInput):
 
 @dataclass(frozen=True)
 class Requantize(OneInput):
-    """The same real values with another number type or quantization (TFLite: QUANTIZE)."""
+    """Conversion of integers to another data type or quantization (TFLite: QUANTIZE)."""
 
 
 @dataclass(frozen=True)
 class Clip(OneInput):
-    """Values limited to [low, high]; float graphs only (integers clip by saturation)."""
+    """Clipping to [low, high]; float graphs only, because integers saturate."""
 
     low: float
     high: float
@@ -132,7 +137,7 @@ class Clip(OneInput):
 
 @dataclass(frozen=True)
 class Concat:
-    """Tensors of one type side by side along the channels; one may stand there several times."""
+    """Concatenation along the channels; a tensor may occur several times."""
 
     inputs: tuple[str, ...]
     output: str
@@ -140,21 +145,25 @@ class Concat:
 
 @dataclass(frozen=True)
 class Minimum(OneInput):
-    """Integers above `bound` replaced by it; integer graphs only. The type stays the same."""
+    """Element-wise minimum with the integer `bound`; integer graphs only. Keeps the type."""
 
     bound: int
 
 
 @dataclass(frozen=True)
 class ReLU(OneInput):
-    """Values below zero replaced by it, as an operator of its own. The type stays the same."""
+    """ReLU that is not fused into a convolution. Keeps the type."""
 
 
 @dataclass(frozen=True, eq=False)
 class DepthwiseConv2D(OneInput):
-    """Convolution of each channel with a kernel of its own, padded and finished as Conv2D's.
+    """Depthwise convolution with channel multiplier 1; otherwise like `Conv2D`.
 
-    weights: (height, width, channels), float32 or int8. bias, weight_scales: (channels,).
+    Attributes:
+        weights: (height, width, channels), float32 or int8.
+        bias: (channels,), float32 or int32.
+        weight_scales: (channels,) float32 in an integer graph, else None.
+        relu: Whether a ReLU is fused.
     """
 
     weights: Array
@@ -165,10 +174,15 @@ class DepthwiseConv2D(OneInput):
 
 @dataclass(frozen=True, eq=False)
 class TransposedConv2D(OneInput):
-    """Each input pixel spread over height × width output pixels, `stride` apart, summed.
+    """Transposed convolution whose output is `stride` times as high and wide.
 
-    The output is `stride` times as high and wide; of the kernel's overhang, kernel - stride,
-    half is cut off on each side, so that is even. weights: (out, height, width, in).
+    The overhang of the kernel, kernel - stride, is even; half of it is cropped on each side.
+
+    Attributes:
+        weights: (out, height, width, in), float32 or int8.
+        bias: (out,), float32 or int32.
+        stride: The upscaling factor.
+        weight_scales: (out,) float32 in an integer graph, else None.
     """
 
     weights: Array
@@ -179,7 +193,7 @@ class TransposedConv2D(OneInput):
 
 @dataclass(frozen=True)
 class Subtract:
-    """The first tensor less the second; either may be 1×1 and then stands for every pixel."""
+    """Element-wise difference; an input of 1×1 pixels is broadcast."""
 
     inputs: tuple[str, str]
     output: str
@@ -187,7 +201,7 @@ class Subtract:
 
 @dataclass(frozen=True)
 class Multiply:
-    """Element-wise product; either may be 1×1 and then stands for every pixel."""
+    """Element-wise product; an input of 1×1 pixels is broadcast."""
 
     inputs: tuple[str, str]
     output: str
@@ -195,7 +209,7 @@ class Multiply:
 
 @dataclass(frozen=True)
 class LeakyReLU(OneInput):
-    """Values below zero multiplied by `slope`, which is rounded to float32."""
+    """Multiplication of negative values by `slope`, which is rounded to float32."""
 
     slope: float
 
@@ -205,9 +219,11 @@ class LeakyReLU(OneInput):
 
 @dataclass(frozen=True, eq=False)
 class PReLU(OneInput):
-    """Values below zero multiplied by a slope of their channel's own.
+    """Multiplication of negative values by a per-channel slope.
 
-    slopes: (channels,) float32, or int8 at scale `slope_scale` and zero point 0.
+    Attributes:
+        slopes: (channels,) float32, or int8 with zero point 0.
+        slope_scale: The scale of int8 slopes.
     """
 
     slopes: Array
@@ -216,17 +232,17 @@ class PReLU(OneInput):
 
 @dataclass(frozen=True)
 class Sigmoid(OneInput):
-    """1 / (1 + exp(-x)); an integer output has scale 1/256 and stands for 0 to 255/256."""
+    """1 / (1 + exp(-x)); an integer output has scale 1/256 and zero point -128."""
 
 
 @dataclass(frozen=True)
 class SquareRoot(OneInput):
-    """The square root of values that are not negative. Only 1×1 tensors, as attention has."""
+    """Square root of non-negative values; only of 1×1 tensors, as in attention."""
 
 
 @dataclass(frozen=True)
 class Pool2D(OneInput):
-    """Mean or maximum of the size × size pixels around each, of those inside the image."""
+    """Average or maximum of the size × size window, without the padding. Stride 1."""
 
     kind: Literal["average", "max"]
     size: int
@@ -234,12 +250,12 @@ class Pool2D(OneInput):
 
 @dataclass(frozen=True)
 class GlobalAveragePool(OneInput):
-    """The mean of every channel over the whole image: (N, 1, 1, C)."""
+    """Mean of every channel over the whole image, (N, 1, 1, C)."""
 
 
 @dataclass(frozen=True)
 class Resize(OneInput):
-    """`factor` times as high and wide, pixel centres at halves (PyTorch's align_corners=False)."""
+    """Upscaling by an integer factor with half-pixel centres (align_corners=False)."""
 
     factor: int
     mode: Literal["nearest", "bilinear"]
@@ -247,21 +263,21 @@ class Resize(OneInput):
 
 @dataclass(frozen=True)
 class Slice(OneInput):
-    """As many channels as the output has, from number `start` on. The type stays the same."""
+    """The channels from `start` on, as many as the output has. Keeps the type."""
 
     start: int
 
 
 @dataclass(frozen=True)
 class Tile(OneInput):
-    """All channels repeated `count` times, as a whole. The type stays the same."""
+    """All channels repeated `count` times, as a block. Keeps the type."""
 
     count: int
 
 
 Convolution = Conv2D | DepthwiseConv2D | TransposedConv2D
 
-# Numbers go through these as they are.
+# Operators that keep the type of their input.
 Move = Concat | DepthToSpace | Minimum | Pool2D | ReLU | Resize | Slice | Tile
 
 Operator = (
@@ -281,7 +297,7 @@ Operator = (
 
 
 def by_channel(conv: Convolution) -> npt.NDArray[np.float32]:
-    """Weights with the output channels first, (out, height, width, in)."""
+    """Return the weights with the output channels first, (out, height, width, in)."""
     if isinstance(conv, DepthwiseConv2D):
         return np.asarray(conv.weights.transpose(2, 0, 1)[..., None])
     return conv.weights
@@ -290,13 +306,14 @@ def by_channel(conv: Convolution) -> npt.NDArray[np.float32]:
 def as_stored(
     conv: Convolution, weights: npt.NDArray[np.float32 | np.int8]
 ) -> npt.NDArray[np.float32 | np.int8]:
+    """Return weights from `by_channel` in the layout that the operator stores."""
     if isinstance(conv, DepthwiseConv2D):
         return np.ascontiguousarray(weights[..., 0].transpose(1, 2, 0))
     return weights
 
 
 def with_inputs(operator: Operator, sources: tuple[str, ...]) -> Operator:
-    """The operator with other inputs."""
+    """Return the operator with other inputs."""
     single = isinstance(operator, OneInput)
     changes: dict[str, Any] = {"input": sources[0]} if single else {"inputs": sources}
     return dataclasses.replace(operator, **changes)

@@ -1,7 +1,6 @@
-"""What an operator demands of the tensors that it reads and makes: number types, channels, extents.
+"""Checks of operators against the types of their tensors: data types, channels, extents, scales.
 
-Each demand that is not met is a GraphError of one line. What a whole graph demands, such as an
-order in which everything is made before it is read, is checked by `graph`.
+A failed check is a GraphError. `graph` checks the graph as a whole.
 """
 
 from __future__ import annotations
@@ -10,23 +9,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 
 SIGMOID_OUTPUT = ops.Quantization(1 / 256, -128)
 
-# LiteRT takes no convolution with a multiplier of this or more.
+# LiteRT refuses convolutions with a multiplier of this or more.
 LARGEST_MULTIPLIER = 256
 
-# What an input's scale over the output's may be where an operator changes it: at least the first
-# and below the second. Beyond, LiteRT takes other kernels, which round otherwise. A product's is
-# that of both inputs together.
+# The allowed range of the input scale over the output scale, by kind of operator: from the first
+# number up to, but not including, the second. Outside it, LiteRT uses other kernels, which round
+# differently. For a product, the input scale is the product of both.
 _SUM_RATIOS = (2.0**-10, 2.0**8)
 _PRODUCT_RATIOS = (2.0**-16, 2.0**8)
 _RESCALE_RATIOS = (2.0**-8, float(np.nextafter(np.float32(2.0**7), np.float32(2.0**8))))
 _SLOPE_RATIOS = (2.0**-30, 2.0**8)
 
-# The runtimes have 8-bit kernels for these over int8; over uint8 they have none or other ones.
+# The runtimes have int8 kernels for these; for uint8 they have none, or different ones.
 _INT8 = (
     ops.Add,
     ops.DepthwiseConv2D,
@@ -46,18 +46,27 @@ _INT8 = (
 def check_operator(
     operator: ops.Operator, sources: Sequence[ops.TensorType], target: ops.TensorType
 ) -> None:
-    """Raises GraphError where the types of the tensors are not what the operator works on."""
+    """Check that an operator accepts the types of its tensors.
+
+    Args:
+        operator: The operator.
+        sources: The types of its inputs.
+        target: The type of its output.
+
+    Raises:
+        GraphError: It does not.
+    """
     kind = type(operator).__name__
     _check_channels(operator, sources, target)
     if isinstance(operator, ops.Requantize):
         if "float32" in (sources[0].dtype, target.dtype):
-            raise GraphError("Requantize takes and makes integers")
+            raise GraphError("Requantize works on integers only")
     elif any(tensor.dtype != target.dtype for tensor in sources):
-        raise GraphError(f"{kind} takes and makes the same number type")
+        raise GraphError(f"{kind} has inputs and an output of one data type")
     if isinstance(operator, ops.Move) and any(
         tensor.quantization != target.quantization for tensor in sources
     ):
-        raise GraphError(f"{kind} does not change numbers: its types must be equal")
+        raise GraphError(f"{kind} keeps the type: input and output must have the same quantization")
     if isinstance(operator, _INT8) and target.dtype == "uint8":
         raise GraphError(f"{kind} works on float32 and int8, not on uint8")
     _check_values(operator, sources[0], target)
@@ -67,20 +76,28 @@ def check_operator(
 
 
 def extent_of(operator: ops.Operator, extents: Sequence[int]) -> int:
-    """How many times the input's height the operator's output is high, from the same of what it
-    reads; 0 stands for 1×1 whatever the input. Raises GraphError where they do not fit.
+    """Compute the height of an operator's output relative to the graph's input.
+
+    Args:
+        operator: The operator.
+        extents: The same of its inputs. 0 stands for a tensor of 1×1 pixels.
+
+    Raises:
+        GraphError: The extents do not fit the operator.
     """
     kind = type(operator).__name__
     first = extents[0]
     if isinstance(operator, ops.GlobalAveragePool):
         return 0
     if isinstance(operator, ops.SquareRoot) and any(extents):
-        raise GraphError("SquareRoot takes only tensors that are 1x1, as GlobalAveragePool makes")
+        raise GraphError(
+            "SquareRoot works on 1x1 tensors only, such as the output of GlobalAveragePool"
+        )
     if (
         isinstance(operator, ops.DepthToSpace | ops.TransposedConv2D | ops.Resize | ops.Pool2D)
         and not first
     ):
-        raise GraphError(f"{kind} takes images, not a tensor that is 1x1")
+        raise GraphError(f"{kind} works on images, not on 1x1 tensors")
     if isinstance(operator, ops.DepthToSpace):
         return first * operator.block
     if isinstance(operator, ops.TransposedConv2D):
@@ -89,15 +106,15 @@ def extent_of(operator: ops.Operator, extents: Sequence[int]) -> int:
         return first * operator.factor
     if isinstance(operator, ops.Conv2D):
         if not first and operator.weights.shape[1:3] != (1, 1):
-            raise GraphError("Conv2D over a tensor that is 1x1 has 1x1 weights")
+            raise GraphError("Conv2D over a 1x1 tensor has 1x1 weights")
     elif isinstance(operator, ops.DepthwiseConv2D):
         if not first and operator.weights.shape[:2] != (1, 1):
-            raise GraphError("DepthwiseConv2D over a tensor that is 1x1 has 1x1 weights")
+            raise GraphError("DepthwiseConv2D over a 1x1 tensor has 1x1 weights")
     elif isinstance(operator, ops.Add | ops.Subtract | ops.Multiply):
         if len(set(extents) - {0}) > 1:
-            raise GraphError(f"{kind} takes two tensors of one height and width, or 1x1")
+            raise GraphError(f"{kind} takes two tensors of the same height and width, or 1x1")
     elif len(set(extents)) > 1:
-        raise GraphError(f"{kind} takes tensors of one height and width")
+        raise GraphError(f"{kind} takes tensors of the same height and width")
     return max(extents)
 
 
@@ -118,22 +135,22 @@ def _check_channels(
     elif isinstance(operator, ops.DepthToSpace):
         if operator.block < 1 or first != target.channels * operator.block**2:
             raise GraphError(
-                f"DepthToSpace({operator.block}) makes {first} channels from"
-                f" {target.channels} times block squared, or none"
+                f"DepthToSpace({operator.block}) cannot turn {first} channels into"
+                f" {target.channels}"
             )
     elif isinstance(operator, ops.Concat):
         if sum(tensor.channels for tensor in sources) != target.channels:
-            raise GraphError("Concat makes as many channels as its inputs have together")
+            raise GraphError("Concat has as many output channels as its inputs have together")
     elif isinstance(operator, ops.Slice):
         if not 0 <= operator.start <= first - target.channels:
             raise GraphError(
-                f"Slice takes {target.channels} channels from number {operator.start} on,"
-                f" and there are {first}"
+                f"Slice takes {target.channels} channels from index {operator.start} on, but there"
+                f" are {first}"
             )
     elif isinstance(operator, ops.Tile):
         if operator.count < 1 or first * operator.count != target.channels:
             raise GraphError(
-                f"Tile repeats {first} channels {operator.count} times: that is not"
+                f"Tile repeats {first} channels {operator.count} times, which is not"
                 f" {target.channels}"
             )
     elif first != target.channels:
@@ -141,7 +158,7 @@ def _check_channels(
 
 
 def _check_values(operator: ops.Operator, source: ops.TensorType, target: ops.TensorType) -> None:
-    """What is demanded of the numbers that an operator holds, weights apart."""
+    """Check the attributes of an operator, other than weights."""
     if isinstance(operator, ops.Clip) and target.dtype != "float32":
         raise GraphError("Clip is for float graphs; integers clip by saturation")
     if isinstance(operator, ops.Minimum):
@@ -160,11 +177,11 @@ def _check_values(operator: ops.Operator, source: ops.TensorType, target: ops.Te
         and source.quantization is not None
         and source.quantization.zero_point != -128
     ):
-        raise GraphError("SquareRoot takes integers with zero point -128: none is negative")
+        raise GraphError("SquareRoot takes integers with zero point -128, so that none is negative")
     if isinstance(operator, ops.Pool2D) and (operator.size < 1 or operator.size % 2 == 0):
         raise GraphError(f"Pool2D's size is odd, not {operator.size}")
     if isinstance(operator, ops.Resize) and operator.factor < 1:
-        raise GraphError(f"Resize enlarges a whole number of times, not {operator.factor}")
+        raise GraphError(f"Resize has a factor of at least 1, not {operator.factor}")
 
 
 def _check_scales(
@@ -176,12 +193,12 @@ def _check_scales(
 ) -> None:
     kind = type(operator).__name__
     if isinstance(operator, ops.Convolution):
-        assert operator.weight_scales is not None  # `_check_weights` has seen them
+        assert operator.weight_scales is not None  # checked by `_check_weights`
         with np.errstate(over="ignore"):
             largest = (scales[0] * operator.weight_scales / output).max()
         if not largest < LARGEST_MULTIPLIER:
             raise GraphError(
-                f"{kind} has a multiplier of {largest:.3g}, and LiteRT takes those below"
+                f"{kind} has a multiplier of {largest:.3g}; LiteRT accepts only those below"
                 f" {LARGEST_MULTIPLIER}"
             )
     elif isinstance(operator, ops.Add | ops.Subtract):
@@ -207,7 +224,7 @@ def _check_scales(
 def _check_ratio(what: str, ratio: np.float32, limits: tuple[float, float]) -> None:
     if not limits[0] <= ratio < limits[1]:
         raise GraphError(
-            f"{what} has a scale {ratio:.3g} times the output's, and LiteRT is exact only from"
+            f"{what} has a scale {ratio:.3g} times the output's; LiteRT is exact only from"
             f" {limits[0]:.3g} to {limits[1]:.3g}: choose closer scales"
         )
 
@@ -221,7 +238,7 @@ def _check_slopes(prelu: ops.PReLU, target: ops.TensorType) -> None:
             f" {prelu.slopes.shape}"
         )
     if integer != (prelu.slope_scale is not None):
-        raise GraphError("an integer PReLU carries the scale of its slopes, a float one none")
+        raise GraphError("an integer PReLU has a scale of its slopes, a float one has none")
     if prelu.slope_scale is not None:
         ops.Quantization(prelu.slope_scale, 0)
 
@@ -235,7 +252,7 @@ def _check_conv(conv: ops.Conv2D, channels: int, target: ops.TensorType) -> None
         raise GraphError(f"{groups} groups do not divide {channels} and {target.channels} channels")
     if (weights.shape[0], weights.shape[3] * groups) != (target.channels, channels):
         raise GraphError(
-            f"weights {weights.shape} do not lead from {channels} to {target.channels} channels"
+            f"weights {weights.shape} do not map {channels} to {target.channels} channels"
             + (f" in {groups} groups" if groups > 1 else "")
         )
     _check_weights(weights, conv.bias, conv.weight_scales, target)
@@ -247,8 +264,7 @@ def _check_depthwise(conv: ops.DepthwiseConv2D, channels: int, target: ops.Tenso
         raise GraphError(f"depthwise weights are (odd, odd, channels), not {weights.shape}")
     if not weights.shape[2] == channels == target.channels:
         raise GraphError(
-            f"depthwise weights {weights.shape} do not lead from {channels} to"
-            f" {target.channels} channels"
+            f"depthwise weights {weights.shape} do not map {channels} to {target.channels} channels"
         )
     _check_weights(weights, conv.bias, conv.weight_scales, target)
 
@@ -257,19 +273,19 @@ def _check_transposed(conv: ops.TransposedConv2D, channels: int, target: ops.Ten
     weights, stride = conv.weights, conv.stride
     if weights.ndim != 4 or (weights.shape[0], weights.shape[3]) != (target.channels, channels):
         raise GraphError(
-            f"transposed weights {weights.shape} do not lead from {channels} to"
+            f"transposed weights {weights.shape} do not map {channels} to"
             f" {target.channels} channels"
         )
     if stride < 1 or any(side < stride or (side - stride) % 2 for side in weights.shape[1:3]):
         raise GraphError(
-            f"a transposed kernel {weights.shape[1:3]} overhangs its stride {stride} by an even"
-            " number of pixels"
+            f"a transposed kernel exceeds its stride {stride} by an even number of pixels, not"
+            f" {weights.shape[1:3]}"
         )
     _check_weights(weights, conv.bias, conv.weight_scales, target)
 
 
 def _check_weights(
-    weights: ops.Array, bias: ops.Array, scales: ops.Array | None, target: ops.TensorType
+    weights: Array, bias: Array, scales: Array | None, target: ops.TensorType
 ) -> None:
     if bias.shape != (target.channels,):
         raise GraphError(f"a bias has one number per output channel, not shape {bias.shape}")
@@ -278,7 +294,7 @@ def _check_weights(
     if (weights.dtype, bias.dtype) != expected:
         raise GraphError(f"weights and bias are {weights.dtype} and {bias.dtype}, not {expected}")
     if integer != (scales is not None):
-        raise GraphError("integer convolutions carry weight scales, float ones none")
+        raise GraphError("integer convolutions have weight scales, float ones have none")
     if scales is not None and (
         scales.shape != bias.shape
         or scales.dtype != np.float32

@@ -1,4 +1,4 @@
-"""Image files to arrays and back, with the metadata that stays true.
+"""Image files to arrays and back, with their metadata kept valid.
 
 Imports `errors` and `utils`.
 """

@@ -1,10 +1,10 @@
-"""Animations frame by frame: GIF, WebP, PNG (APNG) and AVIF; and images of either kind.
+"""Read and write animations frame by frame: GIF, WebP, PNG (APNG) and AVIF; and either kind.
 
-Frames are decoded, and encoded, one at a time, so that memory does not grow with their number.
-Pillow composes them: what is read is what a viewer shows, not the pieces that a file stores.
+Frames are decoded and encoded one at a time, so memory does not grow with their number. Pillow
+composes them: what is read is what a viewer shows, not the rectangles that a file stores.
 
-Left out: the image that an APNG may show in place of its animation; the repetitions of an
-AVIF, which Pillow neither reads nor writes: it plays for ever.
+Not handled: the still image that an APNG may show in place of its animation; the loop count of
+AVIF, which Pillow neither reads nor writes, so an AVIF loops for ever.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from PIL import Image
 
 from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.decode import decode, metadata_of, turn
-from anchorsr.images.encode import in_kept_colours, pillow_options, true_metadata
+from anchorsr.images.encode import converted_colours, pillow_options, resized_metadata
 from anchorsr.images.formats import (
     ANIMATED,
     MAX_PIXELS,
+    check_output,
     check_pixels,
-    check_size,
-    format_of,
+    check_quality,
     frame_count,
     open_image,
     quietly,
@@ -36,18 +36,22 @@ from anchorsr.images.formats import (
 from anchorsr.images.gif import check_gif_end, encode_gif
 from anchorsr.images.heic import open_heic
 from anchorsr.images.image import Metadata, Pixels, RasterImage
-from anchorsr.images.io import encode_file, reading, write_image
+from anchorsr.images.io import reading, write_image
 from anchorsr.images.png import colour_chunks, encode_apng
-from anchorsr.utils.files import check_free, publish
+from anchorsr.utils.files import publishing, reason
 
 
 @dataclass(frozen=True, eq=False)
 class Animation(Metadata):
-    """Frames of one size, which are made only as they are asked for.
+    """Frames of one size, made one at a time as they are asked for.
 
-    frames: starts from the first frame each time it is called, and gives 8-bit images, all
-    with alpha or all without, without metadata. durations_ms: one for each. plays: how often
-    the animation runs, 0 for ever. transparent: whether the frames have alpha.
+    Attributes:
+        size: (height, width) in pixels.
+        durations_ms: One duration per frame.
+        plays: How often the animation runs; 0 for ever.
+        transparent: Whether the frames have alpha.
+        frames: Returns an iterator from the first frame, each time it is called. Frames are
+            8-bit, all with alpha or all without, and have no metadata.
     """
 
     size: tuple[int, int]
@@ -59,9 +63,13 @@ class Animation(Metadata):
     def with_frames(
         self, size: tuple[int, int], change: Callable[[RasterImage], RasterImage]
     ) -> Animation:
-        """The same with every frame changed, to this (height, width), when it is asked for.
+        """Return the animation with every frame changed, lazily.
 
-        A frame that equals the one before it is not computed again.
+        A frame that equals the one before is not computed again.
+
+        Args:
+            size: (height, width) of the changed frames.
+            change: What makes a changed frame from a frame.
         """
 
         def frames() -> Iterator[RasterImage]:
@@ -78,7 +86,12 @@ class Animation(Metadata):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its pixels are decoded: (height, width) upright, and if it moves."""
+    """What a file says before its pixels are decoded.
+
+    Attributes:
+        size: (height, width), upright.
+        animated: Whether the file is an animation.
+    """
 
     size: tuple[int, int]
     animated: bool
@@ -98,10 +111,16 @@ def read_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage | Anim
 
 
 def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """What `read_file` would find, by what stands before the pixels, which are not decoded.
+    """Read what stands before the pixels, without decoding them.
 
-    An orientation that a PNG tells after its pixels is not seen. Raises ImageError as
-    `read_file` does, but not for damaged pixels and kinds of pixels that are not handled.
+    An orientation that a PNG stores after its pixels is not seen.
+
+    Args:
+        path: The file.
+        max_pixels: The largest image to accept.
+
+    Raises:
+        ImageError: As `read_file` does, except for damaged pixels and unsupported pixel types.
     """
     with reading(path) as (file, kind):
         if kind == "HEIC":
@@ -113,7 +132,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
         check_pixels(path, width, height, max_pixels)
         with quietly():
             animated = kind in ANIMATED and frame_count(image) > 1
-        # A TIFF's size is that of the image turned upright, as `decode` says.
+        # Pillow reports a TIFF's size upright already.
         orientation = 1 if kind == "TIFF" else metadata_of(image)[1]
         return Header((width, height) if orientation >= 5 else (height, width), animated)
 
@@ -128,28 +147,19 @@ def write_file(
         write_image(path, image, quality=quality, overwrite=overwrite)
 
 
-def check_file(path: Path, height: int, width: int, *, animated: bool) -> None:
-    """Raise OutputError unless the format of the path's suffix can hold such an image.
-
-    Raises MissingDependencyError when a library for the format is missing.
-    """
-    format_name = format_of(path)
-    if animated and format_name not in ANIMATED:
-        raise OutputError(
-            f"{path} would be an animation, which {format_name} cannot hold; "
-            f"write a .gif, .webp, .png or .avif file"
-        )
-    check_size(path, height, width)
-
-
 def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
     """Read an animated GIF, WebP, PNG or AVIF, turned upright.
 
-    Every frame is decoded once, so that a damaged one is known before work is spent on the
-    others; they are decoded again as they are used, from the same file. Raises ImageError as
-    `read_image` does, here and while frames are used, and for an image that does not move.
-    """
+    Every frame is decoded once, so a damaged one is found before any work is done; frames are
+    decoded again, from the same file, as they are used.
 
+    Args:
+        path: The file.
+        max_pixels: The largest frame to decode.
+
+    Raises:
+        ImageError: As `read_image` does, here and while frames are used; also for a still image.
+    """
     with reading(path) as (file, kind):
         if kind not in ANIMATED:
             raise ImageError(f"{path} is a {kind} image; give an animation")
@@ -159,21 +169,24 @@ def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
 def write_animation(
     path: Path, animation: Animation, *, quality: int = 92, overwrite: bool = False
 ) -> None:
-    """Write an animation in the format of the path's suffix, whole or not at all.
+    """Write an animation atomically, in the format of the path's suffix.
 
-    Times and repetitions are those of the animation, but for what a format rounds: GIF to
-    hundredths of a second, without drift. PNG is exact; GIF has 255 colours a frame, and pixels
-    are there or not; quality, 1 to 100, is for WebP and AVIF. Metadata is kept as for images.
-    Raises OutputError, also for a format that holds only still images.
+    Durations and loop count are kept; GIF rounds to hundredths of a second, without drift. PNG is
+    lossless. GIF has 255 colours per frame and binary transparency. Metadata is kept as for
+    images.
+
+    Args:
+        path: The file to write; its folder must exist.
+        animation: The frames and metadata.
+        quality: 1 to 100, for WebP and AVIF.
+        overwrite: Replace an existing file.
+
+    Raises:
+        OutputError: If the file exists and `overwrite` is false, cannot be written, or is of a
+            format for still images.
     """
-
-    def encoded() -> bytes:
-        return _encode(animation, format_of(path), quality)
-
-    check_file(path, *animation.size, animated=True)
-    check_free(path, overwrite=overwrite)
-    data = encode_file(path, encoded, *animation.size, quality=quality)
-    publish(data, path, overwrite=overwrite)
+    with publishing(path, overwrite=overwrite) as file:
+        file.write(_encode(path, animation, quality))
 
 
 def _same_pixels(first: RasterImage, second: RasterImage) -> bool:
@@ -188,7 +201,7 @@ def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> A
     with quietly():
         count = frame_count(pil_image)
     if count < 2:
-        raise ImageError(f"{path} is an image that does not move; give an animation")
+        raise ImageError(f"{path} is a still image; give an animation")
     if kind == "PNG":
         file.seek(24)
         if file.read(1) == b"\x10":
@@ -203,7 +216,7 @@ def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> A
     size = None
     for image, milliseconds in _composed(file, kind, count, orientation):
         if size not in (None, image.size):
-            raise ImageError(f"{path} has frames of several sizes; save it anew")
+            raise ImageError(f"{path} has frames of several sizes; save it from another program")
         size = image.size
         durations.append(milliseconds)
         transparent |= image.alpha is not None
@@ -229,7 +242,7 @@ def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> A
 def _composed(
     file: BinaryIO, kind: str, count: int, orientation: int
 ) -> Iterator[tuple[RasterImage, float]]:
-    """Each frame as a viewer shows it, upright, and its milliseconds."""
+    """Yield each frame as a viewer shows it, upright, and its milliseconds."""
     pil_image = open_image(file, kind)
     first = int(bool(pil_image.info.get("default_image")))
     for number in range(first, first + count):
@@ -243,28 +256,39 @@ def _composed(
 
 
 def _plays(image: Image.Image, kind: str) -> int:
-    """How often it runs, 0 for ever. GIF counts repetitions, and says nothing for one play."""
+    """Return how often it runs, 0 for ever. GIF counts repetitions; no count is one play."""
     loop = image.info.get("loop")
     if kind == "GIF":
         return 1 if loop is None else loop + 1 if loop else 0
     return loop if isinstance(loop, int) else 0
 
 
-def _encode(animation: Animation, format_name: str, quality: int) -> bytes:
-    metadata = true_metadata(animation, *animation.size, grey=False)
-    if format_name in ("GIF", "PNG"):
-        frames = _with_times(animation, metadata, format_name)
-        if format_name == "GIF":
-            return encode_gif(frames, animation.plays)
-        rgba = ((_rgba(rgb, alpha), milliseconds) for rgb, alpha, milliseconds in frames)
-        return encode_apng(rgba, animation.plays, metadata)
+def _encode(path: Path, animation: Animation, quality: int) -> bytes:
+    check_quality(quality)
+    format_name = check_output(path, *animation.size, animated=True)
+    metadata = resized_metadata(animation, *animation.size, grey=False)
+    try:
+        if format_name in ("GIF", "PNG"):
+            frames = _with_times(animation, metadata, format_name)
+            if format_name == "GIF":
+                return encode_gif(frames, animation.plays)
+            rgba = ((_rgba(rgb, alpha), milliseconds) for rgb, alpha, milliseconds in frames)
+            return encode_apng(rgba, animation.plays, metadata)
+        return _encode_with_pillow(animation, metadata, format_name, quality)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+
+
+def _encode_with_pillow(
+    animation: Animation, metadata: Metadata, format_name: str, quality: int
+) -> bytes:
     options = pillow_options(format_name, quality, metadata)
     if format_name == "WEBP":
         options["loop"] = min(animation.plays, 65_535)
     ends = [round(end) for end in np.cumsum((0, *animation.durations_ms)).tolist()]
     durations = [end - start for start, end in itertools.pairwise(ends)]
     buffer = io.BytesIO()
-    _Reel(animation).save(buffer, format_name, save_all=True, duration=durations, **options)
+    _FrameReader(animation).save(buffer, format_name, save_all=True, duration=durations, **options)
     return buffer.getvalue()
 
 
@@ -272,7 +296,7 @@ def _with_times(
     animation: Animation, metadata: Metadata, format_name: str
 ) -> Iterator[tuple[Pixels, Pixels | None, float]]:
     for image, milliseconds in zip(animation.frames(), animation.durations_ms, strict=True):
-        rgb, _ = in_kept_colours(image.rgb, animation, metadata, format_name, grey=False)
+        rgb, _ = converted_colours(image.rgb, animation, metadata, format_name, grey=False)
         yield rgb, image.alpha, milliseconds
 
 
@@ -281,8 +305,8 @@ def _rgba(rgb: Pixels, alpha: Pixels | None) -> Pixels:
     return np.dstack((rgb, opaque if alpha is None else alpha))
 
 
-class _Reel(Image.Image):
-    """The frames as Pillow's writers of WebP and AVIF ask for them: by number, one at a time."""
+class _FrameReader(Image.Image):
+    """Frames as Pillow's WebP and AVIF writers ask for them: by number, one at a time."""
 
     def __init__(self, animation: Animation) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The contents of an open file to a `RasterImage`: colours, alpha, depth, orientation, metadata.
+"""Decode an open file into a `RasterImage`: colours, alpha, depth, orientation, metadata.
 
-Orientation follows EXIF 2.32 (CIPA DC-008), section 4.6.4, profiles ICC.1. The image edge's
-rules on what is read, and what is refused, are those of `images.read_image`.
+Orientation follows EXIF 2.32 (CIPA DC-008), section 4.6.4; profiles follow ICC.1. What is read and
+what is refused is documented in `io.read_image`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,22 @@ from anchorsr.images.png import colour_chunks
 from anchorsr.images.tiff import exif_of_tiff
 from anchorsr.images.xmp import upright_xmp
 
-_HANDLED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+HANDLED_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> RasterImage:
-    """The image in an open file. Raises ImageError for one that is not handled, and
-    whatever its library raises for a damaged one.
+    """Decode the image in an open file.
+
+    Args:
+        file: The open file.
+        path: Its name, for messages.
+        format_name: Its format, as `formats.format_of_content` returns it.
+        max_pixels: The largest image to decode.
+
+    Raises:
+        ImageError: If this kind of image is not handled. A damaged file raises whatever its
+            library raises.
     """
     if format_name == "HEIC":
         return _decode_heic(file, path, max_pixels)
@@ -42,7 +51,7 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Ras
     _check(image, path, depth)
     if format_name == "GIF":
         check_gif_end(file)
-    turned = _tiff_tag(image, 0x0112, 1) if format_name == "TIFF" else None
+    stored_orientation = _tiff_tag(image, 0x0112, 1) if format_name == "TIFF" else None
     if depth == 16:
         rgb, alpha, grey = _colours_of_16_bits(file, image)
     else:
@@ -50,9 +59,10 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Ras
         rgb, alpha = colours(image, depth)
         grey = image.mode in ("1", "L", "LA")
     metadata, orientation = metadata_of(image)
-    if turned is not None:  # Pillow turns a TIFF, and nothing else, as it decodes
+    if stored_orientation is not None:  # Pillow turns TIFF, and only TIFF, while decoding
         dpi = metadata.dpi if _tiff_tag(image, 0x011A, None) is not None else None
-        dpi = dpi[::-1] if dpi is not None and turned in (5, 6, 7, 8) else dpi
+        sideways = stored_orientation in (5, 6, 7, 8)
+        dpi = dpi[::-1] if dpi is not None and sideways else dpi
         metadata = dataclasses.replace(metadata, exif=exif_of_tiff(file), dpi=dpi)
         orientation = 1
     if format_name == "PNG":
@@ -68,8 +78,8 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Ras
 
 
 def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
-    """What a loaded image says besides its pixels, made true, and EXIF's orientation."""
-    # A text chunk of a PNG can take any of these names, so the type of each is checked.
+    """Return the metadata of an opened image for its upright form, and its EXIF orientation."""
+    # A text chunk of a PNG can have any of these names, so each type is checked.
     profile, exif, xmp, dpi = (
         image.info.get(name) for name in ("icc_profile", "exif", "xmp", "dpi")
     )
@@ -85,7 +95,12 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
 
 
 def colours(image: Image.Image, depth: int = 8) -> tuple[Pixels, Pixels | None]:
-    """Convert a loaded image of any handled mode to RGB and, if it has one, its alpha."""
+    """Convert an image of any of `HANDLED_MODES` to RGB (H, W, 3) and alpha (H, W), if any.
+
+    Args:
+        image: The image. Its `info` loses the transparent colour.
+        depth: Bits per channel in the file.
+    """
     if image.mode == "CMYK":
         return np.array(to_srgb(image, image.info.get("icc_profile"))), None
     transparent = image.info.get("transparency")
@@ -96,15 +111,15 @@ def colours(image: Image.Image, depth: int = 8) -> tuple[Pixels, Pixels | None]:
     rgb = np.array(image.convert("RGB"))
     if not isinstance(transparent, int | tuple):
         return rgb, None
-    # The one transparent colour of a PNG. Pillow spreads 2- and 4-bit greys to 0 … 255, but
-    # leaves the transparent one as the file has it.
+    # A PNG's transparent colour. Pillow expands 2- and 4-bit greys to 0 … 255, but keeps the
+    # transparent one as stored.
     step = 255 // (2**depth - 1) if image.mode == "L" else 1
     matches = (rgb == np.array(transparent) * step).all(axis=-1)
     return rgb, np.where(matches, 0, 255).astype(np.uint8)
 
 
 def to_srgb(image: Image.Image, profile: Any) -> Image.Image:
-    """As sRGB through the profile, or plainly if there is none that works."""
+    """Convert to sRGB through the profile, or without one if it is missing or damaged."""
     checked = _checked_profile(profile)
     if checked is not None:
         srgb = ImageCms.createProfile("sRGB")
@@ -117,7 +132,7 @@ def to_srgb(image: Image.Image, profile: Any) -> Image.Image:
 
 
 def turn(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn stored rows and columns upright, by EXIF's orientation 1 to 8."""
+    """Turn stored rows and columns upright, by the EXIF orientation, 1 to 8."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -128,7 +143,7 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def checked_dpi(dpi: Any) -> tuple[float, float] | None:
-    """Keep two numbers that every format can hold, nothing else."""
+    """Return the resolution if it is two numbers that every format can hold, else None."""
     if not isinstance(dpi, tuple) or len(dpi) != 2:
         return None
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
@@ -139,14 +154,14 @@ def checked_dpi(dpi: Any) -> tuple[float, float] | None:
 
 
 def _checked_profile(profile: Any) -> bytes | None:
-    """Keep what looks like a whole ICC profile by its size and signature (ICC.1, 7.2)."""
+    """Return the profile if its size and signature (ICC.1, 7.2) are right, else None."""
     if not isinstance(profile, bytes) or len(profile) < 128 or profile[36:40] != b"acsp":
         return None
     return profile if int.from_bytes(profile[:4], "big") <= len(profile) else None
 
 
 def _depth(file: BinaryIO, image: ImageFile.ImageFile) -> int:
-    """The bits a channel has in the file, which Pillow's mode does not tell."""
+    """Return the bits per channel in the file, which Pillow's mode does not tell."""
     if image.format == "PNG":
         file.seek(24)
         return file.read(1)[0]
@@ -156,12 +171,12 @@ def _depth(file: BinaryIO, image: ImageFile.ImageFile) -> int:
 
 
 def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
-    """Refuse, before its pixels are decoded, an image that is not handled."""
+    """Refuse an unsupported image before decoding its pixels."""
     with quietly():
         frames = frame_count(image)
     if image.format == "TIFF":
         if frames > 1 and _pages(image, frames) > 1:
-            raise ImageError(f"{path} holds {frames} pages; save each as a file of its own first")
+            raise ImageError(f"{path} holds {frames} pages; save each as a separate file first")
     elif frames > 1:
         raise ImageError(f"{path} is an animation; extract its frames as images first")
     if depth == 16 and image.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
@@ -175,12 +190,12 @@ def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
         raise ImageError(
             f"{path} holds {depth}-bit {image.mode} pixels; convert it to 16-bit RGB first"
         )
-    if image.mode not in _HANDLED:
+    if image.mode not in HANDLED_MODES:
         raise ImageError(f"{path} holds {image.mode} pixels; convert it to 8-bit RGB first")
 
 
 def _pages(image: Any, frames: int) -> int:
-    """The pages of a TIFF that are not smaller copies of another (NewSubfileType, bit 0)."""
+    """Count the pages of a TIFF that are not reduced copies of another (NewSubfileType, bit 0)."""
     count = 0
     with quietly():
         for frame in range(frames):
@@ -193,18 +208,18 @@ def _pages(image: Any, frames: int) -> int:
 def _colours_of_16_bits(
     file: BinaryIO, image: ImageFile.ImageFile
 ) -> tuple[Pixels, Pixels | None, bool]:
-    """uint16 RGB, alpha if there is one, and whether it is grey, of an opened PNG or TIFF.
+    """Decode a 16-bit PNG or TIFF to uint16 RGB and alpha, if any; and whether it is grey.
 
-    Of 16-bit colours Pillow keeps the high bytes, for a given order of bytes. So they are
-    decoded twice, the second time in the other order, which gives the low bytes.
+    Pillow keeps only the high bytes of 16-bit colours, in the given byte order. So the image is
+    decoded twice; the second time, in the other order, gives the low bytes.
     """
     transparent = image.info.get("transparency")
     raw = _raw_mode(image)
     if image.mode.startswith("I;16"):
         values: Pixels = _load(image).astype(np.uint16)[..., None]
         if image.format == "TIFF" and _tiff_tag(image, 0x0106, 0) == 0:
-            values = 65_535 - values  # white is zero, which Pillow leaves so at this depth
-    elif raw.startswith("LA"):  # two channels of 16 bits are as many bytes as four of 8
+            values = 65_535 - values  # white is zero; Pillow does not invert this depth
+    elif raw.startswith("LA"):  # two channels of 16 bits take the bytes of four of 8
         image._mode = "RGBA"
         both = _load(image, "RGBA").astype(np.uint16)
         values = both[..., ::2] << 8 | both[..., 1::2]
@@ -236,7 +251,7 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 
 def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
-    """Decode, with the bytes understood as raw_mode says."""
+    """Decode, reading the bytes as `raw_mode` if given."""
     if raw_mode is not None:
         image.tile = [
             tile._replace(
@@ -244,14 +259,14 @@ def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
             )
             for tile in image.tile
         ]
-    # Only for TIFF, since one thread at a time can be quiet.
+    # Only for TIFF, since `quietly` lets one thread at a time decode.
     with quietly() if image.format == "TIFF" else contextlib.nullcontext():
         image.load()
     return np.asarray(image)
 
 
 def _decode_heic(file: BinaryIO, path: Path, max_pixels: int) -> RasterImage:
-    """pillow-heif has turned the pixels, so the orientation that EXIF says is not applied."""
+    """Decode HEIC. pillow-heif turns the pixels itself, so the EXIF orientation is not applied."""
     image = open_heic(file)
     check_pixels(path, image.size[0], image.size[1], max_pixels)
     metadata, _ = metadata_of(image)

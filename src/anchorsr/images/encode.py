@@ -1,4 +1,4 @@
-"""A `RasterImage` to the bytes of a file, and what each format keeps of what is known about it."""
+"""Encode a `RasterImage` as a file, with the metadata that each format can hold."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from anchorsr.images.png import encode_png
 from anchorsr.images.tiff import encode_tiff
 from anchorsr.images.xmp import sized_xmp
 
-# One JPEG segment, of which Pillow writes one: 65,535 bytes less the two of its length, and for
-# XMP less the 29 of its name.
+# Pillow writes one JPEG segment: 65,535 bytes less two for its length and, for XMP, 29 for its
+# name.
 _LONGEST_JPEG_EXIF = 65_533
 _LONGEST_JPEG_XMP = 65_504
 
 
 def encode(image: RasterImage, format_name: str, quality: int) -> bytes:
-    """The bytes of a file. The rules are those of `images.write_image`."""
+    """Encode an image by the rules of `io.write_image`."""
     rgb, alpha = image.rgb, image.alpha
     if format_name not in ("PNG", "TIFF", "HEIC"):
         rgb = eight_bits(rgb)
@@ -38,8 +38,8 @@ def encode(image: RasterImage, format_name: str, quality: int) -> bytes:
     grey = image.grey and format_name not in ("WEBP", "GIF")
     if grey and alpha is not None and format_name in ("TIFF", "HEIC"):
         grey = False  # readers of grey with alpha are rare
-    metadata = true_metadata(image, *image.size, grey=grey)
-    rgb, metadata = in_kept_colours(rgb, image, metadata, format_name, grey=image.grey)
+    metadata = resized_metadata(image, *image.size, grey=grey)
+    rgb, metadata = converted_colours(rgb, image, metadata, format_name, grey=image.grey)
     if format_name == "GIF":
         return encode_gif([(rgb, alpha, 0)], None)
     pixels = rgb[..., :1] if grey else rgb
@@ -48,14 +48,14 @@ def encode(image: RasterImage, format_name: str, quality: int) -> bytes:
     if format_name == "TIFF":
         return encode_tiff(pixels, metadata)
     if format_name == "HEIC":
-        return encode_heic(pixels, quality, _about(metadata))
+        return encode_heic(pixels, quality, _as_options(metadata))
     if format_name == "PNG":
         return encode_png(pixels, metadata)
     return _encode_with_pillow(pixels, format_name, quality, metadata)
 
 
-def true_metadata(metadata: Metadata, height: int, width: int, *, grey: bool) -> Metadata:
-    """With the sizes of the image that is written, and without what does not fit it."""
+def resized_metadata(metadata: Metadata, height: int, width: int, *, grey: bool) -> Metadata:
+    """Return the metadata for an image of another size, without a profile of other channels."""
     profile, exif, xmp = metadata.icc_profile, metadata.exif, metadata.xmp
     channels = b"GRAY" if grey else b"RGB "
     fits = profile is None or profile[16:20] == channels
@@ -64,14 +64,25 @@ def true_metadata(metadata: Metadata, height: int, width: int, *, grey: bool) ->
         exif=sized_exif(exif, height, width) if exif is not None else None,
         xmp=sized_xmp(xmp, height, width) if xmp is not None else None,
         dpi=checked_dpi(metadata.dpi),
-        png_colour=metadata.png_colour if fits else None,  # else 8 bits become sRGB
+        png_colour=metadata.png_colour if fits else None,  # else 8-bit colours become sRGB
     )
 
 
-def in_kept_colours(
+def converted_colours(
     rgb: Pixels, original: Metadata, kept: Metadata, format_name: str, *, grey: bool
 ) -> tuple[Pixels, Metadata]:
-    """As sRGB, where the file cannot hold the profile that says what the colours are."""
+    """Convert 8-bit colours to sRGB if the file will not hold their profile.
+
+    Args:
+        rgb: (H, W, 3).
+        original: The image's metadata, with the profile of its colours.
+        kept: What is to be written of it.
+        format_name: The format to write; GIF holds no metadata.
+        grey: Whether the three channels are equal.
+
+    Returns:
+        The colours to write, and the metadata to write.
+    """
     if format_name == "GIF":
         kept = Metadata()
     if original.icc_profile is None or kept.icc_profile is not None or rgb.dtype != np.uint8:
@@ -83,7 +94,7 @@ def in_kept_colours(
 
 
 def pillow_options(format_name: str, quality: int, metadata: Metadata) -> dict[str, Any]:
-    """How Pillow is to write a JPEG, WebP or AVIF."""
+    """Return the options of Pillow's JPEG, WebP or AVIF writer."""
     by_format: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
@@ -100,12 +111,12 @@ def pillow_options(format_name: str, quality: int, metadata: Metadata) -> dict[s
             xmp=xmp if xmp is not None and len(xmp) <= _LONGEST_JPEG_XMP else None,
         )
     if format_name == "AVIF" and metadata.exif is not None:
-        # AVIF says the orientation outside EXIF; to move it there, Pillow would rebuild EXIF.
+        # AVIF has its own field for the orientation; to move it there, Pillow would rebuild EXIF.
         metadata = dataclasses.replace(metadata, exif=without_orientation(metadata.exif))
-    return options | _about(metadata)
+    return options | _as_options(metadata)
 
 
-def _about(metadata: Metadata) -> dict[str, bytes]:
+def _as_options(metadata: Metadata) -> dict[str, bytes]:
     named = {"icc_profile": metadata.icc_profile, "exif": metadata.exif, "xmp": metadata.xmp}
     return {name: value for name, value in named.items() if value is not None}
 

@@ -1,7 +1,7 @@
-"""An EXIF block made true for another image: upright, of another size, without a thumbnail.
+"""Adjust an EXIF block to another image: upright, of another size, without a thumbnail.
 
-Follows EXIF 2.32 (CIPA DC-008). A block is patched in place, never rebuilt, because maker
-notes hold offsets into it. A block starts with `Exif` and two zero bytes.
+Follows EXIF 2.32 (CIPA DC-008). A block is patched in place, never rebuilt, because maker notes
+hold offsets into it. A block starts with `Exif` and two zero bytes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ PREFIX = b"Exif\x00\x00"
 def upright_exif(exif: bytes) -> tuple[int, bytes | None]:
     """Return the orientation, and the block with orientation 1 and without its thumbnail.
 
-    A block that cannot be read is (1, None).
+    For an unreadable block that is (1, None).
     """
-    # Some writers of WebP and PNG put the prefix where it does not belong, so it comes twice.
+    # Some WebP and PNG writers add a prefix of their own, so it comes twice.
     tiff = bytearray(exif.removeprefix(PREFIX).removeprefix(PREFIX))
     orientation = 1
     try:
@@ -27,7 +27,7 @@ def upright_exif(exif: bytes) -> tuple[int, bytes | None]:
             struct.pack_into(order + "HIHH", tiff, fields[0x0112] + 2, 3, 1, 1, 0)
     except struct.error:
         return 1, None
-    with contextlib.suppress(struct.error, KeyError):  # there is none, or it is not readable
+    with contextlib.suppress(struct.error, KeyError):  # no thumbnail, or an unreadable one
         thumbnail, _ = _directory(tiff, order, following)
         struct.pack_into(order + "I", tiff, following, 0)
         (start,) = struct.unpack_from(order + "I", tiff, thumbnail[0x0201] + 8)
@@ -38,7 +38,7 @@ def upright_exif(exif: bytes) -> tuple[int, bytes | None]:
 
 
 def sized_exif(exif: bytes, height: int, width: int) -> bytes | None:
-    """Make the sizes that a block states true; None if it cannot be read."""
+    """Set the sizes that a block states; return None if the block is unreadable."""
     tiff = bytearray(exif.removeprefix(PREFIX))
     try:
         order, fields, _ = _fields(tiff)
@@ -51,10 +51,10 @@ def sized_exif(exif: bytes, height: int, width: int) -> bytes | None:
 
 
 def without_orientation(exif: bytes) -> bytes:
-    """The block without its orientation, for a format that has another place for it.
+    """Remove the orientation, for a format that stores it elsewhere.
 
-    The fields after it move up; everything else stays where it is. A block that cannot be read
-    is returned as it is.
+    The fields after it move up; everything else stays in place. An unreadable block is returned
+    unchanged.
     """
     tiff = bytearray(exif.removeprefix(PREFIX))
     try:
@@ -71,7 +71,7 @@ def without_orientation(exif: bytes) -> bytes:
 
 
 def exif_dpi(exif: bytes) -> tuple[float, float] | None:
-    """The resolution that a block states, (horizontal, vertical); None if there is none."""
+    """Return the stated resolution, (horizontal, vertical) in dots per inch, or None."""
     tiff = bytearray(exif.removeprefix(PREFIX))
     values = []
     try:
@@ -90,9 +90,9 @@ def exif_dpi(exif: bytes) -> tuple[float, float] | None:
 
 
 def _fields(tiff: bytearray) -> tuple[str, dict[int, int], int]:
-    """Return the byte order, then what `_directory` says of the main directory.
+    """Return the byte order, the place of each field, and that of the next directory's pointer.
 
-    The fields of the Exif directory, where the size of the pixels stands, are added to them.
+    The fields of the main directory and of the Exif directory, which has the pixel size.
     """
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(bytes(tiff[:4]))
     if order is None:
@@ -104,14 +104,14 @@ def _fields(tiff: bytearray) -> tuple[str, dict[int, int], int]:
 
 
 def _directory(tiff: bytearray, order: str, pointer: int) -> tuple[dict[int, int], int]:
-    """Return the place of each field by its tag, and that of the pointer to the next directory.
+    """Return the place of each field by tag, and that of the pointer to the next directory.
 
-    Raises struct.error if the directory is not whole.
+    Raises struct.error if the directory is truncated.
     """
     (offset,) = struct.unpack_from(order + "I", tiff, pointer)
     (count,) = struct.unpack_from(order + "H", tiff, offset)
     end = offset + 2 + 12 * count
     if offset < 8 or end > len(tiff):
-        raise struct.error("no whole directory")
+        raise struct.error("truncated directory")
     places = range(offset + 2, end, 12)
     return {struct.unpack_from(order + "H", tiff, at)[0]: at for at in places}, end

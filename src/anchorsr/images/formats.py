@@ -1,4 +1,4 @@
-"""The formats of image files: their suffixes, their limits, and how each is opened."""
+"""Image file formats: their suffixes, limits, signatures and Pillow plugins."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ SUFFIXES = tuple(_FORMATS)
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 MAX_PIXELS = 100_000_000
 
-# The pixels a side that each format, or the library that reads it, can hold. JPEG could say
-# 65,535, but libjpeg (JPEG_MAX_DIMENSION) stops at 65,500; libavif refuses to read more than
-# 32,768 a side, or than a square of 16,384; HEVC's highest level, 6.2, ends at 16,888.
+# Longest side, in pixels, that each format or its common reader accepts. JPEG itself allows
+# 65,535, but libjpeg (JPEG_MAX_DIMENSION) stops at 65,500; libavif refuses more than 32,768 a
+# side, and more pixels than a square of 16,384; HEVC's highest level, 6.2, ends at 16,888.
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 32_768, "HEIC": 16_888}
 _MOST_PIXELS = {"AVIF": 16_384**2}
 
@@ -61,13 +61,17 @@ _PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 
-# Warning filters, and what libtiff does with errors, belong to the process, so one thread at a
-# time may change them.
+# Warning filters and libtiff's error handler belong to the process, so only one thread at a time
+# may change them.
 _process_lock = threading.Lock()
 
 
 def format_of(path: Path) -> str:
-    """The format that the path's suffix stands for. Raises OutputError for another suffix."""
+    """Return the format of the path's suffix.
+
+    Raises:
+        OutputError: If no format has this suffix.
+    """
     format_name = _FORMATS.get(path.suffix.lower())
     if format_name is None:
         raise OutputError(f"{path} has no suffix that can be written: {', '.join(SUFFIXES)}")
@@ -75,17 +79,34 @@ def format_of(path: Path) -> str:
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether the suffix, in any case, is one of `SUFFIXES`."""
+    """Return whether the suffix, in any case, is one of `SUFFIXES`."""
     return path.suffix.lower() in _FORMATS
 
 
-def check_size(path: Path, height: int, width: int) -> None:
-    """Raise OutputError when the format of the path's suffix cannot hold so many pixels a side.
+def check_output(path: Path, height: int, width: int, *, animated: bool = False) -> str:
+    """Check that the format of the path's suffix can hold such an image, and return the format.
 
-    Raises MissingDependencyError, or OutputError, when a library for the format is missing.
+    Args:
+        path: The file to be written; only its suffix counts.
+        height: In pixels.
+        width: In pixels.
+        animated: Whether it is an animation.
+
+    Raises:
+        OutputError: If no format has this suffix, or the format cannot hold the image.
+        MissingDependencyError: If the library for the format is not installed.
     """
     format_name = format_of(path)
-    check_library(format_name, path)
+    if animated and format_name not in ANIMATED:
+        raise OutputError(
+            f"{path} would be an animation, which {format_name} cannot hold; "
+            f"write a .gif, .webp, .png or .avif file"
+        )
+    if format_name == "HEIC":
+        with needs("pillow-heif", "heic"):
+            import pillow_heif  # noqa: F401
+    if format_name == "AVIF" and not features.check("avif"):
+        raise OutputError(f"{path} needs a Pillow built with AVIF: install a newer Pillow")
     limit = _LONGEST_SIDE.get(format_name)
     if limit is not None and max(height, width) > limit:
         raise OutputError(
@@ -98,19 +119,17 @@ def check_size(path: Path, height: int, width: int) -> None:
             f"{path} would have {width} x {height} pixels, more than the {most} that readers of "
             f"{format_name} accept; write a .png file"
         )
+    return format_name
 
 
-def check_library(format_name: str, path: Path) -> None:
-    """Raise MissingDependencyError or OutputError when nothing here handles the format."""
-    if format_name == "HEIC":
-        with needs("pillow-heif", "heic"):
-            import pillow_heif  # noqa: F401
-    if format_name == "AVIF" and not features.check("avif"):
-        raise OutputError(f"{path} needs a Pillow that was built with AVIF: install a newer Pillow")
+def check_quality(quality: int) -> None:
+    """Raise OutputError unless the quality of a lossy format is 1 to 100."""
+    if not 1 <= quality <= 100:
+        raise OutputError(f"quality is 1 to 100, not {quality}")
 
 
 def format_of_content(header: bytes) -> str | None:
-    """The format that the first 64 bytes of a file show, or None."""
+    """Return the format that the first 64 bytes of a file show, or None."""
     if header.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if header.startswith(b"\xff\xd8\xff"):
@@ -132,10 +151,9 @@ def format_of_content(header: bytes) -> str | None:
 
 
 def open_image(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
-    """Read the header of an image of a format that Pillow reads.
+    """Read the header of an image in a format that Pillow reads.
 
-    The plugins are called directly, not through Image.open, whose limit on pixels is one for
-    the whole process.
+    The plugins are called directly: the pixel limit of `Image.open` is a setting of the process.
     """
     file.seek(0)
     with quietly():
@@ -144,8 +162,9 @@ def open_image(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without Pillow's warnings, of metadata that is ignored here and of its limit on pixels, and
-    without the lines that libtiff writes to standard error beside failing.
+    """Silence Pillow's warnings and the lines that libtiff writes to standard error.
+
+    The warnings are about metadata that is ignored here, and about Pillow's own pixel limit.
     """
     with _process_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -160,7 +179,7 @@ def quietly() -> Iterator[None]:
 
 @functools.cache
 def _libtiff_handler() -> Callable[[int | None], int | None] | None:
-    """libtiff's TIFFSetErrorHandler, which returns the handler before; None where it is hidden."""
+    """Return libtiff's TIFFSetErrorHandler, or None where Pillow's build hides it."""
     try:
         function = ctypes.CDLL(PIL._imaging.__file__).TIFFSetErrorHandler
     except (OSError, AttributeError, TypeError):
@@ -170,7 +189,7 @@ def _libtiff_handler() -> Callable[[int | None], int | None] | None:
 
 
 def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageError when an image has more pixels than are to be decoded, or none."""
+    """Raise ImageError for an image without pixels, or with more than `max_pixels`."""
     if width < 1 or height < 1:
         raise ImageError(f"{path} has {width} x {height} pixels; copy or download it again")
     if width * height > max_pixels:
@@ -181,6 +200,6 @@ def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def frame_count(image: Image.Image) -> int:
-    """The frames of an image as its plugin counts them, less a PNG's default image."""
+    """Return the number of frames, not counting a PNG's default image."""
     frames: int = getattr(image, "n_frames", 1)
     return frames - bool(image.info.get("default_image"))

@@ -1,8 +1,8 @@
-"""GIF written frame after frame: colours chosen for each, and nothing redrawn that stays.
+"""Write GIF frame by frame, with a palette for each frame.
 
-Follows GIF89a. Pillow finds the colours and packs the pixels of each frame; its own writer of
-animations keeps all frames in memory. A pixel that keeps its colour from one frame to the next
-is not drawn again, so that it cannot flicker between two palettes.
+Follows GIF89a. Pillow chooses the palette and compresses the pixels of a frame; its own animation
+writer keeps all frames in memory. A pixel that keeps its colour from one frame to the next is not
+drawn again, so it cannot flicker between two palettes.
 """
 
 from __future__ import annotations
@@ -16,26 +16,29 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.images.png import changed_box
 
-UInt8Array = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-_CLEAR = 255  # the palette's last entry, which is not drawn
+_CLEAR = 255  # the palette's last entry, which is transparent
 _CODE = np.array([1, 1 << 8, 1 << 16], np.int32)  # a colour as one number
-_KEEP, _RESTORE = 1, 2  # what becomes of a frame when its time is over
+_KEEP, _RESTORE = 1, 2  # disposal methods: do not dispose, restore to background
 
 
 def encode_gif(
     frames: Iterable[tuple[UInt8Array, UInt8Array | None, float]], plays: int | None
 ) -> bytes:
-    """A GIF of frames of one size: uint8 rgb (H, W, 3), alpha (H, W) or None, milliseconds.
+    """Encode a GIF. A pixel is drawn if its alpha is at least 128.
 
-    A pixel is drawn where its alpha is at least 128. plays: how often it runs, 0 for ever; None
-    for a still image. Times are in hundredths of a second; what rounding takes from one frame
-    the next one gets.
+    Durations are rounded to hundredths of a second; the rounding error is carried to the next
+    frame.
+
+    Args:
+        frames: uint8 RGB (H, W, 3) of one size, alpha (H, W) or None, and milliseconds.
+        plays: How often it runs, 0 for ever; None for a still image.
     """
     parts: list[bytes] = []
-    drawn: Mask | None = None  # where the canvas, as viewers have it, is not clear
+    drawn: Mask | None = None  # where a viewer's canvas is not transparent
     shown: UInt8Array | None = None
     elapsed = 0.0
     for (rgb, opaque, milliseconds), following in _with_next(frames):
@@ -63,9 +66,10 @@ def encode_gif(
 
 
 def check_gif_end(file: BinaryIO) -> None:
-    """Raise ValueError for a GIF that is cut off, even after a whole frame.
+    """Check that a GIF is complete: Pillow ignores frames that are cut off.
 
-    Pillow takes the frames that there are for all.
+    Raises:
+        ValueError: If the file ends early, even after a complete frame.
     """
     file.seek(10)
     flags = file.read(3)[0]
@@ -76,7 +80,7 @@ def check_gif_end(file: BinaryIO) -> None:
             file.seek((3 << ((flags & 7) + 1) if flags & 0x80 else 0) + 1, io.SEEK_CUR)
         elif kind == b"!":
             file.seek(1, io.SEEK_CUR)
-        elif kind != b"\0":  # some writers put too many ends of blocks
+        elif kind != b"\0":  # some writers add extra block terminators
             raise ValueError("cut off, or unknown blocks")
         while kind != b"\0" and (size := file.read(1)) != b"\0":
             if not size:
@@ -87,7 +91,7 @@ def check_gif_end(file: BinaryIO) -> None:
 def _with_next(
     frames: Iterable[tuple[UInt8Array, UInt8Array | None, float]],
 ) -> Iterator[tuple[tuple[UInt8Array, Mask, float], Mask | None]]:
-    """Each frame with where it is opaque, and where the next one is."""
+    """Yield each frame with its opaque pixels, and those of the next frame."""
     last: tuple[UInt8Array, Mask, float] | None = None
     for rgb, alpha, milliseconds in frames:
         opaque = np.ones(rgb.shape[:2], bool) if alpha is None else alpha >= 128
@@ -101,7 +105,7 @@ def _with_next(
 def _frame(
     rgb: UInt8Array, wanted: Mask, box: tuple[int, int, int, int], ticks: int, finish: int
 ) -> list[bytes]:
-    """The blocks of one frame; pixels that are not wanted are left as they are."""
+    """Encode the blocks of one frame; pixels outside `wanted` keep what was drawn before."""
     top, left, bottom, right = box
     table, packed = _packed(rgb, wanted)
     control = struct.pack("<BHB", finish << 2 | 1, ticks, _CLEAR)
@@ -110,7 +114,7 @@ def _frame(
 
 
 def _packed(rgb: UInt8Array, wanted: Mask) -> tuple[bytes, bytes]:
-    """The 256 colours of a frame, and its pixels as GIF packs them."""
+    """Choose a palette of 256 colours; return it, and the frame's compressed pixels."""
     indices = np.full(wanted.shape, _CLEAR, np.uint8)
     table = bytes(768)
     if wanted.any():
@@ -124,7 +128,7 @@ def _packed(rgb: UInt8Array, wanted: Mask) -> tuple[bytes, bytes]:
             palette=palette, dither=Image.Dither.FLOYDSTEINBERG
         )
         nearest = np.where(np.asarray(dithered) == _CLEAR, 0, np.asarray(dithered))
-        # Pillow looks colours up in steps of four; what is in the table is taken as it is.
+        # Pillow matches colours in steps of four; exact palette colours are looked up here.
         codes = rgb @ _CODE
         place = np.searchsorted(exact, codes).clip(max=max(len(exact) - 1, 0))
         same = exact[place] == codes if len(exact) else np.zeros_like(wanted)
@@ -133,7 +137,7 @@ def _packed(rgb: UInt8Array, wanted: Mask) -> tuple[bytes, bytes]:
 
 
 def _chosen(colours: UInt8Array) -> tuple[npt.NDArray[np.int32], UInt8Array]:
-    """255 colours at most for all of (N, 3): those of large areas, sorted codes, and mixtures."""
+    """Choose at most 255 colours for pixels (N, 3): sorted codes of frequent ones, and others."""
     codes = colours @ _CODE
     different, counts = np.unique(codes, return_counts=True)
     if len(different) <= _CLEAR:
@@ -151,7 +155,7 @@ def _colours(codes: npt.NDArray[np.int32]) -> UInt8Array:
 
 
 def _lzw(indices: UInt8Array) -> bytes:
-    """The packed pixels out of a GIF of one frame that Pillow writes."""
+    """Take the compressed pixels out of a one-frame GIF that Pillow writes."""
     image = Image.fromarray(indices).convert("L")
     buffer = io.BytesIO()
     image.save(buffer, "GIF", optimize=False, interlace=False)

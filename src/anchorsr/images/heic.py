@@ -1,7 +1,7 @@
 """HEIC (HEIF with HEVC) through pillow-heif, an optional package.
 
-8 bits stay 8; 10 and 12 bits, which phones take in HDR, become 16. pillow-heif turns the
-image upright as it decodes. Of a file with several images the one that is shown is read.
+8 bits stay 8; the 10 and 12 bits of HDR photos become 16. pillow-heif turns the image upright
+while decoding. Of a file with several images the primary one is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def open_heic(file: BinaryIO) -> Any:
-    """The image that is shown, its pixels not decoded yet: size (W, H), mode and info."""
+    """Open the primary image without decoding its pixels; it has size (W, H), mode and info.
+
+    Raises:
+        MissingDependencyError: If pillow-heif is not installed.
+    """
     with needs("pillow-heif", "heic"):
         import pillow_heif
     file.seek(0)
@@ -27,13 +31,13 @@ def open_heic(file: BinaryIO) -> Any:
 
 
 def heic_pixels(image: Any) -> Pixels:
-    """The pixels of an opened image, uint8 or uint16 (H, W, 1, 3 or 4)."""
+    """Decode the pixels of an opened image: uint8 or uint16 (H, W, C), C of 1, 3 or 4."""
     pixels: Pixels = np.array(image)  # a copy: the library's memory ends with the image
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.dtype == np.uint8:
         return pixels
-    # They come in the high bits: 1023 as 65472. Over the whole range, white is 65535.
+    # The library stores them in the high bits, 1023 as 65472; over the full range, white is 65535.
     depth = image.info["bit_depth"]
     highest = 2**depth - 1
     values = (pixels >> (16 - depth)).astype(np.uint32)
@@ -41,10 +45,16 @@ def heic_pixels(image: Any) -> Pixels:
     return scaled
 
 
-def encode_heic(pixels: Pixels, quality: int, about: dict[str, bytes]) -> bytes:
-    """A HEIC of (H, W, 1, 3 or 4) at 8 bits, or, of uint16, 10; colour at half resolution.
+def encode_heic(pixels: Pixels, quality: int, metadata: dict[str, bytes]) -> bytes:
+    """Encode as HEIC, with 4:2:0 chroma, the only kind that the decoders of phones read.
 
-    Half, because the decoders in phones read no other. about: exif, xmp, icc_profile.
+    Args:
+        pixels: (H, W, C), C of 1, 3 or 4: uint8 for 8 bits, uint16 for 10 bits.
+        quality: 1 to 100.
+        metadata: The blocks `exif`, `xmp` and `icc_profile`, as far as there are any.
+
+    Raises:
+        MissingDependencyError: If pillow-heif is not installed.
     """
     with needs("pillow-heif", "heic"):
         import pillow_heif
@@ -55,5 +65,5 @@ def encode_heic(pixels: Pixels, quality: int, about: dict[str, bytes]) -> bytes:
         tens = (pixels.astype(np.uint32) * 1023 + 32_767) // 65_535
         pixels = (tens << 6).astype("<u2")
     buffer = io.BytesIO()
-    pillow_heif.encode(mode, (width, height), pixels.tobytes(), buffer, quality=quality, **about)
+    pillow_heif.encode(mode, (width, height), pixels.tobytes(), buffer, quality=quality, **metadata)
     return buffer.getvalue()

@@ -1,19 +1,19 @@
-"""Files to arrays and back: images known by their content when read, by suffix when written.
+"""Read and write still images: the format is told by content when reading, by suffix when writing.
 
-This is the image edge. Inside it an image is RGB (H, W, 3), upright, in 8 or 16 bits; what a
-file says besides (alpha, one channel or three, colour profile, EXIF, XMP, resolution) travels
-beside it in a `RasterImage`, so that a larger image can be written as its original was.
+In memory an image is RGB (H, W, 3), upright, in 8 or 16 bits. Everything else a file says
+(alpha, grey, colour profile, EXIF, XMP, resolution) travels with it in a `RasterImage`, so the
+upscaled image is written like its original.
 
-Left out: comments and other text, IPTC, which are dropped; the further images in a phone's
-JPEG or HEIC (depth and gain maps), which are ignored; pages of a TIFF, which are refused.
-Animations are in `animations`.
+Not handled: comments, other text and IPTC are dropped; the extra images in a phone's JPEG or HEIC
+(depth and gain maps) are ignored; TIFFs of several pages are refused. For animations see
+`animation`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,21 +27,24 @@ from anchorsr.images.encode import encode
 from anchorsr.images.formats import (
     MAX_PIXELS,
     SUFFIXES,
-    check_size,
+    check_output,
+    check_quality,
     format_of,
     format_of_content,
     is_image_name,
 )
 from anchorsr.images.image import RasterImage, eight_bits
-from anchorsr.utils.files import check_free, publish, reason
+from anchorsr.utils.files import cannot_read, file_key, publishing, reason
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "RasterImage",
-    "check_size",
+    "check_output",
+    "encode_image",
     "find_images",
     "format_of",
+    "list_images",
     "read_image",
     "read_rgb",
     "reading",
@@ -52,15 +55,21 @@ _KINDS = "PNG, JPEG, WebP, TIFF, AVIF, GIF or HEIC"
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage:
-    """Read an image, turned upright: PNG, JPEG, WebP, TIFF, AVIF, GIF, or HEIC with its extra.
+    """Read a PNG, JPEG, WebP, TIFF, AVIF, GIF or HEIC image, turned upright.
 
-    16-bit PNG and TIFF (grey, RGB, with alpha) come as uint16, HEIC of 10 and 12 bits too,
-    scaled to 16; all others as uint8, AVIF of more bits rounded to 8 by its library. Palettes
-    become RGB, one transparent colour becomes alpha, and CMYK becomes sRGB through the file's
-    own profile, which is then dropped. A damaged profile, EXIF or XMP is ignored. Raises
-    ImageError for a file that is missing, damaged, of another kind, animated, of several
-    pages, or of more than `max_pixels` pixels, which is checked before they are decoded;
-    MissingDependencyError for HEIC without its package; and nothing else.
+    16-bit PNG and TIFF become uint16, and so does 10- and 12-bit HEIC, scaled to the full range;
+    everything else becomes uint8, including AVIF of more bits, which its library rounds. Palettes
+    become RGB, a transparent colour becomes alpha, and CMYK becomes sRGB through the file's own
+    profile, which is then dropped. A damaged profile, EXIF block or XMP packet is ignored.
+
+    Args:
+        path: The file. HEIC needs the extra `anchorsr[heic]`.
+        max_pixels: The largest image to decode, checked before decoding.
+
+    Raises:
+        ImageError: If the file is missing, damaged, of another kind, animated, of several pages
+            or too large.
+        MissingDependencyError: If the file is HEIC and pillow-heif is not installed.
     """
     with reading(path) as (file, format_name):
         return decode(file, path, format_name, max_pixels)
@@ -74,73 +83,136 @@ def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
 def write_image(
     path: Path, image: RasterImage, *, quality: int = 92, overwrite: bool = False
 ) -> None:
-    """Write an image in the format of the path's suffix, whole or not at all.
+    """Write an image atomically, in the format of the path's suffix.
 
-    PNG and TIFF are exact, at 8 and at 16 bits; HEIC keeps 10 bits of 16, every other format
-    rounds 16 bits to 8. JPEG has no alpha: what is transparent is laid on white. WebP and GIF
-    have three channels, so a grey image gets them; GIF has 255 colours, and pixels are there
-    or not. quality, 1 to 100, is for JPEG, WebP, AVIF and HEIC. A profile that does not fit the
-    channels written is dropped, and 8-bit colours are converted to sRGB in its place; GIF keeps
-    no metadata, and only JPEG, PNG and TIFF a resolution outside EXIF. Raises OutputError for
-    an existing file unless `overwrite`, and for whatever else prevents writing.
+    PNG and TIFF are lossless at 8 and 16 bits. HEIC keeps 10 of 16 bits; other formats round to
+    8. JPEG has no alpha: transparent pixels are laid on white. WebP and GIF have no grey. GIF has
+    255 colours and binary transparency. A profile that does not match the written channels is
+    dropped after converting 8-bit colours to sRGB. GIF keeps no metadata; resolution outside EXIF
+    is kept by JPEG, PNG and TIFF only.
+
+    Args:
+        path: The file to write; its folder must exist.
+        image: The pixels and metadata.
+        quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+        overwrite: Replace an existing file.
+
+    Raises:
+        OutputError: If the file exists and `overwrite` is false, or cannot be written.
+        MissingDependencyError: If the suffix is HEIC's and pillow-heif is not installed.
     """
-
-    check_free(path, overwrite=overwrite)
-    publish(encode_image(path, image, quality=quality), path, overwrite=overwrite)
+    with publishing(path, overwrite=overwrite) as file:
+        file.write(encode_image(path, image, quality=quality))
 
 
 def encode_image(path: Path, image: RasterImage, *, quality: int = 92) -> bytes:
-    """The bytes of the file that `write_image` writes. Raises OutputError as it does."""
+    """Encode an image as the file that `write_image` would write.
 
-    def encoded() -> bytes:
-        return encode(image, format_of(path), quality)
+    Args:
+        path: Its suffix names the format. Nothing is written.
+        image: The pixels and metadata.
+        quality: As for `write_image`.
 
-    return encode_file(path, encoded, *image.size, quality=quality)
+    Raises:
+        OutputError: As `write_image` does.
+    """
+    check_quality(quality)
+    format_name = check_output(path, *image.size)
+    try:
+        return encode(image, format_name, quality)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OutputError(f"{path} cannot be written ({reason(error)})") from error
 
 
 def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """List the files in a folder whose suffix, in any case, is in `SUFFIXES`, sorted.
+    """List the images in a folder, sorted.
 
-    Hidden files and folders are left out, links followed, each folder taken once. Raises DataError
-    if there is no such folder, if a folder cannot be listed, or if it holds no image.
+    Args:
+        folder: The folder.
+        recursive: Include the folders below it, as `list_images` does.
+
+    Raises:
+        DataError: If there is no such folder, a folder cannot be listed, or there is no image.
     """
-
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed: {reason(error)}") from error
-
-    found = []
     try:
         if not folder.is_dir():
             raise DataError(f"{folder} is not an existing folder; give a folder of images")
-        seen = set()
-        for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-            wanted = (name for name in folders if recursive and not name.startswith("."))
-            folders[:] = sorted(wanted)  # which of two names a folder gets is the same everywhere
-            place = os.path.realpath(parent)  # links may go round in circles
-            if place in seen:
-                folders.clear()
-                continue
-            seen.add(place)
-            paths = (Path(parent, name) for name in names if not name.startswith("."))
-            found += [path for path in paths if is_image_name(path) and path.is_file()]
-    except OSError as error:  # a folder above, or the folder of a linked file, may not be entered
-        fail(error)
-    if not found:
-        raise DataError(f"{folder} holds no image; expected files named {', '.join(SUFFIXES)}")
-    return sorted(found)
+        found, problems = list_images(folder, recursive=recursive)
+        images = [path for path in found if path.is_file()]
+    except OSError as error:  # the folder above, or that of a linked file, may not be entered
+        raise DataError(f"{error.filename} cannot be listed: {reason(error)}") from error
+    for _, problem in problems:
+        raise problem
+    if not images:
+        raise no_images(folder)
+    return images
+
+
+def list_images(
+    folder: Path, *, recursive: bool = True, leave_out: Path | None = None
+) -> tuple[list[Path], list[tuple[Path, DataError]]]:
+    """List the paths in a folder that are named as images, and the folders that cannot be listed.
+
+    Hidden files and folders are left out. Links to folders are followed, and each folder is
+    visited once: under its own name, if it has one below `folder`.
+
+    Args:
+        folder: The folder.
+        recursive: Include the folders below it.
+        leave_out: A folder below it to leave out.
+
+    Returns:
+        The sorted paths whose suffix, in any case, is one of `SUFFIXES`, and pairs of a folder and
+        why it cannot be listed.
+    """
+    found: list[Path] = []
+    problems: list[tuple[Path, DataError]] = []
+    folders, links = [folder], list[Path]()
+    seen = {file_key(leave_out)} if leave_out is not None else set()
+    seen -= {None, file_key(folder)}
+    while folders or links:  # links last, so a folder keeps its own name
+        place = folders.pop() if folders else links.pop(0)
+        key = file_key(place)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            entries = sorted(
+                entry.name for entry in os.scandir(place) if not entry.name.startswith(".")
+            )
+        except OSError as error:
+            problems.append((place, DataError(f"{place} cannot be listed: {reason(error)}")))
+            continue
+        for path in (place / name for name in entries):
+            if os.path.isdir(path):
+                if recursive:
+                    (links if path.is_symlink() else folders).append(path)
+            elif is_image_name(path):
+                found.append(path)
+    return sorted(found), problems
+
+
+def no_images(folder: Path) -> DataError:
+    """Return the error for a folder without images."""
+    return DataError(f"{folder} holds no image; expected files named {', '.join(SUFFIXES)}")
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """The open file and its format; whatever goes wrong inside becomes an ImageError."""
+    """Open an image file and tell its format; inside, every failure becomes an ImageError.
+
+    Yields:
+        The open file, and the name of its format.
+
+    Raises:
+        ImageError: If the file cannot be opened, is no image, or fails to decode inside.
+    """
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would block for ever
             raise ImageError(f"{path} is a folder or a device; give an image file")
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        raise ImageError(
-            f"{path} cannot be opened ({reason(error)}); check its name and permissions"
-        ) from error
+        raise ImageError(cannot_read(path, error)) from error
     with file:
         try:
             header = file.read(64)
@@ -158,21 +230,8 @@ def reading(path: Path) -> Iterator[tuple[BinaryIO, str]]:
                 f"{path} has more pixels than Pillow opens (PIL.Image.MAX_IMAGE_PIXELS); "
                 f"make it smaller first"
             ) from None
-        except Exception as error:  # Pillow has no one exception for a damaged file
+        except Exception as error:  # Pillow has no single exception for damaged files
             raise ImageError(
                 f"{path} is damaged or of an unusual kind ({reason(error)}); "
-                f"copy or download it again, or save it anew from another program"
+                f"copy or download it again, or save it again from another program"
             ) from error
-
-
-def encode_file(
-    path: Path, encoded: Callable[[], bytes], height: int, width: int, *, quality: int
-) -> bytes:
-    """Check all that can be known before, then encode. Raises OutputError."""
-    if not 1 <= quality <= 100:
-        raise OutputError(f"quality is 1 to 100, not {quality}")
-    check_size(path, height, width)
-    try:
-        return encoded()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise OutputError(f"{path} cannot be written ({reason(error)})") from error

@@ -1,11 +1,10 @@
-"""Pixels to PNG of 8 and 16 bits, still and animated, fast enough not to hold up a network.
+"""Write PNG and APNG with 8 and 16 bits, fast enough not to hold up the network.
 
-Follows the PNG specification, third edition (W3C, 2025), which holds APNG. Pillow writes 16 bits
-only in grey, and keeps a whole image, or all frames of an animation, in memory. One filter
-serves all rows: each byte less the one above it, which numpy does for many rows at once. ISA-L
-compresses what is left where it is installed (`isal`, about ten times as fast as Pillow's level 1,
-and smaller); else zlib does (about twice as fast, of the same size).
-Left out: palettes, fewer than 8 bits, interlacing.
+Follows the PNG specification, third edition (W3C, 2025), which includes APNG. Pillow writes 16
+bits only in grey, and keeps a whole image, or all frames of an animation, in memory. Every row
+gets the Up filter, which numpy applies to many rows at once. ISA-L compresses the result if it is
+installed (`isal`: about ten times as fast as Pillow's level 1, and smaller), else zlib (about
+twice as fast, the same size). Not written: palettes, fewer than 8 bits, interlacing.
 """
 
 from __future__ import annotations
@@ -31,22 +30,28 @@ except ImportError:
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: grey, grey and alpha, RGB, RGB and alpha
-# Coding-independent code points, white and primaries, gamma, sRGB.
-_COLOUR = {b"cICP": 4, b"cHRM": 32, b"gAMA": 4, b"sRGB": 1}  # and how many bytes each has
+# Coding-independent code points, white point and primaries, gamma, sRGB: bytes of each.
+_COLOUR = {b"cICP": 4, b"cHRM": 32, b"gAMA": 4, b"sRGB": 1}
 _UP = 2
-_BAND_BYTES = 1 << 19  # filtered and compressed while they are in the cache
+_BAND_BYTES = 1 << 19  # filtered and compressed while still in the cache
 
 
 def encode_png(pixels: Pixels, metadata: Metadata) -> bytes:
-    """A PNG of uint8 or uint16 (H, W, C): grey, grey and alpha, RGB, or RGB and alpha."""
+    """Encode uint8 or uint16 (H, W, C) as PNG; C is 1 to 4: grey, grey+alpha, RGB, RGBA."""
     return b"".join(png_parts(pixels.shape[0], [pixels], metadata))
 
 
 def png_parts(height: int, strips: Iterable[Pixels], metadata: Metadata) -> Iterator[bytes]:
-    """The same file in parts, from strips of rows (N, W, C) that have `height` rows together."""
+    """Yield a PNG in parts, from strips of rows.
+
+    Args:
+        height: Rows of the whole image.
+        strips: (N, W, C) each, `height` rows in total.
+        metadata: What to store with them.
+    """
     remaining = iter(strips)
     first = next(remaining)
-    yield from (SIGNATURE, _header(height, first), *_about(metadata))
+    yield from (SIGNATURE, _header(height, first), *_metadata_chunks(metadata))
     for data in _deflated(itertools.chain([first], remaining)):
         yield _chunk(b"IDAT", data)
     yield _chunk(b"IEND")
@@ -55,9 +60,12 @@ def png_parts(height: int, strips: Iterable[Pixels], metadata: Metadata) -> Iter
 def encode_apng(
     frames: Iterable[tuple[npt.NDArray[np.uint8], float]], plays: int, metadata: Metadata
 ) -> bytes:
-    """An animated PNG of RGBA frames (H, W, 4) of one size, each with its milliseconds.
+    """Encode an animated PNG, which stores only the rectangle of each frame that has changed.
 
-    plays: how often it runs, 0 for ever. Of each frame the rectangle that has changed is stored.
+    Args:
+        frames: RGBA (H, W, 4) of one size, and the milliseconds of each.
+        plays: How often it runs; 0 for ever.
+        metadata: What to store with it.
     """
     stored: list[bytes] = []
     header = b""
@@ -70,12 +78,12 @@ def encode_apng(
         else:
             top, left, bottom, right = changed_box((pixels != shown).any(axis=2))
         shown = pixels
-        # A delay is a fraction of 16 bits; longer than a minute, a tenth of a second will do.
+        # A delay is a fraction of 16-bit numbers: beyond a minute, to a tenth of a second.
         finest = 1000 if milliseconds < 65_000 else 10
         delay = Fraction(milliseconds / 1000).limit_denominator(finest)
         control = struct.pack(">5I", number, right - left, bottom - top, left, top)
         control += struct.pack(">HH", min(delay.numerator, 65_535), delay.denominator)
-        control += bytes(2)  # the frame stays, and replaces what was there
+        control += bytes(2)  # no disposal; overwrite
         data = b"".join(_deflated([pixels[top:bottom, left:right]]))
         stored.append(_chunk(b"fcTL", control))
         number += 1
@@ -86,12 +94,12 @@ def encode_apng(
             number += 1
         count += 1
     animation = _chunk(b"acTL", struct.pack(">II", count, plays))
-    parts = [SIGNATURE, header, *_about(metadata), animation, *stored, _chunk(b"IEND")]
+    parts = [SIGNATURE, header, *_metadata_chunks(metadata), animation, *stored, _chunk(b"IEND")]
     return b"".join(parts)
 
 
 def changed_box(changed: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of the smallest rectangle around what is True, at least 1×1."""
+    """Return (top, left, bottom, right) of the bounding box of True, at least 1×1."""
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     if not rows.size:
         return 0, 0, 1, 1
@@ -104,7 +112,7 @@ def _chunk(name: bytes, data: bytes = b"") -> bytes:
 
 
 def colour_chunks(file: BinaryIO) -> bytes | None:
-    """The chunks of a PNG, as they are, that say what its values stand for; None without any."""
+    """Return the chunks of a PNG that define its colour space, unchanged, or None."""
     file.seek(len(SIGNATURE))
     found = b""
     while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
@@ -120,8 +128,7 @@ def _header(height: int, pixels: Pixels) -> bytes:
     return _chunk(b"IHDR", struct.pack(">II5B", width, height, *kind))
 
 
-def _about(metadata: Metadata) -> list[bytes]:
-    """The chunks that say what is known besides the pixels."""
+def _metadata_chunks(metadata: Metadata) -> list[bytes]:
     chunks = [metadata.png_colour] if metadata.png_colour is not None else []
     if metadata.icc_profile is not None:
         chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
@@ -136,7 +143,7 @@ def _about(metadata: Metadata) -> list[bytes]:
 
 
 def _deflated(strips: Iterable[Pixels]) -> Iterator[bytes]:
-    """The zlib stream of all rows, each after its filter's number, in pieces."""
+    """Yield the zlib stream of all filtered rows, each preceded by its filter's number."""
     compressor = (isal_zlib or zlib).compressobj(1)
     above: Any = 0
     for strip in strips:
@@ -151,8 +158,8 @@ def _deflated(strips: Iterable[Pixels]) -> Iterator[bytes]:
             np.subtract(values[:1], above, out=filtered[:1, 1:])
             np.subtract(values[1:], values[:-1], out=filtered[1 : len(values), 1:])
             above = values[-1:].copy()
-            piece = compressor.compress(filtered[: len(values)])
-            if piece:
-                yield piece
-        del strip, band, values  # the next one may take as much memory
+            compressed = compressor.compress(filtered[: len(values)])
+            if compressed:
+                yield compressed
+        del strip, band, values  # freed before the next strip is made
     yield compressor.flush()

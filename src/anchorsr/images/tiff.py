@@ -1,9 +1,8 @@
-"""TIFF written, at 8 and 16 bits, and EXIF carried between TIFF and other files.
+"""Write TIFF with 8 and 16 bits, and convert EXIF between TIFF and other formats.
 
 Follows TIFF 6.0 and its Technical Note 3 (Deflate). Pillow reads every TIFF but writes 16 bits
-only in grey. In a TIFF the fields of EXIF stand among those of the image, so here, other than
-in `exif`, a block is taken apart and put together; offsets within a maker's note are then those
-of the original file.
+only in grey. A TIFF stores EXIF fields among those of the image, so unlike in `exif`, a block is
+taken apart and rebuilt; offsets inside a maker note remain those of the original file.
 """
 
 from __future__ import annotations
@@ -19,40 +18,45 @@ import numpy as np
 from anchorsr.images.exif import PREFIX
 from anchorsr.images.image import Metadata, Pixels
 
-# A field is its type and its values' bytes, or the directory that it points at.
+# A field is its type and the bytes of its values, or the directory it points at.
 Fields = dict[int, "tuple[int, bytes] | Fields"]
 
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _DIRECTORIES = (0x8769, 0x8825, 0xA005)  # Exif, GPS, interoperability
-# What EXIF 2.32 (table 4) has in its main directory besides the layout of pixels, and what
-# Windows adds: description, maker, model, software, date, artist, host, copyright, rating.
-_ABOUT = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x4746, 0x4749}
-_ABOUT |= {0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F, *_DIRECTORIES}
+# Fields of the main directory in EXIF 2.32 (table 4) that do not describe the pixel layout, and
+# those Windows adds: description, make, model, software, date, artist, host, copyright, rating.
+_KEPT_FIELDS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298, 0x4746, 0x4749}
+_KEPT_FIELDS |= {0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F, *_DIRECTORIES}
 _LONGEST_EXIF = 1_000_000
 _STRIP_BYTES = 1 << 20
 
 
 def exif_of_tiff(file: BinaryIO) -> bytes | None:
-    """The EXIF block that another format would hold: what a TIFF says but not of its pixels.
+    """Return the EXIF block for another format: the fields that do not describe the pixels.
 
-    None for a TIFF that says nothing, or that is of another kind (BigTIFF).
+    None for a TIFF without such fields, and for BigTIFF.
     """
     file.seek(0)
     try:
         order, fields = _read(file)
     except struct.error:
         return None
-    fields = {tag: field for tag, field in fields.items() if tag in _ABOUT}
+    fields = {tag: field for tag, field in fields.items() if tag in _KEPT_FIELDS}
     if not fields:
         return None
     return PREFIX + _header(order, 8) + _directory(fields, order, 8)
 
 
 def encode_tiff(pixels: Pixels, metadata: Metadata) -> bytes:
-    """A TIFF of uint8 or uint16 (H, W), grey, or (H, W, 3 or 4), RGB and alpha; deflated.
+    """Encode as TIFF with Deflate.
 
-    Raises ValueError for more than the 4 GB that a TIFF can hold.
+    Args:
+        pixels: uint8 or uint16: grey (H, W) or (H, W, 1), RGB (H, W, 3), RGBA (H, W, 4).
+        metadata: What to store with them.
+
+    Raises:
+        ValueError: If the file would be larger than the 4 GB that a TIFF can hold.
     """
     planes = pixels[:, :, None] if pixels.ndim == 2 else pixels
     height, width, channels = planes.shape
@@ -60,7 +64,7 @@ def encode_tiff(pixels: Pixels, metadata: Metadata) -> bytes:
     if metadata.exif is not None:
         with contextlib.suppress(struct.error):
             order, fields = _read(io.BytesIO(metadata.exif.removeprefix(PREFIX)))
-    fields = {tag: field for tag, field in fields.items() if tag in _ABOUT}
+    fields = {tag: field for tag, field in fields.items() if tag in _KEPT_FIELDS}
 
     def numbers(kind: int, *values: int) -> tuple[int, bytes]:
         return kind, struct.pack(f"{order}{len(values)}{'H' if kind == _SHORT else 'I'}", *values)
@@ -80,8 +84,8 @@ def encode_tiff(pixels: Pixels, metadata: Metadata) -> bytes:
         0x0115: numbers(_SHORT, channels),
         0x0116: numbers(_LONG, rows),
         0x0117: numbers(_LONG, *(len(strip) for strip in strips)),
-        0x011C: numbers(_SHORT, 1),  # channels beside one another
-        0x013D: numbers(_SHORT, 2),  # differences along a row
+        0x011C: numbers(_SHORT, 1),  # channels interleaved
+        0x013D: numbers(_SHORT, 2),  # horizontal differencing
     }
     if channels == 4:
         fields[0x0152] = numbers(_SHORT, 2)  # alpha, not premultiplied
@@ -101,7 +105,7 @@ def encode_tiff(pixels: Pixels, metadata: Metadata) -> bytes:
 
 
 def _strip(planes: Pixels, order: str) -> bytes:
-    """Rows as differences between neighbours (TIFF 6.0, section 14), deflated."""
+    """Compress rows as differences between neighbours (TIFF 6.0, section 14)."""
     differences = planes.copy()
     differences[:, 1:] -= planes[:, :-1]
     stored = differences.astype(f"{order}u{planes.dtype.itemsize}", copy=False)
@@ -113,7 +117,7 @@ def _header(order: str, directory: int) -> bytes:
 
 
 def _read(file: BinaryIO) -> tuple[str, Fields]:
-    """The byte order and the main directory of a TIFF. Raises struct.error if there is none."""
+    """Read the byte order and the main directory. Raises struct.error if there is none."""
     header = file.read(8)
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(header[:4])
     if order is None:
@@ -122,7 +126,7 @@ def _read(file: BinaryIO) -> tuple[str, Fields]:
 
 
 def _fields(file: BinaryIO, order: str, offset: int, *, depth: int) -> Fields:
-    """What a directory holds; fields that are damaged or very long are left out."""
+    """Read a directory, leaving out damaged and very long fields."""
     file.seek(offset)
     (count,) = struct.unpack(order + "H", file.read(2))
     entries = file.read(12 * count)
@@ -150,7 +154,7 @@ def _fields(file: BinaryIO, order: str, offset: int, *, depth: int) -> Fields:
 
 
 def _directory(fields: Fields, order: str, offset: int) -> bytes:
-    """A directory that stands at an offset, followed by what does not fit in its entries."""
+    """Encode a directory for this offset, followed by the values that do not fit its entries."""
     entries = struct.pack(order + "H", len(fields))
     rest_at = offset + 2 + 12 * len(fields) + 4
     rest = b""

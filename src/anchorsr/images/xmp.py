@@ -1,8 +1,8 @@
-"""An XMP packet made true for another image: upright, of another size, without attachments.
+"""Adjust an XMP packet to another image: upright, of another size, without attachments.
 
-Follows the XMP specification (ISO 16684-1) and the Exif and TIFF schemas of its part 2. What a
-packet says about size and orientation is changed; thumbnails, and what points at data that only
-the original file had (gain maps, motion images, further packets), are taken out.
+Follows the XMP specification (ISO 16684-1) and the Exif and TIFF schemas of its part 2. Size and
+orientation are updated. Thumbnails are removed, and so are references to data that only the
+original file has (gain maps, motion images, further packets).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _HEIGHT = {(_TIFF, "ImageLength"), (_EXIF, "PixelYDimension")}
 _WIDTH = {(_TIFF, "ImageWidth"), (_EXIF, "PixelXDimension")}
 
-# None stands for all of a schema.
+# None means every property of the schema.
 _ATTACHMENTS: set[tuple[str, str | None]] = {
     ("http://ns.adobe.com/xap/1.0/", "Thumbnails"),
     ("http://ns.adobe.com/xmp/note/", "HasExtendedXMP"),
@@ -28,23 +28,23 @@ _ATTACHMENTS: set[tuple[str, str | None]] = {
     ("http://ns.google.com/photos/1.0/camera/", "MicroVideo"),
     ("http://ns.google.com/photos/1.0/camera/", "MicroVideoOffset"),
 }
-# Before Python 3.13 `toxml` writes these as they are, and a parser then reads spaces or line
-# breaks. They are written as references: noncharacters hold their places until then.
+# Before Python 3.13 `toxml` writes these characters unescaped, and a parser normalizes them. They
+# have to be written as references; until then noncharacters stand in for them.
 _STAND_INS = {"\t": "\ufdd0", "\n": "\ufdd1", "\r": "\ufdd2"}
-# A packet this large holds images; nothing else needs a hundredth of it.
+# A packet this large holds images; everything else needs less than a hundredth of it.
 _LONGEST = 16_000_000
 
 
 def upright_xmp(xmp: bytes) -> bytes | None:
-    """The packet with orientation 1 and without what only the original file had.
+    """Set orientation 1 and remove references to the original file.
 
-    None for a packet that cannot be read.
+    Returns None for an unreadable packet.
     """
     return _changed(xmp, {(_TIFF, "Orientation"): "1"}, _ATTACHMENTS)
 
 
 def sized_xmp(xmp: bytes, height: int, width: int) -> bytes | None:
-    """Make the sizes that a packet states true; None if it cannot be read."""
+    """Set the sizes that a packet states; return None if the packet is unreadable."""
     values = dict.fromkeys(_HEIGHT, str(height)) | dict.fromkeys(_WIDTH, str(width))
     return _changed(xmp, values, set())
 
@@ -52,7 +52,7 @@ def sized_xmp(xmp: bytes, height: int, width: int) -> bytes | None:
 def _changed(
     xmp: bytes, values: dict[tuple[str, str], str], removed: set[tuple[str, str | None]]
 ) -> bytes | None:
-    """Set properties that are there, and remove others, in all descriptions of a packet."""
+    """Set existing properties, and remove others, in all descriptions of a packet."""
     try:
         if len(xmp) > _LONGEST:
             return None
@@ -71,7 +71,7 @@ def _changed(
         for character, stand_in in _STAND_INS.items():
             text = text.replace(stand_in, f"&#{ord(character)};")
         return text.encode()
-    # ValueError: an encoding that is not known; RecursionError: elements nested without end.
+    # ValueError: an unknown encoding; RecursionError: elements nested too deeply.
     except (ExpatError, ValueError, LookupError, RecursionError):
         return None
 
@@ -94,7 +94,7 @@ def _remove(description: Any, node: Any) -> None:
 
 
 def _set(node: Any, value: str) -> None:
-    """Give a simple property, an attribute or an element with text, another value."""
+    """Set the value of a simple property: an attribute, or an element with text."""
     if node.nodeType == node.ATTRIBUTE_NODE:
         node.value = value
         return

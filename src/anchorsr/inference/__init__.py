@@ -1,4 +1,4 @@
-"""Images and folders of images upscaled by a model.
+"""Upscale images and folders of images with a model.
 
 Imports `images`, `engines` and `models`, and what they import.
 """

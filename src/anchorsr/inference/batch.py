@@ -1,10 +1,9 @@
-"""Many files made another size: which become which, before any work is done.
+"""Plan which files become which, before any work is done.
 
-Folders are taken with all that is below them and mirrored under the output folder. A link to a
-folder is followed, and each folder taken once, so links may go round in circles. Left out are
-hidden files and folders, the output folder where it is inside an input, and, where results are
-written beside their originals, what is named as the result of an earlier run; of the last a job
-says so.
+Folders are searched recursively and mirrored in the output folder. Links to folders are followed,
+and each folder is visited once. Left out are hidden files and folders, and the output folder if it
+is inside an input. If results are written beside their originals, files named as results of an
+earlier run are left out too; their jobs say so.
 """
 
 from __future__ import annotations
@@ -14,18 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorsr.errors import AnchorSRError, DataError, OutputError
+from anchorsr.errors import AnchorSRError, OutputError
 from anchorsr.images.formats import SUFFIXES, format_of
+from anchorsr.images.io import list_images, no_images
 from anchorsr.inference.sizes import original_stem
-from anchorsr.utils.files import check_folder, check_free, reason
+from anchorsr.utils.files import check_folder, check_free, file_key
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to be made another size, and the name of its result.
+    """One file to upscale.
 
-    problem: why it cannot be done, when that is known already; a source that is a folder could
-    not be listed. left_out: why it is not to be done; its target is then the source.
+    Attributes:
+        source: The image; or a folder that cannot be listed, which `problem` then says.
+        target: The result; the source, if it is left out.
+        problem: Why it cannot be done, if that is known already.
+        left_out: Why it is not to be done; empty if it is.
     """
 
     source: Path
@@ -34,7 +37,7 @@ class Job:
     left_out: str = ""
 
 
-def plan(
+def plan_jobs(
     inputs: Sequence[Path],
     output: Path | None,
     *,
@@ -42,26 +45,33 @@ def plan(
     suffix: str | None = None,
     overwrite: bool = False,
 ) -> list[Job]:
-    """Which files become which, sorted within a folder.
+    """Plan which files become which, sorted within a folder.
 
-    inputs: images, and folders of images. output: a file name for a single image; a
-    folder, made when it is needed, in which the names stay the same (with several folders,
-    each has its own in it); None: beside the original as `<name>_<label>`. suffix: that of the
-    results, with its dot, where it is not to be the original's.
+    Args:
+        inputs: Images and folders of images.
+        output: A file name for a single image; a folder, made when it is needed, in which names
+            stay the same (each of several input folders has its own in it); None to write beside
+            the originals as `<name>_<label>`.
+        label: What is appended to names beside the originals, such as `x3`.
+        suffix: The suffix of the results, with its dot; by default that of the original.
+        overwrite: Replace existing files.
 
-    Raises OutputError where a result would replace an input, where two of the files named would
-    become one, where the output's suffix or folder cannot be written and, without overwrite,
-    for the result of a single image that exists; DataError for a folder without an image.
-    Two images of a folder that would become one are a problem of the second alone.
+    Returns:
+        The jobs. If two images of a folder would become one file, the second has a problem.
+
+    Raises:
+        OutputError: If a result would replace an input, two named images would become one file, or
+            the output cannot be written; for a single image also if its result exists.
+        DataError: If a folder holds no image.
     """
     if not inputs:
         raise OutputError("nothing to do: name at least one image or folder")
     single = len(inputs) == 1 and not os.path.isdir(inputs[0])
     file = output if output and single and not output.is_dir() and output.suffix else None
     if file is not None:
-        format_of(file)  # a suffix that cannot be written is told now
+        format_of(file)  # refuse an unknown suffix now
         if suffix is not None:
-            raise OutputError(f"{file} says its format already: leave one of the two out")
+            raise OutputError(f"{file} names a format already: leave out --format, or the suffix")
     elif output is not None:
         check_folder(output)
 
@@ -71,21 +81,21 @@ def plan(
         if not os.path.isdir(given):
             jobs.append(Job(given, file or _target(given, output, label, suffix)))
             continue
-        mirror = output / _name(given) if output is not None and folders > 1 else output
-        jobs += _jobs_of_folder(given, output, mirror, label, suffix)
-    jobs = _checked(jobs, set(inputs))
+        mirror = output / _real(given).name if output is not None and folders > 1 else output
+        jobs += _plan_folder(given, output, mirror, label, suffix)
+    jobs = _check_targets(jobs, set(inputs))
     if single and (file is not None or jobs[0].target.parent.exists()):
         check_free(jobs[0].target, overwrite=overwrite)
     return jobs
 
 
-def _jobs_of_folder(
+def _plan_folder(
     folder: Path, output: Path | None, mirror: Path | None, label: str, suffix: str | None
 ) -> list[Job]:
-    """output is not looked into; mirror is what the folder becomes, None for itself."""
-    found, problems = _walk(folder, leave_out=output)
+    """Plan a folder: `output` is not searched; `mirror` is its copy, None for itself."""
+    found, problems = list_images(folder, leave_out=output)
     if not found and not problems:
-        raise DataError(f"{folder} holds no image; expected files named {', '.join(SUFFIXES)}")
+        raise no_images(folder)
     stems = {(path.parent, path.stem) for path in found}
     jobs = []
     for path in found:
@@ -98,35 +108,6 @@ def _jobs_of_folder(
     return sorted(jobs, key=lambda job: job.source)
 
 
-def _walk(
-    folder: Path, *, leave_out: Path | None
-) -> tuple[list[Path], list[tuple[Path, DataError]]]:
-    """The images in a folder and below, and the folders that cannot be listed."""
-    found: list[Path] = []
-    problems: list[tuple[Path, DataError]] = []
-    folders, links = [folder], list[Path]()
-    seen = {_file_key(leave_out)} if leave_out is not None else set()
-    seen -= {None, _file_key(folder)}
-    while folders or links:  # links last: a folder's own place comes before those it is linked from
-        place = folders.pop() if folders else links.pop(0)
-        key = _file_key(place)
-        if key in seen:
-            continue
-        seen.add(key)
-        try:
-            entries = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
-        except OSError as error:
-            problems.append((place, DataError(f"{place} cannot be listed: {reason(error)}")))
-            continue
-        for entry in entries:
-            path = place / entry.name
-            if os.path.isdir(path):
-                (links if path.is_symlink() else folders).append(path)
-            elif path.suffix.lower() in SUFFIXES:
-                found.append(path)
-    return found, problems
-
-
 def _target(source: Path, folder: Path | None, label: str, suffix: str | None) -> Path:
     suffix = suffix or (source.suffix if source.suffix.lower() in SUFFIXES else ".png")
     if folder is None:
@@ -134,17 +115,17 @@ def _target(source: Path, folder: Path | None, label: str, suffix: str | None) -
     return folder / f"{source.stem}{suffix}"
 
 
-def _checked(jobs: list[Job], named: set[Path]) -> list[Job]:
-    """The jobs, with the problem of those whose result would replace another's."""
-    # A name in other letters, or a second link, can be the same file.
+def _check_targets(jobs: list[Job], named: set[Path]) -> list[Job]:
+    """Return the jobs, with a problem for those whose result would replace another's."""
+    # A name in other case, or a second link, can be the same file.
     sources = [job.source for job in jobs if not job.left_out]
-    originals = {key for source in sources for key in (_real(source), _file_key(source))}
+    originals = {key for source in sources for key in (_real(source), file_key(source))}
     results: set[Path] = set()
     checked = []
     for job in jobs:
         place = _real(job.target)
         if job.problem is None and not job.left_out:
-            if place in originals or (_file_key(job.target) or place) in originals:
+            if place in originals or (file_key(job.target) or place) in originals:
                 raise OutputError(f"{job.target} is an input: write to another name or folder")
             if place in results:
                 problem = OutputError(
@@ -158,18 +139,5 @@ def _checked(jobs: list[Job], named: set[Path]) -> list[Job]:
     return checked
 
 
-def _name(folder: Path) -> str:
-    return _real(folder).name
-
-
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))  # Path.resolve fails on a loop of links
-
-
-def _file_key(path: Path) -> tuple[int, int] | None:
-    """Equal for two names of one file; None where there is no file."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino

@@ -1,7 +1,7 @@
-"""Jobs done: while one image is in the network, the next is read and the last is written.
+"""Run jobs: while one image is in the network, the next is read and the last is written.
 
-The network runs in the calling thread, and its results come in the order of the jobs. Pillow's
-codecs and filters leave Python's lock, so they take the processors that the network leaves idle.
+The network runs in the calling thread, and results come in the order of the jobs. Pillow's codecs
+and filters release Python's lock, so they use the processors that the network leaves idle.
 """
 
 from __future__ import annotations
@@ -17,26 +17,33 @@ from functools import partial
 
 from anchorsr.engines.runtimes import default_threads
 from anchorsr.errors import AnchorSRError, OutputError
-from anchorsr.images.animation import Animation, check_file, read_file, read_header, write_file
+from anchorsr.images.animation import Animation, read_file, read_header, write_file
+from anchorsr.images.formats import check_output
 from anchorsr.images.image import RasterImage
+from anchorsr.images.resize import resize_image
 from anchorsr.inference.batch import Job
-from anchorsr.inference.sizes import resize_image
-from anchorsr.inference.streaming import is_for_strips, upscale_to_png
-from anchorsr.inference.upscaler import Enlarger
+from anchorsr.inference.sizes import UpscalePlan
+from anchorsr.inference.streaming import should_stream, upscale_to_png
+from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.utils.files import check_free, make_folder
-from anchorsr.utils.locks import Claims
+from anchorsr.utils.locks import FileLocks
 
-# Images read before their turn, and pixels that wait to be written (3 bytes each; one image
-# in any case): memory is bounded, whatever the folder.
+# Images read ahead, and pixels waiting to be written (3 bytes each; one image in any case), which
+# bound the memory whatever the folder.
 _READ_AHEAD = 2
 _PIXELS_BEHIND = 64_000_000
 
 
 @dataclass(frozen=True)
-class Done:
-    """A job that ended: done, skipped for a reason, or failed with an error of its own.
+class JobResult:
+    """How a job ended: done, skipped or failed.
 
-    size and target_size are (height, width), as far as they were learnt.
+    Attributes:
+        job: The job.
+        error: Why it failed.
+        skipped: Why it was skipped; empty if it was not.
+        size: (height, width) of the image, if known.
+        target_size: (height, width) of the result, if known.
     """
 
     job: Job
@@ -47,133 +54,169 @@ class Done:
 
 
 @dataclass(frozen=True)
-class _Open:
-    """A job whose image or animation is open and whose output is claimed; sizes as in `Done`."""
+class _Opened:
+    """A job whose image or animation is open and whose output is locked."""
 
     job: Job
     image: RasterImage | Animation
-    size: tuple[int, int]
-    target_size: tuple[int, int]
+    plan: UpscalePlan
+
+    @property
+    def result(self) -> JobResult:
+        return JobResult(self.job, size=self.plan.size, target_size=self.plan.target)
 
 
 def upscale_files(
-    jobs: Sequence[Job], enlarger: Enlarger, *, quality: int = 92, overwrite: bool = False
-) -> Iterator[Done]:
-    """Do the jobs; a bad file does not keep the others from being done.
+    jobs: Sequence[Job], upscaler: ImageUpscaler, *, quality: int = 92, overwrite: bool = False
+) -> Iterator[JobResult]:
+    """Run the jobs; a bad file does not stop the others.
 
-    Without overwrite, what exists is skipped, whoever made it; what another run is making just
-    now is skipped in any case. On Ctrl-C what is in the network is given up, what is being
-    written is finished, and KeyboardInterrupt comes after its results.
+    Without `overwrite`, existing files are skipped, whoever wrote them. What another process is
+    writing at the moment is always skipped. On Ctrl-C the image in the network is dropped, files
+    being written are finished, and KeyboardInterrupt follows their results.
+
+    Args:
+        jobs: The jobs, as `batch.plan_jobs` returns them.
+        upscaler: What upscales the images.
+        quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+        overwrite: Replace existing files.
+
+    Yields:
+        One result per job, in the order of the jobs.
     """
     with (
-        Claims() as claims,
+        FileLocks() as locks,
         _pool(1) as readers,
         _pool(min(4, default_threads())) as writers,
     ):
-        read = partial(_read, enlarger=enlarger, overwrite=overwrite, claims=claims)
-        write = partial(_write, quality=quality, overwrite=overwrite, claims=claims)
-        larger = (
-            _enlarge(item, enlarger, claims, overwrite=overwrite)
+        read = partial(_read, upscaler=upscaler, overwrite=overwrite, locks=locks)
+        write = partial(_write, quality=quality, overwrite=overwrite, locks=locks)
+        upscaled = (
+            _upscale(item, upscaler, locks, overwrite=overwrite)
             for item in _ahead(readers, read, jobs)
         )
-        yield from _behind(writers, write, larger)
+        yield from _behind(writers, write, upscaled)
 
 
-def preview(jobs: Sequence[Job], enlarger: Enlarger, *, overwrite: bool = False) -> Iterator[Done]:
-    """What `upscale_files` would do, by names and by the headers of the images alone."""
+def preview(
+    jobs: Sequence[Job], upscaler: ImageUpscaler, *, overwrite: bool = False
+) -> Iterator[JobResult]:
+    """Tell what `upscale_files` would do, from names and image headers alone.
+
+    Args:
+        jobs: The jobs, as `batch.plan_jobs` returns them.
+        upscaler: What would upscale the images.
+        overwrite: Whether existing files would be replaced.
+
+    Yields:
+        One result per job, in the order of the jobs.
+    """
     for job in jobs:
         skipped = _why_skip(job, overwrite)
         if job.problem is not None or skipped:
-            yield Done(job, job.problem, skipped)
+            yield JobResult(job, job.problem, skipped)
             continue
         try:
             header = read_header(job.source)
-            target_size = _target_size(job, header.size, enlarger)
-            check_file(job.target, *target_size, animated=header.animated)
-            yield Done(job, size=header.size, target_size=target_size)
+            plan = _plan(job, header.size, upscaler, animated=header.animated)
+            yield JobResult(job, size=plan.size, target_size=plan.target)
         except AnchorSRError as error:
-            yield Done(job, error)
+            yield JobResult(job, error)
 
 
-def _read(job: Job, *, enlarger: Enlarger, overwrite: bool, claims: Claims) -> _Open | Done:
+def _read(
+    job: Job, *, upscaler: ImageUpscaler, overwrite: bool, locks: FileLocks
+) -> _Opened | JobResult:
     skipped = _why_skip(job, overwrite)
     if job.problem is not None or skipped:
-        return Done(job, job.problem, skipped)
+        return JobResult(job, job.problem, skipped)
     try:
         image = read_file(job.source)
-        target_size = _target_size(job, image.size, enlarger)
-        check_file(job.target, *target_size, animated=isinstance(image, Animation))
+        plan = _plan(job, image.size, upscaler, animated=isinstance(image, Animation))
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
-        if not claims.take(job.target):
-            return Done(job, skipped="being made by another run")
-        skipped = _why_skip(job, overwrite)  # by the run whose claim has just ended
+        if not locks.acquire(job.target):
+            return JobResult(job, skipped="being written by another process")
+        skipped = _why_skip(job, overwrite)  # by a process that has just released its lock
         if skipped:
-            claims.give_up(job.target)
-            return Done(job, skipped=skipped)
+            locks.release(job.target)
+            return JobResult(job, skipped=skipped)
     except AnchorSRError as error:
-        return Done(job, error)
+        return JobResult(job, error)
     except MemoryError:
-        return Done(job, _too_large(job))
-    return _Open(job, image, image.size, target_size)
+        return JobResult(job, _too_large(job))
+    return _Opened(job, image, plan)
 
 
-def _enlarge(
-    item: _Open | Done, enlarger: Enlarger, claims: Claims, *, overwrite: bool
-) -> _Open | Done:
-    if isinstance(item, Done):
+def _plan(
+    job: Job, size: tuple[int, int], upscaler: ImageUpscaler, *, animated: bool
+) -> UpscalePlan:
+    """Plan the passes, and check that the output's format can hold the result."""
+    try:
+        plan = upscaler.plan(*size)
+    except OutputError as error:
+        raise OutputError(f"{job.source}: {error}") from error
+    check_output(job.target, *plan.target, animated=animated)
+    return plan
+
+
+def _upscale(
+    item: _Opened | JobResult, upscaler: ImageUpscaler, locks: FileLocks, *, overwrite: bool
+) -> _Opened | JobResult:
+    if isinstance(item, JobResult):
         return item
     error: AnchorSRError
     try:
-        done = _in_strips(item, enlarger, overwrite=overwrite)
-        if done is not None:
-            claims.give_up(item.job.target)
-            return done
-        if isinstance(item.image, Animation):  # whose frames are made as they are written
-            return replace(item, image=enlarger.animate(item.image))
-        return replace(item, image=enlarger.through_network(item.image))
+        if isinstance(item.image, Animation):  # frames are upscaled as they are written
+            return replace(item, image=upscaler.animate(item.image, item.plan))
+        if _stream(item, item.image, upscaler, overwrite=overwrite):
+            locks.release(item.job.target)
+            return item.result
+        return replace(item, image=upscaler.run_passes(item.image, item.plan.factors))
     except AnchorSRError as caught:
         error = caught
     except MemoryError:
         error = _too_large(item.job)
-    claims.give_up(item.job.target)
-    return Done(item.job, error)
+    locks.release(item.job.target)
+    return JobResult(item.job, error)
 
 
-def _in_strips(item: _Open, enlarger: Enlarger, *, overwrite: bool) -> Done | None:
-    """Done, if the result is one that memory might not hold and that can be written in strips."""
-    upscaler, job, image = enlarger.only_pass(*item.size), item.job, item.image
-    if upscaler is None or isinstance(image, Animation):
-        return None
-    if not is_for_strips(image, job.target, upscaler.factor):
-        return None
-    upscale_to_png(image, upscaler, job.target, overwrite=overwrite)
-    return Done(job, size=item.size, target_size=item.target_size)
+def _stream(item: _Opened, image: RasterImage, upscaler: ImageUpscaler, *, overwrite: bool) -> bool:
+    """Write the result strip by strip, if it might not fit in memory and that is possible."""
+    if not item.plan.is_single_pass:
+        return False
+    (factor,) = item.plan.factors
+    if not should_stream(image, item.job.target, factor):
+        return False
+    upscale_to_png(image, upscaler.upscaler(factor), item.job.target, overwrite=overwrite)
+    return True
 
 
-def _write(item: _Open | Done, *, quality: int, overwrite: bool, claims: Claims) -> Done:
-    if isinstance(item, Done):
+def _write(
+    item: _Opened | JobResult, *, quality: int, overwrite: bool, locks: FileLocks
+) -> JobResult:
+    if isinstance(item, JobResult):
         return item
     job = item.job
-    done = Done(job, size=item.size, target_size=item.target_size)
+    result = item.result
     try:
         image = item.image
         if isinstance(image, RasterImage):
-            image = resize_image(image, *item.target_size)
+            image = resize_image(image, *item.plan.target)
         write_file(job.target, image, quality=quality, overwrite=overwrite)
     except AnchorSRError as error:
-        # Where there are no claims, another run can have been faster.
+        # On systems without locks, another process can have been faster.
         skipped = _why_skip(job, overwrite)
-        done = Done(job, skipped=skipped) if skipped else Done(job, error)
+        result = JobResult(job, skipped=skipped) if skipped else JobResult(job, error)
     except MemoryError:
-        done = Done(job, _too_large(job))
+        result = JobResult(job, _too_large(job))
     finally:
-        claims.give_up(job.target)
-    return done
+        locks.release(job.target)
+    return result
 
 
 def _why_skip(job: Job, overwrite: bool) -> str:
-    """Why nothing is to be done, in words that go for one file and for several; else nothing."""
+    """Return why a job is to be skipped, in words for one file and for several; empty if not."""
     if job.left_out:
         return job.left_out
     if overwrite or job.problem is not None or not os.path.lexists(job.target):
@@ -181,31 +224,24 @@ def _why_skip(job: Job, overwrite: bool) -> str:
     try:
         target = job.target.lstat()
         if job.target.is_dir():
-            return ""  # which is an error, when it comes to writing
+            return ""  # an error later, when writing
         older = target.st_mtime_ns < job.source.stat().st_mtime_ns
     except OSError:
         older = False
-    return "there already, older than the original" if older else "there already"
-
-
-def _target_size(job: Job, size: tuple[int, int], enlarger: Enlarger) -> tuple[int, int]:
-    try:
-        return enlarger.target(*size)
-    except OutputError as error:
-        raise OutputError(f"{job.source}: {error}") from error
+    return "already exists, older than the original" if older else "already exists"
 
 
 def _too_large(job: Job) -> OutputError:
     return OutputError(f"{job.source} is too large for this machine's memory")
 
 
-def _pixels(item: _Open | Done) -> int:
-    return math.prod(item.image.size) if isinstance(item, _Open) else 0
+def _pixels(item: _Opened | JobResult) -> int:
+    return math.prod(item.image.size) if isinstance(item, _Opened) else 0
 
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads of which nothing goes on afterwards: what has not begun is dropped."""
+    """Start threads that end with the block; what has not begun by then is dropped."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -214,15 +250,15 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
             try:
                 pool.shutdown(wait=True, cancel_futures=True)
                 break
-            except KeyboardInterrupt:  # pressed again: what is being written is soon whole
+            except KeyboardInterrupt:  # pressed again; what is being written ends soon
                 continue
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Job], _Open | Done], jobs: Iterable[Job]
-) -> Iterator[_Open | Done]:
-    """What is read of the jobs, in their order; the next `_READ_AHEAD` are under way meanwhile."""
-    waiting: deque[Future[_Open | Done]] = deque()
+    pool: ThreadPoolExecutor, read: Callable[[Job], _Opened | JobResult], jobs: Iterable[Job]
+) -> Iterator[_Opened | JobResult]:
+    """Yield the opened jobs in order, while the next `_READ_AHEAD` are being read."""
+    waiting: deque[Future[_Opened | JobResult]] = deque()
     for job in jobs:
         waiting.append(pool.submit(read, job))
         if len(waiting) > _READ_AHEAD:
@@ -233,15 +269,15 @@ def _ahead(
 
 def _behind(
     pool: ThreadPoolExecutor,
-    write: Callable[[_Open | Done], Done],
-    items: Iterator[_Open | Done],
-) -> Iterator[Done]:
-    """How the writing of the items ended, in their order, as soon as it is known.
+    write: Callable[[_Opened | JobResult], JobResult],
+    items: Iterator[_Opened | JobResult],
+) -> Iterator[JobResult]:
+    """Write the items and yield their results in order, as soon as they are known.
 
-    No more than one is under way while they have over `_PIXELS_BEHIND` together. When Ctrl-C
-    comes from the items, those under way come before it.
+    Once the waiting items have more than `_PIXELS_BEHIND` pixels, no other is taken. If Ctrl-C
+    comes from the items, the results of those being written come before it.
     """
-    waiting: deque[tuple[int, Future[Done]]] = deque()
+    waiting: deque[tuple[int, Future[JobResult]]] = deque()
 
     def is_full() -> bool:
         return len(waiting) > 1 and sum(pixels for pixels, _ in waiting) > _PIXELS_BEHIND
@@ -249,15 +285,15 @@ def _behind(
     try:
         while (item := next(items, None)) is not None:
             waiting.append((_pixels(item), pool.submit(write, item)))
-            del item  # the largest thing in memory: written, it should go
+            del item  # the largest object in memory, to be freed once written
             while waiting and (is_full() or waiting[0][1].done()):
-                done = waiting[0][1].result()
+                result = waiting[0][1].result()
                 waiting.popleft()
-                yield done
+                yield result
         while waiting:
-            done = waiting[0][1].result()
+            result = waiting[0][1].result()
             waiting.popleft()
-            yield done
+            yield result
     except KeyboardInterrupt:
         for _, future in waiting:
             if not future.cancel():

@@ -1,8 +1,8 @@
-"""An image upscaled straight into a PNG file, strip by strip, for results that memory cannot hold.
+"""Upscale an image straight into a PNG file, for results that do not fit in memory.
 
-`upscale.upscale_image` and `images.write_image` have the whole result in memory, and more than
-once while it is encoded. Here a strip of rows is upscaled, filtered, compressed and written before
-the next one is begun. Left out: alpha, grey and 16 bits, which need the whole result.
+Everywhere else the whole result is in memory, more than once while it is encoded. Here a strip of
+rows is upscaled, filtered, compressed and written before the next one. Not handled: alpha, grey and
+16 bits, which need the whole result.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from anchorsr.errors import ImageError
-from anchorsr.images.encode import true_metadata
+from anchorsr.images.encode import resized_metadata
 from anchorsr.images.image import RasterImage
 from anchorsr.images.png import png_parts
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.files import publishing
 
-# The ordinary way holds the result, a copy that Pillow has of it, and the file, which can be as
+# Without streaming, memory holds the result, Pillow's copy of it, and the file, which can be as
 # large and is copied once as it grows.
 _SHARE_OF_MEMORY = 1 / 4
 _UNKNOWN_MEMORY = 4 * 2**30
 
 
-def is_for_strips(image: RasterImage, path: Path, factor: int) -> bool:
-    """Whether `upscale_to_png` can write this result and the ordinary way might lack memory: an
-    opaque 8-bit RGB image, a .png file, and more than a quarter of the memory that is free."""
+def should_stream(image: RasterImage, path: Path, factor: int) -> bool:
+    """Return whether to use `upscale_to_png`.
+
+    That is for opaque 8-bit RGB, a .png file, and a result of more than a quarter of the free
+    memory.
+    """
     rgb = image.rgb
     if path.suffix.lower() != ".png" or not _is_plain(image):
         return False
@@ -37,16 +40,24 @@ def is_for_strips(image: RasterImage, path: Path, factor: int) -> bool:
 def upscale_to_png(
     image: RasterImage, upscaler: Upscaler, path: Path, *, overwrite: bool = False
 ) -> None:
-    """Write the larger image as PNG, whole or not at all, with one strip of it in memory.
+    """Upscale into a PNG atomically, with one strip of rows in memory.
 
-    Its pixels, profile, EXIF and resolution are those that `write_image` would write.
-    Raises ImageError for an image with alpha or of one channel, and OutputError for an existing
-    file unless `overwrite`, and for whatever else prevents writing.
+    Pixels and metadata are those that `write_image` would write.
+
+    Args:
+        image: Opaque 8-bit RGB.
+        upscaler: The model.
+        path: The file to write; its folder must exist.
+        overwrite: Replace an existing file.
+
+    Raises:
+        ImageError: If the image has alpha, is grey, or has 16 bits.
+        OutputError: If the file exists and `overwrite` is false, or cannot be written.
     """
     if not _is_plain(image):
-        raise ImageError("only an opaque 8-bit RGB image is written strip by strip")
+        raise ImageError("only opaque 8-bit RGB images can be streamed")
     height, width = (side * upscaler.factor for side in image.size)
-    metadata = true_metadata(image, height, width, grey=False)
+    metadata = resized_metadata(image, height, width, grey=False)
     with publishing(path, overwrite=overwrite) as file:
         for part in png_parts(height, upscaler.strips(image.rgb), metadata):
             file.write(part)
@@ -57,7 +68,7 @@ def _is_plain(image: RasterImage) -> bool:
 
 
 def _available_memory() -> int:
-    """Bytes that this process can still have, as far as the system says."""
+    """Return the bytes this process can still allocate, as far as the system tells."""
     found = [_UNKNOWN_MEMORY]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -70,5 +81,5 @@ def _available_memory() -> int:
         used = int((groups / "memory.current").read_text())
         found.append(int((groups / "memory.max").read_text()) - used)
     except (OSError, ValueError):
-        pass  # there is none, or it says max
+        pass  # no limit: no such file, or `max`
     return min(found, default=_UNKNOWN_MEMORY)

@@ -1,10 +1,10 @@
-"""An image of any size through an engine in bounded memory, tile by tile, without seams.
+"""Run an image of any size through an engine in bounded memory, tile by tile, without seams.
 
-Each tile is cut with a halo of as many pixels as an output pixel can see, so that the result
-is bit for bit that of the whole image. Tiles at the image's edge end at that edge, where
-the network pads with zeros just as it does for the whole image. All tiles of an image have
-one shape, so that an engine prepares itself once, and they are as small as their number allows,
-so that they overlap by little more than their halos.
+Each tile has a halo as wide as an output pixel's receptive field, so the result equals that of the
+whole image bit for bit. Tiles at the image's edge end at that edge, where the network pads with
+zeros as it does for the whole image. All tiles of an image have one shape, so that an engine
+allocates once, and are as small as their number allows, so that they overlap by little more than
+their halos.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.engines.runtimes import Engine
 
-UInt8Array = npt.NDArray[np.uint8]
-
-# LR pixels a side, halo included.
+# Input pixels a side, including the halo.
 TILE = 512
-# Bytes of memory that a thread of its own is started to touch.
+# Bytes of memory that are worth a thread to touch them.
 _WORTH_A_THREAD = 2**25
 
 
@@ -36,17 +34,25 @@ def upscale_tiled(
     tile: int = TILE,
     threads: int = 1,
 ) -> UInt8Array:
-    """(H, W, 3) uint8 to (factor · H, factor · W, 3), equal to the engine's own whole output.
+    """Upscale an image tile by tile; the result equals that of the whole image.
 
-    tile: the longest side of what the engine sees, more than 2 · halo. threads: those that the
-    engine has.
+    Args:
+        engine: What runs the model.
+        rgb: uint8 (H, W, 3).
+        factor: The model's factor.
+        halo: Input pixels that an output pixel depends on, to each side.
+        tile: The longest side of a tile, more than 2 · halo.
+        threads: The number of threads that the engine uses.
+
+    Returns:
+        uint8 (factor · H, factor · W, 3).
     """
     height, width = rgb.shape[:2]
     rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
     if len(rows) == len(columns) == 1:
         whole: UInt8Array = engine(np.ascontiguousarray(rgb[None]))[0]
         return whole
-    output = _touched((height * factor, width * factor, 3), threads)
+    output = _allocate((height * factor, width * factor, 3), threads)
     for row in rows:
         strip = output[row.first * factor : row.end * factor]
         _fill(strip, engine, rgb, row, columns, factor)
@@ -56,9 +62,17 @@ def upscale_tiled(
 def upscale_strips(
     engine: Engine, rgb: UInt8Array, *, factor: int, halo: int, tile: int = TILE
 ) -> Iterator[UInt8Array]:
-    """The same result in strips of rows, (some, factor · W, 3), from the top to the bottom.
+    """Upscale an image in strips of rows, of which only one is in memory.
 
-    Only one strip, of less than factor · tile rows, is in memory; each is an array of its own.
+    Args:
+        engine: What runs the model.
+        rgb: uint8 (H, W, 3).
+        factor: The model's factor.
+        halo: Input pixels that an output pixel depends on, to each side.
+        tile: The longest side of a tile, more than 2 · halo.
+
+    Yields:
+        uint8 (N, factor · W, 3), from top to bottom; N is less than factor · tile.
     """
     height, width = rgb.shape[:2]
     rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
@@ -66,14 +80,14 @@ def upscale_strips(
         strip = np.empty(((row.end - row.first) * factor, width * factor, 3), np.uint8)
         _fill(strip, engine, rgb, row, columns, factor)
         yield strip
-        del strip  # before the next one is made
+        del strip  # freed before the next strip is made
 
 
-def _touched(shape: tuple[int, ...], threads: int) -> UInt8Array:
-    """An array whose memory the system has provided already, to several threads at once.
+def _allocate(shape: tuple[int, ...], threads: int) -> UInt8Array:
+    """Allocate an array and touch its pages from several threads.
 
-    Else it provides it page by page as results are copied, in one thread, which in a virtual
-    machine can take as long as the network.
+    Otherwise the system provides them one by one, as results are copied in one thread, which in a
+    virtual machine can take as long as the network.
     """
     array = np.empty(shape, np.uint8)
     parts = min(threads, 1 + array.nbytes // _WORTH_A_THREAD)
@@ -84,7 +98,7 @@ def _touched(shape: tuple[int, ...], threads: int) -> UInt8Array:
 
 
 class _Span(NamedTuple):
-    """Along one axis: the tile from `start` to `stop`, of which `first` to `end` are taken."""
+    """A tile along one axis, from `start` to `stop`; the result keeps `first` to `end`."""
 
     start: int
     stop: int
@@ -100,7 +114,7 @@ def _fill(
     columns: list[_Span],
     factor: int,
 ) -> None:
-    """Write the rows of a span, (some · factor, W · factor, 3), from left to right."""
+    """Upscale the tiles of a span of rows into a strip, (rows · factor, W · factor, 3)."""
     above, below = (row.first - row.start) * factor, (row.end - row.start) * factor
     for column in columns:
         cut = rgb[row.start : row.stop, column.start : column.stop]
@@ -111,9 +125,9 @@ def _fill(
 
 
 def _spans(size: int, tile: int, halo: int) -> list[_Span]:
-    """As few tiles as cover the size, as small as they can be, all equally long."""
+    """Cut an axis into the fewest tiles of one length, as short as possible."""
     if tile <= 2 * halo:
-        raise ValueError(f"a tile of {tile} holds nothing but its halo of {halo}")
+        raise ValueError(f"a tile of {tile} pixels holds nothing but its halo of {halo}")
     count = 1 if size <= tile else -(-(size - 2 * halo) // (tile - 2 * halo))
     length = -(-(size + 2 * halo * (count - 1)) // count)
     spans: list[_Span] = []

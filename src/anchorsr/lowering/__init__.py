@@ -1,4 +1,4 @@
-"""PyTorch networks to graphs.
+"""Conversion of PyTorch networks to float graphs.
 
-Imports `graph` and `networks`, and what they import.
+Imports `graph`, `networks` and the packages below them.
 """

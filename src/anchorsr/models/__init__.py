@@ -1,4 +1,4 @@
-"""The shipped model files with their cards, and `registry`, which finds them.
+"""The shipped model files with their cards; `registry` finds them.
 
 Imports `graph` and `serialization`, and what they import.
 """

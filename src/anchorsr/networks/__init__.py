@@ -1,4 +1,5 @@
-"""Super-resolution networks in PyTorch, one readable file a paper.
+"""Super-resolution networks in PyTorch, one readable file per paper.
 
-`registry` is the table that recipes name them by. Imports `errors` and `utils`.
+`registry` lists the names that recipes use. A new network is a file here and a line there. Imports
+`errors`, `graph` and `utils`.
 """

@@ -1,13 +1,13 @@
 """ABPN, "Anchor-based Plain Net for Mobile Image Super-Resolution" (arXiv 2105.09750).
 
-Published at ×3: a 3×3 convolution 3→28 and four 28→28, one 28→27, each with ReLU, one 27→27
-in image space; the anchor (every input pixel nine times) is added, depth-to-space(3), clip.
-42,539 parameters, 42,345 multiplications per input pixel (9.76 G at 360×640),
-receptive field 15×15. Channels, depth and the image-space convolution are options,
-because narrower and wider relatives are of use too. So is a skip around the body, the paper's
-feature-space residual beside the anchor: it learns much faster (docs/experiments.md).
+Published at ×3: a 3×3 convolution 3→28, four 28→28 and one 28→27, each with ReLU, and one 27→27
+in image space; the anchor (every input pixel nine times) is added, then depth-to-space(3) and clip.
+42,539 parameters, 42,345 multiply-accumulates per input pixel (9.76 G at 640×360), receptive field
+15×15. Channels, depth and the image-space convolution are options, because narrower and wider
+variants are useful too. So is a skip around the body, the paper's feature-space residual, beside
+the anchor: the network learns much faster with it (docs/experiments.md).
 
-What is left out: the paper's other residual forms, which are studies and not this network.
+Left out: the paper's other residual forms, which are in `residual_form`.
 """
 
 from __future__ import annotations
@@ -20,30 +20,28 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
-from anchorsr.networks.activation_noise import ActivationNoise
-from anchorsr.networks.layers import (
-    Anchor,
-    Conv3x3,
-    Convolution,
-    DepthToSpace,
-    LowRankConv3x3,
-    Modulation,
-    NetworkConfig,
-    RecipeNetwork,
-)
+from anchorsr.networks.base import NetworkConfig, RecipeNetwork
+from anchorsr.networks.layers import Anchor, Convolution, DepthToSpace, Modulation
+from anchorsr.networks.noise import ActivationNoise
+from anchorsr.networks.reparameterized import Conv3x3, LowRankConv3x3
 
 
 @dataclass(frozen=True)
 class ABPNConfig(NetworkConfig):
-    """The shape. Defaults are the published network.
+    """The options of ABPN. Defaults are the published network.
 
-    channels: width of the body; body: convolutions of that width after the first;
-    image_convolution: the last convolution is followed by ReLU and one more in image space;
-    skip: the first convolution's output is added to that of the body's last;
-    tail_rank: the last convolution is 3×3 to that many channels and 1×1 (0: one 3×3);
-    expansion: filters of the over-parametrized kernels while training (0: plain kernels);
-    rounding_noise: weights bear being rounded to integers better (`layers.Conv3x3`);
-    activation_noise: so do activations (`activation_noise.ActivationNoise`).
+    Attributes:
+        channels: Width of the body.
+        body: The number of convolutions of that width after the first.
+        image_convolution: Whether the last convolution is followed by ReLU and one more in image
+            space.
+        skip: Whether the output of the first convolution is added to that of the body's last.
+        tail_rank: The rank of the last convolution, which is then a 3×3 to that many channels and
+            a 1×1; 0 for a single 3×3.
+        expansion: Filters of the over-parametrized kernels in training; 0 for plain kernels.
+        rounding_noise: Whether training adds noise like that of rounding to the weights, to which
+            the network becomes tolerant (`noise.add_rounding_noise`).
+        activation_noise: The same for activations (`noise.ActivationNoise`).
     """
 
     channels: int = 28
@@ -57,12 +55,10 @@ class ABPNConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels < 1 or min(self.body, self.tail_rank, self.expansion) < 0:
-            raise RecipeError(
-                "channels is at least 1; body, tail_rank and expansion are not negative"
-            )
+        self._require_at_least(1, "channels")
+        self._require_at_least(0, "body", "tail_rank", "expansion")
         if self.skip and not self.body:
-            raise RecipeError("a skip is around at least one body convolution")
+            raise RecipeError("a skip needs a body of at least one convolution")
         if self.tail_rank > 3 * self.factor**2:
             raise RecipeError(
                 f"tail_rank is at most 3 · factor² = {3 * self.factor**2}, not {self.tail_rank}"
@@ -70,7 +66,7 @@ class ABPNConfig(NetworkConfig):
 
 
 class ABPN(RecipeNetwork):
-    """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W), clipped."""
+    """ABPN: RGB (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W) on [0, 255]."""
 
     def __init__(self, config: ABPNConfig) -> None:
         super().__init__(config)
@@ -84,8 +80,8 @@ class ABPN(RecipeNetwork):
         self.body = nn.ModuleList(
             convolution(inputs, outputs) for inputs, outputs in pairwise(widths)
         )
-        # The residual starts small (a tenth, a guess that was not tuned): an untrained network
-        # is close to nearest-neighbour interpolation.
+        # The residual is initialized small (gain 0.1, not tuned): an untrained network is close to
+        # nearest-neighbour upscaling.
         self.last: nn.Module
         if config.tail_rank:
             self.last = LowRankConv3x3(
@@ -107,28 +103,30 @@ class ABPN(RecipeNetwork):
 
     @property
     def has_skip(self) -> bool:
-        """Whether the first convolution's output is added to that of the body's last."""
+        """Whether the output of the first convolution is added to that of the body's last."""
         return bool(self.config.skip)
 
     @property
     def convolutions(self) -> list[Conv3x3 | Convolution]:
-        """All in the order in which they run; one of low rank is two."""
+        """All convolutions in the order in which they run; one of low rank is two."""
         kinds = (Conv3x3, Convolution)
         return [module for module in self.modules() if isinstance(module, kinds)]
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
-        """The output before the clip, which would stop gradients in training."""
+        """Return the output before it is clipped to [0, 255]."""
         return self.add_anchor(images, self.residual(images))
 
     def add_anchor(self, images: Tensor, residual: Tensor) -> Tensor:
-        """The output of images and of what the convolutions made of them."""
+        """Compute the output from images and the residual of their convolutions."""
         unpacked: Tensor = self.depth_to_space(residual + self.anchor(images))
         return unpacked
 
     def residual(self, images: Tensor, modulations: Sequence[Modulation] = ()) -> Tensor:
-        """What the convolutions make, (N, 3 · factor², H, W).
+        """Compute the output of the convolutions, (N, 3 · factor², H, W).
 
-        modulations: none, or one for each of `convolutions`.
+        Args:
+            images: (N, 3, H, W) RGB on [0, 255].
+            modulations: None, or one for each of `convolutions`.
         """
         given = iter(modulations)
         first = features = self.first_noise(self.relu(self.body[0](images, next(given, None))))

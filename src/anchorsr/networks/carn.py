@@ -1,39 +1,35 @@
-"""CARN, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network"
-(arXiv 1803.08664).
+"""CARN, a cascading residual network (arXiv 1803.08664).
 
-Three cascading blocks of three residual blocks each, 64 channels: after every block a 1×1
-convolution reads its output and everything that the cascade held before it, and so again for
-the three cascading blocks among themselves. Published: 1,592K parameters for one network with
-the heads of ×2, ×3 and ×4, which are the 1,591,939 of `multi_scale` and 24 that are fixed,
-below. With the head of ×3 alone, which is all that runs: 1,148,803.
+"Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual Network": three cascading
+blocks of three residual blocks each, 64 channels. After every block, a 1×1 convolution reads its
+output and all earlier features of the cascade; the three cascading blocks are connected in the same
+way. Published: 1,592K parameters for one network with heads for ×2, ×3 and ×4: the 1,591,939 of
+`multi_scale` and 24 fixed ones, left out here. With the head for ×3 only: 1,148,803.
 
-What is left out: the fixed subtraction of the mean colour before the network and its addition
-after it, which the biases of the first and the last convolution can learn.
+Left out: subtracting the mean colour before the network and adding it afterwards, which the biases
+of the first and the last convolution can learn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from anchorsr.errors import RecipeError
-from anchorsr.networks.layers import (
-    Convolution,
-    DepthToSpace,
-    NetworkConfig,
-    RecipeNetwork,
-    sub_pixel_stages,
-)
+from anchorsr.networks.base import NetworkConfig, RecipeNetwork
+from anchorsr.networks.layers import Convolution, upsampler
 
 
 @dataclass(frozen=True)
 class CARNConfig(NetworkConfig):
-    """The shape. Defaults are the published one, with one head.
+    """The options of CARN. Defaults are as published, but for one head.
 
-    channels: width; multi_scale: heads of all factors as published, of which `factor`'s runs.
+    Attributes:
+        channels: Width of the features.
+        multi_scale: Whether there are heads for ×2, ×3 and ×4 as published; `factor`'s is run.
     """
 
     channels: int = 64
@@ -41,12 +37,11 @@ class CARNConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels < 1:
-            raise RecipeError("channels is at least 1")
+        self._require_at_least(1, "channels")
 
 
 class CARN(RecipeNetwork):
-    """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W), clipped."""
+    """CARN: RGB (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W) on [0, 255]."""
 
     def __init__(self, config: CARNConfig) -> None:
         super().__init__(config)
@@ -60,13 +55,14 @@ class CARN(RecipeNetwork):
         self.last = Convolution(width, 3, 3)
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
+        """Return the output before it is clipped to [0, 255]."""
         features = self.body(self.first(images))
         unclipped: Tensor = self.last(self.heads[f"x{self.factor}"](features))
         return unclipped
 
 
 class _Cascade(nn.Module):
-    """Blocks, and after each a 1×1 convolution of its output and all that came before."""
+    """Blocks, each followed by a 1×1 convolution of its output and all earlier features."""
 
     def __init__(self, blocks: Sequence[nn.Module], width: int) -> None:
         super().__init__()
@@ -77,10 +73,10 @@ class _Cascade(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:
-        kept = features
+        seen = features
         for block, merge in zip(self.blocks, self.merges, strict=True):
-            kept = torch.cat([kept, block(features)], 1)
-            features = self.relu(merge(kept))
+            seen = torch.cat([seen, block(features)], 1)
+            features = self.relu(merge(seen))
         return features
 
 
@@ -93,12 +89,10 @@ class _Residual(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, features: Tensor) -> Tensor:
-        made: Tensor = self.relu(self.body(features) + features)
-        return made
+        output: Tensor = self.relu(self.body(features) + features)
+        return output
 
 
 def _head(width: int, factor: int) -> nn.Sequential:
-    head = nn.Sequential()
-    for block in sub_pixel_stages(factor):
-        head.extend([Convolution(width, width * block**2, 3), nn.ReLU(), DepthToSpace(block)])
-    return head
+    convolution = partial(Convolution, size=3)
+    return upsampler(width, factor, convolution, before_shuffle=nn.ReLU)

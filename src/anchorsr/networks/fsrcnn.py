@@ -1,13 +1,13 @@
 """FSRCNN, "Accelerating the Super-Resolution Convolutional Neural Network" (arXiv 1608.00367).
 
-FSRCNN(d, s, m) as published, with d=56, s=12, m=4: a 5×5 convolution to d channels, 1×1 down
-to s, m of 3×3, 1×1 back to d, each with PReLU, and a 9×9 transposed convolution that makes the
-image. The paper counts 12,464 parameters for one colour channel: the kernels' weights alone,
-without 173 biases and 172 slopes of PReLU, which make 12,809. On RGB: 24,336 and 24,683.
+FSRCNN(d, s, m) with the published d=56, s=12, m=4: a 5×5 convolution to d channels, a 1×1 to s,
+m 3×3 convolutions, and a 1×1 back to d, each with PReLU; then a 9×9 transposed convolution to the
+image. The paper counts 12,464 parameters for luma: the weights only; with 173 biases and 172 slopes
+of PReLU there are 12,809. RGB: 24,336 and 24,683.
 
-What is changed: three colours instead of luma unless `colors` says 1 (the paper enlarges Cb and
-Cr by bicubic interpolation). A kernel of 9 cannot lie evenly on blocks of 2 or 4 pixels; its centre
-is then on the last pixel before the block's middle.
+Changed: RGB instead of luma, unless `colors` is 1 (the paper upscales Cb and Cr by bicubic
+interpolation). A 9×9 kernel cannot be centred on blocks of 2 or 4 pixels; its centre is then on the
+last pixel before the middle of the block.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from anchorsr.errors import RecipeError
-from anchorsr.networks.layers import Convolution, LumaConfig, RecipeNetwork, TransposedConvolution
+from anchorsr.networks.base import LumaConfig, RecipeNetwork
+from anchorsr.networks.layers import Convolution, TransposedConvolution
 
 
 @dataclass(frozen=True)
 class FSRCNNConfig(LumaConfig):
-    """The shape. Defaults are the published one, on RGB.
+    """The options of FSRCNN. Defaults are as published, on RGB.
 
-    channels: d, width of the features; shrunk: s, width of the mapping; mapping: m, how many
-    3×3 convolutions it has.
+    Attributes:
+        channels: Width of the features, d.
+        shrunk: Width of the mapping, s.
+        mapping: The number of 3×3 convolutions of the mapping, m.
     """
 
     channels: int = 56
@@ -34,12 +36,12 @@ class FSRCNNConfig(LumaConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels < 1 or self.shrunk < 1 or self.mapping < 0:
-            raise RecipeError("channels and shrunk are at least 1; mapping is not negative")
+        self._require_at_least(1, "channels", "shrunk")
+        self._require_at_least(0, "mapping")
 
 
 class FSRCNN(RecipeNetwork):
-    """(N, colors, H, W) float on [0, 255] to (N, colors, factor · H, factor · W), clipped."""
+    """FSRCNN: (N, colors, H, W) on [0, 255] to (N, colors, factor · H, factor · W)."""
 
     def __init__(self, config: FSRCNNConfig) -> None:
         super().__init__(config)
@@ -54,8 +56,9 @@ class FSRCNN(RecipeNetwork):
             self.body.extend([Convolution(narrow, narrow, 3), nn.PReLU(narrow)])
         self.body.extend([Convolution(narrow, wide, 1), nn.PReLU(wide)])
         self.last = TransposedConvolution(wide, config.colors, 9, config.factor)
-        nn.init.normal_(self.last.weight, std=0.001)  # the paper's; other kernels are He's
+        nn.init.normal_(self.last.weight, std=0.001)  # as in the paper; the others are He's
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
+        """Return the output before it is clipped to [0, 255]."""
         unclipped: Tensor = self.last(self.body(images))
         return unclipped

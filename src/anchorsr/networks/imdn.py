@@ -1,14 +1,14 @@
-"""IMDN, "Lightweight Image Super-Resolution with Information Multi-distillation Network"
-(arXiv 1909.11856).
+"""IMDN, an information multi-distillation network (arXiv 1909.11856).
 
-A 3×3 convolution to 64 channels; six blocks that three times set 16 of 64 channels aside and
-convolve the other 48, join what was set aside, weigh the channels by attention to their mean
-and contrast, and add the input after a 1×1 convolution; all blocks' outputs are joined by a 1×1
-and a 3×3 convolution, and a last one and depth-to-space make the image. Published at ×3: 703K
-parameters, which are the 703,059 here.
+"Lightweight Image Super-Resolution with Information Multi-distillation Network": a 3×3 convolution
+to 64 channels, then six blocks. A block three times keeps 16 of 64 channels and convolves the other
+48, concatenates the kept ones, weights the channels by attention to their mean and contrast, and
+adds its input after a 1×1 convolution. A 1×1 and a 3×3 convolution fuse the outputs of all blocks;
+one more convolution and depth-to-space compute the image. Published at ×3: 703K parameters, the
+703,059 here.
 
-The contrast of a channel is its standard deviation over the whole image, as in the authors'
-code. Attention works on the scale of [0, 1], for which it was published.
+The contrast of a channel is its standard deviation over the whole image, as in the authors' code.
+Attention works on the scale of [0, 1], for which it was published.
 """
 
 from __future__ import annotations
@@ -19,23 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
-from anchorsr.networks.layers import (
-    Convolution,
-    DepthToSpace,
-    NetworkConfig,
-    RecipeNetwork,
-    SquareRoot,
-)
+from anchorsr.networks.base import NetworkConfig, RecipeNetwork
+from anchorsr.networks.layers import Convolution, DepthToSpace, SquareRoot
 
 _SLOPE = 0.05
-_REDUCTION = 16  # of the attention's hidden layer
+_REDUCTION = 16  # channels over those of the attention's hidden layer
 
 
 @dataclass(frozen=True)
 class IMDNConfig(NetworkConfig):
-    """The shape. Defaults are the published one.
+    """The options of IMDN. Defaults are as published.
 
-    channels: width, a multiple of 16; blocks: how many distillation blocks.
+    Attributes:
+        channels: Width of the features, a multiple of 16.
+        blocks: The number of distillation blocks.
     """
 
     channels: int = 64
@@ -43,12 +40,13 @@ class IMDNConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels < 1 or self.channels % _REDUCTION or self.blocks < 1:
-            raise RecipeError("channels is a multiple of 16 and blocks at least 1")
+        self._require_at_least(1, "channels", "blocks")
+        if self.channels % _REDUCTION:
+            raise RecipeError(f"channels is a multiple of {_REDUCTION}, not {self.channels}")
 
 
 class IMDN(RecipeNetwork):
-    """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W), clipped."""
+    """IMDN: RGB (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W) on [0, 255]."""
 
     def __init__(self, config: IMDNConfig) -> None:
         super().__init__(config)
@@ -64,23 +62,24 @@ class IMDN(RecipeNetwork):
         self.depth_to_space = DepthToSpace(config.factor)
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
+        """Return the output before it is clipped to [0, 255]."""
         first = features = self.first(images)
-        made = []
+        outputs = []
         for block in self.blocks:
             features = block(features)
-            made.append(features)
-        joined = self.join(torch.cat(made, 1)) + first
+            outputs.append(features)
+        joined = self.join(torch.cat(outputs, 1)) + first
         unclipped: Tensor = self.depth_to_space(self.last(joined))
         return unclipped
 
 
 class _Block(nn.Module):
-    """Distillation in three steps, contrast-aware attention, and the residual."""
+    """Distillation in three steps, contrast-aware attention, and a skip."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         kept = width // 4
-        self.parts = [kept, width - kept]
+        self.split = [kept, width - kept]
         self.steps = nn.ModuleList(
             Convolution(inputs, width, 3) for inputs in (width, width - kept, width - kept)
         )
@@ -93,15 +92,15 @@ class _Block(nn.Module):
         kept = []
         passed = features
         for step in self.steps:
-            one, passed = self.leaky_relu(step(passed)).split(self.parts, 1)
-            kept.append(one)
+            distilled, passed = self.leaky_relu(step(passed)).split(self.split, 1)
+            kept.append(distilled)
         kept.append(self.last_step(passed))
-        made: Tensor = self.fuse(self.attention(torch.cat(kept, 1))) + features
-        return made
+        output: Tensor = self.fuse(self.attention(torch.cat(kept, 1))) + features
+        return output
 
 
 class _Attention(nn.Module):
-    """Channels weighed by the sum of their mean and their contrast."""
+    """Channel attention to the sum of mean and contrast."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -118,5 +117,5 @@ class _Attention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         mean = self.mean(features)
         contrast = self.square_root(self.mean((features - mean).square()))
-        weighed: Tensor = features * self.gate(contrast + mean)
-        return weighed
+        weighted: Tensor = features * self.gate(contrast + mean)
+        return weighted

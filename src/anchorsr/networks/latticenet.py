@@ -1,16 +1,15 @@
-"""LatticeNet, "LatticeNet: Towards Lightweight Image Super-resolution with Lattice Block" (ECCV
-2020, doi 10.1007/978-3-030-58542-6_17).
+"""LatticeNet (ECCV 2020, doi 10.1007/978-3-030-58542-6_17).
 
-Two 3×3 convolutions to 64 channels; four lattice blocks, in which two chains of three
-convolutions are combined crosswise, each sum weighed by coefficients that attention takes from
-channels' means and standard deviations; the blocks' outputs are fused from the last to the first
-by 1×1 convolutions of half the channels; two convolutions and depth-to-space make the image.
-Published at ×3: 765K parameters, which are the 764,827 here (24 more are fixed, below).
+"LatticeNet: Towards Lightweight Image Super-resolution with Lattice Block": two 3×3 convolutions to
+64 channels, then four lattice blocks. A block combines two chains of three convolutions crosswise;
+each sum is weighted by attention to the means and standard deviations of the channels. The outputs
+of the blocks are fused from the last to the first by 1×1 convolutions to half the channels. Two
+convolutions and depth-to-space compute the image. Published at ×3: 765K parameters: the 764,827
+here and 24 fixed ones, left out here.
 
-What is changed: the standard deviation is that of the population, not of a sample. What is left
-out: the fixed subtraction of the mean colour before the network and its addition after it,
-which the biases of the first and the last convolution can learn. Attention works on the scale
-of [0, 1], for which it was published.
+Changed: the standard deviation is that of the population, not of a sample. Left out: subtracting
+the mean colour before the network and adding it afterwards, which the biases of the first and the
+last convolution can learn. Attention works on the scale of [0, 1], for which it was published.
 """
 
 from __future__ import annotations
@@ -21,28 +20,23 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from anchorsr.networks.layers import (
-    Convolution,
-    DepthToSpace,
-    NetworkConfig,
-    RecipeNetwork,
-    SquareRoot,
-)
+from anchorsr.networks.base import NetworkConfig, RecipeNetwork
+from anchorsr.networks.layers import Convolution, DepthToSpace, SquareRoot
 
 _SLOPE = 0.05
 _CHANNELS = 64
-_NARROW = 48  # inside a chain
-_HIDDEN = 4  # of the attention
+_NARROW = 48  # channels inside a chain
+_HIDDEN = 4  # channels inside the attention
 _BLOCKS = 4
 
 
 @dataclass(frozen=True)
 class LatticeNetConfig(NetworkConfig):
-    """The published shape."""
+    """The options of LatticeNet, which are those of every network; the rest is as published."""
 
 
 class LatticeNet(RecipeNetwork):
-    """(N, 3, H, W) float RGB on [0, 255] to (N, 3, factor · H, factor · W), clipped."""
+    """LatticeNet: RGB (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W) on [0, 255]."""
 
     def __init__(self, config: LatticeNetConfig) -> None:
         super().__init__(config)
@@ -50,7 +44,7 @@ class LatticeNet(RecipeNetwork):
             Convolution(3, _CHANNELS, 3, gain=0.7), Convolution(_CHANNELS, _CHANNELS, 3, gain=0.7)
         )
         self.blocks = nn.ModuleList(_Block() for _ in range(_BLOCKS))
-        # What was fused so far, and the block before, are halved and joined.
+        # The fused features and the output of the block before are each halved, and concatenated.
         self.fused_halves = nn.ModuleList(_half() for _ in range(_BLOCKS - 1))
         self.earlier_halves = nn.ModuleList(_half() for _ in range(_BLOCKS - 1))
         self.relu = nn.ReLU()
@@ -61,14 +55,15 @@ class LatticeNet(RecipeNetwork):
         )
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
+        """Return the output before it is clipped to [0, 255]."""
         first = features = self.first(images)
-        made = []
+        outputs = []
         for block in self.blocks:
             features = block(features)
-            made.append(features)
-        fused = made[-1]
+            outputs.append(features)
+        fused = outputs[-1]
         pairs = zip(self.fused_halves, self.earlier_halves, strict=True)
-        for (fused_half, earlier_half), earlier in zip(pairs, made[-2::-1], strict=True):
+        for (fused_half, earlier_half), earlier in zip(pairs, outputs[-2::-1], strict=True):
             halves = [self.relu(fused_half(fused)), self.relu(earlier_half(earlier))]
             fused = torch.cat(halves, 1)
         unclipped: Tensor = self.tail(fused + first)
@@ -76,7 +71,7 @@ class LatticeNet(RecipeNetwork):
 
 
 class _Block(nn.Module):
-    """Two chains combined by two butterflies, and a 1×1 convolution of both results."""
+    """Two chains combined by two butterfly structures, and a 1×1 convolution of both results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,20 +82,22 @@ class _Block(nn.Module):
         self.compress = Convolution(2 * _CHANNELS, _CHANNELS, 1, gain=0.7)
 
     def forward(self, features: Tensor) -> Tensor:
-        of_made, of_features = self.upper_weights
-        made = self.upper(features)
-        p = features + of_made(made) * made
-        q = made + of_features(features) * features
-        of_q, of_long = self.lower_weights
-        long = self.lower(p)
-        crossed = [long + of_q(q) * q, q + of_long(long) * long]
+        weigh_upper, weigh_features = self.upper_weights
+        upper = self.upper(features)
+        p = features + weigh_upper(upper) * upper
+        q = upper + weigh_features(features) * features
+        weigh_q, weigh_lower = self.lower_weights
+        lower = self.lower(p)
+        crossed = [lower + weigh_q(q) * q, q + weigh_lower(lower) * lower]
         compressed: Tensor = self.compress(torch.cat(crossed, 1))
         return compressed
 
 
 class _Coefficients(nn.Module):
-    """A number for each channel, (N, C, 1, 1) in (0, 1): the mean of what two gates say, of
-    which one sees the channels' means and the other their standard deviations."""
+    """One coefficient per channel, (N, C, 1, 1) in (0, 1).
+
+    It is the mean of two gates, one of the channels' means and one of their standard deviations.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,62 +1,52 @@
-"""The networks, one readable file each, and the table that recipes name them by."""
+"""The networks that recipes can name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-from anchorsr.errors import RecipeError
-from anchorsr.networks.abpn import ABPN, ABPNConfig
-from anchorsr.networks.carn import CARN, CARNConfig
-from anchorsr.networks.conditioned import ConditionedABPN, ConditionedABPNConfig
-from anchorsr.networks.drrn import DRRN, DRRNConfig
-from anchorsr.networks.edsr import EDSR, EDSRConfig
-from anchorsr.networks.fsrcnn import FSRCNN, FSRCNNConfig
-from anchorsr.networks.idn import IDN, IDNConfig
-from anchorsr.networks.imdn import IMDN, IMDNConfig
-from anchorsr.networks.latticenet import LatticeNet, LatticeNetConfig
-from anchorsr.networks.layers import RecipeNetwork
-from anchorsr.networks.residual_forms import ResidualForm, ResidualFormConfig
-from anchorsr.networks.srresnet import SRResNet, SRResNetConfig
-from anchorsr.networks.vdsr import VDSR, VDSRConfig
+from anchorsr.errors import RecipeError, unknown_choice
+from anchorsr.networks.base import RecipeNetwork
 from anchorsr.utils.config import parse_table
 
-__all__ = [
-    "ABPN",
-    "NETWORKS",
-    "ABPNConfig",
-    "RecipeNetwork",
-    "ResidualForm",
-    "ResidualFormConfig",
-    "build_network",
-]
-
-# Each name's network and its options.
-NETWORKS: Mapping[str, tuple[type[Any], type[Any]]] = {
-    "abpn": (ABPN, ABPNConfig),
-    "conditioned_abpn": (ConditionedABPN, ConditionedABPNConfig),
-    "residual_form": (ResidualForm, ResidualFormConfig),
-    "fsrcnn": (FSRCNN, FSRCNNConfig),
-    "vdsr": (VDSR, VDSRConfig),
-    "drrn": (DRRN, DRRNConfig),
-    "edsr": (EDSR, EDSRConfig),
-    "srresnet": (SRResNet, SRResNetConfig),
-    "carn": (CARN, CARNConfig),
-    "idn": (IDN, IDNConfig),
-    "imdn": (IMDN, IMDNConfig),
-    "latticenet": (LatticeNet, LatticeNetConfig),
+# The module of each network, which is its name in recipes, and its class. The module also holds
+# the class's options, under the same name with "Config".
+NETWORKS: Mapping[str, str] = {
+    "abpn": "ABPN",
+    "conditioned_abpn": "ConditionedABPN",
+    "residual_form": "ResidualForm",
+    "fsrcnn": "FSRCNN",
+    "vdsr": "VDSR",
+    "drrn": "DRRN",
+    "edsr": "EDSR",
+    "srresnet": "SRResNet",
+    "carn": "CARN",
+    "idn": "IDN",
+    "imdn": "IMDN",
+    "latticenet": "LatticeNet",
 }
 
 
 def build_network(options: Mapping[str, Any]) -> RecipeNetwork:
-    """The network that a recipe's [network] table describes: its `name` and its options.
+    """Build the network that the [network] table of a recipe describes.
 
-    Raises RecipeError for an unknown name or option.
+    Args:
+        options: The network's `name` and its options.
+
+    Raises:
+        RecipeError: The name or an option is unknown, or a value is out of range.
     """
     table = dict(options)
     name = table.pop("name", None)
     if not isinstance(name, str) or name not in NETWORKS:
-        raise RecipeError(f"[network] name is one of: {', '.join(NETWORKS)}; not {name!r}")
-    network, config = NETWORKS[name]
-    made: RecipeNetwork = network(parse_table(config, table, "network"))
-    return made
+        raise RecipeError(f"[network] name: {unknown_choice('network', name, NETWORKS)}")
+    network_class, config_class = load_classes(name)
+    network: RecipeNetwork = network_class(parse_table(config_class, table, "network"))
+    return network
+
+
+def load_classes(name: str) -> tuple[type[Any], type[Any]]:
+    """Import a network's class and the dataclass of its options."""
+    module = import_module(f"anchorsr.networks.{name}")
+    return getattr(module, NETWORKS[name]), getattr(module, f"{NETWORKS[name]}Config")

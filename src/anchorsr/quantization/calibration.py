@@ -1,12 +1,12 @@
-"""Which scale and zero point each tensor of a float graph gets in integers.
+"""Choose the scale and zero point of each tensor of a float graph.
 
-- Images (the input, what only copies it, the output) have scale 1 and zero point -128, so
-  that int8 saturation is the clip to 0..255. A residual that is added to an image has scale 1
-  and zero point 0, so that the addition is exact. A sigmoid's output has scale 1/256.
-- Tensors between which an operator only moves numbers share one scale. So do the summands and
-  the sum of features, unless one of them is far smaller: then the addition is exact.
-- All others take their range from calibration images. Zero is always in it, so after ReLU
-  the zero point is -128, and saturation is the ReLU.
+- Images (the input, copies of it, the output) have scale 1 and zero point -128, so int8 saturation
+  is the clip to 0..255. A residual that is added to an image has scale 1 and zero point 0, so the
+  addition is exact. The output of a sigmoid has scale 1/256.
+- Tensors between which an operator only moves values share one scale. So do the summands and the
+  sum of features, which makes the addition exact, unless a summand has a far smaller range.
+- All others get their range from calibration images. It always includes zero, so after ReLU the
+  zero point is -128, and saturation is the ReLU.
 """
 
 from __future__ import annotations
@@ -18,28 +18,31 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.errors import DataError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.verify import SIGMOID_OUTPUT
 
+# Of images as int8 inside a graph, of residuals added to them, and of uint8 input and output.
 IMAGE = ops.Quantization(1.0, -128)
 RESIDUAL = ops.Quantization(1.0, 0)
+IMAGE_IO = ops.Quantization(1.0, 0)
 
 # Operators whose output has the scale and zero point of their inputs.
-KEEPS_NUMBERS = ops.Move | ops.Clip | ops.Requantize
+KEEPS_VALUES = ops.Move | ops.Clip | ops.Requantize
 
-# How much narrower than the result an input may be that others read too, and still share its
-# scale with it: those others then see it as coarsely.
+# An input with other readers shares the scale of the result only if its range is at least this
+# fraction of the result's: the other readers get the coarser scale too.
 _NARROW = {ops.Concat: 1 / 2, ops.Add: 1 / 8}
 
-# How far from the middle between two integers a root stays.
+# Least distance of a square root from the middle between two integers.
 _FROM_TIE = 1e-4
 
-# What an input's scale (a product's: both) over the output's may be, twice as strict as
-# XNNPACK's kernels are: beyond their limits LiteRT takes others, with another arithmetic.
-_FACTORS: Mapping[type[ops.Operator], tuple[float, float]] = {
+# Limits of the input's scale (for a product, of both) over the output's, twice as strict as those
+# of XNNPACK's kernels. Beyond them LiteRT uses other kernels, with different arithmetic.
+_SCALE_RATIOS: Mapping[type[ops.Operator], tuple[float, float]] = {
     ops.Add: (2**-9, 2**7),
     ops.Subtract: (2**-9, 2**7),
     ops.Multiply: (2**-15, 2**7),
@@ -55,14 +58,22 @@ Ranges = Mapping[str, tuple[float, float]]
 def observe_ranges(
     graph: Graph, images: Iterable[npt.NDArray[np.uint8]], percentile: float
 ) -> Ranges:
-    """For each tensor, the widest over the images of its lower and upper percentile.
+    """Measure the range of each tensor: its lower and upper percentile, the widest over images.
 
-    The widest and not the mean: a range that cuts the largest activations of some images
-    cost 0.06 dB where the widest cost 0.02 (docs/experiments.md).
+    The mean over images would clip the largest activations of some, and cost 0.06 dB where the
+    widest cost 0.02 (docs/experiments.md).
+
+    Args:
+        graph: A float graph.
+        images: LR images, (H, W, 3) uint8.
+        percentile: Above 50 and up to 100.
+
+    Raises:
+        DataError: There are no images.
     """
     seen: dict[str, tuple[float, float]] = {}
 
-    def observe(name: str, values: ops.Array) -> None:
+    def observe(name: str, values: Array) -> None:
         low, high = np.percentile(values, (100 - percentile, percentile))
         widest = seen.get(name, (np.inf, -np.inf))
         seen[name] = (min(widest[0], float(low)), max(widest[1], float(high)))
@@ -74,11 +85,17 @@ def observe_ranges(
 def observe_tensors(
     graph: Graph,
     images: Iterable[npt.NDArray[np.uint8]],
-    observe: Callable[[str, ops.Array], None],
+    observe: Callable[[str, Array], None],
 ) -> None:
-    """Call `observe` with the name and value of each tensor that is made of each LR image.
+    """Run a float graph on images and call `observe` with the name and value of each tensor.
 
-    Images are (H, W, 3) uint8. Raises DataError without any.
+    Args:
+        graph: A float graph.
+        images: LR images, (H, W, 3) uint8.
+        observe: Called with each tensor's name and (1, H, W, C) float32 value.
+
+    Raises:
+        DataError: There are no images.
     """
     count = 0
     for count, image in enumerate(images, 1):  # noqa: B007 (only the count is wanted)
@@ -88,7 +105,7 @@ def observe_tensors(
 
 
 def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, ops.Quantization]:
-    """Scale and zero point of every tensor that an operator makes."""
+    """Choose the scale and zero point of the output of every operator."""
     fixed = fixed_quantizations(graph)
     readers = _readers(graph)
 
@@ -105,21 +122,23 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, ops.Quantizat
     for name in made:
         low[first[name]] = min(low[first[name]], ranges[name][0])
         high[first[name]] = max(high[first[name]], ranges[name][1])
-    scales = {name: (high[name] - low[name] or 255) / 255 for name in low}  # of zeros: any
+    scales = {name: (high[name] - low[name] or 255) / 255 for name in low}  # all zeros: any scale
     _keep_within_limits(graph, first, scales, fixed)
     chosen = {name: quantization_of(scales[name], low[name]) for name in scales}
     result: dict[str, ops.Quantization] = {}
     for operator in graph.operators:
         name = first[operator.output]
         if isinstance(operator, ops.SquareRoot) and operator.output not in fixed:
-            chosen[name] = _away_from_ties(result[operator.input], chosen[name])
+            chosen[name] = _tie_avoiding(result[operator.input], chosen[name])
         result[operator.output] = fixed.get(operator.output) or chosen[name]
     return result
 
 
-def _away_from_ties(before: ops.Quantization, after: ops.Quantization) -> ops.Quantization:
-    """A scale, slightly larger if need be, at which no root lies halfway between two integers:
-    the last bit of LiteRT's roots, which is not always right, would decide there."""
+def _tie_avoiding(before: ops.Quantization, after: ops.Quantization) -> ops.Quantization:
+    """Enlarge a scale slightly, if necessary, until no square root is a rounding tie.
+
+    A tie would be decided by the last bit of LiteRT's square root, which is not always right.
+    """
     roots = np.sqrt(np.arange(256) * before.scale)
     scale = after.scale
     while np.abs(roots / scale % 1 - 0.5).min() < _FROM_TIE:
@@ -128,7 +147,7 @@ def _away_from_ties(before: ops.Quantization, after: ops.Quantization) -> ops.Qu
 
 
 def fixed_quantizations(graph: Graph) -> dict[str, ops.Quantization]:
-    """The tensors whose scale and zero point do not depend on any data."""
+    """Return the scale and zero point of tensors for which they do not depend on data."""
     fixed = {
         name: IMAGE if role == "image" else RESIDUAL
         for name, role in tensor_roles(graph).items()
@@ -141,15 +160,20 @@ def fixed_quantizations(graph: Graph) -> dict[str, ops.Quantization]:
 
 
 def share(graph: Graph, shared: Callable[[ops.Operator, str], bool]) -> dict[str, str]:
-    """For each tensor, the first of those that have one scale with it.
+    """Group the tensors that share one scale.
 
-    A sum, or an operator that keeps numbers, joins its output to each input for which `shared`
-    is true.
+    Args:
+        graph: A float graph.
+        shared: Whether the output of an operator shares the scale of one of its inputs. It is
+            asked for sums and for operators that keep values.
+
+    Returns:
+        For each tensor, the first of its group.
     """
     first = {graph.input: graph.input}
     for operator in graph.operators:
         first[operator.output] = operator.output
-        if not isinstance(operator, KEEPS_NUMBERS | ops.Add):
+        if not isinstance(operator, KEEPS_VALUES | ops.Add):
             continue
         for name in operator.inputs:
             if shared(operator, name):
@@ -162,17 +186,17 @@ def share(graph: Graph, shared: Callable[[ops.Operator, str], bool]) -> dict[str
 
 
 def tensor_roles(graph: Graph) -> dict[str, Literal["image", "residual", "features"]]:
-    """Which tensors hold images on 0..255, which a residual that is added to one.
+    """Tell which tensors are images on 0..255, and which are residuals added to one.
 
-    Images are the input and what only copies it, and what leads to the output alone by
-    operators that keep numbers and by additions to an image.
+    Images are the input and copies of it, and tensors that only lead to the output, through
+    operators that keep values and additions to an image.
     """
     roles: dict[str, Literal["image", "residual", "features"]] = {graph.input: "image"}
     for operator in graph.operators:
         copies = (
             operator.copies_channels
             if isinstance(operator, ops.Conv2D)
-            else isinstance(operator, KEEPS_NUMBERS)
+            else isinstance(operator, KEEPS_VALUES)
         )
         images = all(roles[name] == "image" for name in operator.inputs)
         roles[operator.output] = "image" if copies and images else "features"
@@ -183,7 +207,7 @@ def tensor_roles(graph: Graph) -> dict[str, Literal["image", "residual", "featur
         adds = isinstance(operator, ops.Add | ops.Subtract) and role == "image"
         if adds and any(roles[name] == "image" for name in operator.inputs):
             role = "residual"
-        elif not isinstance(operator, KEEPS_NUMBERS):
+        elif not isinstance(operator, KEEPS_VALUES):
             continue
         for name in operator.inputs:
             if roles[name] == "features" and readers[name] == 1:
@@ -192,7 +216,7 @@ def tensor_roles(graph: Graph) -> dict[str, Literal["image", "residual", "featur
 
 
 def quantization_of(scale: float, low: float) -> ops.Quantization:
-    """The one whose smallest int8 stands for `low`, as nearly as a zero point can say."""
+    """Return the quantization of this scale whose smallest int8 is nearest to `low`."""
     scale = float(np.float32(scale))
     return ops.Quantization(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
@@ -212,7 +236,7 @@ def _keep_within_limits(
     scales: dict[str, float],
     fixed: Mapping[str, ops.Quantization],
 ) -> None:
-    """Make scales larger until every pair of them is one that LiteRT's fast kernels take."""
+    """Enlarge scales until LiteRT's fast kernels accept the ratios of all operators."""
 
     def scale(name: str) -> float:
         return fixed[name].scale if name in fixed else scales[first[name]]
@@ -226,9 +250,9 @@ def _keep_within_limits(
     for _ in graph.operators:
         changed = False
         for operator in graph.operators:
-            smallest, largest = _FACTORS.get(type(operator), (0, np.inf))
+            smallest, largest = _SCALE_RATIOS.get(type(operator), (0, np.inf))
             made = operator.output
-            if isinstance(operator, ops.LeakyReLU):  # the limit is for the slope's factor too
+            if isinstance(operator, ops.LeakyReLU):  # limits ratio · slope too
                 smallest /= max(operator.slope, 2**-12)
             if isinstance(operator, ops.Multiply):
                 left, right = operator.inputs

@@ -1,9 +1,9 @@
-"""Cross-layer equalization (arXiv 1906.04721): channels of one tensor made more alike.
+"""Cross-layer equalization (arXiv 1906.04721): bring the ranges of a tensor's channels together.
 
-An integer tensor has one scale, which the channel of the largest values decides; one of a tenth
-of them has a tenth of the levels. Between convolutions, through ReLU and sums, a channel may be
-made larger where it is written and smaller by as much where it is read: the network stays the
-same, and no file is larger or slower for it.
+The scale of a tensor follows from the channel with the largest values; a channel with a tenth of
+them has a tenth of the levels. Between convolutions, through ReLU and sums, a channel may be
+multiplied by a factor where it is written and divided by it where it is read. The network computes
+the same, and its file is no larger or slower.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import Array
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
 from anchorsr.quantization.calibration import observe_tensors, share, tensor_roles
@@ -22,22 +23,28 @@ _UNCHANGED = np.ones(1, np.float32)
 
 
 def equalize(graph: Graph, images: Iterable[npt.NDArray[np.uint8]]) -> Graph:
-    """The float graph with each channel of features nearer to the largest of its tensor.
+    """Multiply each channel of features by sqrt(largest of its tensor / largest of the channel).
 
-    A channel is enlarged by the root of what it lacks: in full, weights of one filter would differ
-    so much that the small ones of them round to nothing. Channels are measured on LR images,
-    (H, W, 3) uint8, and those that are never active stay as they are. Raises DataError without
-    images.
+    Without the root, weights of one filter would differ so much that the small ones round to zero.
+    Channels that are never active are left as they are.
+
+    Args:
+        graph: A float graph.
+        images: LR images, (H, W, 3) uint8, on which channels are measured.
+
+    Raises:
+        DataError: There are no images.
     """
-    largest: dict[str, ops.Array] = {}
+    largest: dict[str, Array] = {}
 
-    def observe(name: str, values: ops.Array) -> None:
+    def observe(name: str, values: Array) -> None:
         found = np.abs(values).max(axis=(0, 1, 2))
         largest[name] = np.maximum(largest.get(name, 0), found)
 
+    scalable = _scalable(graph)
     observe_tensors(graph, images, observe)
-    factors: dict[str, ops.Array] = {}
-    for members in _scalable(graph):
+    factors: dict[str, Array] = {}
+    for members in scalable:
         found = np.max([largest[name] for name in members], axis=0)
         most = found.max() or np.float32(1)
         factors.update(dict.fromkeys(members, np.sqrt(most / np.where(found > 0, found, most))))
@@ -46,8 +53,10 @@ def equalize(graph: Graph, images: Iterable[npt.NDArray[np.uint8]]) -> Graph:
 
 
 def _scalable(graph: Graph) -> list[list[str]]:
-    """Sets of tensors whose channels may be scaled together: written by convolutions, and read
-    by convolutions or sums only."""
+    """Group the tensors whose channels may be scaled together.
+
+    They are written by convolutions or sums, and read by convolutions or sums only.
+    """
     first = share(graph, lambda operator, name: isinstance(operator, ops.Add | ops.ReLU))
     roles = tensor_roles(graph)
     kept = {first[name] for name, role in roles.items() if role != "features"}
@@ -63,7 +72,7 @@ def _scalable(graph: Graph) -> list[list[str]]:
     return list(members.values())
 
 
-def _scaled(operator: ops.Operator, factors: dict[str, ops.Array]) -> ops.Operator:
+def _scaled(operator: ops.Operator, factors: dict[str, Array]) -> ops.Operator:
     if not isinstance(operator, ops.Conv2D):
         return operator
     written = factors.get(operator.output, _UNCHANGED)

@@ -1,155 +1,210 @@
-"""Quantization-aware training: the integer graph itself is trained (`integer_network`), so that
-what was trained is what is written.
+"""Quantize a training run: calibration, then quantization-aware training (QAT) as its recipe says.
 
-Its targets lie halfway between the images and what the float network makes of them. Of images
-alone, what no network of the size can know is most of the error and of its gradient, and rounding
-half a percent of it; of the float network alone, integers learn nothing that it does not know.
+QAT trains the integer graph itself (`qat_network`), so that what was trained is what is written.
+Its targets are the mean of the HR images and the output of the float network. With HR images
+alone, most of the error and its gradient is detail that no network of this size can restore, and
+rounding is half a percent of it; with the float network alone, the integers learn nothing new.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.degradation import degrade_like
 from anchorsr.data.pairs import draw_pairs
 from anchorsr.data.strengths import CLEAN, Strengths
-from anchorsr.errors import RecipeError
+from anchorsr.errors import CheckpointError, RecipeError
 from anchorsr.graph.graph import Graph
 from anchorsr.lowering.trace import lower
-from anchorsr.networks.conditioned import ConditionedABPN
-from anchorsr.networks.layers import RecipeNetwork
+from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
 from anchorsr.quantization.equalize import equalize
 from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.quantization.qat_network import IntegerNetwork
-from anchorsr.quantization.rounding import keep_from_ties
-from anchorsr.training.checkpoint import load_weights, read_record, read_run
-from anchorsr.training.recipe import Recipe
-from anchorsr.training.trainer import Machine, Progress, fit
-
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.quantization.rounding import avoid_ties
+from anchorsr.training.checkpoint import TrainingRun, load_run
+from anchorsr.training.trainer import Machine, TrainingProgress, fit
 
 INTEGER_FOLDER = "integer"
 
 
-def quantize_run(
-    folder: Path,
+@dataclass(frozen=True)
+class QuantizedRun:
+    """A training run as an integer graph.
+
+    Attributes:
+        run: The float run.
+        graph: The integer graph.
+        qat_record: The content of run.json of quantization-aware training; None without it.
+    """
+
+    run: TrainingRun
+    graph: Graph
+    qat_record: dict[str, Any] | None = None
+
+    @property
+    def records(self) -> dict[str, Any]:
+        """The records of both runs, as a model's card holds them."""
+        integer = {} if self.qat_record is None else {"integer": self.qat_record}
+        return {"float": self.run.record, **integer}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What quantization starts from.
+
+    Attributes:
+        graph: The float graph, equalized if the recipe says so.
+        ranges: Lowest and highest value of each tensor on the calibration images.
+        digest: SHA-256 of weights, settings and images. The ranges are not in it: their last
+            bits differ between processors.
+    """
+
+    graph: Graph
+    ranges: Ranges
+    digest: str
+
+
+def quantize(
+    run: TrainingRun | str | os.PathLike[str],
     *,
-    train: bool = True,
+    qat: bool = True,
     strengths: Strengths = CLEAN,
+    unfinished: bool = False,
     machine: Machine = Machine(),
     on_loading: Callable[[int, int], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Graph:
-    """The integer graph of a finished run: calibrated, then trained as its recipe says.
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+) -> QuantizedRun:
+    """Turn a training run into an integer graph.
 
-    strengths: what images have been through that a network which is told is for. Its integer
-    weights are the same for all, so they are calibrated only, on images that were degraded alike.
+    Activation ranges are calibrated on training images. Then the integers are trained, if the
+    recipe has a `quantization.schedule`. That run is kept in the folder `integer` inside the
+    run's, and resumed from there.
 
-    The integer run has a folder of its own, `integer` inside the run's; it is resumed from
-    there, unless the float weights or the calibration have changed since, which is an error.
-    train=False stops after the calibration.
-    Raises CheckpointError for a folder without a run, RecipeError for a strength that the network
-    is not told, and what `training.fit` raises.
+    Args:
+        run: What `train` returned, or the folder of a run.
+        qat: False stops after calibration (post-training quantization).
+        strengths: What images have been through that a network which is told is for. Its integer
+            weights are the same for all, so they are calibrated only, on images degraded alike.
+        unfinished: Whether to accept a run that has not taken all its steps.
+        machine: What to compute on; mixed precision is never used.
+        on_loading: As in `train`.
+        on_progress: As in `train`.
+
+    Raises:
+        CheckpointError: There is no run, it is unfinished, or `integer` was made from weights or a
+            calibration that have changed since.
+        DataError: There are no training images.
+        RecipeError: The network is not told one of the strengths.
+        GraphError: The network cannot be quantized.
+        TrainingError: A loss, gradient or weight is not finite.
+
+    Example:
+        >>> quantized = anchorsr.quantize("runs/abpn_x3")
+        >>> quantized.graph.is_integer
+        True
     """
-    recipe = read_run(folder)
-    settings = recipe.quantization
-    network = load_weights(folder)
-    images = _draw(recipe, network.factor)
-    if network.strengths or strengths != CLEAN:
-        network = _fold(network, strengths)
-        random = np.random.default_rng(recipe.seed)
-        images = [degrade_like(image, strengths, random) for image in images]
-        train = False
-    graph, ranges = _calibrate(network, recipe, images)
-    chosen = choose_quantization(graph, ranges)
-    calibrated = apply_quantization(graph, chosen)
-    if settings.schedule is None or not train:
-        return keep_from_ties(calibrated)
-    # Integers need float32 as it is: no mixed precision, and no TF32 in cuDNN.
+    run = run if isinstance(run, TrainingRun) else load_run(Path(run))
+    if not (run.is_finished or unfinished):
+        raise CheckpointError(
+            f"{run.folder} has taken {run.step} of {run.recipe.schedule.steps} steps: resume it"
+            " with anchorsr train, or quantize it as it is with --unfinished"
+        )
+    calibration = calibrate(run, strengths)
+    graph = calibration.graph
+    chosen = choose_quantization(graph, calibration.ranges)
+    settings = run.recipe.quantization
+    if settings.schedule is None or not qat or run.network.strengths:
+        return QuantizedRun(run, avoid_ties(apply_quantization(graph, chosen)))
+    network = IntegerNetwork(graph, chosen)
+    recipe = dataclasses.replace(
+        run.recipe,
+        # Random patches: if chosen for their detail, flat areas would keep a wrong level.
+        data=dataclasses.replace(run.recipe.data, candidates=1),
+        schedule=settings.schedule,
+        optimizer=settings.optimizer,
+        loss=settings.loss,
+        # The integers of EMA weights are not those that were trained: 0.01 dB less.
+        ema_decay=0.0,
+    )
+    # Integers need exact float32: no mixed precision, and no TF32 in cuDNN.
     torch.backends.cudnn.allow_tf32 = False
-    trained, _ = fit(
-        IntegerNetwork(graph, chosen),
-        dataclasses.replace(
-            recipe,
-            # Patches as they come: chosen for their detail, flat ones would keep a wrong level.
-            data=dataclasses.replace(recipe.data, candidates=1),
-            schedule=settings.schedule,
-            optimizer=settings.optimizer,
-            loss=settings.loss,
-            # Integers of averaged weights are not those that were trained: 0.01 dB less.
-            ema_decay=0.0,
-        ),
-        folder / INTEGER_FOLDER,
+    trained, record = fit(
+        network,
+        recipe,
+        run.folder / INTEGER_FOLDER,
         machine=dataclasses.replace(machine, mixed_precision=False),
-        origin=_digest(network, recipe, images),
-        teacher=network,
+        origin=calibration.digest,
+        teacher=copy.deepcopy(run.network),
         on_loading=on_loading,
         on_progress=on_progress,
     )
-    trained.keep_from_ties()
-    return trained.to_graph()
+    trained.avoid_ties()
+    return QuantizedRun(run, trained.to_graph(), record)
 
 
-def _fold(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
-    """The plain network for images that have been through this."""
+def fold_strengths(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
+    """Return the plain network for images of these strengths; one that is not told any, as it is.
+
+    Raises:
+        RecipeError: The network is not told one of the strengths.
+    """
     told = {name: value for name, value in dataclasses.asdict(strengths).items() if value}
-    if not isinstance(network, ConditionedABPN):
+    if isinstance(network, ConditionedABPN):
+        return network.fold(told)
+    if told:
         raise RecipeError(f"the network is not told what images have been through ({min(told)})")
-    return network.fold(told)
+    return network
 
 
-def _digest(network: RecipeNetwork, recipe: Recipe, images: Sequence[UInt8Array]) -> str:
-    """Of what the integers begin with. Ranges differ in their last bit between processors."""
-    settings = recipe.quantization
+def calibrate(run: TrainingRun, strengths: Strengths = CLEAN) -> Calibration:
+    """Lower the network of a run to a float graph and measure its activations.
+
+    Args:
+        run: The run.
+        strengths: As of `quantize`.
+
+    Raises:
+        DataError: There are no training images.
+        RecipeError: The network is not told one of the strengths.
+    """
+    settings = run.recipe.quantization
+    network = fold_strengths(run.network, strengths)
+    pairs = draw_pairs(
+        [Path(name) for name in run.recipe.data.folders],
+        run.network.factor,
+        patch=run.recipe.data.patch,
+        seed=run.recipe.seed,
+        count=settings.calibration,
+    )
+    images = [pair.lr for pair in pairs]
+    if strengths != CLEAN:
+        random = np.random.default_rng(run.recipe.seed)
+        images = [degrade_like(image, strengths, random) for image in images]
+    graph = lower(network, name=f"{run.recipe.network['name']}_x{network.factor}")
+    if settings.equalize:
+        graph = equalize(graph, images)
+    ranges = observe_ranges(graph, images, settings.percentile)
+    return Calibration(graph, ranges, _digest(run, images))
+
+
+def _digest(run: TrainingRun, images: Sequence[UInt8Array]) -> str:
+    settings = run.recipe.quantization
     digest = hashlib.sha256(repr((settings.percentile, settings.equalize)).encode())
-    for _, tensor in sorted(network.state_dict().items()):
+    for _, tensor in sorted(run.network.state_dict().items()):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     for image in images:
         digest.update(image.tobytes())
     return digest.hexdigest()
-
-
-def calibrate_run(folder: Path) -> tuple[Graph, Ranges]:
-    """The float graph of a run, and the range of each of its tensors on training images."""
-    recipe = read_run(folder)
-    network = load_weights(folder)
-    return _calibrate(network, recipe, _draw(recipe, network.factor))
-
-
-def _calibrate(
-    network: RecipeNetwork, recipe: Recipe, images: Sequence[UInt8Array]
-) -> tuple[Graph, Ranges]:
-    graph = lower(network, name=f"{recipe.network['name']}_x{network.factor}")
-    settings = recipe.quantization
-    if settings.equalize:
-        graph = equalize(graph, images)
-    return graph, observe_ranges(graph, images, settings.percentile)
-
-
-def _draw(recipe: Recipe, factor: int) -> list[UInt8Array]:
-    """The LR images that a recipe calibrates with."""
-    drawn = draw_pairs(
-        [Path(name) for name in recipe.data.folders],
-        factor,
-        patch=recipe.data.patch,
-        seed=recipe.seed,
-        count=recipe.quantization.calibration,
-    )
-    return [pair.lr for pair in drawn]
-
-
-def read_records(folder: Path, *, trained: bool) -> dict[str, Any]:
-    """What run.json holds of the float run and, if the integers were trained, of theirs."""
-    records = {"float": read_record(folder)}
-    if trained and (folder / INTEGER_FOLDER).exists():
-        records["integer"] = read_record(folder / INTEGER_FOLDER)
-    return records

@@ -1,12 +1,11 @@
-"""The integer graph itself as a network that can be trained.
+"""The integer graph as a trainable network, for quantization-aware training (QAT).
 
-`IntegerNetwork` computes in float32 tensors that hold integers, with the arithmetic of
-`integer.run_graph`, bit for bit: convolutions, sums at one scale and movements in PyTorch,
-everything else by the executor itself. Gradients pass through every rounding unchanged (the
-straight-through estimator, arXiv 1308.3432) and stop at saturation; the scales of
-activations are learned with the weights, as in LSQ (arXiv 1902.08153), but as logarithms.
-Weight scales follow from the largest weight of each output channel. What is left out:
-SquareRoot, whose gradient has no bound at zero.
+`IntegerNetwork` computes in float32 tensors that hold integers, bit for bit as
+`executor.run_graph` does: convolutions, sums at one scale and moves in PyTorch, everything else by
+the executor itself. Gradients pass through rounding unchanged (the straight-through estimator,
+arXiv 1308.3432) and stop at saturation. Activation scales are learned with the weights, as in LSQ
+(arXiv 1902.08153), but as logarithms. Weight scales follow from the largest weight of each output
+channel. SquareRoot is not supported: its gradient has no bound at zero.
 """
 
 from __future__ import annotations
@@ -24,17 +23,23 @@ from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import execute
 from anchorsr.graph.graph import Graph
-from anchorsr.networks.layers import BIAS_UNIT, Trainable
+from anchorsr.networks.base import Trainable
+from anchorsr.networks.layers import BIAS_UNIT
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
-from anchorsr.quantization.calibration import IMAGE, KEEPS_NUMBERS, fixed_quantizations, share
-from anchorsr.quantization.ptq import BIAS_LIMIT, WEIGHT_LIMIT, apply_quantization, quantize_slopes
-from anchorsr.quantization.rounding import keep_from_ties
+from anchorsr.quantization.calibration import IMAGE, KEEPS_VALUES, fixed_quantizations, share
+from anchorsr.quantization.ptq import BIAS_LIMIT, apply_quantization, quantize_slopes
+from anchorsr.quantization.rounding import avoid_ties
 
 
 class IntegerNetwork(Trainable):
-    """A trainable integer graph: (N, C, H, W) float32 holding 0..255 in and out.
+    """A trainable integer graph: (N, C, H, W) float32 with integers in 0..255 in and out.
 
-    graph: the float graph to start from; chosen: scale and zero point of each tensor.
+    Args:
+        graph: The float graph to start from.
+        chosen: Scale and zero point of the output of each operator.
+
+    Raises:
+        GraphError: The graph does not end in an image.
     """
 
     def __init__(self, graph: Graph, chosen: Mapping[str, ops.Quantization]) -> None:
@@ -45,8 +50,8 @@ class IntegerNetwork(Trainable):
         self._fixed = fixed_quantizations(graph)
         if self._fixed.get(graph.output, IMAGE) != IMAGE:
             raise GraphError(
-                f"{graph.name} does not end in an image: only what is added, convolved or clipped"
-                " last can be trained in integers"
+                f"{graph.name} does not end in an image: quantization-aware training needs an"
+                " addition, a convolution or a clip last"
             )
         self._first = share(
             graph,
@@ -55,7 +60,7 @@ class IntegerNetwork(Trainable):
                 and self._chosen[name] == self._chosen[operator.output]
             ),
         )
-        self._tail = _saturated_at_the_end(graph)
+        self._output_stage = _saturated_last(graph)
         self.weights = nn.ParameterDict()
         self.biases = nn.ParameterDict()
         self.slopes = nn.ParameterDict()
@@ -73,17 +78,17 @@ class IntegerNetwork(Trainable):
                 self.log_scales[name] = nn.Parameter(scale.log())
 
     def forward(self, images: Tensor) -> Tensor:
-        """The image that the exported file computes, every byte."""
+        """Compute the image, equal to that of the exported file in every byte."""
         return self.forward_unclipped(images).clamp(0.0, 255.0)
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
-        """The same before the last saturation, which would stop gradients in training."""
-        # Values are integers less their zero point, so that zero padding is zero.
+        """Compute the image without the last saturation, which would stop gradients."""
+        # Values are integers minus their zero point, so that zero padding is zero.
         values = {self.source.input: images}
         for operator in self.source.operators:
             names = operator.inputs
             sources = [values[name] for name in names]
-            if isinstance(operator, KEEPS_NUMBERS):
+            if isinstance(operator, KEEPS_VALUES):
                 sources = [
                     value
                     if self._first[name] == self._first[operator.output]
@@ -102,14 +107,14 @@ class IntegerNetwork(Trainable):
         return values[self.source.output]
 
     def to_graph(self) -> Graph:
-        """The integer graph with the present weights and scales."""
+        """Return the integer graph with the present weights and scales."""
         return apply_quantization(self._present_source(), self._present_choice())
 
     @torch.no_grad()
-    def keep_from_ties(self) -> None:
-        """Make filters and biases up to 5e-5 larger, so that scales become those of `ties`."""
+    def avoid_ties(self) -> None:
+        """Enlarge filters and biases by up to 5e-5, for the tie-avoiding scales of `rounding`."""
         graph = self.to_graph()
-        for before, after in zip(graph.operators, keep_from_ties(graph).operators, strict=True):
+        for before, after in zip(graph.operators, avoid_ties(graph).operators, strict=True):
             if isinstance(after, ops.Convolution) and after.output in self.weights:
                 assert isinstance(before, ops.Convolution)
                 assert before.weight_scales is not None and after.weight_scales is not None
@@ -118,7 +123,7 @@ class IntegerNetwork(Trainable):
                     each.mul_(ratio.to(each).view(-1, *[1] * (each.dim() - 1)))
 
     def _is_anchor(self, conv: ops.Convolution) -> bool:
-        """Whether it copies an image; features it would have to bring to another scale."""
+        """Tell whether a convolution copies an image; copies of features may change the scale."""
         is_image = self._fixed.get(conv.input) == self._fixed.get(conv.output) == IMAGE
         return is_image and isinstance(conv, ops.Conv2D) and conv.copies_channels
 
@@ -142,9 +147,12 @@ class IntegerNetwork(Trainable):
     def _execute(
         self, operator: ops.Operator, sources: list[Tensor], names: tuple[str, ...] = ()
     ) -> Tensor:
-        """What the executor makes of the integers, with the gradient of the real arithmetic.
+        """Run the executor on the integers, with the gradient of real arithmetic.
 
-        names: the tensors that have the sources' types; those that the operator reads.
+        Args:
+            operator: The operator to execute.
+            sources: Its inputs, integers minus their zero point.
+            names: Tensors of the types of the inputs; the operator's own inputs by default.
         """
         name, names = operator.output, names or operator.inputs
         reals = [v * self._scale(of) for v, of in zip(sources, names, strict=True)]
@@ -174,7 +182,11 @@ class IntegerNetwork(Trainable):
 
     def _saturate(self, name: str, values: Tensor) -> Tensor:
         zero_point = self._chosen[name].zero_point
-        return values if name in self._tail else values.clamp(-128 - zero_point, 127 - zero_point)
+        return (
+            values
+            if name in self._output_stage
+            else values.clamp(-128 - zero_point, 127 - zero_point)
+        )
 
     def _scale(self, name: str) -> Tensor:
         first = self._first[name]
@@ -214,14 +226,14 @@ class IntegerNetwork(Trainable):
         return dataclasses.replace(prelu, slopes=slopes.copy())
 
 
-# Each result depends on one value of each input, and PReLU's on the channel.
+# Operators whose results depend on one value of each input (PReLU: and on the channel).
 _ELEMENTWISE = (
     ops.Add | ops.Subtract | ops.Multiply | ops.LeakyReLU | ops.PReLU | ops.Sigmoid | ops.Requantize
 )
 
 
-def _saturated_at_the_end(graph: Graph) -> set[str]:
-    """The output and what only changes place on the way to it: for these one clip will do."""
+def _saturated_last(graph: Graph) -> set[str]:
+    """Return the output and tensors only moved on the way to it: one clip is enough for all."""
     names = {graph.output}
     for operator in reversed(graph.operators):
         if operator.output in names and isinstance(operator, ops.Clip | ops.DepthToSpace):
@@ -243,7 +255,7 @@ def _sum_of_products(
 
 
 def _move(operator: ops.Operator, sources: list[Tensor], channels: int) -> Tensor | None:
-    """What an operator makes that gives on the integers that it takes; None for another."""
+    """Compute an operator that only moves values; None for another operator."""
     source = sources[0]
     match operator:
         case ops.Clip():
@@ -270,7 +282,7 @@ def _move(operator: ops.Operator, sources: list[Tensor], channels: int) -> Tenso
 def _tabulate(
     operator: ops.Operator, types: list[ops.TensorType], target: ops.TensorType
 ) -> Tensor:
-    """What the executor makes of every int8, or pair of them, (rows, channels or 1), float32."""
+    """Run the executor on every int8, or pair of them; (rows, channels or 1) float32."""
     every = np.arange(-128, 128, dtype=np.int8)
     pairs = np.meshgrid(every, every, indexing="ij")
     columns = [every] if len(types) == 1 else [values.ravel() for values in pairs]
@@ -280,7 +292,7 @@ def _tabulate(
 
 
 def _look_up(table: Tensor, stored: list[Tensor]) -> Tensor:
-    """The table's results for int8 values (N, C, H, W) held in float32."""
+    """Look up int8 values, (N, C, H, W) in float32, in a table of `_tabulate`."""
     row = stored[0] + 128
     for values in stored[1:]:
         row = row * 256 + (values + 128)
@@ -292,7 +304,7 @@ def _look_up(table: Tensor, stored: list[Tensor]) -> Tensor:
 
 
 def _real(operator: ops.Operator, sources: list[Tensor], slopes: Tensor | None) -> Tensor:
-    """The operator over real numbers, whose gradient stands for that over integers."""
+    """Compute the operator in real numbers, for the gradient of the integer operator."""
     source = sources[0]
     match operator:
         case ops.Add():
@@ -322,15 +334,17 @@ def _real(operator: ops.Operator, sources: list[Tensor], slopes: Tensor | None) 
 
 
 def _weight_scale(weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
-    """The scales of `quantize.quantize_weights`, by the same operations."""
+    """Compute the scales of `ptq.quantize_weights`, by the same operations."""
     largest = weight.abs().amax(dim=(1, 2, 3))
-    scale = torch.maximum(largest / WEIGHT_LIMIT, bias.abs() / (input_scale * float(BIAS_LIMIT)))
+    scale = torch.maximum(
+        largest / ops.WEIGHT_LIMIT, bias.abs() / (input_scale * float(BIAS_LIMIT))
+    )
     widest = scale.max()
     return torch.where(scale > 0, scale, torch.where(widest > 0, widest, 1.0))
 
 
 class _Round(torch.autograd.Function):
-    """Half to even; the gradient is that of the identity."""
+    """Round half to even; the gradient is that of the identity."""
 
     @staticmethod
     def forward(values: Tensor) -> Tensor:
@@ -338,7 +352,7 @@ class _Round(torch.autograd.Function):
 
     @staticmethod
     def setup_context(context: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Nothing of the forward pass is needed again."""
+        """Save nothing: the backward pass needs no values."""
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
@@ -351,7 +365,7 @@ def _round(values: Tensor) -> Tensor:
 
 
 class _Substitute(torch.autograd.Function):
-    """Another value in the place of the computed one, whose gradient it keeps."""
+    """Replace a computed value by another and keep the gradient of the first."""
 
     @staticmethod
     def forward(computed: Tensor, value: Tensor) -> Tensor:
@@ -359,7 +373,7 @@ class _Substitute(torch.autograd.Function):
 
     @staticmethod
     def setup_context(context: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        """Nothing of the forward pass is needed again."""
+        """Save nothing: the backward pass needs no values."""
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -1,9 +1,9 @@
-"""Weight scales with which no result of a convolution lies halfway between two integers.
+"""Tie-avoiding weight scales: few results of a convolution lie halfway between two integers.
 
 The result is rint(sum · multiplier) in float32. An engine that multiplies and adds in another
-order is off by the last bits of that, and rounds otherwise where it lies near enough to a tie: one
-sum of 10,000 in the mean, one of q where the multiplier is near a fraction p/q of even q. A scale
-that differs in the fifth digit has other ties, and results that differ by 0.012 at most.
+order differs in the last bits of the product, and rounds differently near a tie: one sum of
+10,000 on average, but one of q where the multiplier is near a fraction p/q with even q. A scale
+that differs in the fifth digit has other ties, and results that differ by at most 0.012.
 """
 
 from __future__ import annotations
@@ -16,28 +16,33 @@ from anchorsr.graph.executor import multipliers
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D, Convolution, Operator
 
-# What results of up to some hundreds are off by in float32, after two or three roundings.
+# Error of results up to a few hundred in float32, after two or three roundings.
 _NEAR = 6e-5
-_STEP = 2e-6  # of a scale; moves a result of 60 by 2 · _NEAR, out of the middle
-_CANDIDATES = 24  # at the last of them a result of 255 is larger by 0.012
-_MOST_SUMS = 2**17  # a channel whose multiplier is below 0.002 is searched in part
+_STEP = 2e-6  # relative; moves a result of 60 by 2 · _NEAR, away from a tie
+_CANDIDATES = 24  # with the last of them a result of 255 grows by 0.012
+_MOST_SUMS = 2**17  # channels with a multiplier below 0.002 are searched in part
 
 
-def keep_from_ties(graph: Graph) -> Graph:
-    """The integer graph with the weight scale of each output channel, or one up to 5e-5 larger.
+def avoid_ties(graph: Graph) -> Graph:
+    """Enlarge the weight scale of each output channel by up to 5e-5, to where ties cost least.
 
-    It is the first of those where ties cost least; integers stay as they are.
-    Raises GraphError for a float graph.
+    The integers stay the same.
+
+    Args:
+        graph: An integer graph.
+
+    Raises:
+        GraphError: The graph is a float graph.
     """
     operators: list[Operator] = []
     for operator in graph.operators:
-        # With another scale an anchor would be no copy.
+        # With another scale an anchor would not be a copy.
         copies = isinstance(operator, Conv2D) and operator.copies_channels
         if isinstance(operator, Convolution) and not copies:
             source, target = graph.tensors[operator.input], graph.tensors[operator.output]
             candidates = [_with_larger_scales(operator, step) for step in range(_CANDIDATES)]
             costs = [
-                [cost_of_ties(float(each)) for each in multipliers(candidate, source, target)]
+                [tie_cost(float(each)) for each in multipliers(candidate, source, target)]
                 for candidate in candidates
             ]
             scales = np.array([candidate.weight_scales for candidate in candidates])
@@ -48,11 +53,17 @@ def keep_from_ties(graph: Graph) -> Graph:
     return dataclasses.replace(graph, operators=operators)
 
 
-def cost_of_ties(multiplier: float) -> float:
-    """How near the results of sums, up to 255, come to the middle between two integers.
+def tie_cost(multiplier: float) -> float:
+    """Rate how near results up to 255 come to the middle between two integers.
 
-    Each that is nearer than `_NEAR` counts with the square of what it lacks, in parts of that,
-    over the result: small results are the most frequent.
+    A result whose distance d is below `_NEAR` adds (1 - d / _NEAR)² divided by the result, since
+    small results are the most frequent.
+
+    Args:
+        multiplier: What integer sums are multiplied by.
+
+    Returns:
+        0 without ties.
     """
     count = int(255 / max(multiplier, 255 / _MOST_SUMS))
     results = np.arange(1, count + 1) * multiplier

@@ -1,4 +1,4 @@
-"""Graphs as files: `.tflite` (read and written) and `.onnx` (written).
+"""File formats of graphs: `.tflite` (read and written) and `.onnx` (written).
 
-Imports `errors`, `utils` and `graph`.
+Imports `arrays`, `errors` and `graph`.
 """

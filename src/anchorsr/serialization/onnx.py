@@ -1,14 +1,12 @@
-"""A graph as an ONNX file, for ONNX Runtime on any machine and in the browser.
+"""Writing a graph as an ONNX file, for ONNX Runtime on any machine and in the browser.
 
-Tensors are (1, C, H, W), as ONNX convolutions want them. The tensors of an integer graph are
-uint8: an int8 tensor with zero point z is stored as uint8 with zero point z + 128, which means
-the same numbers and makes every conversion between the two types disappear. Equal graphs give
-equal bytes.
+Tensors are (1, C, H, W), as ONNX demands. The tensors of an integer graph are uint8: an int8 tensor
+with zero point z becomes uint8 with zero point z + 128, which represents the same values and makes
+all conversions between the two types unnecessary. Equal graphs give equal bytes.
 
-Integer operators are QLinearConv and ONNX Runtime's own (`com.microsoft`: QLinearAdd and its
-like), because ONNX itself has no others. Where there is none of either kind, numbers become
-float32 for that operator alone: transposed convolution, bilinear resize, square root, change of
-scale. Left out: reading.
+Integer operators are QLinearConv and those of ONNX Runtime (`com.microsoft`, such as QLinearAdd),
+because ONNX has no others. Operators that exist in neither are computed in float32: transposed
+convolution, bilinear resize, square root, change of scale.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError, needs
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers
@@ -25,13 +24,13 @@ from anchorsr.graph.graph import Graph
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, ValueInfoProto
 
-# Opset 13 is the first in which depth to space may move uint8. ONNX Runtime does so from 1.21 on,
-# which the shipped networks need, and takes all operators here in uint8 from 1.24 on.
+# Opset 13 is the first in which DepthToSpace accepts uint8. ONNX Runtime implements that, which the
+# shipped networks need, since 1.21, and all operators here for uint8 since 1.24.
 OPSET = 13
 _FORMAT_VERSION = 7
 _MICROSOFT_DOMAIN = "com.microsoft"
 
-# Operators that are one node and no more, over floats and over integers.
+# Operators that are a single node, over floats and over integers.
 _FLOAT_KINDS: dict[type, str] = {
     ops.Add: "Add",
     ops.Subtract: "Sub",
@@ -50,11 +49,20 @@ _INTEGER_KINDS: dict[type, str] = {
 def write_onnx(
     graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
 ) -> bytes:
-    """The graph as the bytes of an ONNX file, input and output (1, C, H, W).
+    """Write a graph as an ONNX file. Input and output keep their names.
 
-    size: (height, width) of the input for a file of fixed size; None for a file that takes
-    every size. Input and output keep the names that the graph gives them.
-    Raises MissingDependencyError without the package `onnx`.
+    Args:
+        graph: The graph.
+        size: (height, width) of the input for a file of fixed size; None for a file that takes
+            every size.
+        description: The description in the file.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        GraphError: The size is not positive.
+        MissingDependencyError: The package `onnx` is not installed.
     """
     if size is not None and min(size) < 1:
         raise GraphError(f"height and width are positive, not {size}")
@@ -80,13 +88,13 @@ def write_onnx(
 
 
 def _image(graph: Graph, name: str, size: tuple[int, int] | None, factor: int) -> ValueInfoProto:
-    """The declaration of the network's input or output."""
+    """Declare the input or output of the network."""
     from onnx import TensorProto, helper
 
     tensor = graph.tensors[name]
     suffix = "" if factor == 1 else f"_x{factor}"
     shape: list[int | str] = [1, tensor.channels]
-    if factor == 0:  # one pixel, whatever the size
+    if factor == 0:  # a 1×1 tensor
         shape += [1, 1]
     elif size is None:
         shape += [f"height{suffix}", f"width{suffix}"]
@@ -97,7 +105,7 @@ def _image(graph: Graph, name: str, size: tuple[int, int] | None, factor: int) -
 
 
 def _unsigned(quantization: ops.Quantization, dtype: str) -> ops.Quantization:
-    """The quantization of the uint8 tensor that means the same numbers."""
+    """The quantization of the uint8 tensor that represents the same values."""
     shift = 128 if dtype == "int8" else 0
     return ops.Quantization(quantization.scale, quantization.zero_point + shift)
 
@@ -114,12 +122,12 @@ class _Writer:
             for name, tensor in graph.tensors.items()
             if tensor.quantization is not None
         }
-        # A Requantize that keeps the meaning is no node: its output is another name of its input.
-        # The network's own output must keep its name, so there the input takes that name.
+        # A Requantize that keeps the values becomes no node: its output is an alias of its input.
+        # The output of the network must keep its name, so there the input is renamed.
         self._stored = {graph.input: graph.input}
         for operator in graph.operators:
             name = operator.output
-            if isinstance(operator, ops.Requantize) and self._keeps_meaning(operator):
+            if isinstance(operator, ops.Requantize) and self._keeps_values(operator):
                 name = self._stored[operator.input]
             self._stored[operator.output] = name
         last = self._stored[graph.output]
@@ -132,7 +140,7 @@ class _Writer:
             self._node("Identity", [graph.input], graph.output)
         self._constants: set[str] = set()
 
-    def _keeps_meaning(self, operator: ops.Requantize) -> bool:
+    def _keeps_values(self, operator: ops.Requantize) -> bool:
         return self._quantization[operator.input] == self._quantization[operator.output]
 
     def add(self, operator: ops.Operator) -> None:
@@ -141,7 +149,7 @@ class _Writer:
         integer = operator.output in self._quantization
         match operator:
             case ops.Conv2D():
-                # ONNX wants (out, in, height, width).
+                # ONNX stores (out, in, height, width).
                 weights = operator.weights.transpose(0, 3, 1, 2)
                 self._add_conv(operator, weights, operator.groups)
             case ops.DepthwiseConv2D():
@@ -150,10 +158,10 @@ class _Writer:
             case ops.TransposedConv2D():
                 self._add_transposed_conv(operator, output)
             case ops.Requantize():
-                if not self._keeps_meaning(operator):
-                    self._add_in_floats(operator, None)
+                if not self._keeps_values(operator):
+                    self._add_as_float(operator, None)
             case ops.SquareRoot() if integer:
-                self._add_in_floats(operator, "Sqrt")
+                self._add_as_float(operator, "Sqrt")
             case ops.ReLU() if integer:
                 self._node("Max", [*inputs, self._zero_point(operator.output)], output)
             case ops.Subtract() if integer:
@@ -213,9 +221,9 @@ class _Writer:
                 assert_never(operator)
 
     def _add_conv(
-        self, conv: ops.Conv2D | ops.DepthwiseConv2D, weights: ops.Array, groups: int
+        self, conv: ops.Conv2D | ops.DepthwiseConv2D, weights: Array, groups: int
     ) -> None:
-        """weights: as ONNX wants them, (out, in / groups, height, width)."""
+        """weights: in the layout of ONNX, (out, in / groups, height, width)."""
         source, output = self._stored[conv.input], self._stored[conv.output]
         height, width = weights.shape[2:]
         attributes: dict[str, Any] = {
@@ -234,16 +242,16 @@ class _Writer:
             zeros = np.zeros(conv.bias.shape, np.int8)
             scales = self._constant(f"{output}/weight_scales", conv.weight_scales)
             zero_points = self._constant(f"{output}/weight_zero_points", zeros)
-            before = self._with_meaning(conv.input)
+            before = self._with_quantization(conv.input)
             weighted = [stored_weights, scales, zero_points]
-            after = self._meaning(conv.output)
+            after = self._quantization_constants(conv.output)
             self._node("QLinearConv", [*before, *weighted, *after, bias], made, **attributes)
             relu = [after[1]]
         if made != output:
             self._node("Max" if relu else "Relu", [made, *relu], output)
 
     def _needs_relu(self, conv: ops.Conv2D | ops.DepthwiseConv2D) -> bool:
-        """Whether ReLU takes a node: with zero point 0, uint8 is cut there anyway."""
+        """Whether ReLU is a node: with zero point 0, uint8 saturates at zero anyway."""
         quantization = self._quantization.get(conv.output)
         return conv.relu and (quantization is None or quantization.zero_point != 0)
 
@@ -255,7 +263,7 @@ class _Writer:
             "strides": [conv.stride, conv.stride],
             "pads": [rows, columns, rows, columns],
         }
-        # (in, out, height, width). There is no integer form, so integers are summed as float32.
+        # (in, out, height, width). There is no integer operator, so integers are summed in float32.
         weights = conv.weights.transpose(3, 0, 1, 2).astype(np.float32)
         stored = [
             self._constant(f"{output}/weights", weights),
@@ -275,23 +283,29 @@ class _Writer:
         self._node("QuantizeLinear", [scaled, one, self._zero_point(conv.output)], output)
 
     def _add_integer(self, kind: str, operator: ops.Operator, **attributes: Any) -> None:
-        """One of ONNX Runtime's integer operators, which take every scale and zero point."""
-        inputs = [part for name in operator.inputs for part in self._with_meaning(name)]
-        inputs += self._meaning(operator.output)
+        """Add one of ONNX Runtime's integer operators, which accept every scale and zero point."""
+        inputs = [name for source in operator.inputs for name in self._with_quantization(source)]
+        inputs += self._quantization_constants(operator.output)
         output = self._stored[operator.output]
         self._node(kind, inputs, output, domain=_MICROSOFT_DOMAIN, **attributes)
 
     def _add_difference(self, subtract: ops.Subtract, output: str) -> None:
-        """A sum whose second scale is negative: ONNX Runtime has no integer subtraction."""
+        """Add a sum with a negative second scale: ONNX Runtime has no integer subtraction."""
         first, second = subtract.inputs
         scale = self._constant(f"{output}/minus", np.float32(-self._quantization[second].scale))
         negative = [self._stored[second], scale, self._zero_point(second)]
-        inputs = [*self._with_meaning(first), *negative, *self._meaning(subtract.output)]
+        inputs = [
+            *self._with_quantization(first),
+            *negative,
+            *self._quantization_constants(subtract.output),
+        ]
         self._node("QLinearAdd", inputs, output, domain=_MICROSOFT_DOMAIN)
 
     def _add_integer_prelu(self, prelu: ops.PReLU, output: str) -> None:
-        """The sum of what is above zero and of what is below it times the slopes: one of both is
-        zero. That is five times as fast as PRelu between float32 tensors."""
+        """Add the positive part and the negative part times the slopes; one of the two is zero.
+
+        This is five times as fast as PRelu between float32 tensors.
+        """
         source, zero_point = self._stored[prelu.input], self._zero_point(prelu.input)
         below, above, sloped = (f"{output}/{name}" for name in ("below", "above", "sloped"))
         channels = prelu.slopes.size
@@ -302,8 +316,8 @@ class _Writer:
             ),
             self._constant(f"{output}/slope_zero_points", np.zeros(channels, np.int8)),
         ]
-        _, *before = self._with_meaning(prelu.input)
-        after = self._meaning(prelu.output)
+        _, *before = self._with_quantization(prelu.input)
+        after = self._quantization_constants(prelu.output)
         self._node("Min", [source, zero_point], below)
         self._node("Max", [source, zero_point], above)
         attributes = {"group": channels, "kernel_shape": [1, 1]}
@@ -311,16 +325,16 @@ class _Writer:
         inputs = [above, *before, sloped, *after, *after]
         self._node("QLinearAdd", inputs, output, domain=_MICROSOFT_DOMAIN)
 
-    def _add_in_floats(self, operator: ops.Requantize | ops.SquareRoot, kind: str | None) -> None:
-        """A node over float32, or none, between integers."""
+    def _add_as_float(self, operator: ops.Requantize | ops.SquareRoot, kind: str | None) -> None:
+        """Dequantize, apply a float32 node if `kind` is given, and quantize."""
         output = self._stored[operator.output]
         real = f"{output}/real"
-        self._node("DequantizeLinear", self._with_meaning(operator.input), real)
+        self._node("DequantizeLinear", self._with_quantization(operator.input), real)
         made = real
         if kind is not None:
             made = f"{output}/made"
             self._node(kind, [real], made)
-        self._node("QuantizeLinear", [made, *self._meaning(operator.output)], output)
+        self._node("QuantizeLinear", [made, *self._quantization_constants(operator.output)], output)
 
     def _add_pool(self, pool: ops.Pool2D, inputs: list[str], output: str) -> None:
         attributes = {"kernel_shape": [pool.size] * 2, "pads": [pool.size // 2] * 4}
@@ -342,8 +356,8 @@ class _Writer:
         if resize.output not in self._quantization:
             self._node("Resize", [source, *rest], output, **linear)
             return
-        # Over uint8, ONNX Runtime cuts off what is behind the point, and takes twice as long. The
-        # nodes are not those of (de)quantization, between which it would do so all the same.
+        # Over uint8, ONNX Runtime truncates and takes twice as long; it would do the same between
+        # DequantizeLinear and QuantizeLinear, so these nodes are casts.
         from onnx import TensorProto
 
         real, large, moved = (f"{output}/{name}" for name in ("real", "large", "moved"))
@@ -352,12 +366,12 @@ class _Writer:
         self._node("Add", [large, self._constant(f"{output}/half", np.float32(0.5))], moved)
         self._node("Cast", [moved], output, to=TensorProto.UINT8)
 
-    def _with_meaning(self, name: str) -> list[str]:
-        """The names of a tensor and of its scale and zero point."""
-        return [self._stored[name], *self._meaning(name)]
+    def _with_quantization(self, name: str) -> list[str]:
+        """The names of a tensor, its scale and its zero point."""
+        return [self._stored[name], *self._quantization_constants(name)]
 
-    def _meaning(self, name: str) -> list[str]:
-        """The names of the constants that hold a tensor's scale and zero point."""
+    def _quantization_constants(self, name: str) -> list[str]:
+        """The names of the constants of a tensor's scale and zero point."""
         scale = np.float32(self._quantization[name].scale)
         stored_scale = self._constant(f"{self._stored[name]}/scale", scale)
         return [stored_scale, self._zero_point(name)]
@@ -371,7 +385,7 @@ class _Writer:
 
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
 
-    def _constant(self, name: str, values: ops.Array | np.generic) -> str:
+    def _constant(self, name: str, values: Array | np.generic) -> str:
         from onnx import numpy_helper
 
         if name not in self._constants:

@@ -1,9 +1,9 @@
-"""How long a network takes, predicted from its operators and measured as a whole.
+"""The time of a network: predicted from its operators, and measured as a whole.
 
-The prediction is the sum, over the operators of its graph, of what each costs by itself, found
-as `probe` finds it at the same size and in the same rounds as the whole, plus the edges of the
-graph. Operators that differ in nothing their time depends on are measured once. What an engine
-gains by joining operators, and loses by changing layout between them, is the difference.
+The prediction is the cost of the graph's input and output plus the sum of what its operators cost
+alone, measured as in `studies.operators`, at the same size and interleaved with the whole.
+Operators of equal class are measured once. The difference is what an engine gains by fusing
+operators, and loses by changing the layout between them.
 """
 
 from __future__ import annotations
@@ -16,35 +16,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anchorsr.bench.samples import natural_image
-from anchorsr.bench.timing import Times, take_turns
-from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs
+from anchorsr.errors import BenchmarkError, GraphError, ModelError, needs, unknown_choice
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import list_models, model_path, read_model
-from anchorsr.quantization.ptq import quantize
-from anchorsr.studies.op_costs import CALL, Terms, combine, cost_terms, file_terms, sum_terms
+from anchorsr.quantization.ptq import quantize_graph
+from anchorsr.studies.op_costs import CALL, Terms, combine, cost_terms, file_io_terms, sum_terms
 from anchorsr.studies.op_graphs import OperatorClass, Precision, classify
 from anchorsr.studies.operators import PAUSE_S, PRECISIONS, Setting, prepare_call, prepare_probes
+from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.timing import Times, count_progress, time_interleaved
 
-# A network with random weights gets its ranges from one made image of this size.
+# The size of the synthetic image that calibrates a network with random weights.
 _CALIBRATION = (24, 32)
-# Sizes to choose from, and how many multiplications are few enough for seconds and not minutes.
+# Sizes to choose from, and the work that takes seconds and not minutes.
 _SIZES = ((360, 640), (180, 320), (90, 160), (45, 80), (24, 40))
 _MOST_MACS = 25e9
 _WHOLE = "whole"
 
 
 class Network(NamedTuple):
-    """A network as graphs that run: in floating point, and in integers where that is wanted."""
+    """A network as a graph for each precision."""
 
     name: str
     graphs: Mapping[Precision, Graph]
 
 
 @dataclass(frozen=True)
-class Part:
-    """All operators of one class in a network; each_ms: one of them, None where none is timed."""
+class OperatorTotal:
+    """All operators of one class in a network.
+
+    Attributes:
+        each_ms: The cost of one; None on 1×1 tensors, where none is measured.
+        total_ms: The cost of all.
+    """
 
     label: str
     count: int
@@ -54,10 +59,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A network in one setting. Milliseconds: medians over the rounds, quartiles of the whole.
+    """A network in one precision, engine and number of threads. Milliseconds are medians.
 
-    edges_ms: copies and changes of type where the image enters and leaves. failure: why there
-    is no prediction, or no measurement either.
+    Attributes:
+        parts: The cost of its operators.
+        edges_ms: The cost of the graph's input and output: copies and changes of type.
+        predicted_ms: The sum of all those.
+        measured_ms: What the whole network takes.
+        low_ms: The first quartile of that.
+        high_ms: The third quartile of that.
+        failure: Why nothing could be measured; None if it could.
     """
 
     network: str
@@ -68,7 +79,7 @@ class Prediction:
     width: int
     rounds: int
     macs_per_pixel: int
-    parts: tuple[Part, ...] = ()
+    parts: tuple[OperatorTotal, ...] = ()
     edges_ms: float | None = None
     predicted_ms: float | None = None
     measured_ms: float | None = None
@@ -78,24 +89,31 @@ class Prediction:
 
     @property
     def ratio(self) -> float | None:
-        """Predicted over measured."""
+        """The predicted time over the measured one; None without either."""
         if self.predicted_ms is None or self.measured_ms is None:
             return None
         return self.predicted_ms / self.measured_ms
 
 
 def median_error(rows: Sequence[Prediction]) -> float | None:
-    """How far predictions are from what was measured, as a share of it: the median of them."""
+    """Return the median relative error of predictions; None if there are none."""
     ratios = [row.ratio for row in rows if row.ratio is not None]
     return float(np.median([abs(ratio - 1) for ratio in ratios])) if ratios else None
 
 
 def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Network:
-    """A network of `networks.NETWORKS` with random weights and its own defaults, a shipped model
-    or a `.tflite` file.
+    """Load a network by name.
 
-    Raises BenchmarkError for an unknown name; ModelError, GraphError for a file that is no
-    network of ours, and for a network that cannot be quantized where that is wanted.
+    Args:
+        name: A network of `networks.registry.NETWORKS`, with its default options and random
+            weights, a shipped model, or a `.tflite` file.
+        precisions: Those to make graphs for.
+
+    Raises:
+        BenchmarkError: An unknown name.
+        ModelError: A file that cannot be read, or holds no network of ours.
+        GraphError: A network that cannot be quantized.
+        MissingDependencyError: A network with random weights, without PyTorch.
     """
     shipped = {key for model in list_models() for key in (model.name, model.path.stem)}
     if Path(name).suffix.lower() == ".tflite" or name in shipped:
@@ -106,10 +124,18 @@ def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Net
 def random_network(
     name: str, options: Mapping[str, Any], precisions: Sequence[Precision] = PRECISIONS
 ) -> Network:
-    """What a recipe's [network] table describes, with random weights; ranges from one image.
+    """Build a network with random weights, calibrated on one synthetic image.
 
-    Raises BenchmarkError for an unknown network, what `networks.build_network`, `lower` and
-    `quantize` raise, and MissingDependencyError without PyTorch.
+    Args:
+        name: What to call it.
+        options: The [network] table of a recipe.
+        precisions: Those to make graphs for.
+
+    Raises:
+        BenchmarkError: An unknown network.
+        RecipeError: Impossible options.
+        GraphError: It cannot be lowered or quantized.
+        MissingDependencyError: PyTorch is not installed.
     """
     with needs("PyTorch", "train"):
         import torch
@@ -117,8 +143,8 @@ def random_network(
         from anchorsr.lowering.trace import lower
         from anchorsr.networks.registry import NETWORKS, build_network
     if options["name"] not in NETWORKS:
-        there = ", ".join([*NETWORKS, *(model.path.stem for model in list_models())])
-        raise BenchmarkError(f"no network {options['name']!r}; there are: {there}")
+        known = [*NETWORKS, *(model.path.stem for model in list_models())]
+        raise BenchmarkError(unknown_choice("network", options["name"], known))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         graph = lower(build_network(options), name=name)
@@ -126,20 +152,20 @@ def random_network(
 
 
 def as_network(name: str, graph: Graph, precisions: Sequence[Precision]) -> Network:
-    """A graph in each precision that is wanted, made from the one that it has."""
+    """Convert a graph into each precision: by quantizing it, or by dequantizing it."""
     graphs: dict[Precision, Graph] = {}
     for precision in precisions:
         if (precision == "int8") == graph.is_integer:
             graphs[precision] = graph
         elif precision == "int8":
-            graphs[precision] = quantize(graph, [natural_image(*_CALIBRATION)])
+            graphs[precision] = quantize_graph(graph, [sample_image(*_CALIBRATION)])
         else:
             graphs[precision] = dequantize(graph)
     return Network(name, graphs)
 
 
 def choose_size(graph: Graph) -> tuple[int, int]:
-    """Height and width at which a network is quick enough to be measured many times."""
+    """Choose the largest height and width at which a network can be measured within seconds."""
     for height, width in _SIZES:
         if graph.macs_per_pixel * height * width <= _MOST_MACS:
             return height, width
@@ -147,9 +173,9 @@ def choose_size(graph: Graph) -> tuple[int, int]:
 
 
 def count_classes(graph: Graph) -> Counter[OperatorClass | None]:
-    """How many operators of each class a graph has; None: those on 1×1 tensors.
+    """Count the operators of each class in a graph; None stands for those on 1×1 tensors.
 
-    The changes of number type of the input and the output belong to the graph's edges.
+    The changes of number type at the graph's input and output are not counted.
     """
     inner = [
         operator
@@ -161,19 +187,13 @@ def count_classes(graph: Graph) -> Counter[OperatorClass | None]:
 
 
 def network_terms(graph: Graph) -> Terms:
-    """The sum that predicts a network's time."""
+    """Return the sum of times that predicts a network's."""
     operators = [(cost_terms(one), count) for one, count in count_classes(graph).items() if one]
-    return combine([*operators, (_edges(graph), 1)])
+    return combine([*operators, (_io_terms(graph), 1)])
 
 
-def _edges(graph: Graph) -> Terms:
-    return file_terms(graph.factor) if graph.is_integer else CALL
-
-
-def count_network_turns(networks: Sequence[Network], settings: int, rounds: int) -> int:
-    """How often `measure_networks` calls `on_call`, at most; settings: engines × threads."""
-    graphs = [graph for network in networks for graph in network.graphs.values()]
-    return sum(len(network_terms(graph)) + 1 for graph in graphs) * settings * (rounds + 1)
+def _io_terms(graph: Graph) -> Terms:
+    return file_io_terms(graph.factor) if graph.is_integer else CALL
 
 
 def measure_networks(
@@ -183,21 +203,29 @@ def measure_networks(
     threads: Sequence[int],
     size: tuple[int, int] | None = None,
     rounds: int = 5,
-    on_call: Callable[[], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
-    """Each network in each precision, engine and number of threads, predicted and measured.
+    """Predict and measure each network in each precision, engine and number of threads.
 
-    size: the image's height and width; without it each network gets one that suits it.
+    Args:
+        networks: As `load_network` gives.
+        engines: Names of engines.
+        threads: Numbers of processor threads.
+        size: Height and width of the input; by default each network's own, by `choose_size`.
+        rounds: Timed calls of each graph.
+        on_progress: Called with (calls made, calls to make at most).
     """
-    rows = []
-    for network in networks:
-        for precision, graph in network.graphs.items():
-            for engine in engines:
-                for count in threads:
-                    used = size or choose_size(graph)
-                    setting = Setting(precision, engine, count, used, rounds)
-                    rows.append(_predict(network.name, graph, setting, on_call))
-    return rows
+    cases = [
+        (name, graph, Setting(precision, engine, count, size or choose_size(graph), rounds))
+        for name, graphs in networks
+        for precision, graph in graphs.items()
+        for engine in engines
+        for count in threads
+    ]
+    # In each round, warm-up included, the operators' graphs and the whole.
+    total = sum((len(network_terms(graph)) + 1) * (rounds + 1) for _, graph, _ in cases)
+    on_call = count_progress(on_progress, total)
+    return [_predict(*case, on_call) for case in cases]
 
 
 def _predict(
@@ -216,14 +244,14 @@ def _predict(
         calls[_WHOLE] = prepare_call(
             graph, engine=setting.engine, threads=setting.threads, size=setting.size
         )
-        times = take_turns(calls, rounds=setting.rounds, pause_s=PAUSE_S, on_call=on_call)
+        times = time_interleaved(calls, rounds=setting.rounds, pause_s=PAUSE_S, on_call=on_call)
     except (GraphError, ModelError) as error:
         return Prediction(**common, failure=str(error))
     low, high = times[_WHOLE].quartiles
     return Prediction(
         **common,
-        parts=tuple(_parts(graph, times)),
-        edges_ms=sum_terms(_edges(graph), times).median,
+        parts=tuple(_operator_totals(graph, times)),
+        edges_ms=sum_terms(_io_terms(graph), times).median,
         predicted_ms=sum_terms(terms, times).median,
         measured_ms=times[_WHOLE].median * 1000,
         low_ms=low * 1000,
@@ -231,10 +259,10 @@ def _predict(
     )
 
 
-def _parts(graph: Graph, times: Mapping[Any, Times]) -> Iterator[Part]:
+def _operator_totals(graph: Graph, times: Mapping[Any, Times]) -> Iterator[OperatorTotal]:
     for one, count in count_classes(graph).items():
         if one is None:
-            yield Part("on 1x1 tensors", count, None, 0.0)
+            yield OperatorTotal("on 1x1 tensors", count, None, 0.0)
         else:
             each = sum_terms(cost_terms(one), times).median
-            yield Part(one.label, count, each, count * each)
+            yield OperatorTotal(one.label, count, each, count * each)

@@ -1,16 +1,16 @@
-"""Which graphs are timed for what an operator costs, and how their times are summed.
+"""What an operator costs: which graphs are timed, and how their times are combined.
 
-From the time of a graph that holds an operator alone, that of the empty graph is taken off:
+The cost is the time of a graph that holds nothing but the operator, less that of an empty graph:
 
-- Where the operator's output can be its input, what stands for the empty graph is the one that
-  applies it once, and against that one that applies it four times is held. What an engine does
-  at the edges of a graph, changes of layout above all, is the same in both.
-- The edges of another convolution are found by such pairs as well, of 1×1 convolutions: half of
-  those with the input's shape, half of those with the output's.
-- Other operators have no edges but what a call takes whatever it does: a graph over one pixel.
+- An operator whose output can be its own input is applied once in one graph and four times in
+  another. What an engine does at the input and the output, above all changes of layout, is the same
+  in both, so a third of the difference is the operator.
+- For other convolutions, the cost of input and output is estimated from such pairs of 1×1
+  convolutions: half of what it is at the input's shape, half of what it is at the output's.
+- For other operators, the empty graph is one over a single pixel.
 
-A residual is what a graph takes longer than the same without it. A cost is a difference of medians,
-and may come out below zero where it drowns in their spread.
+The cost of a residual is how much longer a graph takes with it. All costs are differences of
+medians, and can be negative where they are smaller than the spread of the times.
 """
 
 from __future__ import annotations
@@ -20,61 +20,66 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from anchorsr.bench.timing import Times
 from anchorsr.graph.graph import Graph
 from anchorsr.studies.op_graphs import (
     IMAGE,
     OperatorClass,
     Precision,
-    Tail,
+    ResidualForm,
     operator_graph,
-    tail_graph,
+    residual_graph,
 )
+from anchorsr.utils.timing import Times
 
 _REPEATS = 4
 
 
 @dataclass(frozen=True)
 class Residual:
-    """A residual form at a width."""
+    """A residual form at a number of channels."""
 
-    form: Tail
+    form: ResidualForm
     channels: int
 
     @property
     def label(self) -> str:
+        """Words for a table: the form, then channels."""
         return f"{self.form.replace('_', ' ')}; {self.channels}"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A graph to be timed: an operator so many times in a row, or a residual's tail.
+    """A graph to be timed: an operator, or a residual with the convolutions around it.
 
-    file_edges: takes and gives what a network's file does, uint8 and not int8.
+    Attributes:
+        count: How many times in a row the operator is applied.
+        file_io: Whether the graph takes and gives uint8, as a network's file does, and not int8.
     """
 
     of: OperatorClass | Residual
     count: int = 1
-    file_edges: bool = False
+    file_io: bool = False
 
     def graph(self, precision: Precision) -> Graph:
+        """Build the graph."""
         if isinstance(self.of, Residual):
-            return tail_graph(self.of.form, self.of.channels, precision)
-        return operator_graph(self.of, precision, count=self.count, file_edges=self.file_edges)
+            return residual_graph(self.of.form, self.of.channels, precision)
+        return operator_graph(self.of, precision, count=self.count, file_io=self.file_io)
 
     @property
     def extent(self) -> int:
+        """The input's height over the image's."""
         return 1 if isinstance(self.of, Residual) else self.of.extent
 
 
-# A cost as a sum of times, each with what it is multiplied by.
+# A cost as a weighted sum of times: the weight of each.
 Terms = Mapping[Probe, float]
-# What every call takes: a graph over one pixel.
+# The cost of a call that does nothing: a graph over one pixel.
 CALL: Terms = {Probe(OperatorClass("Add", IMAGE, IMAGE, extent=0)): 1.0}
 
 
 def cost_terms(of: OperatorClass | Residual) -> Terms:
-    """What is to be timed for the cost of one operator, and how it is summed."""
+    """Return the weighted sum of times that is the cost of one operator."""
     if isinstance(of, Residual):
         return {Probe(of): 1.0, Probe(Residual("none", of.channels)): -1.0}
     if of.repeats:
@@ -82,51 +87,54 @@ def cost_terms(of: OperatorClass | Residual) -> Terms:
     alone = {Probe(of): 1.0}
     if not of.convolves:
         return combine([(alone, 1.0), (CALL, -1.0)])
-    edges = [edge_terms(of.inputs, of.extent), edge_terms(of.outputs, of.output_extent)]
-    return combine([(alone, 1.0), *((terms, -0.5) for terms in edges)])
+    io = [io_terms(of.inputs, of.extent), io_terms(of.outputs, of.output_extent)]
+    return combine([(alone, 1.0), *((terms, -0.5) for terms in io)])
 
 
-def edge_terms(channels: int, extent: int) -> Terms:
-    """The edges of a graph of convolutions: one that keeps the shape, less what that takes."""
-    keeps = OperatorClass("Conv2D", channels, channels, extent)
-    return combine([({Probe(keeps): 1.0}, 1.0), (cost_terms(keeps), -1.0)])
+def io_terms(channels: int, extent: int) -> Terms:
+    """Return the cost of input and output of a graph of convolutions that keep the shape."""
+    conv = OperatorClass("Conv2D", channels, channels, extent)
+    return combine([({Probe(conv): 1.0}, 1.0), (cost_terms(conv), -1.0)])
 
 
-def file_terms(factor: int) -> Terms:
-    """What it takes that an image enters and leaves in integers as uint8, and is worked on in
-    int8: half of that of a graph as large as the input, half of one as large as the output."""
-    parts: list[tuple[Terms, float]] = []
+def file_io_terms(factor: int) -> Terms:
+    """Return the cost of input and output of an integer network's file.
+
+    Such a file takes and gives uint8 and computes in int8. The cost is half of that at the input's
+    size, plus half of that at the output's.
+    """
+    terms: list[tuple[Terms, float]] = []
     for extent in (1, factor):
-        keeps = OperatorClass("Add", IMAGE, IMAGE, extent)
-        parts += [({Probe(keeps, file_edges=True): 1.0}, 0.5), (cost_terms(keeps), -0.5)]
-    return combine(parts)
+        add = OperatorClass("Add", IMAGE, IMAGE, extent)
+        terms += [({Probe(add, file_io=True): 1.0}, 0.5), (cost_terms(add), -0.5)]
+    return combine(terms)
 
 
-def combine(parts: Iterable[tuple[Terms, float]]) -> Terms:
-    """The sum of several, each so many times."""
+def combine(weighted: Iterable[tuple[Terms, float]]) -> Terms:
+    """Return the weighted sum of several sums."""
     total: dict[Probe, float] = {}
-    for terms, times in parts:
+    for terms, weight in weighted:
         for probe, factor in terms.items():
-            total[probe] = total.get(probe, 0.0) + times * factor
+            total[probe] = total.get(probe, 0.0) + weight * factor
     return total
 
 
-class Span(NamedTuple):
-    """Milliseconds: a median, and how far from it half of all figures lie at most."""
+class Estimate(NamedTuple):
+    """A cost in milliseconds: the median, and half the interquartile range."""
 
     median: float
     half: float
 
 
-def sum_terms(terms: Terms, times: Mapping[Any, Times]) -> Span:
-    """A sum of medians. Its spread is that of a sum of numbers that vary independently.
+def sum_terms(terms: Terms, times: Mapping[Any, Times]) -> Estimate:
+    """Add up medians; the spread is that of a sum of independent numbers.
 
-    Not the median of each round's sum: on a machine that does other things too, one call in a
-    few is interrupted, and in most rounds that is one of many.
+    The median of the rounds' sums would be worse: on a busy machine, one call in a few is
+    interrupted, and most rounds have such a call.
     """
     median = squares = 0.0
     for probe, factor in terms.items():
         low, high = times[probe].quartiles
         median += factor * 1000 * times[probe].median
         squares += (factor * 1000 * (high - low) / 2) ** 2
-    return Span(median, math.sqrt(squares))
+    return Estimate(median, math.sqrt(squares))

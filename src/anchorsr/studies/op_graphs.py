@@ -1,9 +1,9 @@
-"""Graphs that hold one kind of operator and nothing else, to be timed; and residual tails.
+"""Graphs to be timed: of one operator alone, and of each residual form.
 
-What an operator's time depends on is an `OperatorClass`: two operators of one class take as
-long as one another. Its graph applies it once, or several times in a row, between an input and
-an output of the same number type. Numbers are random, and in integers every scale is one that
-no runtime can leave out.
+An `OperatorClass` is all that an operator's time depends on: two operators of one class take
+equally long. Its graph applies it once, or several times in a row, between an input and an output
+of the same number type. Weights are random, and no scale of an integer graph is one that a runtime
+could optimize away.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Any, Literal
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
+from anchorsr.quantization.calibration import RESIDUAL
 
 Precision = Literal["float32", "int8"]
 
 IMAGE = 3  # channels
-_WEIGHT_LIMIT = 64
 _SLOPE = 0.125
-# As most activations have it: runtimes are slower, OpenVINO much, where the zero point is not 0.
+# Like most activations: runtimes, above all OpenVINO, are slower with a zero point that is not 0.
 _FEATURES = ops.Quantization(1.0, -9)
-_RESIDUAL = ops.Quantization(1.0, 0)
 _RECTIFIED = ops.Quantization(1.0, -128)
 _SIGMOID = ops.Quantization(1 / 256, -128)
 
 _ALONE = ("ReLU", "LeakyReLU", "PReLU", "Sigmoid", "Clip", "Minimum", "Concat", "Tile", "Slice")
 
-# The residual forms that `tail_graph` makes.
-Tail = Literal[
+# The residual forms that `residual_graph` builds.
+ResidualForm = Literal[
     "none",
     "fsrl",
     "isrl_nearest",
@@ -47,14 +47,20 @@ Tail = Literal[
 
 @dataclass(frozen=True)
 class OperatorClass:
-    """What the time of an operator depends on, for an image of given size.
+    """All that the time of an operator depends on, for an image of given size.
 
-    kind: the name of its class in `operators`, or "ChannelAttention", which is several.
-    inputs, outputs: channels of each tensor it reads and of the one it makes. extent: its
-    input's height over the image's. size: a kernel's or pool's side, a factor, a block, a
-    stride, or how many tensors are put side by side. columns: a kernel's other side, where it is
-    not square. relu: one is fused into it.
-    detail: what else tells apart: a mode, or "gate" where the second tensor is 1×1.
+    Attributes:
+        kind: The name of its class in `graph.operators`, or "ChannelAttention", which is several.
+        inputs: Channels of each tensor that it reads.
+        outputs: Channels of its output.
+        extent: Its input's height over the image's.
+        size: The side of a kernel or pool, a factor, a block, or the number of tensors that are
+            concatenated.
+        stride: Of a transposed convolution.
+        groups: Of a convolution.
+        relu: Whether a ReLU is fused into it.
+        detail: A mode, or "gate" where the second tensor is 1×1.
+        columns: The other side of a kernel that is not square.
     """
 
     kind: str
@@ -75,6 +81,7 @@ class OperatorClass:
 
     @property
     def output_extent(self) -> int:
+        """Its output's height over the image's."""
         if self.kind == "GlobalAveragePool":
             return 0
         grows = {"DepthToSpace": self.size, "Resize": self.size, "TransposedConv2D": self.stride}
@@ -82,13 +89,16 @@ class OperatorClass:
 
     @property
     def repeats(self) -> bool:
-        """Whether its output can be its input and each time takes as long: runtimes join what
-        treats every number by itself, so that ten of those in a row take as long as one."""
+        """Whether it can be applied to its own output, and takes as long every time.
+
+        Runtimes fuse elementwise operators: ten of those in a row take as long as one.
+        """
         keeps = (self.inputs, self.extent) == (self.outputs, self.output_extent)
         return keeps and self.kind not in _ALONE
 
     @property
     def convolves(self) -> bool:
+        """Whether it is a convolution of any kind."""
         return self.kind in ("Conv2D", "DepthwiseConv2D", "TransposedConv2D")
 
     @property
@@ -113,7 +123,7 @@ class OperatorClass:
 
 
 def classify(operator: ops.Operator, graph: Graph) -> OperatorClass | None:
-    """The class of an operator of a graph; None for one on 1×1 tensors, which takes no time."""
+    """Return the class of an operator in a graph; None on 1×1 tensors, where it takes no time."""
     extents = [graph.extents[name] for name in operator.inputs]
     extent = max(extents)
     if not extent:
@@ -140,7 +150,7 @@ def classify(operator: ops.Operator, graph: Graph) -> OperatorClass | None:
     elif isinstance(operator, ops.Tile):
         common |= {"size": operator.count}
     elif isinstance(operator, ops.Concat):
-        # Parts of unequal width are taken for equal ones of the same width in all.
+        # Inputs of unequal width are treated as equal ones of the same total width.
         count = len(operator.inputs)
         each = max(1, round(widths[1] / count))
         widths = each, each * count
@@ -153,13 +163,21 @@ def _sides(rows: int, columns: int) -> dict[str, int]:
 
 
 def operator_graph(
-    operator: OperatorClass, precision: Precision, *, count: int = 1, file_edges: bool = False
+    operator: OperatorClass, precision: Precision, *, count: int = 1, file_io: bool = False
 ) -> Graph:
-    """A graph that applies an operator `count` times, each time to what came before.
+    """Build a graph that applies an operator one or several times in a row.
 
-    file_edges: an integer graph takes and gives uint8, as a network's file does, and not int8.
-    An operator over two tensors reads the last two. Raises GraphError for one that cannot be
-    applied to its own output, if more than once, and for one that the precision does not have.
+    An operator over two tensors reads the last two.
+
+    Args:
+        operator: What to apply.
+        precision: float32 or int8.
+        count: How many times.
+        file_io: Whether an integer graph takes and gives uint8, as a network's file does, and not
+            int8.
+
+    Raises:
+        GraphError: It cannot be applied to its own output, or the precision does not have it.
     """
     if count != 1 and not operator.repeats:
         raise GraphError(f"{operator.label} cannot be applied to its own output")
@@ -168,7 +186,7 @@ def operator_graph(
         quantization = _RECTIFIED
     elif operator.kind == "Sigmoid":
         quantization = _SIGMOID
-    chain = Chain(operator.inputs, precision, quantization, file_edges=file_edges)
+    chain = Chain(operator.inputs, precision, quantization, file_io=file_io)
     if operator.detail == "gate":
         chain.gate = chain.append(
             lambda source, name: ops.GlobalAveragePool(source, name), operator.inputs
@@ -179,15 +197,23 @@ def operator_graph(
     return chain.graph(operator.kind)
 
 
-def tail_graph(form: Tail, channels: int, precision: Precision, *, factor: int = 3) -> Graph:
-    """Three 3×3 convolutions and depth-to-space, with a residual in one of its forms.
+def residual_graph(
+    form: ResidualForm, channels: int, precision: Precision, *, factor: int = 3
+) -> Graph:
+    """Build three 3×3 convolutions and depth-to-space, with a residual in one of its forms.
 
     none      nothing is added
     fsrl      the first convolution's output is added before the last one (feature space)
-    isrl_*    the image is enlarged and added at full size (image space)
-    anchor_*  the image is added to every block of pixels before depth-to-space: put side by
-              side by Concat, by Tile or by a 1×1 convolution, or folded into the last
-              convolution, which reads features and image
+    isrl_*    the upscaled image is added at full size (image space)
+    anchor_*  the image is added to every block of pixels before depth-to-space: repeated by
+              Concat, by Tile or by a 1×1 convolution, or folded into the last convolution,
+              which reads features and image
+
+    Args:
+        form: One of those.
+        channels: The width of the convolutions.
+        precision: float32 or int8.
+        factor: The super-resolution ratio.
     """
     packed = IMAGE * factor**2
     chain = Chain(IMAGE, precision, _RECTIFIED)
@@ -200,7 +226,7 @@ def tail_graph(form: Tail, channels: int, precision: Precision, *, factor: int =
         chain.append(lambda _, name: ops.Concat((second, image), name), channels + IMAGE)
     in_space = form in ("isrl_nearest", "isrl_bilinear")
     added = in_space or form in ("anchor_concat", "anchor_tile", "anchor_conv")
-    residual = chain.convolve(packed, quantization=_RESIDUAL if added else _RECTIFIED)
+    residual = chain.convolve(packed, quantization=RESIDUAL if added else _RECTIFIED)
     if added and not in_space:
         copies: dict[str, Callable[[str, str], ops.Operator]] = {
             "anchor_concat": lambda _, name: ops.Concat((image,) * factor**2, name),
@@ -222,7 +248,7 @@ def tail_graph(form: Tail, channels: int, precision: Precision, *, factor: int =
 
 
 class Chain:
-    """Collects operators, each of which reads what the one before it made."""
+    """Builds a graph of operators, each of which reads the output of the one before it."""
 
     def __init__(
         self,
@@ -230,16 +256,16 @@ class Chain:
         precision: Precision,
         quantization: ops.Quantization,
         *,
-        file_edges: bool = False,
+        file_io: bool = False,
     ) -> None:
         self._integer = precision == "int8"
-        self._file_edges = file_edges and self._integer
+        self._file_io = file_io and self._integer
         self._generator = np.random.default_rng(0)
-        self._tensors = {"images": self._edge(channels, quantization)}
+        self._tensors = {"images": self._io_type(channels, quantization)}
         self._operators: list[ops.Operator] = []
         self.gate = ""  # a 1×1 tensor for those that want one
         self.first = self.last = "images"
-        if self._file_edges:
+        if self._file_io:
             self.append(ops.Requantize, channels, quantization)
             self.first = self.last
 
@@ -249,7 +275,16 @@ class Chain:
         channels: int,
         quantization: ops.Quantization | None = None,
     ) -> str:
-        """Add make(the last tensor's name, the new one's); quantization: the last one's."""
+        """Append an operator.
+
+        Args:
+            make: Makes it from the names of its input and its output.
+            channels: Of its output.
+            quantization: Of its output; by default the input's.
+
+        Returns:
+            The name of its output.
+        """
         name = f"t{len(self._operators)}"
         self._operators.append(make(self.last, name))
         if self._integer:
@@ -261,7 +296,7 @@ class Chain:
         return name
 
     def apply(self, operator: OperatorClass) -> None:
-        """Add an operator of a class."""
+        """Append an operator of a class."""
         width = operator.outputs
         if operator.kind == "ChannelAttention":
             self._attend(width)
@@ -272,7 +307,7 @@ class Chain:
         elif operator.kind == "Sigmoid":
             self.append(ops.Sigmoid, width, _SIGMOID)
         else:
-            self.append(lambda source, name: self._made(operator, source, name), width)
+            self.append(lambda source, name: self._make(operator, source, name), width)
 
     def convolve(
         self,
@@ -283,6 +318,7 @@ class Chain:
         relu: bool = False,
         quantization: ops.Quantization | None = None,
     ) -> str:
+        """Append a convolution with random weights; returns the name of its output."""
         shape = (channels, *kernel, self._tensors[self.last].channels // groups)
         constants = self._constants(shape, channels)
         if quantization is None:
@@ -294,7 +330,7 @@ class Chain:
         )
 
     def copying(self, source: str, name: str, copies: int) -> ops.Conv2D:
-        """A 1×1 convolution that puts copies of a tensor side by side."""
+        """Make a 1×1 convolution that repeats a tensor's channels."""
         eye = np.eye(self._tensors[source].channels)
         weights = np.tile(eye, (copies, 1))[:, None, None]
         width = len(weights)
@@ -304,24 +340,25 @@ class Chain:
         return ops.Conv2D(source, name, weights.astype(np.float32), np.zeros(width, np.float32))
 
     def graph(self, name: str) -> Graph:
+        """Return the graph, whose output is the last tensor."""
         last = self._tensors[self.last]
-        if self._file_edges:
+        if self._file_io:
             assert last.quantization is not None
-            made = self._edge(last.channels, last.quantization)
+            made = self._io_type(last.channels, last.quantization)
             operators = (*self._operators, ops.Requantize(self.last, "made"))
             return Graph(name, {**self._tensors, "made": made}, operators, "images", "made")
         return Graph(name, self._tensors, self._operators, "images", self.last)
 
-    def _edge(self, channels: int, quantization: ops.Quantization) -> ops.TensorType:
+    def _io_type(self, channels: int, quantization: ops.Quantization) -> ops.TensorType:
         if not self._integer:
             return ops.TensorType(channels, "float32")
-        if not self._file_edges:
+        if not self._file_io:
             return ops.TensorType(channels, "int8", quantization)
         shifted = ops.Quantization(quantization.scale, quantization.zero_point + 128)
         return ops.TensorType(channels, "uint8", shifted)
 
-    def _made(self, operator: OperatorClass, source: str, name: str) -> ops.Operator:
-        """An operator that keeps the quantization."""
+    def _make(self, operator: OperatorClass, source: str, name: str) -> ops.Operator:
+        """Make an operator that keeps the quantization."""
         kind, size = operator.kind, operator.size
         if kind in ("Add", "Subtract", "Multiply"):
             return self._pairwise(kind, source, name)
@@ -356,7 +393,7 @@ class Chain:
             "Minimum": lambda: ops.Minimum(source, name, 100),
         }
         if kind not in simple:
-            raise GraphError(f"{operator.label} has no graph of its own to be measured by")
+            raise GraphError(f"{operator.label} cannot be measured alone")
         return simple[kind]()
 
     def _pairwise(self, kind: str, source: str, name: str) -> ops.Operator:
@@ -367,8 +404,7 @@ class Chain:
         return ops.Subtract(pair, name) if kind == "Subtract" else ops.Multiply(pair, name)
 
     def _attend(self, width: int) -> None:
-        """Channel attention: a weight for each channel, from the mean of all (RCAN's, a quarter
-        as wide in between)."""
+        """Append RCAN's channel attention, a quarter as wide in between."""
         source, quantization = self.last, self._tensors[self.last].quantization
         self.append(ops.GlobalAveragePool, width)
         self.convolve(max(1, width // 4), kernel=(1, 1), relu=True)
@@ -377,21 +413,23 @@ class Chain:
         self.append(lambda _, name: ops.Multiply((source, gate), name), width, quantization)
 
     def _requantize(self, width: int) -> None:
-        """To one of two scales, whichever the last tensor has not."""
+        """Change the scale to the other one of two."""
         last = self._tensors[self.last].quantization
         other = ops.Quantization(0.75, 5)
         self.append(ops.Requantize, width, _FEATURES if last == other else other)
 
     def _constants(
         self, shape: tuple[int, ...], channels: int
-    ) -> tuple[ops.Array, ops.Array, ops.Array | None]:
-        """Random weights, no bias, and the scales of integers: He's initialization, which keeps
-        the size of activations from layer to layer."""
+    ) -> tuple[Array, Array, Array | None]:
+        """Draw weights, zero biases and the weights' scales.
+
+        He's initialization keeps the size of activations from layer to layer.
+        """
         reads = max(1, math.prod(shape) // channels)
         if not self._integer:
             weights = self._generator.normal(0, math.sqrt(2 / reads), shape)
             return weights.astype(np.float32), np.zeros(channels, np.float32), None
-        integers = self._generator.integers(-_WEIGHT_LIMIT, _WEIGHT_LIMIT + 1, shape, np.int8)
-        scale = math.sqrt(2 / reads) / (_WEIGHT_LIMIT / math.sqrt(3))
+        integers = self._generator.integers(-ops.WEIGHT_LIMIT, ops.WEIGHT_LIMIT + 1, shape, np.int8)
+        scale = math.sqrt(2 / reads) / (ops.WEIGHT_LIMIT / math.sqrt(3))
         scales = np.full(channels, scale, np.float32)
         return integers, np.zeros(channels, np.int32), scales

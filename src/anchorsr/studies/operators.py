@@ -1,6 +1,6 @@
-"""What each operator costs in each engine, and whether a network for this machine can afford it.
+"""What each operator costs in each engine, and whether a network can afford it on this machine.
 
-All graphs of one cost take turns; what they are and how their times are summed is `probe_terms`'.
+The graphs of one cost are timed interleaved; `op_costs` says which they are.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from anchorsr.bench.samples import natural_image
-from anchorsr.bench.timing import take_turns
 from anchorsr.engines.runtimes import Number, load_engine
-from anchorsr.errors import BenchmarkError, GraphError, ModelError
+from anchorsr.errors import BenchmarkError, GraphError, ModelError, unknown_choice
 from anchorsr.graph.graph import Graph
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
-from anchorsr.studies.op_costs import Probe, Residual, Span, cost_terms, sum_terms
-from anchorsr.studies.op_graphs import IMAGE, OperatorClass, Precision, Tail
+from anchorsr.studies.op_costs import Estimate, Probe, Residual, cost_terms, sum_terms
+from anchorsr.studies.op_graphs import IMAGE, OperatorClass, Precision, ResidualForm
+from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.timing import count_progress, time_interleaved
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# A convolution 3×3 from as many to as many channels: what others are held against.
+# The 3×3 convolution that keeps the number of channels: what others are compared with.
 REFERENCE = "conv3x3"
-# An operator is affordable that takes at most this share of the reference's time.
+# An operator is affordable if it takes at most this share of the reference's time.
 AFFORDABLE = 0.5
-# Enough for threads to fall asleep that spun after the call before, which was of the same engine.
+# Enough for the threads of the call before to fall asleep, which were of the same engine.
 PAUSE_S = 0.01
 _NUMBERS: dict[str, Number] = {"float32": np.float32, "int8": np.int8, "uint8": np.uint8}
 _FACTOR = 3
@@ -35,13 +35,18 @@ _FACTOR = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Milliseconds of one operator in one engine; between low and high lies half of all.
+    """The cost of one operator in one engine.
 
-    label: the operator's class in words. channels: the width that was asked for; an operator of
-    image space has its own. graph_ms: the graph that holds it once, edges and all.
-    share: of the reference's time at this width, None without it.
-    affordable: the verdict, and the paper's about its NPU, None where there is none. failure:
-    why there are no figures, all of which then are None.
+    Attributes:
+        label: The operator's class in words.
+        channels: The width that was asked for; an operator in image space has its own.
+        low_ms: The start of the interquartile range.
+        high_ms: The end of it.
+        graph_ms: The time of the graph that holds the operator once, input and output included.
+        share: The cost over the reference's at this width; None without a reference.
+        affordable: Whether the share is small enough; None without one.
+        paper_affordable: The paper's verdict about its NPU; None where it has none.
+        failure: Why there are no figures; None if there are.
     """
 
     operator: str
@@ -64,14 +69,14 @@ class Cost:
 
     @property
     def differs(self) -> bool:
-        """Whether the verdict is another than the paper's."""
+        """Whether the verdict contradicts the paper's."""
         both = None not in (self.affordable, self.paper_affordable)
         return both and self.affordable != self.paper_affordable
 
 
-# What the paper finds on a Synaptics Dolphin NPU: an addition takes longer than an optimized
-# convolution, 1×1 and 3×3 nearly as long as one another, the anchor (Concat and Add) 15.6 ms,
-# nearest enlargement about four times that, bilinear longer. It builds on the anchor.
+# What ABPN's paper finds on a Synaptics Dolphin NPU: an addition takes longer than an optimized
+# convolution, 1×1 and 3×3 convolutions take nearly as long as each other, the anchor (Concat and
+# Add) takes 15.6 ms, nearest upscaling about four times that, bilinear longer. It uses the anchor.
 _PAPER = {
     "add": False,
     "conv1x1": False,
@@ -84,8 +89,8 @@ _PAPER = {
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A ratio of two costs of which the paper says something, and whether it holds here."""
+class PaperClaim:
+    """A claim of the paper about the ratio of two costs, and whether it holds here."""
 
     statement: str
     channels: int
@@ -96,7 +101,7 @@ class Claim:
     holds: bool
 
 
-# Of which operator to which other, the paper's words, and between what a ratio bears them out.
+# Numerator and denominator, the claim, and the range of ratios in which it holds.
 _CLAIMS = (
     ("add", REFERENCE, "an addition takes longer than a convolution", 1.0, math.inf),
     ("conv1x1", REFERENCE, "1x1 and 3x3 convolutions take nearly as long", 0.8, 1.25),
@@ -105,24 +110,24 @@ _CLAIMS = (
     (
         "isrl_nearest",
         "anchor_concat",
-        "nearest enlargement takes about 4 times the anchor",
+        "nearest upscaling takes about 4 times the anchor",
         2.7,
         6.0,
     ),
     (
         "isrl_bilinear",
         "isrl_nearest",
-        "bilinear enlargement takes longer than nearest",
+        "bilinear upscaling takes longer than nearest",
         1.0,
         math.inf,
     ),
 )
 
 
-def compare_with_paper(costs: Sequence[Cost]) -> list[Claim]:
-    """Each statement of the paper, in each setting where both operators were measured.
+def compare_with_paper(costs: Sequence[Cost]) -> list[PaperClaim]:
+    """Check the paper's claims, wherever both operators were measured.
 
-    Where one that it divides by takes no time here, there is no ratio and no row.
+    A claim is left out where the denominator takes no measurable time.
     """
     times = {(c.channels, c.precision, c.engine, c.threads, c.operator): c.median_ms for c in costs}
     settings = dict.fromkeys(key[:-1] for key in times)
@@ -132,19 +137,21 @@ def compare_with_paper(costs: Sequence[Cost]) -> list[Claim]:
             upper, lower = times.get((*setting, top)), times.get((*setting, bottom))
             if upper is not None and lower is not None and lower > 0:
                 ratio = upper / lower
-                claims.append(Claim(statement, *setting, ratio, low < ratio < high))
+                claims.append(PaperClaim(statement, *setting, ratio, low < ratio < high))
     return claims
 
 
 def catalogue(channels: int) -> dict[str, OperatorClass | Residual]:
-    """The operators that are probed at a width, by name.
+    """List the operators that are measured at a number of channels, by name.
 
-    Those that a network has in image space (copies of the image, enlargement) get an image
-    of 3 channels, and depth-to-space nine times the channels it makes, at most `channels`.
-    Raises BenchmarkError for fewer than 2 channels.
+    Operators in image space (copies and upscaling of the image) read 3 channels whatever the
+    width; depth-to-space reads nine times what it gives, and at most `channels`.
+
+    Raises:
+        BenchmarkError: Fewer than 2 channels.
     """
     if channels < 2:
-        raise BenchmarkError(f"a network is at least 2 channels wide, not {channels}")
+        raise BenchmarkError(f"a network has at least 2 channels, not {channels}")
     groups = math.gcd(channels, 4)
     blocks = max(1, channels // _FACTOR**2)
 
@@ -176,14 +183,25 @@ def catalogue(channels: int) -> dict[str, OperatorClass | Residual]:
         "resize_bilinear": OperatorClass("Resize", IMAGE, IMAGE, size=3, detail="bilinear"),
         "depth_to_space": OperatorClass("DepthToSpace", blocks * _FACTOR**2, blocks, size=_FACTOR),
     }
-    forms = [form for form in get_args(Tail) if form != "none"]
+    forms = [form for form in get_args(ResidualForm) if form != "none"]
     return operators | {form: Residual(form, channels) for form in forms}
 
 
 def prepare_call(
     graph: Graph, *, engine: str, threads: int, size: tuple[int, int]
 ) -> Callable[[], object]:
-    """Runs a graph on an input of that height and width, without copies in and out."""
+    """Load a graph, and return a function that runs it once, without copies in and out.
+
+    Args:
+        graph: What to run.
+        engine: The engine's name.
+        threads: Processor threads.
+        size: Height and width of the input.
+
+    Raises:
+        GraphError: The file format does not have one of the operators.
+        ModelError: The engine refuses the graph.
+    """
     source = graph.tensors[graph.input]
     dtype = _NUMBERS[source.dtype]
     write = write_onnx if engine == "onnxruntime" else write_tflite
@@ -194,22 +212,22 @@ def prepare_call(
         dtype=dtype,
         channels=source.channels,
     )
-    image = natural_image(*size)
+    image = sample_image(*size)
     repeated = np.tile(image, (1, 1, -(-source.channels // IMAGE)))
     images = np.ascontiguousarray(repeated[None, :, :, : source.channels]).astype(dtype)
     return loaded.prepare(images)
 
 
-class Measured(NamedTuple):
-    """The cost of the operator, and of the graph that holds it once."""
+class Measurement(NamedTuple):
+    """The cost of an operator, and the time of the graph that holds it once."""
 
-    cost: Span
-    whole: Span
+    cost: Estimate
+    whole: Estimate
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how something is measured; size is the image's height and width."""
+    """Where and how something is measured; `size` is the image's height and width."""
 
     precision: Precision
     engine: str
@@ -221,7 +239,12 @@ class Setting:
 def prepare_probes(
     probes: Iterable[Probe], setting: Setting
 ) -> tuple[dict[Probe, Callable[[], object]], dict[Probe, str]]:
-    """A call for each, or why there is none: what the engine or the file format refuses."""
+    """Load the graph of each probe.
+
+    Returns:
+        The functions that run the graphs, and for those that the engine or the file format refuses,
+        why.
+    """
     calls: dict[Probe, Callable[[], object]] = {}
     failures: dict[Probe, str] = {}
     height, width = setting.size
@@ -230,16 +253,11 @@ def prepare_probes(
             graph = probe.graph(setting.precision)
             size = max(1, height * probe.extent), max(1, width * probe.extent)
             call = prepare_call(graph, engine=setting.engine, threads=setting.threads, size=size)
-            call()  # some refuse only now
+            call()  # where some engines refuse it
             calls[probe] = call
         except (GraphError, ModelError) as error:
             failures[probe] = str(error)
     return calls, failures
-
-
-def count_turns(settings: int, operators: Iterable[OperatorClass | Residual], rounds: int) -> int:
-    """How often `measure_operators` calls `on_call`, at most."""
-    return settings * sum(len(cost_terms(one)) for one in operators) * (rounds + 1)
 
 
 def measure_operators(
@@ -251,53 +269,71 @@ def measure_operators(
     threads: Sequence[int],
     size: tuple[int, int] = (360, 640),
     rounds: int = 5,
-    on_call: Callable[[], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Cost]:
-    """The cost of each operator in each engine; all of `catalogue` if none is named.
+    """Measure the cost of each operator in each engine, and of the reference.
 
-    The reference is measured as well, without which there is no verdict.
-    Raises BenchmarkError for an operator that is not in the catalogue.
+    Args:
+        operators: Names of the catalogue; by default all.
+        channels: The widths.
+        precisions: float32, int8 or both.
+        engines: Names of engines.
+        threads: Numbers of processor threads.
+        size: Height and width of the image.
+        rounds: Timed calls of each graph.
+        on_progress: Called with (calls made, calls to make at most).
+
+    Raises:
+        BenchmarkError: An operator that is not in the catalogue.
     """
+    cases = [
+        (choose(operators, width), width, Setting(precision, engine, count, size, rounds))
+        for width in channels
+        for precision in precisions
+        for engine in engines
+        for count in threads
+    ]
+    graphs = sum(len(cost_terms(of)) for chosen, _, _ in cases for of in chosen.values())
+    on_call = count_progress(on_progress, graphs * (rounds + 1))  # one round is a warm-up
     costs = []
-    for width in channels:
-        chosen = choose(operators, width)
-        for precision in precisions:
-            for engine in engines:
-                for count in threads:
-                    setting = Setting(precision, engine, count, size, rounds)
-                    measured = {name: _measure(of, setting, on_call) for name, of in chosen.items()}
-                    costs += _judge(chosen, measured, width, setting)
+    for chosen, width, setting in cases:
+        measured = {name: _measure(of, setting, on_call) for name, of in chosen.items()}
+        costs += _judge(chosen, measured, width, setting)
     return costs
 
 
 def choose(operators: Sequence[str], channels: int) -> dict[str, OperatorClass | Residual]:
-    """Those of the catalogue that are named, and the reference; all if none is."""
+    """Return the named operators of the catalogue and the reference, by default all.
+
+    Raises:
+        BenchmarkError: A name that is not in the catalogue.
+    """
     there = catalogue(channels)
     for name in operators:
         if name not in there:
-            raise BenchmarkError(f"no operator {name!r}; there are: {', '.join(there)}")
+            raise BenchmarkError(unknown_choice("operator", name, there))
     wanted = {*operators, REFERENCE} if operators else there.keys()
     return {name: of for name, of in there.items() if name in wanted}
 
 
 def _measure(
     of: OperatorClass | Residual, setting: Setting, on_call: Callable[[], None] | None
-) -> Measured | str:
-    """What was measured, or why it was not. What it needed in memory is free afterwards."""
+) -> Measurement | str:
+    """Measure one operator, or say why it cannot be. Its graphs are freed afterwards."""
     terms = cost_terms(of)
     calls, failures = prepare_probes(terms, setting)
     if failures:
         return next(iter(failures.values()))
     try:
-        times = take_turns(calls, rounds=setting.rounds, pause_s=PAUSE_S, on_call=on_call)
+        times = time_interleaved(calls, rounds=setting.rounds, pause_s=PAUSE_S, on_call=on_call)
     except ModelError as error:
         return str(error)
-    return Measured(sum_terms(terms, times), sum_terms({Probe(of): 1.0}, times))
+    return Measurement(sum_terms(terms, times), sum_terms({Probe(of): 1.0}, times))
 
 
 def _judge(
     chosen: Mapping[str, OperatorClass | Residual],
-    measured: Mapping[str, Measured | str],
+    measured: Mapping[str, Measurement | str],
     channels: int,
     setting: Setting,
 ) -> list[Cost]:
@@ -314,7 +350,7 @@ def _cost(
     label: str,
     channels: int,
     setting: Setting,
-    found: Measured | str,
+    found: Measurement | str,
     reference: float | None,
 ) -> Cost:
     common: dict[str, Any] = {"operator": name, "label": label, "channels": channels}

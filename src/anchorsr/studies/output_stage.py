@@ -1,19 +1,16 @@
-"""What the end of an integer network costs: the scale of its sum, and the missing clip.
+"""What the output stage of an integer network costs: the scale of its last sum, and the clip.
 
 ABPN's paper (arXiv 2105.09750) reports less than 20 dB in INT8 without the clip to 0..255, and
-its published file has a sum at scale 1.25, which leaves 204 levels. Here one run's float
-weights end in each of these ways, everything before being the same:
+the sum in its published file has scale 1.25, which leaves 204 levels. Here one run's weights get
+each of these output stages after post-training quantization:
 
 scale 1         the sum has scale 1 and zero point -128, so that it saturates at 0 and 255: ours
-scale 1.25      as published; brought to scale 1 after depth-to-space
-calibrated      the scale that the range of the sum asks for, as converters choose it, brought to
-                scale 1 after
-bytes as made   calibrated, but not brought to scale 1: without a clip nothing tells a converter
-                that the output lies in 0..255, and who takes its bytes for an image, as
-                challenges do, sees another contrast and brightness
+scale 1.25      as published; requantized to scale 1 after depth-to-space
+calibrated      the scale of the sum's range, as converters choose it; requantized to scale 1
+bytes as made   calibrated, without requantization: where there is no clip, a converter does not
+                know that the output lies in 0..255; to whoever takes its bytes for an image, as
+                challenges do, contrast and brightness are wrong
 wrapped         the float network's values, rounded, modulo 256
-
-Nothing is trained after calibration.
 """
 
 from __future__ import annotations
@@ -38,24 +35,34 @@ from anchorsr.quantization.calibration import (
     share,
 )
 from anchorsr.quantization.ptq import apply_quantization
-from anchorsr.quantization.qat import calibrate_run
-from anchorsr.quantization.rounding import keep_from_ties
-from anchorsr.training.checkpoint import read_run
+from anchorsr.quantization.qat import calibrate
+from anchorsr.quantization.rounding import avoid_ties
+from anchorsr.training.checkpoint import load_run
 
 OURS, PUBLISHED, CALIBRATED = "scale 1", "scale 1.25", "calibrated"
 UNSCALED, WRAPPED = "bytes as made", "wrapped"
 _PUBLISHED_SUM = Quantization(1.25, -128)
 
 
-def measure_tails(run: Path, *, on_image: Callable[[str], None] | None = None) -> list[Score]:
-    """The score of each tail of a finished run on each of its validation sets, executed exactly.
+def measure_output_stages(
+    run: Path, *, on_image: Callable[[str], None] | None = None
+) -> list[Score]:
+    """Score each output stage on the validation sets of a finished run, executed exactly.
 
-    The border of the scores is the factor. Raises what `finetune.calibrate_run` and
-    `evaluate.evaluate` raise.
+    Args:
+        run: The run's folder.
+        on_image: Called with the name of each image that was scored.
+
+    Raises:
+        AnchorSRError: What `quantization.qat.calibrate` and `evaluation.evaluate` raise.
     """
-    folders = [Path(name) for name in read_run(run).validation.folders]
-    graph, ranges = calibrate_run(run)
-    methods = {name: _integer_method(one) for name, one in quantize_tails(graph, ranges).items()}
+    loaded = load_run(run)
+    folders = [Path(name) for name in loaded.recipe.validation.folders]
+    calibration = calibrate(loaded)
+    graph, ranges = calibration.graph, calibration.ranges
+    methods = {
+        name: _integer_method(one) for name, one in quantize_output_stages(graph, ranges).items()
+    }
     methods[WRAPPED] = wrap_around(graph)
     return [
         evaluate_method(method, name, folder, factor=graph.factor, on_image=on_image)
@@ -64,34 +71,33 @@ def measure_tails(run: Path, *, on_image: Callable[[str], None] | None = None) -
     ]
 
 
-def quantize_tails(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
-    """The integer graph of a float graph with each tail but the wrapped one.
+def quantize_output_stages(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
+    """Quantize a float graph with each output stage but the wrapped one.
 
-    Raises GraphError for a graph whose output is only a copy of its input.
+    Raises:
+        GraphError: The output is a copy of the input, or calibrates to scale 1.
     """
     chosen = choose_quantization(graph, ranges)
-    tail = _tail(graph)
+    last = _last_sum(graph)
     clipped = {operator.output for operator in graph.operators if isinstance(operator, Clip)}
-    low = min(0.0, *(ranges[name][0] for name in tail - clipped))
-    high = max(0.0, *(ranges[name][1] for name in tail - clipped))
+    low = min(0.0, *(ranges[name][0] for name in last - clipped))
+    high = max(0.0, *(ranges[name][1] for name in last - clipped))
     wanted = quantization_of((high - low) / 255, low)
     if wanted == IMAGE:
         raise GraphError(f"{graph.name} calibrates to scale 1: there is nothing to compare")
-    tails = {
-        name: keep_from_ties(
-            apply_quantization(graph, {**chosen, **dict.fromkeys(tail, quantization)})
-        )
+    stages = {
+        name: avoid_ties(apply_quantization(graph, {**chosen, **dict.fromkeys(last, quantization)}))
         for name, quantization in (
             (OURS, chosen[graph.output]),
             (PUBLISHED, _PUBLISHED_SUM),
             (CALIBRATED, wanted),
         )
     }
-    return {**tails, UNSCALED: _ending_as_made(tails[CALIBRATED])}
+    return {**stages, UNSCALED: _without_requantization(stages[CALIBRATED])}
 
 
 def wrap_around(graph: Graph) -> Method:
-    """A float graph less its clip, whose values are rounded and taken modulo 256."""
+    """Run a float graph without its clip; values are rounded and taken modulo 256."""
     last = graph.operators[-1]
     if isinstance(last, Clip):
         tensors = {name: kind for name, kind in graph.tensors.items() if name != last.output}
@@ -104,18 +110,18 @@ def wrap_around(graph: Graph) -> Method:
     return method
 
 
-def _tail(graph: Graph) -> set[str]:
-    """The output and the tensors that only change place on the way to it, such as the sum."""
+def _last_sum(graph: Graph) -> set[str]:
+    """Name the tensors whose scale is the output's, such as the sum before depth-to-space."""
     fixed = fixed_quantizations(graph)
     first = share(graph, lambda op, name: fixed.get(name) == fixed.get(op.output))
-    tail = {name for name in first if first[name] == first[graph.output]}
-    if graph.input in tail:
+    names = {name for name in first if first[name] == first[graph.output]}
+    if graph.input in names:
         raise GraphError(f"{graph.name} only copies its input: it has no sum to scale")
-    return tail
+    return names
 
 
-def _ending_as_made(graph: Graph) -> Graph:
-    """The graph less the last change of scale: its uint8 output has the integers before it."""
+def _without_requantization(graph: Graph) -> Graph:
+    """Drop the last change of scale: the uint8 output has the integers before it."""
     *operators, change, last = graph.operators
     made = graph.tensors[change.inputs[0]].quantization
     assert made is not None

@@ -1,8 +1,8 @@
-"""Networks trained by recipes that differ in one thing, compared: float, INT8, time.
+"""Recipes that differ in one thing, compared: float PSNR, INT8 PSNR and time.
 
-Each recipe is trained to its end, turned into integers twice (calibrated only, as after training
-in floating point; and trained as integers), measured on the recipe's validation sets, and timed
-as INT8 in each engine, all taking turns.
+Each recipe is trained to its end, quantized twice (post-training quantization and, where the
+recipe has it, quantization-aware training), scored on its validation sets, and timed as INT8 in
+each engine, all interleaved.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anchorsr.bench.samples import natural_image
-from anchorsr.bench.timing import Times, take_turns
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, RecipeError
 from anchorsr.evaluation.evaluate import Method, evaluate_method, run_at_every_size
 from anchorsr.graph.graph import Graph
+from anchorsr.networks.inference import upscale_float
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.qat import quantize_run
+from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import write_tflite
-from anchorsr.training.checkpoint import load_weights
+from anchorsr.training.checkpoint import TrainingRun
 from anchorsr.training.distributed import process_count
 from anchorsr.training.recipe import Recipe, read_recipe
 from anchorsr.training.trainer import Machine, train
-from anchorsr.training.validation import check_validation, upscale_float
+from anchorsr.training.validation import check_validation
+from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.timing import Times, time_interleaved
 
 
 @dataclass(frozen=True)
-class Studied:
-    """One recipe's outcome. PSNR over RGB in dB by the name of the set; milliseconds by engine.
+class StudyResult:
+    """The result of one recipe. PSNR is over RGB in dB, by validation set.
 
-    calibrated: INT8 after calibration alone; trained: after training the integers, None where
-    the recipe has none of it.
+    Attributes:
+        calibrated_psnr: INT8 after post-training quantization.
+        trained_psnr: INT8 after quantization-aware training; None where the recipe has none.
+        latency_ms: The median time of an INT8 call, by engine.
     """
 
     run: str
@@ -60,12 +63,25 @@ def run_study(
     machine: Machine = Machine(),
     on_recipe: Callable[[str], None] | None = None,
     **callbacks: Any,
-) -> list[Studied]:
-    """Compare recipes whose runs are, or will be, the folders of their names in `folder`.
+) -> list[StudyResult]:
+    """Train, quantize, score and time recipes.
 
-    Finished runs are not trained again, and a started one goes on. engines, threads, size and
-    rounds are those of the timing. callbacks: on_loading and on_progress, as `training.fit` has.
-    Raises what `training.train`, `finetune.quantize_run` and the engines raise.
+    Finished runs are not trained again, and a stopped one is resumed.
+
+    Args:
+        recipes: TOML files.
+        folder: Where the runs are, or will be: a folder each, with the name of its recipe.
+        engines: Those to time in.
+        threads: Of the timing; 0 means all processors.
+        size: Height and width of the input of the timing.
+        rounds: Timed calls of each network.
+        machine: Where and how to train.
+        on_recipe: Called with the name of each recipe before it is trained.
+        callbacks: `on_loading` and `on_progress`, as of `training.trainer.train`.
+
+    Raises:
+        RecipeError: A recipe is wrong, two have one name, or there are several processes.
+        AnchorSRError: What `train`, `quantize` and the engines raise.
     """
     parsed = [(path.stem, read_recipe(path)) for path in recipes]
     _check(parsed)
@@ -73,43 +89,42 @@ def run_study(
     for name, recipe in parsed:
         if on_recipe is not None:
             on_recipe(name)
-        run = folder / name
-        record = train(recipe, run, machine=machine, **callbacks)
-        calibrated = quantize_run(run, train=False, machine=machine)
+        run = train(recipe, folder / name, machine=machine, **callbacks)
+        calibrated = quantize(run, qat=False, machine=machine).graph
         trained = None
         if recipe.quantization.schedule is not None:
-            trained = quantize_run(run, machine=machine, **callbacks)
-        done.append((name, recipe, record["step"], calibrated, trained))
-    graphs = {name: trained or calibrated for name, _, _, calibrated, trained in done}
+            trained = quantize(run, machine=machine, **callbacks).graph
+        done.append((name, run, calibrated, trained))
+    graphs = {name: trained or calibrated for name, _, calibrated, trained in done}
     speeds = measure_graphs(graphs, engines=engines, threads=threads, size=size, rounds=rounds)
     return [
-        Studied(
+        StudyResult(
             run=name,
             factor=calibrated.factor,
             parameters=calibrated.parameter_count,
             macs_per_pixel=calibrated.macs_per_pixel,
-            steps=steps,
-            float_psnr=_float_psnr(folder / name, recipe),
-            calibrated_psnr=graph_psnr(calibrated, recipe),
-            trained_psnr=None if trained is None else graph_psnr(trained, recipe),
+            steps=run.step,
+            float_psnr=_float_psnr(run),
+            calibrated_psnr=graph_psnr(calibrated, run.recipe),
+            trained_psnr=None if trained is None else graph_psnr(trained, run.recipe),
             latency_ms={
                 engine: times.median * 1000
                 for (graph, engine), times in speeds.items()
                 if graph == name
             },
         )
-        for name, recipe, steps, calibrated, trained in done
+        for name, run, calibrated, trained in done
     ]
 
 
 def _check(parsed: Sequence[tuple[str, Recipe]]) -> None:
-    """What is wrong with a later recipe is told before the first one is trained."""
+    """Check all recipes before the first one is trained."""
     if process_count() > 1:
-        raise RecipeError("a study is made by one process: start it without torchrun")
+        raise RecipeError("a study runs in one process: start it without torchrun")
     names = [name for name, _ in parsed]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise RecipeError(f"two recipes are named {twice[0]}, and would have one run")
+        raise RecipeError(f"two recipes are named {twice[0]} and would share a run")
     for name, recipe in parsed:
         try:
             check_validation(recipe, build_network(recipe.network).factor)
@@ -118,7 +133,7 @@ def _check(parsed: Sequence[tuple[str, Recipe]]) -> None:
 
 
 def graph_psnr(graph: Graph, recipe: Recipe) -> dict[str, float]:
-    """PSNR over RGB of an integer graph in LiteRT, on each validation set of the recipe."""
+    """Measure the PSNR over RGB of an integer graph in LiteRT, by validation set of the recipe."""
     return _psnr(run_at_every_size(graph), graph.factor, recipe)
 
 
@@ -130,20 +145,23 @@ def measure_graphs(
     size: tuple[int, int],
     rounds: int,
 ) -> dict[tuple[str, str], Times]:
-    """The times of each integer graph in each engine that has a form of it, all taking turns."""
-    image = natural_image(*size)[None]
+    """Time each integer graph in each engine that supports it, interleaved.
+
+    Returns:
+        The times by (graph, engine).
+    """
+    image = sample_image(*size)[None]
     calls = {}
     for name, graph in graphs.items():
         for engine in engines:
-            with suppress(GraphError):  # a graph that an engine has no form of
+            with suppress(GraphError):  # the file format lacks one of its operators
                 loaded = load_engine(write_tflite(graph, size=size), name=engine, threads=threads)
                 calls[name, engine] = functools.partial(loaded, image)
-    return take_turns(calls, rounds=rounds)
+    return time_interleaved(calls, rounds=rounds)
 
 
-def _float_psnr(run: Path, recipe: Recipe) -> dict[str, float]:
-    network = load_weights(run)
-    return _psnr(functools.partial(upscale_float, network), network.factor, recipe)
+def _float_psnr(run: TrainingRun) -> dict[str, float]:
+    return _psnr(functools.partial(upscale_float, run.network), run.network.factor, run.recipe)
 
 
 def _psnr(method: Method, factor: int, recipe: Recipe) -> dict[str, float]:

@@ -1,8 +1,7 @@
-"""One page with the studies that fit into a stated time.
+"""One page with the studies that fit into a given time.
 
-A study is cut into pieces that are measured one after another, in turns with those of the other
-studies. A piece begins only if the longest one of its study so far would fit into the time that
-is left; the page names those that did not.
+Each study is a list of measurements; the studies take turns. A measurement begins only if the
+longest one of its study so far would fit into the time that is left; the page lists the others.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from anchorsr.bench.plots import check_matplotlib
 from anchorsr.bench.speed import find_quality
 from anchorsr.bench.system_info import describe_machine
 from anchorsr.engines.runtimes import default_threads
@@ -33,21 +33,22 @@ from anchorsr.studies.tables import (
     draw_costs,
     draw_predictions,
     failures,
+    output_stage_grids,
     prediction_grid,
     study_grids,
-    tail_grids,
 )
-from anchorsr.utils.files import check_free, check_not_input, publish, reason
+from anchorsr.utils.files import cannot_read, check_free, check_not_input, publish
 
 _FACTOR = 3
 _SIZE = (360, 640)
 _WIDTHS = (28, 32)
 _ROUNDS = 5
-_TEST_SET = "BSD100"  # every shipped card has the figures of this one
+_TEST_SET = "BSD100"  # whose figures every shipped card has
+LEAST_MINUTES = 1.0
 
 
-class Piece(NamedTuple):
-    """What is measured at once: the study it is of, its name, and what measures it."""
+class Measurement(NamedTuple):
+    """What is measured in one go: the study it belongs to, its name, and a function."""
 
     study: str
     name: str
@@ -56,7 +57,7 @@ class Piece(NamedTuple):
 
 @dataclass
 class Findings:
-    """What the pieces found, which of them were left out, and which failed and why."""
+    """The results of the measurements, those left out, and those that failed and why."""
 
     costs: list[Cost] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
@@ -71,24 +72,34 @@ def write_report(
     minutes: float,
     study: Path | None = None,
     overwrite: bool = False,
-    on_piece: Callable[[str], None] | None = None,
+    on_measurement: Callable[[str], None] | None = None,
 ) -> Findings:
     """Measure what there is time for and write a Markdown page, with its plots beside it.
 
-    study: the JSON file of an `anchorsr study`, for its tables.
-    on_piece: told the name of each piece before it is measured.
-    Raises OutputError for a page or plot that may not be written, DataError for a study that
-    is none, before anything is measured.
+    Args:
+        output: The `.md` file.
+        minutes: The time to measure; a measurement that has begun is finished.
+        study: A file with the output of `anchorsr study --json`, for its tables.
+        overwrite: Whether to replace existing files.
+        on_measurement: Called with the name of each measurement before it begins.
+
+    Raises:
+        OutputError: The page or a plot may not be written.
+        DataError: `study` is not such a file.
+        MissingDependencyError: matplotlib or PyTorch is not installed.
     """
     if output.suffix.lower() != ".md":
-        raise OutputError(f"{output} does not end with .md, which is what a report is written as")
+        raise OutputError(f"{output} does not end with .md, which is the only format of reports")
     plots = {name: output.with_name(f"{output.stem}-{name}.svg") for name in _PLOTS}
     for path in (output, *plots.values()):
         check_free(path, overwrite=overwrite)
         check_not_input(path, () if study is None else (study,))
     studied = None if study is None else read_study(study)
+    check_matplotlib()
     found = Findings()
-    run_pieces(list_pieces(found), found, seconds=60 * minutes, on_piece=on_piece)
+    run_measurements(
+        list_measurements(found), found, seconds=60 * minutes, on_measurement=on_measurement
+    )
     machine = describe_machine()
     drawn = {name: _draw(name, found, machine["processor"]) for name in plots}
     page = _page(
@@ -102,37 +113,41 @@ def write_report(
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """What `anchorsr study --json` wrote. Raises DataError for another file."""
+    """Read the output of `anchorsr study --json`.
+
+    Raises:
+        DataError: It cannot be read, or is something else.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise KeyError("study")
         study_grids(found["study"])
-        tail_grids(found["tails"])
+        output_stage_grids(found["tails"])
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {reason(error)}") from error
+        raise DataError(cannot_read(path, error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is not what anchorsr study --json writes") from error
+        raise DataError(f"{path} is not the output of anchorsr study --json") from error
     return found
 
 
-def run_pieces(
-    pieces: Sequence[Piece],
+def run_measurements(
+    measurements: Sequence[Measurement],
     found: Findings,
     *,
     seconds: float,
-    on_piece: Callable[[str], None] | None = None,
+    on_measurement: Callable[[str], None] | None = None,
 ) -> None:
-    """Measure those that fit; the rest, and those that fail, are noted."""
+    """Run the measurements that fit into the time, and note the others and those that failed."""
     end = time.monotonic() + seconds
     longest: dict[str, float] = {}
-    for study, name, measure in pieces:
+    for study, name, measure in measurements:
         started = time.monotonic()
         if started + longest.get(study, 0.0) >= end:
             found.left_out.append(f"{study}: {name}")
             continue
-        if on_piece is not None:
-            on_piece(f"{study}: {name}")
+        if on_measurement is not None:
+            on_measurement(f"{study}: {name}")
         try:
             measure()
         except AnchorSRError as error:
@@ -140,19 +155,19 @@ def run_pieces(
         longest[study] = max(longest.get(study, 0.0), time.monotonic() - started)
 
 
-def list_pieces(found: Findings) -> list[Piece]:
-    """Every piece of every study, the studies in turns; each adds what it finds to `found`."""
+def list_measurements(found: Findings) -> list[Measurement]:
+    """List the measurements of all studies, which take turns; results are added to `found`."""
     studies = (
-        _operator_pieces(found), _network_pieces(found),
-        _challenge_pieces(found),
+        _operator_measurements(found), _network_measurements(found),
+        _challenge_measurements(found),
     )  # fmt: skip
-    return [piece for turn in zip_longest(*studies) for piece in turn if piece is not None]
+    return [each for turn in zip_longest(*studies) for each in turn if each is not None]
 
 
-def _operator_pieces(found: Findings) -> list[Piece]:
-    """Each width, engine, precision and number of threads; those that matter most come first."""
+def _operator_measurements(found: Findings) -> list[Measurement]:
+    """One for each width, number of threads, precision and engine; the important ones first."""
 
-    def piece(channels: int, threads: int, engine: str, precision: Precision) -> Piece:
+    def measurement(channels: int, threads: int, engine: str, precision: Precision) -> Measurement:
         def measure() -> None:
             found.costs += measure_operators(
                 channels=[channels],
@@ -164,10 +179,10 @@ def _operator_pieces(found: Findings) -> list[Piece]:
             )
 
         name = f"{channels} channels, {engine}, {precision}, threads: {threads}"
-        return Piece("operators", name, measure)
+        return Measurement("operators", name, measure)
 
     return [
-        piece(channels, threads, engine, precision)
+        measurement(channels, threads, engine, precision)
         for channels in _WIDTHS
         for threads in dict.fromkeys((default_threads(), 1))
         for precision in reversed(PRECISIONS)
@@ -175,34 +190,34 @@ def _operator_pieces(found: Findings) -> list[Piece]:
     ]
 
 
-def _network_pieces(found: Findings) -> list[Piece]:
-    def piece(name: str) -> Piece:
+def _network_measurements(found: Findings) -> list[Measurement]:
+    def measurement(name: str) -> Measurement:
         def measure() -> None:
             found.predictions += measure_networks(
                 [load_network(name)],
                 engines=installed_engines(),
-                threads=[1],  # with more, short operators measured alone wait for them
+                threads=[1],  # with more, short operators that are measured alone wait for them
                 rounds=_ROUNDS,
             )
 
-        return Piece("networks", name, measure)
+        return Measurement("networks", name, measure)
 
     with needs("PyTorch", "train"):
         from anchorsr.networks.registry import NETWORKS
-    return [piece(name) for name in NETWORKS if name != "residual_form"]  # a study of its own
+    return [measurement(name) for name in NETWORKS if name != "residual_form"]  # a study of its own
 
 
-def _challenge_pieces(found: Findings) -> list[Piece]:
-    def piece(name: str) -> Piece:
+def _challenge_measurements(found: Findings) -> list[Measurement]:
+    def measurement(name: str) -> Measurement:
         def measure() -> None:
             milliseconds = measure_time(build(read_model(model_path(name))[1])[FIXED])
             psnr = find_quality([name], factor=_FACTOR, test_set=_TEST_SET)[name]
             points = score(psnr, milliseconds)
             found.scores.append({"model": name, "psnr": psnr, "ms": milliseconds, "score": points})
 
-        return Piece("challenge", name, measure)
+        return Measurement("challenge", name, measure)
 
-    return [piece(model.path.stem) for model in list_models() if model.factor == _FACTOR]
+    return [measurement(model.path.stem) for model in list_models() if model.factor == _FACTOR]
 
 
 _PLOTS = ("operators", "networks")
@@ -222,9 +237,9 @@ def _page(
     plots: dict[str, str],
 ) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    parts = [
+    blocks = [
         "# Studies",
-        f"Made by `anchorsr report --minutes {minutes:g}{' --study FILE' if studied else ''}` on"
+        f"Written by `anchorsr report --minutes {minutes:g}{' --study FILE' if studied else ''}` on"
         f" {machine['processor']}"
         f" ({machine['cores']} cores, {machine['system']}; {versions}).",
     ]
@@ -232,7 +247,7 @@ def _page(
         (
             "Operators",
             _OPERATORS,
-            [*cost_grids(found.costs), *_claims(found.costs)],
+            [*cost_grids(found.costs), *_paper_claims(found.costs)],
             failures(found.costs),
         ),
         (
@@ -244,12 +259,14 @@ def _page(
         (
             "Residual forms and the baseline",
             _STUDY + _where(studied),
-            [*study_grids(studied["study"]), *tail_grids(studied["tails"])] if studied else [],
+            [*study_grids(studied["study"]), *output_stage_grids(studied["tails"])]
+            if studied
+            else [],
             [],
         ),
         (
             "Challenge",
-            "Of the files that were shipped when this page was made.",
+            "Of the models that were shipped when this page was written.",
             [challenge_grid(found.scores, _TEST_SET)] if found.scores else [],
             [],
         ),
@@ -257,39 +274,39 @@ def _page(
     for title, words, grids, notes in sections:
         if not grids:
             continue
-        parts += [f"## {title}", words]
+        blocks += [f"## {title}", words]
         if title.lower() in plots:
-            parts.append(f"![{title}]({plots[title.lower()]})")
-        parts += [grid.markdown() for grid in grids]
-        parts += [f"- {note}" for note in notes]
+            blocks.append(f"![{title}]({plots[title.lower()]})")
+        blocks += [grid.markdown() for grid in grids]
+        blocks += [f"- {note}" for note in notes]
     for title, lines in (("Left out for lack of time", found.left_out), ("Failed", found.failed)):
         if lines:
-            parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+            blocks += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _where(studied: dict[str, Any] | None) -> str:
-    """On which machine a study's milliseconds were measured, if it says so."""
+    """Name the machine that a study was timed on, if its file does."""
     machine = (studied or {}).get("machine")
     processor = machine.get("processor") if isinstance(machine, dict) else None
     return f" Milliseconds were measured on {processor}." if processor else ""
 
 
-def _claims(costs: Sequence[Cost]) -> list[Grid]:
+def _paper_claims(costs: Sequence[Cost]) -> list[Grid]:
     claims = compare_with_paper(costs)
     return [claim_grid(claims)] if claims else []
 
 
 _OPERATORS = (
-    "Each from graphs of that operator alone, the edges of the graph taken off; a residual is what"
-    " three convolutions and depth-to-space take longer with it than without. `anchorsr probe"
-    " operators` measures the same."
+    "Each is measured in graphs that hold nothing else, less the cost of the graph's input and"
+    " output; the cost of a residual is how much longer three convolutions and depth-to-space take"
+    " with it. `anchorsr probe operators` measures the same."
 )
 _NETWORKS = (
-    "The sum of what each operator costs by itself beside what the whole takes, with random"
-    " weights, except in shipped models. `anchorsr probe network NAME` lists the operators."
+    "The sum of what the operators cost alone, and the measured time of the whole network, with"
+    " random weights. `anchorsr probe network NAME` lists the operators."
 )
 _STUDY = (
-    "Networks trained on one budget by `anchorsr study`; recipes/studies/ has ABPN's convolutions"
-    " with each residual form (`networks.residual_forms`), and FSRCNN."
+    "Networks trained with the same budget by `anchorsr study`: the recipes in recipes/studies/"
+    " are of ABPN's convolutions with each residual form, and of FSRCNN."
 )

@@ -1,4 +1,4 @@
-"""Studies of operators, networks and residual forms as tables and as plots."""
+"""Tables and plots of the studies."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from anchorsr.bench.plots import Mark, draw_rows
+from anchorsr.bench.plots import RowPoint, draw_rows
 from anchorsr.studies.networks import Prediction, median_error
-from anchorsr.studies.operators import AFFORDABLE, REFERENCE, Claim, Cost
+from anchorsr.studies.operators import AFFORDABLE, REFERENCE, Cost, PaperClaim
 
-Row = TypeVar("Row", bound=Cost | Claim | Prediction)
+Row = TypeVar("Row", bound=Cost | PaperClaim | Prediction)
 
 _LEAST_MS = 0.01
-# What post-training quantization costs each form in the paper, in dB.
-_PAPER_LOSS = {
+# ABPN's paper on the PSNR drop of post-training quantization with each residual form, in dB.
+_PAPER_DROP = {
     "none": 1.93,
     "feature_space": 0.78,
     "nearest": 0.13,
@@ -24,49 +24,58 @@ _PAPER_LOSS = {
 
 
 def draw_costs(costs: Sequence[Cost], processor: str) -> str | None:
-    """An SVG of the first width and the most threads; None where nothing was measured."""
+    """Draw the costs at the first width and with the most threads.
+
+    Returns:
+        The text of an SVG file; None where nothing was measured.
+    """
     first, most = costs[0], max(cost.threads for cost in costs)
-    marks = [
-        Mark(c.operator, f"{c.engine} {c.precision}", c.median_ms, c.low_ms, c.high_ms)
+    points = [
+        RowPoint(c.operator, f"{c.engine} {c.precision}", c.median_ms, c.low_ms, c.high_ms)
         for c in costs
         if (c.channels, c.threads) == (first.channels, most)
         and c.median_ms is not None and c.low_ms is not None and c.high_ms is not None
     ]  # fmt: skip
-    if not marks:
+    if not points:
         return None
     return draw_rows(
-        marks,
-        title=f"What operators cost, {first.height}x{first.width}, {first.channels} channels",
-        subtitle=f"{processor}, {_threads(most)}; what is further left is cheaper",
-        x_label=f"milliseconds, median; bars: spread; at the left edge: {_LEAST_MS} or less",
+        points,
+        title=f"Cost of operators, {first.width}x{first.height}, {first.channels} channels",
+        subtitle=f"{processor}, {_threads(most)}; further left is cheaper",
+        x_label=f"milliseconds, median; bars: interquartile range; left end: {_LEAST_MS} or less",
         least=_LEAST_MS,
     )
 
 
 def draw_predictions(rows: Sequence[Prediction], processor: str) -> str | None:
-    """An SVG of predicted over measured with the most threads; None where there is nothing."""
+    """Draw the ratio of predicted to measured time, with the most threads.
+
+    Returns:
+        The text of an SVG file; None where nothing was measured.
+    """
     most = max(row.threads for row in rows)
-    marks = []
+    points = []
     for row in rows:
         predicted, low, high = row.predicted_ms, row.low_ms, row.high_ms
-        # Where a cost is smaller than the spread of its measurement, it can be negative.
+        # A cost that is smaller than the spread of the times can be negative.
         if row.threads == most and row.ratio and predicted and predicted > 0 and low and high:
             series = f"{row.engine} {row.precision}"
-            marks.append(Mark(row.network, series, row.ratio, predicted / high, predicted / low))
-    if not marks:
+            bar = predicted / high, predicted / low
+            points.append(RowPoint(row.network, series, row.ratio, *bar))
+    if not points:
         return None
     return draw_rows(
-        marks,
-        title="Predicted from operators over measured as a whole",
-        subtitle=f"{processor}, {_threads(most)}; 1 is right",
-        x_label="predicted / measured; bars: quartiles of the measured",
-        least=min(0.5, *(mark.low for mark in marks)),
+        points,
+        title="Predicted from operators / measured as a whole",
+        subtitle=f"{processor}, {_threads(most)}; 1 is exact",
+        x_label="predicted / measured; bars: interquartile range of the measured time",
+        least=min(0.5, *(point.low for point in points)),
     )
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table, wherever it is printed; notes are sentences below it."""
+    """A table for the terminal or a page; `notes` are sentences below it."""
 
     title: str
     head: tuple[str, ...]
@@ -74,7 +83,7 @@ class Grid:
     notes: str = ""
 
     def markdown(self) -> str:
-        """With the title as a heading of the third level."""
+        """Return Markdown, the title as a heading of level 3."""
         rows = [[cell.replace("|", r"\|") for cell in row] for row in (self.head, *self.rows)]
         rows.insert(1, ["---"] * len(self.head))
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
@@ -82,7 +91,7 @@ class Grid:
 
 
 def cost_grids(costs: Sequence[Cost]) -> list[Grid]:
-    """One for each width and precision."""
+    """Tabulate costs, a table for each width and precision."""
     return [_cost_grid(rows) for rows in _groups(costs, lambda c: (c.channels, c.precision))]
 
 
@@ -93,19 +102,19 @@ def _cost_grid(costs: Sequence[Cost]) -> Grid:
         one = group[0]
         cells = _cells(group, columns, _cost_cell)
         rows.append((one.operator, one.label, *cells, _verdict(one.paper_affordable)))
-    size = f"{first.height}x{first.width}"
+    size = f"{first.width}x{first.height}"
     return Grid(
         f"{first.precision}, {first.channels} channels, {size}: milliseconds, affordable or not",
         ("operator", "what", *_heads(columns), "paper"),
         tuple(rows),
-        "The median and, in brackets, the middle half; yes: at most"
-        f" {AFFORDABLE:.0%} of the time of {REFERENCE}; *: the paper's verdict, on its NPU, is"
-        " the other one.",
+        "The median and, in brackets, the interquartile range. yes: affordable, at most"
+        f" {AFFORDABLE:.0%} of the time of {REFERENCE}. *: the paper says the opposite of its NPU."
+        " Negative: too fast to measure against the spread of the times.",
     )
 
 
-def claim_grid(claims: Sequence[Claim]) -> Grid:
-    """The ratios that the paper's statements are about."""
+def claim_grid(claims: Sequence[PaperClaim]) -> Grid:
+    """Tabulate the claims of the paper and the ratios they are about."""
     columns = _columns(claims)
     rows = []
     for group in _groups(claims, lambda c: (c.statement, c.precision, c.channels)):
@@ -113,30 +122,30 @@ def claim_grid(claims: Sequence[Claim]) -> Grid:
         setting = f"{group[0].precision}, {group[0].channels} channels"
         rows.append((group[0].statement, setting, *cells))
     return Grid(
-        "What the paper says of its NPU: the ratio here, and whether it agrees",
-        ("statement", "", *_heads(columns)),
+        "Claims of the paper about its NPU: the ratio here, and whether the claim holds",
+        ("claim", "", *_heads(columns)),
         tuple(rows),
     )
 
 
-def part_grids(predictions: Sequence[Prediction]) -> list[Grid]:
-    """The operators of each network in each precision, and their sum beside the whole."""
+def operator_grids(predictions: Sequence[Prediction]) -> list[Grid]:
+    """Tabulate the operators of each network in each precision, their sum and the measured time."""
     groups = _groups(predictions, lambda row: (row.network, row.precision))
-    return [_part_grid(rows) for rows in groups]
+    return [_operator_grid(rows) for rows in groups]
 
 
-def _part_grid(predictions: Sequence[Prediction]) -> Grid:
+def _operator_grid(predictions: Sequence[Prediction]) -> Grid:
     first, columns = predictions[0], _columns(predictions)
     listed = next((row.parts for row in predictions if row.parts), ())
     rows = []
-    for index, part in enumerate(listed):
+    for index, one in enumerate(listed):
 
         def total(row: Prediction, index: int = index) -> str:
             return _number(row.parts[index].total_ms if row.parts else None, 2)
 
-        rows.append((part.label, str(part.count), *_cells(predictions, columns, total)))
+        rows.append((one.label, str(one.count), *_cells(predictions, columns, total)))
     figures: dict[str, Callable[[Prediction], float | None]] = {
-        "edges": lambda row: row.edges_ms,
+        "input and output": lambda row: row.edges_ms,
         "predicted": lambda row: row.predicted_ms,
         "measured": lambda row: row.measured_ms,
         "predicted / measured": lambda row: row.ratio,
@@ -155,7 +164,7 @@ def _part_grid(predictions: Sequence[Prediction]) -> Grid:
 
 
 def prediction_grid(predictions: Sequence[Prediction]) -> Grid:
-    """Each network, predicted and measured, and how far off predictions are in the median."""
+    """Tabulate the predicted and measured time of each network, and the median error."""
     columns = _columns(predictions)
     rows = []
     for group in _groups(predictions, lambda row: (row.network, row.precision)):
@@ -176,7 +185,7 @@ def prediction_grid(predictions: Sequence[Prediction]) -> Grid:
 
 
 def failures(rows: Sequence[Cost] | Sequence[Prediction]) -> list[str]:
-    """Each reason for which something was not measured once, with what it was the reason for."""
+    """List what was not measured and why, a line for each reason."""
     failed = [row for row in rows if row.failure is not None]
     found = []
     for group in _groups(failed, lambda row: (row.engine, row.precision, row.failure)):
@@ -189,7 +198,12 @@ def failures(rows: Sequence[Cost] | Sequence[Prediction]) -> list[str]:
 
 
 def challenge_grid(rows: Sequence[Mapping[str, Any]], test_set: str) -> Grid:
-    """rows: model, psnr in dB, ms, score."""
+    """Tabulate challenge scores.
+
+    Args:
+        rows: Dictionaries with model, psnr in dB, ms and score.
+        test_set: What the PSNR was measured on.
+    """
     return Grid(
         "Challenge score of the shipped models",
         ("model", "PSNR, dB", "ms", "score"),
@@ -198,25 +212,26 @@ def challenge_grid(rows: Sequence[Mapping[str, Any]], test_set: str) -> Grid:
             for row in rows
         ),
         f"2^(2 PSNR) / (2^48 ms), with this processor's time in LiteRT and the PSNR on {test_set}:"
-        " it compares these rows with one another, and not with the challenge's table.",
+        " comparable within this table only, not with the challenge's.",
     )
 
 
 def study_grids(rows: Sequence[Mapping[str, Any]]) -> list[Grid]:
-    """What each recipe's network is worth, before and after quantization, and what it costs.
+    """Tabulate the PSNR of each recipe before and after quantization, and its cost.
 
-    rows: `study.Studied` as dictionaries.
+    Args:
+        rows: `studies.recipes.StudyResult` as dictionaries.
     """
     quality = []
     for row in rows:
-        paper = _PAPER_LOSS.get(row["run"].removeprefix("residual_"))
+        paper = _PAPER_DROP.get(row["run"].removeprefix("residual_"))
         for name, value in row["float_psnr"].items():
             cells = [row["run"], name, _psnr(value)]
             for kind in ("calibrated_psnr", "trained_psnr"):
                 figures = row[kind] or {}
                 made = figures.get(name)
-                loss = None if made is None or value is None else value - made
-                cells += [_psnr(made) if name in figures else "-", _number(loss, 3)]
+                drop = None if made is None or value is None else value - made
+                cells += [_psnr(made) if name in figures else "-", _number(drop, 3)]
             quality.append((*cells, _number(paper, 2)))
     engines = sorted({engine for row in rows for engine in row["latency_ms"]})
     cost = [
@@ -231,35 +246,40 @@ def study_grids(rows: Sequence[Mapping[str, Any]]) -> list[Grid]:
     return [
         Grid(
             "Quality",
-            ("run", "set", "float", "PTQ", "loss", "QAT", "loss", "PTQ loss, paper"),
+            ("run", "set", "float", "PTQ", "drop", "QAT", "drop", "PTQ drop, paper"),
             tuple(quality),
-            "PSNR over RGB in dB; PTQ: INT8 after calibration; QAT: after training the integers as"
-            " well. The paper's losses are on DIV2K's validation images.",
+            "PSNR over RGB in dB, and its drop from float to INT8 after post-training quantization"
+            " (PTQ) and after quantization-aware training (QAT). The paper's are on DIV2K's"
+            " validation images.",
         ),
         Grid(
             "Cost",
             ("run", "parameters", "MAC per LR pixel", *(f"ms, {name}" for name in engines)),
             tuple(cost),
-            "Milliseconds of INT8 at 360x640, all in turns.",
+            "Milliseconds of INT8 at 640x360, interleaved.",
         ),
     ]
 
 
-def tail_grids(tails: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Grid]:
-    """What each end of an integer network is worth.
+def output_stage_grids(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Grid]:
+    """Tabulate the PSNR of each output stage.
 
-    tails: `evaluate.Score` as dictionaries, by run.
+    Args:
+        stages: `evaluation.evaluate.Score` as dictionaries, by run.
     """
     grids = []
-    for run, scores in tails.items():
+    for run, scores in stages.items():
         sets = list(dict.fromkeys(row["test_set"] for row in scores))
         found = {(row["method"], row["test_set"]): _psnr(row["psnr_rgb"]) for row in scores}
         rows = [
             (method, *(found.get((method, name), "-") for name in sets))
             for method in dict.fromkeys(row["method"] for row in scores)
         ]
-        words = "PSNR over RGB in dB of INT8 after calibration (`anchorsr.studies.output_stage`)."
-        grids.append(Grid(f"Ends of {run}", ("end", *sets), tuple(rows), words))
+        words = (
+            "PSNR over RGB in dB of INT8 after post-training quantization; the output stages are"
+            " explained in `anchorsr.studies.output_stage`."
+        )
+        grids.append(Grid(f"Output stages of {run}", ("output stage", *sets), tuple(rows), words))
     return grids
 
 
@@ -283,7 +303,7 @@ def _prediction_cell(row: Prediction) -> str:
 
 def _work(row: Prediction) -> str:
     gmac = row.macs_per_pixel * row.height * row.width / 1e9
-    return f"{row.height}x{row.width}, {gmac:.2f} GMAC"
+    return f"{row.width}x{row.height}, {gmac:.2f} GMAC"
 
 
 def _number(value: float | None, decimals: int) -> str:
@@ -291,19 +311,19 @@ def _number(value: float | None, decimals: int) -> str:
 
 
 def _psnr(value: float | None) -> str:
-    """In dB; JSON has null for that of equal images."""
+    """PSNR in dB; JSON has null for that of equal images."""
     return "inf" if value is None else f"{value:.3f}"
 
 
 def _groups(rows: Sequence[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
-    """Rows with equal keys together, in the order of the first of each."""
+    """Group rows by key, in order of first appearance."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return list(groups.values())
 
 
-def _columns(rows: Sequence[Cost | Claim | Prediction]) -> list[tuple[str, int]]:
+def _columns(rows: Sequence[Cost | PaperClaim | Prediction]) -> list[tuple[str, int]]:
     return list(dict.fromkeys((row.engine, row.threads) for row in rows))
 
 

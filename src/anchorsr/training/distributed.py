@@ -1,4 +1,4 @@
-"""Several processes that train together, and the wish to stop that they agree on."""
+"""Data-parallel training by several processes, and requests to stop that all agree on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from anchorsr.utils.files import reason
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that share a batch."""
+    """The processes that share a batch, and which of them this is.
+
+    Attributes:
+        rank: The number of this process, from 0.
+        count: The number of processes.
+    """
 
     rank: int = 0
     count: int = 1
@@ -37,7 +42,7 @@ class Processes:
             tensor.copy_(part.view_as(tensor))
 
     def largest(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor, of one number, by the largest over all processes."""
+        """Replace each scalar tensor by its maximum over all processes."""
         if self.count == 1 or not tensors:
             return
         flat = torch.stack(tensors)
@@ -46,7 +51,7 @@ class Processes:
             tensor.copy_(value)
 
     def gather(self, value: Any) -> list[Any]:
-        """The value that each process has."""
+        """Return the value of each process."""
         values = [value] * self.count
         if self.count > 1:
             distributed.all_gather_object(values, value)
@@ -54,9 +59,10 @@ class Processes:
 
 
 def process_count() -> int:
-    """How many processes `torchrun` started; 1 where it was not used.
+    """Return how many processes `torchrun` started; 1 without it.
 
-    Raises RecipeError where something else set only a part of what it sets.
+    Raises:
+        RecipeError: WORLD_SIZE is set, but not the other variables of torchrun.
     """
     try:
         count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -72,38 +78,42 @@ def process_count() -> int:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
-    """Join the processes that `torchrun` started, if it did."""
+    """Join the process group, if `torchrun` started this process.
+
+    Raises:
+        RecipeError: Several processes cannot use this device.
+    """
     if process_count() == 1:
         yield Processes()
         return
     if device not in ("cpu", "cuda"):
-        raise RecipeError(f"several processes take --device cpu or cuda, not {device}")
+        raise RecipeError(f"several processes need --device cpu or cuda, not {device}")
     if device == "cuda":  # one GPU for each process of this machine
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size())
-        distributed.barrier()  # one that leaves while another still writes can abort it
+        distributed.barrier()  # leaving while another process still writes can abort that one
     finally:
         distributed.destroy_process_group()
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """A list that fills when the process is asked to stop, so that a step is never torn.
+    """Yield a list that is filled when the process is asked to stop, so that steps are whole.
 
-    Asked twice, it stops at once.
+    A second signal stops it at once.
     """
     received: list[int] = []
     numbers = [signal.SIGINT, signal.SIGTERM]
-    hang_up = getattr(signal, "SIGHUP", None)  # a terminal that is closed; nohup ignores it
+    hang_up = getattr(signal, "SIGHUP", None)  # sent by a closed terminal; nohup ignores it
     if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
         numbers.append(hang_up)
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
         for each in numbers:
-            # A terminal that is closed says so twice, and the second time means no more.
+            # A closed terminal sends the signal twice; the second one is ignored.
             again = signal.SIG_IGN if number == each == hang_up else previous[each]
             signal.signal(each, again)
 
@@ -111,7 +121,7 @@ def stop_requests() -> Iterator[list[int]]:
         previous = {number: signal.getsignal(number) for number in numbers}
         for number in numbers:
             signal.signal(number, note)
-    except ValueError:  # not the main thread: signals are not ours to take
+    except ValueError:  # signals can be handled in the main thread only
         yield received
         return
     try:

@@ -1,7 +1,7 @@
-"""What a run starts from: the weights of runs or model files, and no dead channels.
+"""Warm starts: initial weights from runs or model files, and inactive channels re-initialized.
 
 A network that grows from a smaller one computes the same as that at first (Net2DeeperNet,
-arXiv 1511.05641). Channels that training has left without effect begin anew, as in ReDo
+arXiv 1511.05641). Channels that training has left without effect are re-initialized, as in ReDo
 (arXiv 2302.12902): they cost as much as the others.
 """
 
@@ -11,79 +11,74 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from anchorsr.data.pairs import draw_pairs
+from anchorsr.data.pairs import Pair
 from anchorsr.errors import CheckpointError, ModelError
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.models.registry import read_card, read_model
+from anchorsr.models.card import read_card
+from anchorsr.models.registry import read_model
 from anchorsr.networks.abpn import ABPN
-from anchorsr.networks.conditioned import ConditionedABPN
-from anchorsr.networks.layers import Conv3x3, Convolution, LowRankConv3x3, RecipeNetwork
+from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.conditioned_abpn import ConditionedABPN
+from anchorsr.networks.layers import Convolution
 from anchorsr.networks.registry import build_network
+from anchorsr.networks.reparameterized import Conv3x3, LowRankConv3x3
 from anchorsr.training.checkpoint import load_weights
-from anchorsr.training.recipe import Recipe
 
-# A channel's effect is its RMS activation times the norm of the weights that read it. Below this
-# part of its layer's mean it is dormant; a guess between ReDo's 0 and 0.1.
-_DORMANT = 0.02
-# Training images that tell which channels are dormant.
+# A channel's effect is its RMS activation times the norm of the weights that read it. A channel
+# below this fraction of its layer's mean is inactive; a guess between ReDo's 0 and 0.1.
+_INACTIVE = 0.02
+# Number of training images on which activations are measured.
 _IMAGES = 16
-# LR pixels a side of what is looked at of each: all activations are in memory, 450 MB of them.
+# LR pixels a side that are used of each: all activations are in memory, 450 MB of them.
 _SIDE = 128
-# How large a revived channel is that cannot be kept from changing what is computed.
-_HINT = 0.05
-_NO_MEAN = "initial_weights: networks of different shapes have no mean"
-_STRANGER = "initial_weights: that network does not fit this one"
-# What has other widths for another factor: the convolution in image space, and the last.
+# Relative size of new weights that cannot be kept from changing the output.
+_SMALL = 0.05
+_NO_MEAN = "initial_weights: networks of different shapes cannot be averaged"
+_NO_MATCH = "initial_weights: that network does not fit this one"
+# These have other widths for another factor: the convolution in image space, and the last.
 _IMAGE = "the convolution in image space"
-_TAIL = (_IMAGE, "last")
+_OUTPUT = (_IMAGE, "last")
 
 
-def start_from_trained(network: RecipeNetwork, recipe: Recipe) -> None:
-    """Give a new network what it can have of the recipe's `initial_weights`.
+def load_initial_networks(names: Sequence[str]) -> list[RecipeNetwork]:
+    """Load the networks that a recipe's `initial_weights` names.
 
-    Dead channels begin anew if there are steps in which they can learn.
-    Raises what `load_initial` and `load_matching_weights` raise, and DataError.
+    Raises:
+        CheckpointError: One cannot be loaded, or a model file is one of several.
+        ModelError: A model file cannot be read back.
     """
-    load_matching_weights(network, _load_all(recipe.initial_weights))
-    if isinstance(network, ABPN) and recipe.schedule.steps:
-        pairs = draw_pairs(
-            [Path(name) for name in recipe.data.folders],
-            network.factor,
-            patch=recipe.data.patch,
-            seed=recipe.seed,
-            count=_IMAGES,
-        )
-        revive(network, (pair.lr[:_SIDE, :_SIDE] for pair in pairs))
-
-
-def _load_all(names: Sequence[str]) -> list[RecipeNetwork]:
     if len(names) > 1 and any(Path(name).suffix == ".tflite" for name in names):
         raise CheckpointError(
-            "initial_weights: a mean is of runs, not of model files, in which each channel can have"
-            " another scale"
+            "initial_weights: only runs can be averaged, not model files, in which each channel"
+            " can have another scale"
         )
     return [load_initial(Path(name)) for name in names]
 
 
 def load_initial(source: Path) -> RecipeNetwork:
-    """The network of a run's folder, a weights file, or a `.tflite` with its card beside it.
+    """Load the network of a run's folder, a weights file, or a `.tflite` with its card beside it.
 
-    Of a `.tflite` the integers become the real numbers that they stand for. Raises
-    CheckpointError or ModelError when it is missing, damaged, or of layers that cannot be read
-    back from a graph.
+    The integers of a `.tflite` are dequantized.
+
+    Raises:
+        CheckpointError: A run or weights file is missing or damaged.
+        ModelError: A model file is missing or damaged, or has layers that cannot be read back
+            from a graph.
     """
-    if source.suffix != ".tflite":
-        return load_weights(source)
+    return _load_model(source) if source.suffix == ".tflite" else load_weights(source)
+
+
+def _load_model(source: Path) -> RecipeNetwork:
+    """Load the network that a card names, with the weights of the operators of its graph."""
     _, graph = read_model(source)
     card = read_card(source)
     try:
-        network = build_network(card["runs"]["float"]["recipe"]["network"])
+        network = build_network(card.runs["float"]["recipe"]["network"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"the card of {source} does not name its network") from error
     _read_back(network, dequantize(graph), source)
@@ -93,13 +88,19 @@ def load_initial(source: Path) -> RecipeNetwork:
 def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwork]) -> None:
     """Take over each 3×3 convolution of the same name and shape, in its collapsed form.
 
-    trained: one network or more; of several the mean is taken (model soups, arXiv 2203.05482),
-    which wants runs that went on from the same one.
-    What `network` has beyond `trained` changes as little as it can: a convolution more of equal
-    widths passes on what it is given, and one of low rank comes as near as its rank allows. The
-    last ones begin anew for another factor. A network without such convolutions takes over all
-    tensors from one of its own kind and factor, and those of the same name and shape for another.
-    Raises CheckpointError when the networks do not fit.
+    What `network` has beyond `trained` changes the output as little as possible: an additional
+    convolution of equal widths is an identity, and one of low rank is the nearest of its rank.
+    The output stage keeps its new weights for another factor. A network without such convolutions
+    takes over all tensors from one of its own kind and factor, and those of the same name and
+    shape for another factor.
+
+    Args:
+        network: The network to initialize.
+        trained: One network, or several whose mean is taken (model soups, arXiv 2203.05482).
+            That works for runs that were initialized from the same one.
+
+    Raises:
+        CheckpointError: The networks do not fit.
     """
     sources = [dict(_convolutions(one)) for one in trained]
     shapes = [{name: module.widths for name, module in one.items()} for one in sources]
@@ -112,17 +113,17 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
     for name, module in _convolutions(network):
         widths = shapes[0].get(name)
         if widths == module.widths:
-            module.take_mean([one[name] for one in sources])
+            module.set_mean([one[name] for one in sources])
             found = True
         elif widths is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
-            module.pass_through()
-        elif widths is not None and name not in _TAIL:
+            module.set_identity()
+        elif widths is not None and name not in _OUTPUT:
             raise CheckpointError(
                 f"initial_weights: {name} has {widths[0]} to {widths[1]} channels there, and"
                 f" {module.widths[0]} to {module.widths[1]} in this network"
             )
     if not found:
-        raise CheckpointError(_STRANGER)
+        raise CheckpointError(_NO_MATCH)
     conditioned = [one for one in trained if isinstance(one, ConditionedABPN)]
     if isinstance(network, ConditionedABPN) and conditioned:
         _load_modulator(network, conditioned, len(trained))
@@ -146,20 +147,30 @@ def _load_modulator(
 
 
 @torch.no_grad()
-def revive(network: ABPN, images: Iterator[npt.NDArray[np.uint8]]) -> int:
-    """Give the dormant channels of each convolution new weights; returns how many there were.
+def reinitialize_inactive_channels(network: ABPN, pairs: Sequence[Pair], *, seed: int) -> int:
+    """Give the inactive channels of each convolution new weights.
 
-    images: LR (H, W, 3) uint8, on which activations are measured. Each dormant channel gets
-    random weights, as large as those of its layer in the mean and active on half of the pixels.
-    What reads it starts from zero, so that the network computes what it did; but for channels
-    under a skip, which share their readers and start small instead.
+    Each gets random weights of the layer's mean norm, and a bias with which it is active on half
+    of the pixels. The weights that read it become zero, so the output stays the same. Channels
+    under a skip share their readers, and get small weights instead.
+
+    Args:
+        network: The network to change.
+        pairs: Training pairs; activations are measured on the LR side of up to 16 of them.
+        seed: Which of the pairs.
+
+    Returns:
+        The number of channels.
     """
+    order = np.random.default_rng(seed).permutation(len(pairs))[:_IMAGES]
+    images = [torch.from_numpy(pairs[i].lr[None, :_SIDE, :_SIDE]) for i in order]
     training = network.training
     network.eval()  # without noise
-    batches = [torch.from_numpy(lr[None]).permute(0, 3, 1, 2).float() for lr in images]
     convolutions = [*network.body, network.last]
-    inputs = _inputs_of(convolutions, network, batches)
-    revived = 0
+    inputs = _inputs_of(
+        convolutions, network, [image.permute(0, 3, 1, 2).float() for image in images]
+    )
+    count = 0
     for index, convolution in enumerate(network.body):
         reader = _reader(convolutions, index)
         assert isinstance(convolution, Conv3x3)
@@ -168,26 +179,27 @@ def revive(network: ABPN, images: Iterator[npt.NDArray[np.uint8]]) -> int:
         if network.has_skip and index == 0:  # which is read in the sum, too
             read = read + _squares_of_weights(_reader(convolutions, network.config.body))
         effect = (_mean(squares) * read).sqrt()
-        dormant = effect <= _DORMANT * effect.mean()
-        if not dormant.any() or dormant.all():
+        inactive = effect <= _INACTIVE * effect.mean()
+        if not inactive.any() or inactive.all():
             continue
-        kernel, bias = (tensor.clone() for tensor in convolution.plain())
-        fresh = torch.randn_like(kernel[dormant])
-        size = kernel[~dormant].flatten(1).norm(dim=1).mean()
+        kernel, bias = (tensor.clone() for tensor in convolution.collapsed())
+        fresh = torch.randn_like(kernel[inactive])
+        size = kernel[~inactive].flatten(1).norm(dim=1).mean()
         shared = network.has_skip and index in (0, network.config.body)
-        fresh *= size * (_HINT if shared else 1) / fresh.flatten(1).norm(dim=1)[:, None, None, None]
-        kernel[dormant], bias[dormant] = fresh, 0
-        convolution.compute(kernel, bias)
+        size = size * (_SMALL if shared else 1)
+        fresh *= size / fresh.flatten(1).norm(dim=1)[:, None, None, None]
+        kernel[inactive], bias[inactive] = fresh, 0
+        convolution.set_kernel(kernel, bias)
         before = _mean([convolution(features) for features in inputs[convolution]])
         offset = before / convolution.bias_unit
-        convolution.bias.sub_(torch.where(dormant, offset, 0))
+        convolution.bias.sub_(torch.where(inactive, offset, 0))
         if not shared:
-            kernel, bias = (tensor.clone() for tensor in reader.plain())
-            kernel[:, dormant] = 0
-            reader.compute(kernel, bias)
-        revived += int(dormant.sum())
+            kernel, bias = (tensor.clone() for tensor in reader.collapsed())
+            kernel[:, inactive] = 0
+            reader.set_kernel(kernel, bias)
+        count += int(inactive.sum())
     network.train(training)
-    return revived
+    return count
 
 
 def _read_back(network: RecipeNetwork, graph: Graph, source: Path) -> None:
@@ -200,17 +212,19 @@ def _read_back(network: RecipeNetwork, graph: Graph, source: Path) -> None:
         conv = convolutions.get(name.replace(".", "_"))
         if not isinstance(module, Conv3x3 | Convolution) or conv is None:
             raise ModelError(
-                f"{source}: weights of {name} cannot be read back from the file; start from the"
-                " folder of its run"
+                f"{source}: weights of {name} cannot be read back from the file; give the folder of"
+                " its run instead"
             )
         kernel = torch.from_numpy(conv.weights.transpose(0, 3, 1, 2).copy())
         if kernel.shape != module.weight.shape:
             raise ModelError(f"the card of {source} names another network: {name} does not fit")
-        module.compute(kernel / module.kernel_unit, torch.from_numpy(conv.bias) / module.bias_unit)
+        module.set_kernel(
+            kernel / module.kernel_unit, torch.from_numpy(conv.bias) / module.bias_unit
+        )
 
 
 def _convolutions(network: nn.Module) -> Iterator[tuple[str, Conv3x3 | LowRankConv3x3]]:
-    """The 3×3 convolutions by name; of one of low rank not its parts."""
+    """Yield the 3×3 convolutions by name; one of low rank as a whole."""
     in_image_space = None
     if isinstance(network, ABPN) and network.config.image_convolution:
         in_image_space = network.body[-1]  # at any depth
@@ -222,23 +236,23 @@ def _convolutions(network: nn.Module) -> Iterator[tuple[str, Conv3x3 | LowRankCo
 
 @torch.no_grad()
 def _load_tensors(network: RecipeNetwork, trained: Sequence[RecipeNetwork]) -> None:
-    """Those of the same name and shape; of several networks their mean."""
+    """Take over the tensors of the same name and shape; of several networks their mean."""
     own = network.state_dict()
     states = [one.state_dict() for one in trained]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     if any(type(one) is not type(network) for one in trained):
-        raise CheckpointError(_STRANGER)
+        raise CheckpointError(_NO_MATCH)
     if any(shape != shapes[0] for shape in shapes):
         raise CheckpointError(_NO_MEAN)
     same = [name for name, tensor in own.items() if shapes[0].get(name) == tensor.shape]
     if len(same) < len(own) and trained[0].factor == network.factor:
-        raise CheckpointError(_STRANGER)
+        raise CheckpointError(_NO_MATCH)
     for name in same:
         own[name].copy_(torch.stack([state[name].double() for state in states]).mean(0))
 
 
 def _reader(convolutions: list[nn.Module], index: int) -> Conv3x3:
-    """What reads the output of a convolution, or the sum that ends with it."""
+    """Return the convolution that reads the output of another, or the sum that ends with it."""
     reader = convolutions[index + 1]
     reader = reader.filters if isinstance(reader, LowRankConv3x3) else reader
     assert isinstance(reader, Conv3x3)
@@ -246,7 +260,7 @@ def _reader(convolutions: list[nn.Module], index: int) -> Conv3x3:
 
 
 def _squares_of_weights(reader: Conv3x3) -> Tensor:
-    """(C,) sums over what each input channel is multiplied by."""
+    """Return (C,) sums of squares of the weights that each input channel is multiplied by."""
     return reader.kernel().square().sum(dim=(0, 2, 3))
 
 
@@ -267,5 +281,5 @@ def _inputs_of(
 
 
 def _mean(features: list[Tensor]) -> Tensor:
-    """(C,) means over the pixels of several (1, C, H, W)."""
+    """Return (C,) means over the pixels of several (1, C, H, W)."""
     return torch.cat([one.flatten(2) for one in features], dim=2).mean(dim=(0, 2))

@@ -1,4 +1,4 @@
-"""The optimizer that a recipe names, and its learning rate at each step."""
+"""Optimizers and learning rate schedules of recipes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from anchorsr.training.recipe import OptimizerRecipe, ScheduleRecipe
 
 
 def make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> Any:
-    """Raises MissingDependencyError where SOAP's library is not installed."""
+    """Make the optimizer that a recipe names.
+
+    Raises:
+        MissingDependencyError: SOAP's library is not installed.
+    """
     if recipe.name == "adam":
         return torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas)
     with needs("pytorch_optimizer", "train"):
@@ -25,12 +29,12 @@ def make_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> A
         betas=recipe.betas,
         weight_decay=0.0,
         precondition_frequency=recipe.precondition_every,
-        max_precondition_dim=1200,  # every side of every kernel here; the library's is 10,000
+        max_precondition_dim=1200,  # larger than every kernel here; the default is 10,000
     )
 
 
 def learning_rate(schedule: ScheduleRecipe, peak: float, step: int) -> float:
-    """The rate of step number `step` (from 0)."""
+    """Return the learning rate of a step, counted from 0."""
     if step < schedule.warmup:
         return peak * (step + 1) / schedule.warmup
     if schedule.decay == "halving":

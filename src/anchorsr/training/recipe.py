@@ -1,7 +1,7 @@
-"""A training recipe: a TOML file, read into frozen dataclasses that refuse unknown keys.
+"""Training recipes: TOML files, read into frozen dataclasses that refuse unknown keys.
 
-Relative folders in a recipe are relative to the folder that the command runs in, as they
-are in every other path the user gives. A list of one name may be given as the name.
+Relative paths in a recipe are relative to the current folder, as on the command line. A list of
+one name may be written as the name.
 """
 
 from __future__ import annotations
@@ -17,20 +17,28 @@ from typing import Any, Literal, TypeAlias
 from anchorsr.data.degradation import DegradationRecipe
 from anchorsr.errors import RecipeError
 from anchorsr.utils.config import parse_table, require
+from anchorsr.utils.files import cannot_read
 
-# More than anybody means: patches and images at once, and steps.
+# Upper limits of patches and images, and of steps: a larger number is a typing error.
 _MOST, _MOST_STEPS = 1_000_000, 10**12
-Loss: TypeAlias = Literal["l1", "l2", "relative_l2"]  # `losses` tells what they are
+Loss: TypeAlias = Literal["l1", "l2", "relative_l2"]  # see `losses`
 
 
 @dataclass(frozen=True)
 class DataRecipe:
     """Where pairs come from and how patches are cut.
 
-    patch: LR pixels a side; candidates: each patch is the one with the most detail of so many
-    (the integers are trained on patches as they come); equal_pictures: images are drawn equally
-    often, not in proportion to their size; pairs: folders with `HR/` and `LR/`, which are trained
-    on as they are (`data.pairs.load_given_pairs`), with pairs_share of the patches from them.
+    Attributes:
+        folders: Folders of HR images, searched recursively.
+        patch: LR pixels a side.
+        batch: Patches per step.
+        channel_shuffle: Whether to permute the colour channels of patches at random.
+        candidates: Of this many random patches the one with the most detail is taken.
+            Quantization-aware training ignores it.
+        equal_pictures: Whether images are drawn equally often, not in proportion to their size.
+        pairs: Folders with `HR/` and `LR/` that are trained on as they are
+            (`data.pairs.load_given_pairs`).
+        pairs_share: Share of the patches that is cut from those.
     """
 
     folders: tuple[str, ...]
@@ -44,7 +52,7 @@ class DataRecipe:
 
     def __post_init__(self) -> None:
         require(bool(self.folders), "folders names at least one folder")
-        require(all(self.folders), "folders: an empty name would stand for all below this folder")
+        require(all(self.folders), "folders: an empty name would mean the current folder")
         require(8 <= self.patch <= _MOST, f"patch is from 8 to {_MOST:,}")
         require(1 <= self.batch <= _MOST, f"batch is from 1 to {_MOST:,}")
         require(1 <= self.candidates <= _MOST, f"candidates is from 1 to {_MOST:,}")
@@ -58,9 +66,14 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """Adam (Kingma & Ba, the paper's) or SOAP (arXiv 2409.11321).
+    """Adam (arXiv 1412.6980, as in the ABPN paper) or SOAP (arXiv 2409.11321).
 
-    gradient_clip limits the gradient's norm (0: off); precondition_every is SOAP's.
+    Attributes:
+        name: Which of them.
+        learning_rate: The peak of the schedule.
+        betas: Decay of the moving averages of the gradient and its square.
+        precondition_every: Steps between updates of SOAP's preconditioner.
+        gradient_clip: Limit of the gradient's norm; 0 for none.
     """
 
     name: Literal["adam", "soap"] = "adam"
@@ -78,9 +91,13 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class ScheduleRecipe:
-    """Steps in all, linear warm-up, then cosine to zero or a halving every `halve_every`.
+    """Number of steps and learning rate schedule.
 
-    No steps: what a run starts from is its result.
+    Attributes:
+        steps: Steps in all; with 0 the initial weights are the result.
+        warmup: Steps of linear warm-up.
+        decay: Cosine to zero, halving every `halve_every` steps, or none.
+        halve_every: Steps between two halvings.
     """
 
     steps: int
@@ -99,7 +116,12 @@ class ScheduleRecipe:
 
 @dataclass(frozen=True)
 class ValidationRecipe:
-    """Test sets whose RGB PSNR (border = factor) is measured every `every` steps."""
+    """Test sets whose PSNR over RGB (border = factor) is measured during training.
+
+    Attributes:
+        folders: See `data.pairs.load_test_pairs`.
+        every: Steps between two validations.
+    """
 
     folders: tuple[str, ...] = ()
     every: int = 1000
@@ -111,10 +133,15 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class QuantizationRecipe:
-    """How a trained network becomes integers: calibration, then training of the integers.
+    """How a trained network is quantized: calibration, then quantization-aware training (QAT).
 
-    Ranges come from `calibration` training images; equalize: channels are made more alike before
-    (`equalize`). Without a schedule nothing is trained after that.
+    Attributes:
+        schedule: That of QAT; None for post-training quantization only.
+        optimizer: That of QAT.
+        loss: That of QAT.
+        calibration: Number of training images on which activation ranges are measured.
+        percentile: How much of an activation's values its range covers, in percent.
+        equalize: Whether channels are equalized first (`quantization.equalize`).
     """
 
     schedule: ScheduleRecipe | None = None
@@ -133,13 +160,23 @@ class QuantizationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run computes; how fast it runs is decided elsewhere.
+    """Everything that decides what a run computes; `trainer.Machine` decides how fast.
 
-    `ema_decay` is that of the exponential moving average of the weights, which are what is
-    validated and written (0: off). `luma` is the part of the loss that is of BT.601 luma, the rest
-    being of the three colours. `initial_weights` names a run folder, or a `.tflite` with its
-    card, whose convolutions are taken over where name and widths agree; of several, their mean.
-    `degradation` is what is done to the LR side of patches.
+    Attributes:
+        network: Name and options of the network (`networks.registry`).
+        data: Training images.
+        schedule: Steps and learning rate.
+        optimizer: That of float training.
+        quantization: How the trained network is quantized.
+        validation: What is measured during training.
+        loss: See `losses`.
+        luma: Fraction of the loss that is on BT.601 luma; the rest is on RGB.
+        ema_decay: Decay of the exponential moving average (EMA) of the weights, which is what is
+            validated and written; 0 for none.
+        seed: Seed of all random numbers.
+        initial_weights: Folders of runs, or one `.tflite` with its card. The convolutions of the
+            same name and widths are taken over; of several runs their mean.
+        degradation: What is done to the LR side of patches.
     """
 
     network: Mapping[str, Any]
@@ -162,18 +199,22 @@ class Recipe:
         require(all(self.initial_weights), "initial_weights: a name is empty")
 
     def as_table(self) -> dict[str, Any]:
-        """Plain nested tables and lists, as JSON gives them back, every default written out."""
+        """Convert to nested tables and lists, as JSON has them, with all defaults."""
         table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return table
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe file. Raises RecipeError with the key that is wrong."""
+    """Read a recipe file.
+
+    Raises:
+        RecipeError: It cannot be read, or a key is unknown, missing or has an invalid value.
+    """
     try:
         text = path.read_bytes().decode()
         table = tomllib.loads(text)
     except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+        raise RecipeError(cannot_read(path, error)) from error
     except ValueError as error:  # neither UTF-8 nor TOML, or a number of thousands of digits
         raise RecipeError(f"{path} is not a TOML file: {error}") from error
     try:

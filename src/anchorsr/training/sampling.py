@@ -9,7 +9,7 @@ from anchorsr.data.pairs import Pair, load_given_pairs, load_training_pairs
 from anchorsr.data.patches import PatchSampler
 from anchorsr.data.strengths import STRENGTHS
 from anchorsr.errors import RecipeError
-from anchorsr.networks.layers import Trainable
+from anchorsr.networks.base import Trainable
 from anchorsr.training.recipe import Recipe
 
 

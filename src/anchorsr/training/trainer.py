@@ -1,10 +1,10 @@
-"""The float loop: a recipe in; weights, a checkpoint and a record of the run out.
+"""The training loop: a recipe in; weights, a checkpoint and a record of the run out.
 
-A run lives in a folder (`runs`). Several processes started by PyTorch's `torchrun` share each
-batch and average their gradients, so that the losses are those of one process with the same
-batch, but for what looks at a batch as a whole: noise on activations, whose range is that of a
-process's share, and batch normalization. What this file leaves out: printing (the caller's
-`on_progress` does that) and quantization (`finetune`).
+A run lives in a folder (`checkpoint`). Several processes started by PyTorch's `torchrun` share
+each batch and average their gradients, so the losses are those of one process with the same
+batch. Two things look at a batch as a whole and are the exception: activation noise, whose range
+is that of a process's share, and batch normalization. Printing is left to the caller's
+`on_progress`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,31 +24,52 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorsr.data.pairs import Pair
+from anchorsr.data.pairs import fingerprint
 from anchorsr.data.patches import Patches, PatchSampler
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, RecipeError, TrainingError
-from anchorsr.networks.activation_noise import ActivationNoise
-from anchorsr.networks.layers import Trainable
+from anchorsr.networks.abpn import ABPN
+from anchorsr.networks.base import Trainable
+from anchorsr.networks.inference import to_tensor
+from anchorsr.networks.noise import ActivationNoise
 from anchorsr.networks.registry import build_network
-from anchorsr.training.checkpoint import CHECKPOINT, RECORD, WEIGHTS, read_content, write_content
+from anchorsr.training.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    TrainingRun,
+    check_same_data,
+    check_same_run,
+    read_checkpoint,
+    write_run,
+)
 from anchorsr.training.distributed import Processes, join_processes, stop_requests
-from anchorsr.training.initialize import start_from_trained
+from anchorsr.training.initialize import (
+    load_initial_networks,
+    load_matching_weights,
+    reinitialize_inactive_channels,
+)
 from anchorsr.training.losses import measure_loss
 from anchorsr.training.optim import learning_rate, make_optimizer
-from anchorsr.training.recipe import Recipe
+from anchorsr.training.recipe import Recipe, read_recipe
 from anchorsr.training.sampling import check_strengths, load_pairs, make_sampler
-from anchorsr.training.validation import check_validation, to_tensor, validate
-from anchorsr.utils.config import parse_table
-from anchorsr.utils.files import check_folder, make_folder, publish, reason
-from anchorsr.utils.strict_json import to_json
+from anchorsr.training.validation import check_validation, validate
+from anchorsr.utils.files import check_folder
 
 Network = TypeVar("Network", bound=Trainable)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `loss` is averaged since the last report, with a validation since the
-    last validation, in levels (L1) or their squares (L2)."""
+class TrainingProgress:
+    """How far a run is.
+
+    Attributes:
+        step: Number of steps taken.
+        steps: Number of steps in all.
+        loss: Mean since the last report, or with a validation since the last validation, in
+            levels of 255 (L1) or their squares (L2).
+        learning_rate: The rate of the last step.
+        seconds_per_step: Mean since the last report.
+        validation: PSNR in dB by the name of the set, when the run has just been validated.
+    """
 
     step: int
     steps: int
@@ -60,27 +81,62 @@ class Progress:
 
 @dataclass(frozen=True)
 class Machine:
-    """How a run is computed: changes its speed, and its numbers only by rounding."""
+    """What a run is computed on. It changes the speed, and results only by rounding.
+
+    Attributes:
+        device: A PyTorch device, such as `cpu` or `cuda`.
+        threads: Processor threads; 0 leaves the number to PyTorch.
+        mixed_precision: Whether to use bfloat16 where PyTorch's autocast does.
+        checkpoint_minutes: The longest time between two checkpoints.
+    """
 
     device: str = "cpu"
-    threads: int = 0  # 0: PyTorch's own choice
-    mixed_precision: bool = False  # bfloat16 where PyTorch's autocast uses it
+    threads: int = 0
+    mixed_precision: bool = False
     checkpoint_minutes: float = 5.0
 
 
 def train(
-    recipe: Recipe,
-    folder: Path,
+    recipe: Recipe | str | os.PathLike[str],
+    folder: str | os.PathLike[str],
     *,
     machine: Machine = Machine(),
     on_loading: Callable[[int, int], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> dict[str, Any]:
-    """Run a recipe to its end in `folder`, going on from its checkpoint if there is one.
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+) -> TrainingRun:
+    """Train a network by a recipe, resuming from the folder's checkpoint if there is one.
 
-    Returns what run.json holds. Raises what `fit` raises, and DataError for a folder without
-    images that are large enough.
+    A finished run is extended by raising `schedule.steps` of its recipe. An interrupt or a
+    termination signal stops the run after the present step, writes a checkpoint, and raises
+    KeyboardInterrupt.
+
+    Args:
+        recipe: A recipe, or the path of a TOML file.
+        folder: Where the files of the run are kept; made if missing.
+        machine: What to compute on.
+        on_loading: Called with (images read, images in all) while training images are read.
+        on_progress: Called every few seconds and after each validation.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RecipeError: The recipe is invalid.
+        CheckpointError: The checkpoint is damaged or of another recipe, or the initial weights do
+            not fit.
+        DataError: There are no images that are large enough, or a validation image is unusable.
+        OutputError: The folder cannot be written.
+        TrainingError: A loss, gradient or weight is not finite.
+
+    Example:
+        >>> run = anchorsr.train("recipes/abpn_x3.toml", "runs/abpn_x3")
+        >>> run.is_finished
+        True
     """
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe))
+    folder = Path(folder)
+    is_new = not (folder / CHECKPOINT).exists()
+    trained = load_initial_networks(recipe.initial_weights) if is_new else []
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network)
     if getattr(network.config, "colors", 3) != 3:
@@ -89,12 +145,12 @@ def train(
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)
     check_strengths(network, recipe)
-    if recipe.initial_weights and not (folder / CHECKPOINT).exists():
-        start_from_trained(network, recipe)
-    _, record = fit(
+    if trained:
+        load_matching_weights(network, trained)
+    averaged, record = fit(
         network, recipe, folder, machine=machine, on_loading=on_loading, on_progress=on_progress
     )
-    return record
+    return TrainingRun(folder, recipe, record, averaged)
 
 
 def fit(
@@ -106,47 +162,72 @@ def fit(
     origin: str = "",
     teacher: Trainable | None = None,
     on_loading: Callable[[int, int], None] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> tuple[Network, dict[str, Any]]:
-    """Train any network on a recipe's images, in `folder`; the averaged network and the record.
+    """Train any network on the images of a recipe.
 
-    origin: a digest of what the network was made from, where the recipe does not tell it all.
-    teacher: a network; the targets then lie halfway between what it makes and the HR images.
-    An interrupt or a termination signal writes a checkpoint after the next step, together in
-    all processes, and raises KeyboardInterrupt. Raises CheckpointError when the folder's
-    checkpoint belongs to another recipe or network, OutputError when the folder cannot be
-    written, and TrainingError when a loss or gradient is not finite.
+    Args:
+        network: The network to train; its weights are replaced by those of a checkpoint.
+        recipe: What to train with.
+        folder: Where the files of the run are kept; made if missing.
+        machine: What to compute on.
+        origin: Digest of what the network was made from, where the recipe does not say it all.
+        teacher: A network; the targets are then the mean of its output and the HR images.
+        on_loading: As in `train`.
+        on_progress: As in `train`.
+
+    Returns:
+        The network with its EMA weights, and the content of run.json.
+
+    Raises:
+        CheckpointError: The folder's checkpoint is damaged, or of another recipe or network.
+        DataError: There are no images that are large enough, or a validation image is unusable.
+        OutputError: The folder cannot be written.
+        TrainingError: A loss, gradient or weight is not finite.
     """
-    check_folder(folder)
     with join_processes(machine.device) as processes:
-        run = _Run(network, recipe, folder, machine, processes, origin, teacher)
-        run.load()
-        steps = processes.gather(run.step)
+        if recipe.data.batch % processes.count:
+            raise RecipeError(
+                f"data.batch is {recipe.data.batch}, which {processes.count} processes cannot"
+                " share equally"
+            )
+        checkpoint = read_checkpoint(folder)
+        check_folder(folder)
+        step = 0
+        if checkpoint is not None:
+            check_same_run(checkpoint, recipe, origin, folder)
+            step = checkpoint.step
+        steps = processes.gather(step)
         if len(set(steps)) > 1:
             raise CheckpointError(
-                f"the processes stand at steps {', '.join(map(str, steps))}: {folder} must be one"
+                f"the processes are at steps {', '.join(map(str, steps))}: {folder} must be one"
                 " folder that all machines share"
             )
         check_validation(recipe, network.factor)
-        if run.step < recipe.schedule.steps:
+        data = {} if checkpoint is None else checkpoint.data
+        sampler = None
+        if step < recipe.schedule.steps:
             pairs, given = load_pairs(recipe, network.factor, on_loading)
-            run.use([*pairs, *given])
-            if len(set(processes.gather(run.data["crc32"]))) > 1:
-                raise DataError("the processes read other images: give all the same folders")
-            make_folder(folder)
-            run.catch_up()
             sampler = make_sampler(recipe, pairs, given)
+            before, data = data, fingerprint([*pairs, *given])
+            check_same_data(before, data, folder)
+            if len(set(processes.gather(data["crc32"]))) > 1:
+                raise DataError("the processes read different images: give all the same folders")
+            is_new = checkpoint is None and bool(recipe.initial_weights)
+            if is_new and isinstance(network, ABPN):
+                reinitialize_inactive_channels(network, pairs, seed=recipe.seed)
+        run = _Run(network, recipe, folder, machine, processes, origin, teacher, data)
+        if checkpoint is not None:
+            run.restore(checkpoint)
+        run.catch_up()
+        if sampler is not None:
             with stop_requests() as requests:
                 run.loop(sampler, requests, on_progress)
-        else:
-            make_folder(folder)
-            run.catch_up()
-            run.save()  # what may change between runs is recorded as it is now
-        return run.averaged, run.record()
+        return run.averaged, run.save()
 
 
 class _Run(Generic[Network]):
-    """The state of a run, and the folder that it is kept in."""
+    """The state of a run between two steps, and the folder it is kept in."""
 
     def __init__(
         self,
@@ -157,12 +238,8 @@ class _Run(Generic[Network]):
         processes: Processes,
         origin: str,
         teacher: Trainable | None,
+        data: dict[str, int],
     ) -> None:
-        if recipe.data.batch % processes.count:
-            raise RecipeError(
-                f"data.batch is {recipe.data.batch}, which {processes.count} processes cannot"
-                " share equally"
-            )
         if machine.threads:
             torch.set_num_threads(machine.threads)
         self.recipe = recipe
@@ -170,7 +247,7 @@ class _Run(Generic[Network]):
         self.machine = machine
         self.processes = processes
         self.origin = origin
-        self.data: dict[str, int] = {}
+        self.data = data
         self.network = _placed(network, machine.device)
         self.teacher = None if teacher is None else _placed(teacher, machine.device).eval()
         self.averaged: Network = copy.deepcopy(self.network).eval()
@@ -184,68 +261,47 @@ class _Run(Generic[Network]):
         self.losses: list[float] = []  # since the last validation
         self.history: list[dict[str, Any]] = []
 
-    def load(self) -> None:
-        """Go on from the folder's checkpoint, if it has one."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return
-        content = read_content(path)
-        mine = self.recipe.as_table()
-        # What is measured on the way, and what is done afterwards, may change between runs.
-        free = {key: mine[key] for key in ("validation", "quantization")}
-        try:  # with what was written otherwise in earlier versions
-            theirs = parse_table(Recipe, {**content["recipe"], **free}, "").as_table()
-        except (KeyError, TypeError, RecipeError) as error:
-            raise CheckpointError(
-                f"{path} is damaged or of another version: {reason(error)}"
-            ) from error
-        if content.get("origin", "") != self.origin:
-            raise CheckpointError(
-                f"{path} is of an earlier version, or goes on from other weights or another"
-                f" calibration, which have changed since: delete {self.folder} to begin anew"
-            )
-        different = sorted(key for key in mine if mine[key] != theirs[key])
-        if different:
-            raise CheckpointError(
-                f"{path} belongs to another recipe ({', '.join(different)} differ):"
-                f" delete {self.folder} to begin anew, or give this run another output folder"
-            )
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over the state of a checkpoint."""
         try:
-            self.network.load_state_dict(content["state"])
-            self.averaged.load_state_dict(content["averaged"])
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.step = content["step"]
-            self.seconds = content["seconds"]
-            self.history = content["history"]
-            self.data = content["data"]
-            self.made_on = content.get("made_on", self.made_on)
-            self.losses = content.get("losses", [])
+            self.network.load_state_dict(checkpoint.state)
+            self.averaged.load_state_dict(checkpoint.averaged)
+            self.optimizer.load_state_dict(checkpoint.optimizer)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            path = self.folder / CHECKPOINT
             raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        self.step = checkpoint.step
+        self.seconds = checkpoint.seconds
+        self.history = checkpoint.history
+        self.made_on = checkpoint.made_on or self.made_on
+        self.losses = list(checkpoint.losses)
 
-    def use(self, pairs: list[Pair]) -> None:
-        """Note what is trained on. Raises CheckpointError when a resumed run had other data."""
-        lr_pixels = sum(pair.lr.shape[0] * pair.lr.shape[1] for pair in pairs)
-        digest = 0
-        for pair in pairs:
-            digest = zlib.crc32(pair.lr.tobytes(), digest)
-        data = {"pictures": len(pairs), "lr_pixels": lr_pixels, "crc32": digest}
-        if self.data != {key: data.get(key) for key in self.data}:  # earlier versions had no CRC
-            raise CheckpointError(
-                f"{self.folder} was trained on other images, {self.data['pictures']} with"
-                f" {self.data['lr_pixels']} LR pixels, not on these {len(pairs)} with {lr_pixels}:"
-                " give this run another output folder"
-            )
-        self.data = data
+    def catch_up(self) -> None:
+        """Measure what is missing at this step, such as all of it in a run without steps."""
+        if not self.recipe.schedule.steps and not self.history:
+            self.history.append({"step": self.step})
+        last = self.history[-1] if self.history else {}
+        names = {Path(name).name for name in self.recipe.validation.folders}
+        if last.get("step") == self.step and names - last.keys() and self.processes.rank == 0:
+            last.update(validate(self.averaged, self.recipe))
 
     def loop(
         self,
         sampler: PatchSampler,
         requests: list[int],
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[TrainingProgress], None] | None,
     ) -> None:
-        """Take the steps that remain; save, validate and report on the way."""
-        steps = self.recipe.schedule.steps
+        """Take the remaining steps; validate, report and save on the way.
+
+        Args:
+            sampler: Where patches come from.
+            requests: Filled by `stop_requests`.
+            on_progress: As in `train`.
+
+        Raises:
+            KeyboardInterrupt: The run was asked to stop; it is saved.
+        """
+        steps, every = self.recipe.schedule.steps, self.recipe.validation.every
         share = self.recipe.data.batch // self.processes.count
         places = range(self.processes.rank * share, (self.processes.rank + 1) * share)
         saved = reported = time.monotonic()
@@ -258,54 +314,49 @@ class _Run(Generic[Network]):
                 upcoming = executor.submit(sampler.batch, self.step + 1, places)
                 losses.append(self._take_step(patches, requests))
                 self.losses.append(losses[-1])
-                validating = self.step % self.recipe.validation.every == 0 or self.step == steps
                 now = time.monotonic()
+                validating = self.step % every == 0 or self.step == steps
+                overdue = now - saved > 60 * self.machine.checkpoint_minutes
                 if validating or now - reported > 5 or self.stopping:
                     seconds, reported = now - reported, now
                     self.seconds += seconds
-                    progress = self._report(losses, seconds, validating)
+                    per_step, loss = seconds / len(losses), _mean(losses)
+                    losses, validation = [], {}
+                    if validating:
+                        loss, self.losses = _mean(self.losses), []
+                        validation = self._validate(loss)
                     if self.stopping:
                         self.save()  # before the report, for which there may be no terminal
                     if on_progress is not None and self.processes.rank == 0:
-                        on_progress(progress)
-                    losses = []
-                overdue = now - saved > 60 * self.machine.checkpoint_minutes
-                if (validating or overdue) and not self.stopping:
-                    self.save()
-                    reported = saved = time.monotonic()
+                        rate = float(self.optimizer.param_groups[0]["lr"])
+                        on_progress(
+                            TrainingProgress(self.step, steps, loss, rate, per_step, validation)
+                        )
                 if self.stopping:
                     raise KeyboardInterrupt
+                if validating or overdue:
+                    self.save()
+                    reported = saved = time.monotonic()
 
-    def save(self) -> None:
-        """Write the checkpoint, the averaged weights and the record, each whole or not at all."""
+    def save(self) -> dict[str, Any]:
+        """Write the files of the run; returns the content of run.json."""
         tensors = [*self.network.parameters(), *self.averaged.parameters()]
         if not all(bool(tensor.isfinite().all()) for tensor in tensors):
             raise self._diverged("a weight is not finite")
-        if self.processes.rank:
-            return
-        recipe = self.recipe.as_table()
-        checkpoint = {
-            "recipe": recipe,
-            "origin": self.origin,
-            "data": self.data,
-            "state": self.network.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "made_on": self.made_on,
-            "losses": self.losses,
-            "history": self.history,
-        }
-        write_content(self.folder / CHECKPOINT, checkpoint)
-        weights = {"network": recipe["network"], "state": self.averaged.state_dict()}
-        write_content(self.folder / WEIGHTS, weights)
-        record = to_json(self.record(), indent=1) + "\n"
-        publish(record.encode(), self.folder / RECORD, overwrite=True)
-
-    def record(self) -> dict[str, Any]:
-        """What run.json holds."""
-        return {
+        checkpoint = Checkpoint(
+            recipe=self.recipe,
+            origin=self.origin,
+            data=self.data,
+            state=self.network.state_dict(),
+            averaged=self.averaged.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            step=self.step,
+            seconds=self.seconds,
+            made_on=self.made_on,
+            losses=self.losses,
+            history=self.history,
+        )
+        record = {
             "recipe": self.recipe.as_table(),
             "data": self.data,
             "step": self.step,
@@ -313,6 +364,9 @@ class _Run(Generic[Network]):
             **self.made_on,
             "history": self.history,
         }
+        if self.processes.rank == 0:
+            write_run(self.folder, checkpoint, record, self.recipe.network)
+        return record
 
     def _present_machine(self) -> dict[str, Any]:
         return {
@@ -324,22 +378,22 @@ class _Run(Generic[Network]):
         }
 
     def _take_step(self, patches: Patches, requests: list[int]) -> float:
-        """One step; returns the batch's loss, in levels or their squares.
+        """Take one step; returns the loss of the batch, in levels or their squares.
 
-        A stop that was asked of one process is passed on to all, so that none waits for another.
+        A request to stop one process is passed on to all, so that none waits for another.
         """
         device = self.machine.device
         kind = torch.device(device).type
-        # What is random in a step depends on nothing but the seed and its number, as patches do.
+        # Random numbers of a step depend on the seed and its number alone, as patches do.
         seeds = np.random.SeedSequence((self.recipe.seed, self.step))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         images = to_tensor(patches.lr, device)
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self._forward(self.network, images, patches)
+            output = _forward(self.network, images, patches)
         target = to_tensor(patches.hr, device)
         if self.teacher is not None:
             with torch.no_grad():
-                target = torch.lerp(target, self._forward(self.teacher, images, patches), 0.5)
+                target = torch.lerp(target, _forward(self.teacher, images, patches), 0.5)
         weights = torch.from_numpy(patches.weights).to(device)
         error = output.float() - target
         loss = measure_loss(
@@ -361,19 +415,11 @@ class _Run(Generic[Network]):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.schedule, peak, self.step)
         self.optimizer.step()
-        # The checkpoint holds that of one process, with which all go on.
+        # The checkpoint holds the ranges of one process, with which all resume.
         self.processes.largest(self.ranges)
         self.step += 1
         self._average()
         return value
-
-    def _forward(self, network: Trainable, images: Tensor, patches: Patches) -> Tensor:
-        """What a network makes of images, told what it asks for about each."""
-        if not network.strengths:
-            return network.forward_unclipped(images)
-        rows = [strengths.select(network.strengths) for strengths in patches.strengths]
-        strengths = torch.from_numpy(np.stack(rows)).to(images.device)
-        return network.forward_conditioned(images, strengths)
 
     def _diverged(self, what: str) -> TrainingError:
         kept = (self.folder / CHECKPOINT).exists()
@@ -391,34 +437,13 @@ class _Run(Generic[Network]):
         averaged: list[Tensor] = list(self.averaged.parameters())
         current: list[Tensor] = list(self.parameters)
         torch._foreach_lerp_(averaged, current, 1 - decay)
-        # What batch normalization has seen is an average already.
+        # Statistics of batch normalization are averages already.
         for mine, latest in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
             mine.copy_(latest)
 
-    def _report(self, losses: list[float], seconds: float, validating: bool) -> Progress:
-        loss = sum(losses) / len(losses)
-        if validating:
-            loss = sum(self.losses) / len(self.losses)
-            self.losses = []
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        validation = {}
-        if validating:
-            self.history.append({"step": self.step, "loss": round(loss, 4)})
-            validation = self._measure()
-        steps = self.recipe.schedule.steps
-        return Progress(self.step, steps, loss, rate, seconds / len(losses), validation)
-
-    def catch_up(self) -> None:
-        """Measure what is still to be measured at this step: a run without steps, for instance."""
-        if not self.recipe.schedule.steps and not self.history:
-            self.history.append({"step": self.step})
-        last = self.history[-1] if self.history else {}
-        names = {Path(name).name for name in self.recipe.validation.folders}
-        if last.get("step") == self.step and names - last.keys():
-            self._measure()
-
-    def _measure(self) -> dict[str, float]:
-        """The validation, and into the last entry of the history with it."""
+    def _validate(self, loss: float) -> dict[str, float]:
+        """Add an entry to the history; returns the PSNR of each validation set."""
+        self.history.append({"step": self.step, "loss": round(loss, 4)})
         if self.processes.rank:
             return {}
         try:
@@ -430,7 +455,20 @@ class _Run(Generic[Network]):
         return validation
 
 
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
 def _placed(network: Network, device: str) -> Network:
     # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
     placed: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
+
+
+def _forward(network: Trainable, images: Tensor, patches: Patches) -> Tensor:
+    """Return what a network makes of images, told what it asks for about each."""
+    if not network.strengths:
+        return network.forward_unclipped(images)
+    rows = [strengths.select(network.strengths) for strengths in patches.strengths]
+    strengths = torch.from_numpy(np.stack(rows)).to(images.device)
+    return network.forward_conditioned(images, strengths)

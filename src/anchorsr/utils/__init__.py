@@ -1,4 +1,4 @@
-"""Files, locks, JSON, the per-user cache and strict configuration: what every package may use.
+"""Shared helpers: atomic files, locks, JSON, the per-user cache, strict configuration.
 
 Imports only `anchorsr.errors`.
 """

@@ -1,8 +1,8 @@
-"""What is remembered between runs: small JSON files in the user's cache folder.
+"""A per-user cache of small JSON values.
 
-The folder is $ANCHORSR_CACHE, else `anchorsr` where the system keeps caches ($XDG_CACHE_HOME or
-~/.cache; ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows). Nothing depends on it: what cannot
-be read was never there, and what cannot be written is forgotten.
+Its folder is $ANCHORSR_CACHE, else `anchorsr` in the system's cache folder ($XDG_CACHE_HOME or
+~/.cache; ~/Library/Caches on macOS, %LOCALAPPDATA% on Windows). Nothing depends on it: an
+unreadable entry is a miss, and a failure to write is ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from anchorsr.utils.files import make_folder, publish
 
 
 def recall(key: dict[str, Any]) -> dict[str, Any]:
-    """What `remember` kept under an equal key; empty when that is nothing, or damaged."""
+    """Return the value stored under an equal key, or an empty dictionary."""
     try:
         kept = json.loads(_place(key).read_bytes())
         return dict(kept["value"]) if kept["key"] == key else {}
@@ -29,7 +29,7 @@ def recall(key: dict[str, Any]) -> dict[str, Any]:
 
 
 def remember(key: dict[str, Any], value: dict[str, Any]) -> None:
-    """Keep a value, in place of an earlier one, whole or not at all. Both must be plain JSON."""
+    """Store a value atomically, replacing an earlier one. Key and value must be plain JSON."""
     data = json.dumps({"key": key, "value": value}, indent=1).encode()
     with contextlib.suppress(OutputError, OSError, ValueError, RuntimeError):
         place = _place(key)
@@ -38,7 +38,11 @@ def remember(key: dict[str, Any], value: dict[str, Any]) -> None:
 
 
 def cache_folder() -> Path:
-    """Where the files are. Raises RuntimeError for a user without a home."""
+    """Return the folder of the cache.
+
+    Raises:
+        RuntimeError: If the user has no home folder.
+    """
     given = os.environ.get("ANCHORSR_CACHE")
     if given:
         return Path(given)

@@ -1,4 +1,4 @@
-"""Strict configuration: nested tables, as TOML and JSON hold them, into frozen dataclasses."""
+"""Parse nested TOML or JSON tables into dataclasses, refusing unknown keys and wrong types."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ Table = TypeVar("Table")
 
 
 def parse_table(kind: type[Table], table: Mapping[str, Any], where: str) -> Table:
-    """Make the dataclass `kind` from a TOML table, nested tables included.
+    """Build a dataclass from a table, including nested tables.
 
-    Raises RecipeError for an unknown or missing key, or a value of the wrong type or out of
-    range; the message starts with `where`, which is the table's own name.
+    Args:
+        kind: The dataclass.
+        table: The table, as `tomllib` or `json` returns it.
+        where: The table's name, which starts the message of an error.
+
+    Raises:
+        RecipeError: For an unknown or missing key, or a value of the wrong type or out of range.
     """
     hints = typing.get_type_hints(kind)
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -39,13 +44,14 @@ def parse_table(kind: type[Table], table: Mapping[str, Any], where: str) -> Tabl
 
 
 def require(condition: bool, message: str) -> None:
+    """Raise RecipeError with the message unless the condition holds."""
     if not condition:
         raise RecipeError(message)
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
-    if origin is types.UnionType:  # "X | None"; TOML has no null, a run's record has
+    if origin is types.UnionType:  # "X | None": TOML has no null, but run.json does
         if value is None:
             return None
         return _convert(value, typing.get_args(hint)[0], where)
@@ -61,7 +67,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         return _convert_tuple(value, typing.get_args(hint), where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) <= sys.float_info.max:  # "not": a NaN is refused too
+        if not abs(value) <= sys.float_info.max:  # "not" also refuses NaN
             raise RecipeError(f"{where} is a finite number, not {value}")
         return float(value)
     expected = Mapping if origin is not None else hint
@@ -71,7 +77,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _convert_tuple(value: Any, items: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    if isinstance(value, str) and items == (str, ...):  # one name alone
+    if isinstance(value, str) and items == (str, ...):  # a single name
         value = (value,) if value else ()
     if not isinstance(value, list | tuple):
         raise RecipeError(f"{where} is a list, not {value!r}")

@@ -1,4 +1,4 @@
-"""Output files that appear whole or not at all, and never over another unless that is asked for."""
+"""Write files atomically: they appear complete, and never replace another unless asked to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from anchorsr.errors import OutputError
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless a file may be written as `path`, before work is spent on it."""
+    """Check, before any work is done, that a file may be written.
+
+    Args:
+        path: The file.
+        overwrite: Whether it may replace an existing file.
+
+    Raises:
+        OutputError: If it may not.
+    """
     try:
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give a file name")
@@ -26,13 +34,13 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def check_not_input(output: Path, inputs: Iterable[Path]) -> None:
-    """Raise OutputError for an output that is one of the inputs, through links too."""
+    """Raise OutputError if the output is one of the inputs, links included."""
     if any(is_same_file(path, output) for path in inputs):
         raise OutputError(f"{output} is an input: write to another name")
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Whether two names are of one file, through links too; they need not be there."""
+    """Return whether two paths lead to one file, links included; it need not exist."""
     if os.path.realpath(one) == os.path.realpath(other):  # resolve() fails on a loop of links
         return True
     with contextlib.suppress(OSError, ValueError):
@@ -40,17 +48,30 @@ def is_same_file(one: Path, other: Path) -> bool:
     return False
 
 
+def file_key(path: Path) -> tuple[int, int] | None:
+    """Return a key that is equal for all paths to one file or folder; None if there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def check_folder(folder: Path) -> None:
-    """Raise OutputError unless the folder is there, or can be made, and may be written in."""
+    """Raise OutputError unless the folder exists, or can be made, and is writable."""
     there = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not there.is_dir():
         raise OutputError(f"{there} is not a folder: give another name for the output")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"{there} may not be written in: give another folder for the output")
+        raise OutputError(f"{there} is not writable: give another folder for the output")
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder and those above it, where they are missing."""
+    """Make a folder and its parents, unless they exist.
+
+    Raises:
+        OutputError: If that fails.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,9 +79,15 @@ def make_folder(folder: Path) -> None:
 
 
 def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
-    """Write beside `path`, then move into place; nothing is left behind on failure.
+    """Write a file atomically.
 
-    Raises OutputError for an existing file unless `overwrite`, and for whatever prevents writing.
+    Args:
+        data: Its contents.
+        path: The file; its folder must exist.
+        overwrite: Replace an existing file.
+
+    Raises:
+        OutputError: If the file exists and `overwrite` is false, or cannot be written.
     """
     with publishing(path, overwrite=overwrite) as file:
         file.write(data)
@@ -68,10 +95,23 @@ def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """The same for what is written bit by bit: a file that takes its name when the block ends
-    well, and is deleted when it does not."""
+    """Open a temporary file beside `path` that becomes `path` if the block succeeds.
+
+    It is deleted if the block fails. Whether `path` is free is checked before the block, and again
+    when the file is moved.
+
+    Args:
+        path: The file; its folder must exist.
+        overwrite: Replace an existing file.
+
+    Yields:
+        The temporary file, open for writing.
+
+    Raises:
+        OutputError: If the file exists and `overwrite` is false, or cannot be written.
+    """
     check_free(path, overwrite=overwrite)
-    # 60 characters are at most 240 bytes: the name stays within the usual 255.
+    # 60 characters are at most 240 bytes, so the name stays within the usual 255.
     temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -85,7 +125,16 @@ def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
 
 
 def move_into_place(finished: Path, path: Path, *, overwrite: bool) -> None:
-    """Give a finished file its final name. Raises OutputError as `publish` does."""
+    """Give a finished file its final name.
+
+    Args:
+        finished: The file, in the folder of `path`.
+        path: Its final name.
+        overwrite: Replace an existing file.
+
+    Raises:
+        OutputError: As `publish` does.
+    """
     try:
         if overwrite:
             os.replace(finished, path)
@@ -97,17 +146,20 @@ def move_into_place(finished: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, on one line; its name if it says nothing."""
+    """Return an exception's message as one line, or its name if it has none."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def _exists(path: Path) -> OutputError:
-    return OutputError(f"{path} exists already; choose another name or allow overwriting")
+    return OutputError(
+        f"{path} exists already: choose another name, or replace it with --force"
+        f" (overwrite=True in Python)"
+    )
 
 
 def _move_to_free_name(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, which nobody else may have taken meanwhile."""
+    """Rename without replacing a file that has appeared meanwhile."""
     try:
         os.link(temporary, path)
         return
@@ -124,3 +176,14 @@ def _move_to_free_name(temporary: Path, path: Path) -> None:
     except BaseException:
         path.unlink()
         raise
+
+
+def cannot_read(path: str | Path, error: BaseException) -> str:
+    """Phrase the message for a file that is missing or cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder; give a file"
+    if isinstance(error, PermissionError):
+        return f"{path} cannot be read ({reason(error)}): check its permissions"
+    return f"{path} cannot be read ({reason(error)})"

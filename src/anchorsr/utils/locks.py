@@ -1,9 +1,9 @@
-"""Which run makes which file, when several run at the same time: advisory locks of the system.
+"""Advisory locks on outputs, so that processes running at the same time share the work.
 
-A claim is an empty hidden file beside the output, locked while the output is made and removed
-afterwards. The system gives up the lock when a process ends, however it ends; a file that a
-killed process left is taken over by the next run. Without `flock` (Windows, some network
-drives) every claim is granted: `files.publish` alone then sees to it that no file is torn.
+A lock is an empty hidden file beside the output, locked with `flock` while the output is made and
+removed afterwards. The system releases it when the process ends, however it ends; the file that a
+killed process leaves is reused by the next one. Without `flock` (Windows, some network drives)
+every lock is granted; files are still written atomically.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-class Claims:
-    """The outputs that this run is making. Those that are left are given up at the end."""
+class FileLocks:
+    """The locks that this process holds. As a context manager, it releases them at the end."""
 
     def __init__(self) -> None:
         self._held: dict[Path, tuple[int, Path]] = {}
 
-    def __enter__(self) -> Claims:
+    def __enter__(self) -> FileLocks:
         return self
 
     def __exit__(
@@ -39,16 +39,23 @@ class Claims:
         traceback: TracebackType | None,
     ) -> None:
         for target in list(self._held):
-            self.give_up(target)
+            self.release(target)
 
-    def take(self, target: Path) -> bool:
-        """Claim an output in a folder that exists; False if another run has it.
+    def acquire(self, target: Path) -> bool:
+        """Lock an output, without waiting.
 
-        Raises OutputError where nothing can be written.
+        Args:
+            target: The output, in an existing folder.
+
+        Returns:
+            False if another process holds the lock.
+
+        Raises:
+            OutputError: If nothing can be written there.
         """
         if fcntl is None:
             return True
-        # The name is hashed: it stays short, and no two are cut to the same.
+        # Hashed, so that long names stay short and distinct.
         name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
         path = target.with_name(f".anchorsr-{name}.lock")
         while True:
@@ -61,20 +68,20 @@ class Claims:
             except BlockingIOError:
                 os.close(descriptor)
                 return False
-            except OSError:  # no locks here
+            except OSError:  # this file system has no locks
                 os.close(descriptor)
                 _remove(path)
                 return True
             if _same_file(descriptor, path):
                 self._held[target] = descriptor, path
                 return True
-            os.close(descriptor)  # removed by its owner between our two calls
+            os.close(descriptor)  # removed by its holder between our two calls
 
-    def give_up(self, target: Path) -> None:
-        """Let others have it. Nothing happens for what is not claimed."""
+    def release(self, target: Path) -> None:
+        """Release the lock on an output, if this process holds it."""
         descriptor, path = self._held.pop(target, (None, None))
         if descriptor is not None and path is not None:
-            _remove(path)  # first, while nobody else can have locked it
+            _remove(path)  # first, while nobody else can hold it
             os.close(descriptor)
 
 

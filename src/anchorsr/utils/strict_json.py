@@ -1,4 +1,4 @@
-"""JSON as others read it: figures that are not finite have no number there."""
+"""JSON that every parser reads: numbers that are not finite become null."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import math
 from typing import Any
 
 
-def to_json(figures: Any, *, indent: int | None = None) -> str:
-    """As JSON, which has no infinity, which the PSNR of equal images is: null there."""
-    return json.dumps(_finite(figures), indent=indent, allow_nan=False)
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Encode as JSON, with null for NaN and infinity (the PSNR of equal images).
+
+    Args:
+        value: What `json.dumps` takes.
+        indent: Spaces per level; None for one line.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
-def _finite(figures: Any) -> Any:
-    if isinstance(figures, dict):
-        return {key: _finite(value) for key, value in figures.items()}
-    if isinstance(figures, list | tuple):
-        return [_finite(value) for value in figures]
-    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,29 +1,36 @@
-"""The containers that are written and the encoders for them."""
+"""The containers that can be written and the encoders for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorsr.errors import OutputError
+from anchorsr.errors import OutputError, unknown_choice
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 SUFFIXES = tuple(_FORMATS)
 
-# The longest side that H.264 has a level for, as x264 counts.
-LONGEST_SIDE = 16_384
+# The longest side that x264 has an H.264 level for.
+MAX_SIDE = 16_384
 
 
 @dataclass(frozen=True)
 class Codec:
-    """An encoder, its usual and worst quality (CRF: lower is better and larger), its speed, and the
-    most frames a second that it can be told of."""
+    """An encoder and its settings.
+
+    Attributes:
+        encoder: FFmpeg's name of the encoder.
+        quality: Default CRF; lower is better and larger.
+        worst: Highest CRF that the encoder takes.
+        options: Encoder options as FFmpeg takes them.
+        max_rate: Highest frame rate that can be declared to the encoder.
+    """
 
     encoder: str
     quality: int
     worst: int
     options: dict[str, str]
-    most_rate: int = 100_000
+    max_rate: int = 100_000
 
 
 CODECS = {
@@ -32,17 +39,29 @@ CODECS = {
     "vp9": Codec(
         "libvpx-vp9", 28, 63, {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b": "0"}
     ),
-    "av1": Codec("libsvtav1", 30, 63, {"preset": "10"}, most_rate=240),
+    "av1": Codec("libsvtav1", 30, 63, {"preset": "10"}, max_rate=240),
 }
 
 
 def choose_codec(path: Path, name: str | None, quality: int | None) -> tuple[Codec, int]:
-    """The encoder and quality for a file. Raises OutputError for what there is not."""
+    """Choose the codec and CRF for an output file.
+
+    Args:
+        path: The output file, whose suffix says which container it is.
+        name: A key of `CODECS`; by default h264, or vp9 in a `.webm` file.
+        quality: CRF; by default that of the codec.
+
+    Returns:
+        The codec and the CRF.
+
+    Raises:
+        OutputError: The suffix or the codec is unknown, or the CRF is out of range.
+    """
     container_format(path)
     name = name or ("vp9" if path.suffix.lower() == ".webm" else "h264")
     codec = CODECS.get(name)
     if codec is None:
-        raise OutputError(f"there is no codec {name!r}: take one of {', '.join(CODECS)}")
+        raise OutputError(unknown_choice("codec", name, CODECS))
     quality = codec.quality if quality is None else quality
     if not 0 <= quality <= codec.worst:
         raise OutputError(f"the quality of {name} is 0 (best) to {codec.worst}, not {quality}")
@@ -50,7 +69,11 @@ def choose_codec(path: Path, name: str | None, quality: int | None) -> tuple[Cod
 
 
 def container_format(path: Path) -> str:
-    """What FFmpeg calls the container of a suffix. Raises OutputError for another suffix."""
+    """Look up FFmpeg's name of the container that a suffix stands for.
+
+    Raises:
+        OutputError: The suffix is unknown.
+    """
     name = _FORMATS.get(path.suffix.lower())
     if name is None:
         raise OutputError(f"{path} has no suffix that can be written: {', '.join(SUFFIXES)}")

@@ -1,8 +1,8 @@
-"""Frames of a video ↔ uint8 RGB pixels, by the matrix and range that the video says it has.
+"""Conversion between video frames and uint8 RGB, by the video's own matrix and range.
 
-Only 8-bit video of standard range is handled. More bits, HDR, BT.2020 and transparency would be
-flattened without a word on their way through 8-bit RGB, so they are refused by name. Numbers of
-matrices, transfers and primaries are those of ITU-T H.273.
+Only 8-bit video of standard range is supported. More bits, HDR, BT.2020 and transparency would be
+lost silently in 8-bit RGB, so they are refused by name. Matrices, transfers and primaries have the
+numbers of ITU-T H.273.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import VideoError
 from anchorsr.video.tile_reuse import Rectangle
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from av import VideoFormat, VideoFrame
     from av.video.codeccontext import VideoCodecContext
 
-UInt8Array = npt.NDArray[np.uint8]
 
 _UNSPECIFIED = 2
 _BT709, _FCC, _BT470BG, _SMPTE170M, _SMPTE240M = 1, 4, 5, 6, 7
@@ -43,11 +42,15 @@ _BT2020_PRIMARIES = 9
 
 @dataclass(frozen=True)
 class Colours:
-    """What the numbers of a video's pixels mean, and in which format its larger form is stored.
+    """How the pixels of a video are coded, and the pixel format of the output.
 
-    pixel_format: yuv420p, yuv422p or yuv444p, whichever keeps the chroma resolution. matrix,
-    transfer, primaries: H.273 numbers. full: 0 to 255 instead of 16 to 235. rgb: the source holds
-    RGB, which becomes BT.709 of limited range.
+    Attributes:
+        pixel_format: yuv420p, yuv422p or yuv444p, whichever keeps the chroma resolution.
+        matrix: H.273 number of the matrix.
+        full: Whether the range is 0 to 255 instead of 16 to 235.
+        transfer: H.273 number of the transfer function.
+        primaries: H.273 number of the primaries.
+        rgb: Whether the source holds RGB, which is stored as BT.709 of limited range.
     """
 
     pixel_format: str
@@ -59,15 +62,22 @@ class Colours:
 
     @property
     def range(self) -> int:
-        """As FFmpeg numbers it: 1 limited, 2 full."""
+        """FFmpeg's number of the range: 1 is limited, 2 is full."""
         return _FULL if self.full else _LIMITED
 
 
 def read_colours(frame: VideoFrame, stream: VideoCodecContext) -> Colours:
-    """The colours of a frame; what it leaves open is taken from its stream, then guessed.
+    """Read how the colours of a frame are coded.
 
-    A matrix that is not given is BT.709 from 1280 columns or 577 rows on, else BT.601, as players
-    have it; a range that is not given is limited. Raises VideoError for what is not handled.
+    What the frame leaves unspecified is taken from its stream, then guessed as players do: the
+    matrix is BT.709 from 1280 columns or 577 rows on, BT.601 below; the range is limited.
+
+    Args:
+        frame: A decoded frame.
+        stream: The codec context of its stream.
+
+    Raises:
+        VideoError: The colours are of an unsupported kind.
     """
     layout = frame.format
     _check_format(layout)
@@ -79,7 +89,7 @@ def read_colours(frame: VideoFrame, stream: VideoCodecContext) -> Colours:
         refused = "BT.2020"
     if refused is not None:
         raise VideoError(
-            f"its colours are {refused}, which is not handled: convert it to 8-bit BT.709 first"
+            f"its colours are {refused}, which is not supported: convert it to 8-bit BT.709 first"
         )
     if layout.is_rgb or layout.has_palette:
         return Colours("yuv444p", _BT709, False, transfer, primaries, rgb=True)
@@ -91,17 +101,21 @@ def read_colours(frame: VideoFrame, stream: VideoCodecContext) -> Colours:
 
 
 def check_like(frame: VideoFrame, first: VideoFrame) -> None:
-    """Raise VideoError for a frame that cannot follow the first one in one video."""
+    """Check that a frame can follow the first one in the same video.
+
+    Raises:
+        VideoError: Its size differs, or its pixel format is not supported.
+    """
     if (frame.width, frame.height) != (first.width, first.height):
         raise VideoError(
-            f"the image changes from {first.width} x {first.height} to {frame.width} x "
-            f"{frame.height} pixels, which is not handled"
+            f"the frame size changes from {first.width}x{first.height} to "
+            f"{frame.width}x{frame.height}, which is not supported"
         )
     _check_format(frame.format)
 
 
 class ToRgb:
-    """Frames → contiguous uint8 RGB (H, W, 3), chroma interpolated and every value rounded."""
+    """Converts frames to contiguous uint8 RGB (H, W, 3); chroma is interpolated bilinearly."""
 
     def __init__(self, colours: Colours) -> None:
         from av.video.reformatter import Interpolation, VideoReformatter
@@ -113,8 +127,9 @@ class ToRgb:
         )
 
     def __call__(self, frame: VideoFrame) -> UInt8Array:
+        """Convert one frame."""
         matrix = self._colours.matrix
-        larger = self._reformatter.reformat(
+        converted = self._reformatter.reformat(
             frame,
             format="rgb24",
             src_colorspace=None if self._colours.rgb else matrix,
@@ -123,18 +138,18 @@ class ToRgb:
             interpolation=self._flags,
             threads=1,
         )
-        return np.ascontiguousarray(larger.to_ndarray(), np.uint8)
+        return np.ascontiguousarray(converted.to_ndarray(), np.uint8)
 
 
 class FromRgb:
-    """Uint8 RGB (H, W, 3) → frames of `colours`, only what has changed since the last one.
+    """Converts uint8 RGB (H, W, 3) to frames, only where it differs from the previous one.
 
-    Where the chroma has half the columns or rows, a last odd one is repeated once to make an even
-    number, which the codecs need.
+    Where chroma has half the columns or rows, the last one of an odd number is repeated once, as
+    codecs need an even number.
     """
 
-    # Chroma is a mean over a few rows and columns: a pixel is seen by those within _REACH, and
-    # a rectangle is converted with a margin, of which nothing is taken. Even numbers.
+    # Chroma is a mean over a few rows and columns: a pixel affects those within _REACH. A
+    # rectangle is converted with a margin, which is thrown away. Both are even.
     _REACH = 4
     _MARGIN = 8
 
@@ -149,10 +164,14 @@ class FromRgb:
         self._last: VideoFrame | None = None
 
     def __call__(self, rgb: UInt8Array, changed: Sequence[Rectangle]) -> VideoFrame:
-        """A new frame, equal to that of the whole `rgb`.
+        """Convert one frame.
 
-        changed: where it may differ from that of the call before, in pixels of the input, which
-        the factor multiplies.
+        Args:
+            rgb: Uint8 RGB (H, W, 3), upscaled.
+            changed: Where it may differ from the previous call's, in pixels before upscaling.
+
+        Returns:
+            A new frame, equal to a conversion of the whole `rgb`.
         """
         odd = rgb.shape[0] % self._rows, rgb.shape[1] % self._columns
         if any(odd):
@@ -162,7 +181,7 @@ class FromRgb:
         if last is None or (last.height, last.width) != (height, width):
             frame = self._convert(rgb)
         else:
-            areas = [self._enlarge(area, height, width) for area in changed]
+            areas = [self._affected(area, height, width) for area in changed]
             if any(area == (0, 0, height, width) for area in areas):
                 frame = self._convert(rgb)
             else:
@@ -172,8 +191,8 @@ class FromRgb:
         self._last = frame
         return frame
 
-    def _enlarge(self, area: Rectangle, height: int, width: int) -> Rectangle:
-        """All of the output that a rectangle of the input has a part in, on even pixels."""
+    def _affected(self, area: Rectangle, height: int, width: int) -> Rectangle:
+        """The part of the output that depends on a rectangle of the input, on even pixels."""
         f = self._factor
         bottom, right = area.bottom * f + self._REACH, area.right * f + self._REACH
         return Rectangle(
@@ -188,8 +207,10 @@ class FromRgb:
         top, left = max(area.top - self._MARGIN, 0), max(area.left - self._MARGIN, 0)
         bottom = min(area.bottom + self._MARGIN, height)
         right = min(area.right + self._MARGIN, width)
-        part = self._convert(rgb[top:bottom, left:right])
-        for index, (target, source) in enumerate(zip(planes(frame), planes(part), strict=True)):
+        converted = self._convert(rgb[top:bottom, left:right])
+        for index, (target, source) in enumerate(
+            zip(planes(frame), planes(converted), strict=True)
+        ):
             rows, columns = (self._rows, self._columns) if index else (1, 1)
             target[
                 area.top // rows : -(-area.bottom // rows),
@@ -214,12 +235,12 @@ class FromRgb:
 
 
 def subsampling(pixel_format: str) -> tuple[int, int]:
-    """Columns and rows of luma to one of chroma."""
+    """Look up how many luma columns and rows there are per chroma sample."""
     return {"yuv420p": (2, 2), "yuv422p": (2, 1), "yuv444p": (1, 1)}[pixel_format]
 
 
 def planes(frame: VideoFrame) -> list[UInt8Array]:
-    """The planes of an 8-bit planar frame as arrays (rows, columns) that share its memory."""
+    """View the planes of an 8-bit planar frame as arrays (rows, columns) that share its memory."""
     views = []
     for plane in frame.planes:
         rows = np.frombuffer(memoryview(plane), np.uint8)
@@ -238,7 +259,7 @@ def _copy(frame: VideoFrame) -> VideoFrame:
 
 
 def _first(*values: int) -> int:
-    """The first value that says something: 0 is reserved, or RGB, which the format tells too."""
+    """The first value that is specified; 0 is reserved, or RGB, which the format says as well."""
     return next((int(value) for value in values if value not in (0, _UNSPECIFIED)), _UNSPECIFIED)
 
 
@@ -246,12 +267,12 @@ def _check_format(layout: VideoFormat) -> None:
     bits = max(component.bits for component in layout.components)
     if bits > 8:
         raise VideoError(
-            f"it has {bits} bits a channel ({layout.name}), which is not handled: convert it to "
-            f"8 bits first"
+            f"it has {bits} bits per channel ({layout.name}), which is not supported: convert it "
+            f"to 8 bits first"
         )
     if any(component.is_alpha for component in layout.components):
         raise VideoError(
-            f"it has transparency ({layout.name}), which is not handled: convert it to yuv420p "
+            f"it has transparency ({layout.name}), which is not supported: convert it to yuv420p "
             f"first"
         )
 

@@ -1,4 +1,4 @@
-"""Decoding, the network and encoding side by side, each in a thread, with little between them."""
+"""Decoding, the network and encoding in parallel, each in a thread, with short queues between."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from av import VideoFrame
 
 # Frames and packets between two threads: enough that none waits for long, little memory.
-_BETWEEN = 8
+_QUEUE_SIZE = 8
 _POLL_S = 0.1
 
 
 @dataclass
-class Clock:
-    """Seconds that each step was busy; they run side by side, so the sum exceeds the whole."""
+class Timings:
+    """Seconds each step was busy. The steps run in parallel: their sum exceeds the elapsed time."""
 
     decode_s: float = 0.0
     network_s: float = 0.0
@@ -33,13 +33,20 @@ class Clock:
 
 
 @dataclass
-class Pipeline:
-    """All items of a source into a target, frames made larger. `clock`: where the time went."""
+class VideoPipeline:
+    """Moves all frames and packets of a source to a target, and upscales the frames.
+
+    Attributes:
+        source: Where frames and packets come from.
+        target: Where upscaled frames and copied packets go.
+        upscaler: Upscales one frame after another.
+        timings: Seconds each step was busy so far.
+    """
 
     source: Source
     target: Target
     upscaler: ReusingUpscaler
-    clock: Clock = field(default_factory=Clock)
+    timings: Timings = field(default_factory=Timings)
 
     def __post_init__(self) -> None:
         self._halt = threading.Event()
@@ -48,21 +55,25 @@ class Pipeline:
         self._from_rgb = FromRgb(self.source.colours, self.upscaler.factor)
 
     def run(self, on_tick: Callable[[], None]) -> None:
-        """Do all of it, calling `on_tick` a few times a second in this thread.
+        """Process the whole source, and finish the target.
 
-        An interrupt, or whatever else `on_tick` raises, lets what has been decoded go through
-        to the end before it is raised; a second one does not. What a thread raises is raised.
-        The target is finished, unless one of the threads has raised or all had to end at once.
+        An exception from `on_tick`, or an interrupt, stops decoding; frames already decoded are
+        still encoded and the target is finished before the exception is raised. A second interrupt
+        stops at once. An exception in a thread stops all of them and is raised here; the target
+        then stays unfinished.
+
+        Args:
+            on_tick: Called a few times per second in the calling thread.
         """
-        decoded: queue.Queue[Any] = queue.Queue(_BETWEEN)
-        enlarged: queue.Queue[Any] = queue.Queue(_BETWEEN)
+        decoded: queue.Queue[Any] = queue.Queue(_QUEUE_SIZE)
+        upscaled: queue.Queue[Any] = queue.Queue(_QUEUE_SIZE)
         steps: list[tuple[str, Any, Any, Any]] = [
             ("decode", self._decode, None, decoded),
-            ("network", self._enlarge, decoded, enlarged),
-            ("encode", self._encode, enlarged, None),
+            ("network", self._upscale, decoded, upscaled),
+            ("encode", self._encode, upscaled, None),
         ]
-        # Waited for by these, as Thread.join, once interrupted, takes a running thread for ended
-        # (Python before 3.13).
+        # Events instead of Thread.join: before Python 3.13, a join that is interrupted takes a
+        # running thread for finished.
         ends = [threading.Event() for _ in steps]
         for (name, *arguments), end in zip(steps, ends, strict=True):
             threading.Thread(
@@ -85,19 +96,19 @@ class Pipeline:
     def _work(
         self,
         step: Callable[[Iterator[Any]], Iterator[Any]],
-        before: queue.Queue[Any] | None,
-        after: queue.Queue[Any] | None,
+        inputs: queue.Queue[Any] | None,
+        outputs: queue.Queue[Any] | None,
         end: threading.Event,
     ) -> None:
-        """One thread: all that comes from one queue through a step into the next."""
+        """Run one step in its thread, from one queue to the next."""
         try:
-            for item in step(self._take(before)):
-                if after is not None and not self._put(after, item):
+            for item in step(self._take(inputs)):
+                if outputs is not None and not self._put(outputs, item):
                     return
-            if after is not None:
-                self._put(after, _END)
+            if outputs is not None:
+                self._put(outputs, _END)
             else:
-                self._halt.set()  # the end of the last step, also before that of the others
+                self._halt.set()  # once the last step is done, so are the others
         except BaseException as error:
             self._errors.append(error)
             self._halt.set()
@@ -110,11 +121,11 @@ class Pipeline:
         for item in self.source.items():
             if is_frame(item):
                 item = item, self._to_rgb(item)
-            self.clock.decode_s += time.perf_counter() - started
+            self.timings.decode_s += time.perf_counter() - started
             yield item
             started = time.perf_counter()
 
-    def _enlarge(self, items: Iterator[Any]) -> Iterator[Any]:
+    def _upscale(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
             if not isinstance(item, tuple):
                 yield item
@@ -123,12 +134,12 @@ class Pipeline:
             started = time.perf_counter()
             changed = self.upscaler.update(rgb)
             computed = time.perf_counter()
-            larger = self._from_rgb(self.upscaler.output, changed)
-            larger.pts, larger.time_base = frame.pts, frame.time_base
-            larger.duration = frame.duration
-            self.clock.network_s += computed - started
-            self.clock.convert_s += time.perf_counter() - computed
-            yield larger
+            upscaled = self._from_rgb(self.upscaler.output, changed)
+            upscaled.pts, upscaled.time_base = frame.pts, frame.time_base
+            upscaled.duration = frame.duration
+            self.timings.network_s += computed - started
+            self.timings.convert_s += time.perf_counter() - computed
+            yield upscaled
 
     def _encode(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
@@ -137,32 +148,32 @@ class Pipeline:
                 self.target.encode(item)
             else:
                 self.target.copy(item)
-            self.clock.encode_s += time.perf_counter() - started
+            self.timings.encode_s += time.perf_counter() - started
             if self.target.disk_is_full:
                 self.source.stop()
                 break
         if not self._halt.is_set():
-            # Here, not in the thread that waits, as an interrupt would leave it half done.
+            # Here and not in the calling thread, where an interrupt would leave it half done.
             started = time.perf_counter()
             self.target.finish()
-            self.clock.encode_s += time.perf_counter() - started
+            self.timings.encode_s += time.perf_counter() - started
         yield from ()
 
-    def _take(self, before: queue.Queue[Any] | None) -> Iterator[Any]:
-        while before is not None and not self._halt.is_set():
+    def _take(self, inputs: queue.Queue[Any] | None) -> Iterator[Any]:
+        while inputs is not None and not self._halt.is_set():
             try:
-                item = before.get(timeout=_POLL_S)
+                item = inputs.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
             if item is _END:
                 return
             yield item
 
-    def _put(self, after: queue.Queue[Any], item: Any) -> bool:
-        """False if all should end."""
+    def _put(self, outputs: queue.Queue[Any], item: Any) -> bool:
+        """Put an item into a queue; False if all threads should stop instead."""
         while not self._halt.is_set():
             try:
-                after.put(item, timeout=_POLL_S)
+                outputs.put(item, timeout=_POLL_S)
                 return True
             except queue.Full:
                 continue
@@ -173,18 +184,27 @@ _END = object()
 
 
 def is_frame(item: Any) -> bool:
-    """Whether an item of a source is a frame: packets have a stream."""
+    """Tell whether an item of a source is a frame; packets have a stream."""
     return not hasattr(item, "stream")
+
+
+def output_size(frame: VideoFrame, factor: int, subsampling: tuple[int, int]) -> tuple[int, int]:
+    """Compute the size of the upscaled frames.
+
+    Args:
+        frame: A frame of the source.
+        factor: Upscaling factor.
+        subsampling: Luma columns and rows per chroma sample, as from `colour.subsampling`.
+
+    Returns:
+        Width and height, rounded up to even where the chroma is halved.
+    """
+    columns, rows = subsampling
+    width, height = frame.width * factor, frame.height * factor
+    return width + width % columns, height + height % rows
 
 
 def _wait(ends: list[threading.Event]) -> None:
     for end in ends:
-        while not end.wait(_POLL_S):  # in pieces, so that a signal comes through
+        while not end.wait(_POLL_S):  # in short waits, so that signals are handled
             pass
-
-
-def frame_size(frame: VideoFrame, factor: int, subsampling: tuple[int, int]) -> tuple[int, int]:
-    """Columns and rows of the larger frame: even where the chroma has half of them."""
-    columns, rows = subsampling
-    width, height = frame.width * factor, frame.height * factor
-    return width + width % columns, height + height % rows

@@ -1,7 +1,8 @@
-"""A video file that is read: what it holds, then its packets and decoded frames in their order."""
+"""Read a video file: decoded frames of one stream, and packets of all others, in file order."""
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -20,30 +21,46 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-# A file may end this much earlier than it says: durations are rounded in several ways.
+# A file may end this much before its stated duration, which is rounded in several ways.
 _TOLERANCE = Fraction(1, 2)
-# What is stored just before a cut may belong after it, by as much as sound and image lie apart.
+# Seconds that the streams may lie apart in the file: packets stored just before a cut may belong
+# after it.
 _INTERLEAVING = 2
-# A time given in decimals meets the frame that it was read from.
+# A decimal start time finds the frame whose timestamp was rounded to it.
 _ROUNDING = Fraction(1, 2000)
 _MICROSECOND = Fraction(1, 1_000_000)
 
 _IMAGES = ("image2", "_pipe", "gif", "apng")
-_SAY_THEIR_LENGTH = ("mov", "matroska")
-# Their times run on from an earlier one, such as when a transmitter was switched on.
-_BEGIN_ANYWHERE = ("mpegts", "mpeg")
+_STATE_DURATION = ("mov", "matroska")
+# Their timestamps do not start near 0, but count from when a transmitter was switched on.
+_START_ANYWHERE = ("mpegts", "mpeg")
 
 
 class Source:
-    """The first video stream of a file, decoded, and all other streams as packets.
+    """Decodes the first video stream of a file, and demuxes all other streams.
 
-    `first` is the first frame that is wanted and `colours` are those of all. With a start, frames
-    and packets before it are left out and all times are moved together by `shift`, so that
-    `first` is at 0; without one, `origin` is the time of the first moment, which in a transport
-    stream is moved to 0. What an edit list hides is left out. `problems` grows by a line for
-    whatever is found damaged or missing on the way: reading then ends, as at the end of the file,
-    and nothing is raised.
-    Raises VideoError for a file that is not a video, or not one that is handled.
+    With a start, frames and packets before it are skipped and all timestamps are shifted so that
+    the first frame is at 0. What an edit list hides is skipped. Where the file is damaged or cut
+    off, reading ends as at the end of the file, without an exception, and `problems` says so.
+
+    Args:
+        path: The file.
+        start: Seconds after the beginning of the file at which to start.
+        duration: Seconds to read; by default up to the end.
+        threads: Number of decoder threads; by default all processors.
+
+    Attributes:
+        first: The first frame within start and duration.
+        colours: How the colours of all frames are coded.
+        problems: One line for each thing found damaged or missing so far.
+        cut: Whether only a part of the file is read.
+        seconds: Length of what is read; None if the file does not state its duration.
+        shift: Seconds subtracted from all timestamps.
+        origin: Time, after the shift, at which the output begins.
+        container, video: The open file, and its stream that is decoded.
+
+    Raises:
+        VideoError: The file is not a video, or is of an unsupported kind.
     """
 
     def __init__(
@@ -66,14 +83,14 @@ class Source:
             self._is_avi = "avi" in self.container.format.name
             self._ended = False
             self._damaged = 0
-            self._not_later = 0
+            self._not_increasing = 0
             self._last_pts: int | None = None
             self._stored_dts: list[int] = []
             self._delay: int | None = None  # in packets
-            self._ahead = 0  # what a packet's pts is more than its dts, the same for all
+            self._ahead = 0  # pts minus dts, the same for all packets
             self._reached = Fraction(0)
             begin = (self.container.start_time or 0) * _MICROSECOND
-            if start is None and self.container.format.name in _BEGIN_ANYWHERE:
+            if start is None and self.container.format.name in _START_ANYWHERE:
                 self.shift = begin
             self.origin: Fraction = begin - self.shift if start is None else Fraction(0)
             self._begin = None if start is None else begin + Fraction(start)
@@ -98,44 +115,46 @@ class Source:
 
     @property
     def frames(self) -> int:
-        """How many frames the file says it has; 0 if it does not."""
+        """Number of frames that the file states; 0 if it does not."""
         return self.video.frames
 
     @property
     def side_data(self) -> Mapping[str, Any]:
-        """What the first frame carries beside its pixels, by FFmpeg's names."""
-        data: Any = self.first.side_data  # its type stub knows of motion vectors only
+        """Side data of the first frame, by FFmpeg's names."""
+        data: Any = self.first.side_data  # its type stub has only motion vectors
         return {str(found.type.name): found for found in data}
 
     @property
     def display_matrix(self) -> list[int] | None:
-        """How a player turns the image: nine numbers as FFmpeg has them; None for upright."""
+        """FFmpeg's display matrix, nine numbers, that says how to rotate; None for upright."""
         found = self.side_data.get("DISPLAYMATRIX")
         return None if found is None else [int(n) for n in np.frombuffer(found, np.int32)]
 
     def resume_after(self, seconds: Fraction) -> Fraction:
-        """The start that goes on after as many seconds."""
+        """Compute the start that continues after the first `seconds` of the output."""
         begin = (self.container.start_time or 0) * _MICROSECOND
         return seconds + (Fraction(0) if self._begin is None else self.shift - begin)
 
     def leave_out(self, stream: Stream) -> None:
-        """Read no more packets of a stream that cannot be kept."""
+        """Skip all further packets of a stream."""
         self._kept.remove(stream)
 
     def items(self) -> Iterator[VideoFrame | Packet[Stream]]:
-        """Decoded frames, times strictly rising, and packets of the other streams, as stored."""
+        """Yield decoded frames, in strictly increasing time, and packets of the other streams."""
         kept = {stream.index for stream in self._kept}
-        held, self._held = self._held, []
-        for item in _chain(held, self._items):
+        items = itertools.chain(self._held, self._items)
+        self._held = []
+        for item in items:
             stream = getattr(item, "stream", None)
             if stream is None or stream.index in kept:
                 yield item
 
     def stop(self) -> None:
-        """Let `items` end soon; for another thread to call."""
+        """Make `items` end soon. May be called from another thread."""
         self._ended = True
 
     def close(self) -> None:
+        """Close the file."""
         self.container.close()
 
     def _seek(self, time: Fraction) -> None:
@@ -144,7 +163,7 @@ class Source:
         try:
             self.container.seek(int(time / _MICROSECOND))
         except (FFmpegError, OSError, ValueError):
-            return  # cannot be sought in: read from the beginning
+            return  # not seekable: read from the beginning
 
     def _first_frame(self) -> VideoFrame:
         for item in self._items:
@@ -154,20 +173,20 @@ class Source:
                 break
         else:
             if self._begin is not None and not self._damaged:
-                raise VideoError(f"{self.path} has no frame at or after its start: start earlier")
+                raise VideoError(f"{self.path} has no frame at or after this start: start earlier")
             raise VideoError(
                 f"{self.path} has no frame that can be decoded; copy or download it again"
             )
         if first.interlaced_frame or self.video.codec_context.field_order > 1:
             raise VideoError(
-                f"{self.path} is interlaced, which is not handled: deinterlace it first, "
+                f"{self.path} is interlaced, which is not supported: deinterlace it first, "
                 f"as `ffmpeg -i IN -vf bwdif OUT` does"
             )
         return first
 
     def _read(self) -> Iterator[Any]:
-        """Frames and packets that are wanted, their times shifted."""
-        early: list[Any] = []  # packets before the first frame, which says what the shift is
+        """Frames and packets between start and end, their timestamps shifted."""
+        early: list[Any] = []  # packets before the first frame, which determines the shift
         began = self._begin is None
         for item in self._wanted():
             if hasattr(item, "stream"):
@@ -185,7 +204,7 @@ class Source:
             yield item
 
     def _move(self, packet: Packet[Stream]) -> bool:
-        """Shift a packet in time; False if it lies outside the cut."""
+        """Shift a packet's timestamps; False if it lies before the start."""
         if packet.stream.disposition & _ATTACHED_PICTURE:
             return True
         pts = packet.pts if packet.pts is not None else packet.dts
@@ -197,7 +216,7 @@ class Source:
         return True
 
     def _wanted(self) -> Iterator[Any]:
-        """Frames and packets between start and end, as they come."""
+        """Frames and packets between start and end, in file order."""
         first: VideoFrame | None = None
         running = {s.index for s in self.container.streams if s.type in ("video", "audio")}
         running -= {s.index for s in self.container.streams if s.disposition & _ATTACHED_PICTURE}
@@ -210,7 +229,7 @@ class Source:
                     running.discard(index)
                 elif _is_hidden(packet):
                     continue
-                elif packet.size or packet.dts is not None:  # not the mark of the end
+                elif packet.size or packet.dts is not None:  # not the flush packet at the end
                     yield packet
             elif index in running:
                 for frame, now in self._decode(packet):
@@ -219,7 +238,7 @@ class Source:
                     if self._end is not None and now >= self._end - _ROUNDING:
                         running.discard(index)
                         break
-                    problem = None if first is None else _misfit(frame, first)
+                    problem = None if first is None else _mismatch(frame, first)
                     first = first or frame
                     self._damaged += frame.is_corrupt
                     if problem is not None:
@@ -231,21 +250,21 @@ class Source:
                 break
         else:
             self._check_length()
-        self._sum_up()
+        self._report_damage()
 
     def _packets(self) -> Iterator[Any]:
-        """All packets, to the end of the file or to where it cannot be read further."""
+        """All packets up to the end of the file, or to where it becomes unreadable."""
         from av import FFmpegError, Packet
 
         counted = 0
-        torn: set[int] = set()  # streams whose last packet is not whole
+        truncated: set[int] = set()  # streams whose last packet is not complete
         try:
             for packet in self.container.demux(self._kept):
                 if packet.is_corrupt and "mpegts" not in self.container.format.name:
-                    torn.add(packet.stream.index)
+                    truncated.add(packet.stream.index)
                     continue
                 if packet.size:
-                    torn.discard(packet.stream.index)
+                    truncated.discard(packet.stream.index)
                 if packet.stream.index == self.video.index and packet.size:
                     counted = self._count(packet, counted)
                 self._note_time(packet)
@@ -256,22 +275,22 @@ class Source:
             end.stream = self.video
             yield end
             return
-        if torn:
-            self._cut_off("its last packet is not whole")
-        elif self._begin is None and counted < self._frames_to_come():
+        if truncated:
+            self._cut_off("its last packet is not complete")
+        elif self._begin is None and counted < self._expected_frames():
             self._cut_off("the end of the file is missing")
 
-    def _frames_to_come(self) -> int:
-        """How many frames the file says will come; an edit list hides some that it counts."""
+    def _expected_frames(self) -> int:
+        """Number of frames that the file states, without those hidden by an edit list."""
         if "mov" not in self.container.format.name or not self.frames:
             return self.frames
         return min(self.frames, len(self.video.index_entries))
 
     def _count(self, packet: Packet[Any], before: int) -> int:
-        """How many of the frames that the file counts have come.
+        """Number of stated frames up to this packet.
 
-        An AVI counts those that repeat the one before, too. They have no packet, and others'
-        times are their places; some may be at the end.
+        An AVI also counts frames that repeat the previous one. They have no packet, and the
+        timestamps of the others are their indices; some may be at the end.
         """
         if not self._is_avi or packet.dts is None:
             return before + 1
@@ -284,7 +303,7 @@ class Source:
             self._reached = max(self._reached, end)
 
     def _decode(self, packet: Packet[Any]) -> Iterator[tuple[VideoFrame, Fraction]]:
-        """Frames with a pts, and their times in seconds."""
+        """Frames, each with a pts, and their times in seconds."""
         from av import FFmpegError
 
         flush = packet.size == 0
@@ -298,32 +317,32 @@ class Source:
             return
         for frame in frames:
             base = frame.time_base or self.video.time_base or Fraction(1, 1000)
-            frame.time_base = base  # has none after a flush
+            frame.time_base = base  # None after a flush
             pts = frame.pts if frame.pts is not None else frame.dts
             if self._is_avi:
                 pts = self._time_in_avi(frame)
             if pts is None:
                 pts = 0 if self._last_pts is None else self._last_pts + max(frame.duration, 1)
             if self._last_pts is not None and pts <= self._last_pts:
-                self._not_later += 1
+                self._not_increasing += 1
                 continue
             frame.pts = self._last_pts = pts
             yield frame, pts * base
 
     def _time_in_avi(self, frame: VideoFrame) -> int | None:
-        """When a frame is shown, in a container that says only when frames are stored.
+        """Presentation time of a frame in a container that stores only decoding times.
 
-        The frame's dts is that of the packet with which the decoder gave it, some packets after
-        the one whose turn it is: as many as the first frame came after its own packet.
+        The frame's dts is that of the packet on which the decoder returned it, which comes some
+        packets later: as many as the first frame was returned after its own packet.
         """
         stored = self._stored_dts
         if not stored:
             return None
-        given = 1 if frame.dts is None else bisect_right(stored, frame.dts)
+        fed = 1 if frame.dts is None else bisect_right(stored, frame.dts)
         if self._delay is None:
             own = 0 if frame.pts is None else bisect_left(stored, frame.pts - self._ahead)
-            self._delay = max(given - 1 - own, 0)
-        place = 0 if frame.dts is None else max(given - 1 - self._delay, 0)
+            self._delay = max(fed - 1 - own, 0)
+        place = 0 if frame.dts is None else max(fed - 1 - self._delay, 0)
         time = stored[place]
         del stored[: place + 1]
         return time
@@ -335,51 +354,45 @@ class Source:
         of = "" if whole is None else f" of {float(self._whole_end(whole) - begin):.1f}"
         self.problems.append(
             f"{self.path} is damaged or cut off after {length:.1f}{of} seconds ({why}): "
-            f"what could be read until there is written"
+            f"the output ends there"
         )
 
     def _check_length(self) -> None:
-        """At the end of the file: is it as long as it says?"""
-        says = self.container.format.name.startswith(_SAY_THEIR_LENGTH)
-        if says and self.container.duration is not None and not self.problems:
+        """Check, at the end of the file, that it is as long as it states."""
+        states = self.container.format.name.startswith(_STATE_DURATION)
+        if states and self.container.duration is not None and not self.problems:
             end = self._whole_end(self.container.duration)
             if self._reached < end - _TOLERANCE and (self._end or end) > self._reached:
                 self._cut_off("the end of the file is missing")
 
     def _whole_end(self, duration: int) -> Fraction:
-        """When a file of that duration ends. That of Matroska counts from 0, in most files."""
+        """End time of a file; in most Matroska files the duration counts from 0."""
         start = self.container.start_time or 0
         if "matroska" in self.container.format.name and duration > start:
             start = 0
         return (start + duration) * _MICROSECOND
 
-    def _sum_up(self) -> None:
+    def _report_damage(self) -> None:
         if self._damaged:
             self.problems.append(
-                f"{self.path}: {self._damaged} of its frames are damaged, and are missing or wrong "
-                f"in the result"
+                f"{self.path}: {self._damaged} frames are damaged, and are missing or wrong in the "
+                f"output"
             )
-        if self._not_later:
+        if self._not_increasing:
             self.problems.append(
-                f"{self.path}: {self._not_later} of its frames are not later than the one before, "
+                f"{self.path}: {self._not_increasing} frames are not later than the previous one, "
                 f"and are left out"
             )
 
 
-_ATTACHED_PICTURE = 1 << 10  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: a cover
+_ATTACHED_PICTURE = 1 << 10  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: cover art
 
 
 def _open(path: Path) -> InputContainer:
     import av
 
     try:
-        if not path.exists():
-            raise VideoError(f"{path} is not there; check its name")
-        if not path.is_file():  # to open a pipe would wait for ever
-            raise VideoError(f"{path} is a folder or a device; give a video file")
-        if not path.stat().st_size:
-            raise VideoError(f"{path} is empty (0 bytes); copy or download it again")
-        # Names with a colon are no addresses, and bytes that are no UTF-8 come back as they were.
+        # "file:", as a name may hold a colon; surrogateescape, as metadata may not be UTF-8.
         container = av.open(f"file:{path}", "r", metadata_errors="surrogateescape")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
@@ -388,32 +401,31 @@ def _open(path: Path) -> InputContainer:
         ) from error
     if any(name in container.format.name for name in _IMAGES):
         container.close()
-        raise VideoError(f"{path} is an image: anchorsr upscale makes it larger")
+        raise VideoError(f"{path} is an image: use anchorsr upscale")
     return container
 
 
 def _find_video(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not a cover."""
+    """The first video stream that is not cover art."""
     for stream in container.streams.video:
         if not stream.disposition & _ATTACHED_PICTURE:
             if stream.codec_context is None:
-                raise VideoError(f"{path}: no decoder for its video is in this PyAV")
+                raise VideoError(f"{path}: this PyAV has no decoder for its video")
             return stream
     raise VideoError(f"{path} holds no video")
 
 
 def _check_opaque(stream: VideoStream, path: Path) -> None:
-    """WebM has transparency in packets beside the image's, of which the frames say nothing."""
+    """Refuse WebM with alpha, which is stored beside the frames and does not show in them."""
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if tags.get("alpha_mode") == "1":
         raise VideoError(
-            f"{path}: its video has transparency, which is not handled: make it opaque first"
+            f"{path}: its video has transparency, which is not supported: make it opaque first"
         )
 
 
 def _is_hidden(packet: Packet[Stream]) -> bool:
-    """Whether an edit list hides a packet, but for the last ones before 0, of which decoders of
-    sound need the end."""
+    """Whether an edit list hides a packet; audio decoders need the last ones before 0."""
     if not packet.is_discard or packet.pts is None:
         return False
     return not -2 * (packet.duration or 0) < packet.pts < 0
@@ -426,18 +438,12 @@ def _colours(frame: VideoFrame, stream: VideoStream, path: Path) -> Colours:
         raise VideoError(f"{path}: {error}") from error
 
 
-def _misfit(frame: VideoFrame, first: VideoFrame) -> str | None:
+def _mismatch(frame: VideoFrame, first: VideoFrame) -> str | None:
     """Why a frame cannot follow the first one; None if it can."""
     if frame.interlaced_frame and not first.interlaced_frame:
-        return "the video becomes interlaced, which is not handled; what came before is written"
+        return "the video becomes interlaced, which is not supported; the output ends there"
     try:
         check_like(frame, first)
     except VideoError as error:
-        return f"{error}; what came before is written"
+        return f"{error}; the output ends there"
     return None
-
-
-def _chain(held: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    yield from held
-    held.clear()
-    yield from rest

@@ -1,7 +1,7 @@
-"""A video file that is written: one encoded stream, and copies of all others.
+"""Write a video file: one encoded stream, and copies of all others.
 
-The file has a `.part` name while it grows. It is made so that it can be finished at any moment,
-also when the disk is full: a reserve of disk space is then given up for what finishing needs.
+The file has a `.part` name until it is complete. It can be finished at any moment, even when the
+disk is full: reserved disk space is then freed for what finishing needs.
 """
 
 from __future__ import annotations
@@ -26,24 +26,22 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-# What the index of a file and the frames still in the encoder need: 100,000 frames and their
-# sound have an index of 4 MB.
+# Bytes for the index of a file and the frames still in the encoder: 100,000 frames and their sound
+# have an index of 4 MB.
 _RESERVE = 16 * 2**20
 
 _ATTACHED_PICTURE = 1 << 10
 _CENTRE = "center"  # where a mean over a square of pixels lies
 
-
-# Of the container or the muxer that wrote it, or figures of the stream that is encoded anew.
+# Tags of the container or its muxer, and statistics of the stream that is re-encoded.
 _NOT_COPIED = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "DURATION",
     "BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "SOURCE_ID",
     "_STATISTICS_WRITING_APP", "_STATISTICS_WRITING_DATE_UTC", "_STATISTICS_TAGS",
 }  # fmt: skip
 
-
-# Where channels are, if only their number is known: as FFmpeg's av_channel_layout_default.
-_USUAL_LAYOUTS = {
+# The layout of so many channels, as in FFmpeg's av_channel_layout_default.
+_DEFAULT_LAYOUTS = {
     "1 channels": "mono",
     "2 channels": "stereo",
     "3 channels": "2.1",
@@ -54,19 +52,39 @@ _USUAL_LAYOUTS = {
     "8 channels": "7.1",
 }
 
-# What frames carry beside their pixels and PyAV cannot give to an encoder.
+# Side data of frames that PyAV cannot pass to an encoder.
 _NOT_KEPT = {
-    "A53_CC": "the closed captions inside the images",
-    "SPHERICAL": "the marks for a view all around",
-    "STEREO3D": "the marks for a view in depth",
+    "A53_CC": "the closed captions embedded in the frames",
+    "SPHERICAL": "the spherical video metadata",
+    "STEREO3D": "the stereo 3D metadata",
 }
 
 
 class Target:
-    """The larger video on its way into a file `part`, beside the final `path`.
+    """Encodes upscaled frames and copies packets into a `.part` file.
 
-    size: columns and rows of the frames to come. `note` is called with a line for each stream
-    that the container cannot hold, and for times that it must round. Raises OutputError.
+    Args:
+        path: The final output file, whose suffix says which container it is.
+        part: The file to write.
+        source: The source, whose streams and metadata are copied.
+        size: Width and height of the frames.
+        factor: Upscaling factor.
+        codec: The encoder.
+        quality: CRF.
+        threads: Number of encoder threads; by default all processors.
+        note: Called with a line for each stream that the container cannot hold, and for
+            timestamps that it rounds.
+
+    Attributes:
+        path: As above.
+        part: As above.
+        frames: Number of frames encoded so far.
+        finished: Whether the file is complete.
+        problems: One line for each stream with packets that were left out.
+        end: End time of the last frame.
+
+    Raises:
+        OutputError: The file cannot be written, or the container cannot hold the streams.
     """
 
     def __init__(
@@ -84,15 +102,15 @@ class Target:
     ) -> None:
         import av
 
+        self.path = path
         self.part = part
         self.frames = 0
         self.finished = False
         self.problems: list[str] = []
         self.end = source.origin
-        self._path = path
         self._durations: dict[int, int] = {}
         self._last: dict[int, int] = {}  # dts of each copied stream
-        self._left_out: dict[int, int] = {}  # how many packets of each
+        self._left_out: dict[int, int] = {}  # number of packets of each
         self._source = source
         self._file = _Output(part)
         try:
@@ -109,8 +127,8 @@ class Target:
             self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             self.discard()
-            other = "" if path.suffix.lower() == ".mkv" else "; perhaps a .mkv file can hold it"
-            raise OutputError(f"{path} cannot be begun ({reason(error)}){other}") from error
+            other = "" if path.suffix.lower() == ".mkv" else "; a .mkv file may be able to hold it"
+            raise OutputError(f"{path} cannot be started ({reason(error)}){other}") from error
         except BaseException:
             self.discard()
             raise
@@ -121,16 +139,16 @@ class Target:
 
     @property
     def seconds(self) -> Fraction:
-        """How much of the video is encoded, from its beginning, or that of the cut."""
+        """Length of what is encoded so far."""
         return self.end - self._source.origin
 
     @property
     def disk_is_full(self) -> bool:
-        """The reserve is in use: finish now."""
+        """Whether the reserved space is in use; the file should be finished now."""
         return self._file.full
 
     def encode(self, frame: VideoFrame) -> None:
-        """Encode a frame, pts and duration of which are in the time base of the source."""
+        """Encode a frame, whose pts and duration are in the time base of the source."""
         if frame.duration:
             self._durations[frame.pts or 0] = frame.duration
         self.frames += 1
@@ -139,11 +157,11 @@ class Target:
         self._mux(self._video.encode(frame))
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """Write a packet of another stream as it is, unless it goes back in time."""
+        """Write a packet of another stream unchanged, unless it goes back in time."""
         index, copy = packet.stream.index, self._copies[packet.stream.index]
         if packet.dts is not None and copy.type in ("audio", "video") and copy.time_base:
             dts = round(packet.dts * packet.time_base / copy.time_base)
-            equal = self._container.format.name == "matroska"  # allows equal times
+            equal = self._container.format.name == "matroska"  # equal timestamps are allowed
             if dts < self._last.get(index, dts - 1) + (not equal):
                 self._left_out[index] = self._left_out.get(index, 0) + 1
                 return
@@ -152,7 +170,11 @@ class Target:
         self._mux([packet])
 
     def finish(self) -> None:
-        """Write what the encoder still holds and what the container needs at its end."""
+        """Flush the encoder and complete the file.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         import av
 
         try:
@@ -165,14 +187,14 @@ class Target:
         for index, count in self._left_out.items():
             name = _describe(self._source.container.streams[index])
             self.problems.append(
-                f"{count} packets of {name} are not later than the one before, and are left out"
+                f"{count} packets of {name} are not later than the previous one, and are left out"
             )
 
     def discard(self) -> None:
         """Delete the file."""
         self._file.abandon()
         if hasattr(self, "_container"):
-            with contextlib.suppress(Exception):  # its end goes nowhere
+            with contextlib.suppress(Exception):  # the trailer is not written
                 self._container.close()
         with contextlib.suppress(OSError):
             self._file.close()
@@ -185,7 +207,7 @@ class Target:
         try:
             for packet in packets:
                 if packet.stream is self._video:
-                    # Encoders leave the duration open or make it one of their own rate.
+                    # Encoders leave the duration unset, or derive it from the frame rate.
                     packet.duration = self._durations.pop(packet.pts, 0)
                 self._container.mux_one(packet)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -194,7 +216,7 @@ class Target:
     def _cannot_write(self, error: BaseException) -> OutputError:
         full = isinstance(error, OSError) and error.errno in _FULL
         hint = ": free some space, or write to another disk" if full else ""
-        return OutputError(f"{self._path} cannot be written ({reason(error)}){hint}")
+        return OutputError(f"{self.path} cannot be written ({reason(error)}){hint}")
 
     def _add_video(
         self, size: tuple[int, int], codec: Codec, quality: int, factor: int, threads: int | None
@@ -205,7 +227,7 @@ class Target:
         template = source.video
         self._base = source.first.time_base or template.time_base or Fraction(1, 1000)
         rate = template.average_rate or template.guessed_rate or Fraction(25)
-        rate = min(rate, Fraction(codec.most_rate))  # frames have times of their own
+        rate = min(rate, Fraction(codec.max_rate))  # only declared: frames have timestamps
         options = {**codec.options, "crf": str(quality)}
         if colours.pixel_format == "yuv420p":
             options["chroma_sample_location"] = _CENTRE
@@ -213,12 +235,12 @@ class Target:
             stream: Any = self._container.add_stream(codec.encoder, rate, options=options)
         except av.codec.codec.UnknownCodecError:
             raise OutputError(
-                f"{codec.encoder} is not in this PyAV: take another codec, or a PyAV that has it"
+                f"this PyAV has no encoder {codec.encoder}: use another codec or another PyAV"
             ) from None
         except ValueError:
             raise OutputError(
-                f"a {self._path.suffix} file cannot hold what {codec.encoder} writes: "
-                f"take another codec, or write a .mkv file"
+                f"a {self.path.suffix} file cannot hold what {codec.encoder} writes: "
+                f"use another codec, or write a .mkv file"
             ) from None
         context = stream.codec_context
         context.width, context.height = size
@@ -230,19 +252,19 @@ class Target:
         context.color_trc = colours.transfer
         context.color_primaries = colours.primaries
         context.sample_aspect_ratio = template.sample_aspect_ratio or Fraction(0, 1)
-        if codec.encoder == "libx265" and container_format(self._path) in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # what Apple's players ask for
+        if codec.encoder == "libx265" and container_format(self.path) in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # Apple's players require it
         stream.time_base = self._base
         matrix = source.display_matrix
         if matrix is not None:
-            matrix[6], matrix[7] = matrix[6] * factor, matrix[7] * factor  # a shift in pixels
+            matrix[6], matrix[7] = matrix[6] * factor, matrix[7] * factor  # a translation in pixels
             stream.set_display_matrix(matrix)
         _copy_tags(template, stream)
         added: VideoStream = stream
         return added
 
     def _add_copies(self, note: Callable[[str], None]) -> dict[int, Stream]:
-        """A stream for each other one of the source that the container can hold."""
+        """Add a stream for each other one of the source that the container can hold."""
         copies: dict[int, Stream] = {}
         chapters = bool(self._source.container.chapters())
         matroska = self._container.format.name == "matroska"
@@ -259,11 +281,11 @@ class Target:
             if template.type == "audio":
                 other = ".mov" if matroska else ".mov or .mkv"
                 hint = f"write a {other} file, or convert its sound first"
-                raise OutputError(f"{self._path} cannot hold {name}: {hint}")
-            # The container writes its list of chapters and its time code track anew.
+                raise OutputError(f"{self.path} cannot hold {name}: {hint}")
+            # The muxer writes its own list of chapters and its own time code track.
             own = template.name == "bin_data" and chapters
             if not own and "timecode" not in template.metadata:
-                note(f"{name} is left out, as {self._path.suffix} files cannot hold it")
+                note(f"{name} is left out: {self.path.suffix} files cannot hold it")
         return copies
 
     def _add_copy(self, template: Stream) -> Stream | None:
@@ -271,17 +293,17 @@ class Target:
             template.type in ("data", "attachment") and self._container.format.name != "matroska"
         ):
             return None
-        if template.type == "data":  # Matroska has no place for them
+        if template.type == "data":  # Matroska cannot hold them either
             return None
         try:
             copy: Any = self._container.add_stream_from_template(template, opaque=True)
         except ValueError:
             return None
         if template.type == "audio":
-            # MP4 wants to know where the channels are. PCM in AVI and Matroska does not say.
+            # MP4 needs a channel layout, which PCM in AVI and Matroska does not have.
             context: Any = template.codec_context
-            if context.layout.name in _USUAL_LAYOUTS:
-                copy.codec_context.layout = _USUAL_LAYOUTS[context.layout.name]
+            if context.layout.name in _DEFAULT_LAYOUTS:
+                copy.codec_context.layout = _DEFAULT_LAYOUTS[context.layout.name]
         added: Stream = copy
         return added
 
@@ -302,7 +324,7 @@ class Target:
         self._container.set_chapters(kept)  # type: ignore[arg-type]
 
     def _note_rounding(self, note: Callable[[str], None]) -> None:
-        """Say for which streams the container's steps of time are not the source's."""
+        """Report the streams whose time base the container cannot represent exactly."""
         rounded = []
         pairs = [(self._source.video, self._video)]
         streams = self._source.container.streams
@@ -314,17 +336,17 @@ class Target:
             if timed and base and given and (given / base).denominator != 1:
                 rounded.append(f"{_describe(template)} to {_step(base)}")
         if rounded:
-            note(f"{self._path.suffix} files round the times of {', '.join(rounded)}")
+            note(f"{self.path.suffix} files round the timestamps of {', '.join(rounded)}")
 
 
 def _muxer_options(source: Source, container: str) -> dict[str, str]:
-    """Apple's keys, such as where a video was taken, fit only where QuickTime keeps all of them."""
+    """Keep Apple's metadata keys, such as the location, where the source has any."""
     apple = any(key.startswith("com.") for key in source.container.metadata)
     return {"movflags": "use_metadata_tags"} if apple and container in ("mp4", "mov") else {}
 
 
 class _Output(io.RawIOBase):
-    """A new file that, once the disk is full, goes on with a reserve and says so."""
+    """A new file that frees reserved space, and sets `full`, once the disk is full."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -344,7 +366,7 @@ class _Output(io.RawIOBase):
             self._file.close()
             path.unlink()
             raise OutputError(
-                f"{path.parent} has no room for a video ({reason(error)}): free some space, or "
+                f"{path.parent} has no space for a video ({reason(error)}): free some space, or "
                 f"write to another disk"
             ) from error
 
@@ -373,7 +395,7 @@ class _Output(io.RawIOBase):
         return True
 
     def abandon(self) -> None:
-        """What is still written goes nowhere."""
+        """Drop everything that is still written."""
         self._abandoned = True
 
     def close(self) -> None:
@@ -387,9 +409,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _copy_tags(template: Stream, stream: Stream) -> None:
-    """Metadata, language among them, and dispositions: default, forced and the like."""
+    """Copy metadata, including the language, and dispositions such as default and forced."""
     for key, value in template.metadata.items():
-        # mkvmerge puts a language behind the name.
+        # mkvmerge appends a language to the key.
         if key.partition("-")[0] not in _NOT_COPIED and not key.startswith("_STATISTICS"):
             stream.metadata[key] = value
     stream.disposition = template.disposition

@@ -1,9 +1,8 @@
-"""Frames of a video through a network that computes only what has changed since the last frame.
+"""Upscale only the tiles of a frame that differ from the previous frame, and reuse the others.
 
-An output pixel sees the input pixels within the halo around it and nothing else, so where those
-are equal byte for byte, so is the output. Frames are compared tile by tile. Changed tiles are
-gathered in rectangles, each computed with its halo, so that the result is bit for bit that of
-the whole frame.
+An output pixel depends on the input pixels within the halo around it and on nothing else, so where
+those are byte-identical, so is the output. Changed tiles are merged into rectangles, each computed
+with its halo: the result is bit-exact with upscaling the whole frame.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.arrays import UInt8Array
 
-# LR pixels a side. Smaller ones follow what moves more closely; gathering them in rectangles
-# keeps the halos few.
+# LR pixels per side. Smaller tiles follow motion more closely; merging them into rectangles keeps
+# the number of halos low.
 TILE = 16
 
-# What a call of an engine costs beside its pixels, in pixels: mostly the change to another shape,
-# 1 to 3 ms at 0.15 µs a pixel.
-_CALL = 10_000
+# Fixed cost of an engine call, in pixels: mostly the change of shape, 1 to 3 ms at 0.15 µs per
+# pixel.
+_CALL_COST = 10_000
 
-# More rectangles than these are not worth sorting out: the whole frame is computed.
-_MOST = 24
+# With more rectangles than this, the whole frame is computed.
+_MAX_RECTANGLES = 24
 
 
 class Rectangle(NamedTuple):
-    """Pixels from (top, left) up to and without (bottom, right)."""
+    """Pixels from (top, left) up to but excluding (bottom, right)."""
 
     top: int
     left: int
@@ -38,11 +37,18 @@ class Rectangle(NamedTuple):
 
 
 class ReusingUpscaler:
-    """The frames of one video, in their order, made larger.
+    """Upscales the frames of one video in order, reusing the tiles that have not changed.
 
-    upscale: uint8 (H, W, 3) to (factor · H, factor · W, 3), where an output pixel depends on the
-    input within `halo` pixels. `output` is the last result; `tiles` and `reused` count the tiles
-    of all frames so far and those of them that were not computed again.
+    Args:
+        upscale: Maps uint8 (H, W, 3) to (factor · H, factor · W, 3).
+        factor: Upscaling factor.
+        halo: An output pixel depends only on input pixels within this distance.
+        tile: Side of a tile in input pixels.
+
+    Attributes:
+        output: The last upscaled frame, uint8.
+        tiles: Number of tiles in all frames so far.
+        reused: Number of those that were not computed again.
     """
 
     def __init__(
@@ -63,10 +69,14 @@ class ReusingUpscaler:
         self._input: UInt8Array = np.empty((0, 0, 3), np.uint8)
 
     def update(self, rgb: UInt8Array) -> list[Rectangle]:
-        """Make `output` that of the frame `rgb`, (H, W, 3); returns where in `rgb` it was computed.
+        """Upscale the next frame into `output`.
 
-        The rectangles hold every changed tile, may overlap, and are none for a frame that equals
-        the last. `rgb` is kept until the next call and must not be written to.
+        Args:
+            rgb: Uint8 (H, W, 3). It is kept until the next call and must not be modified.
+
+        Returns:
+            The rectangles of `rgb` that were computed. They cover every changed tile and may
+            overlap; there are none for a frame equal to the previous one.
         """
         height, width = rgb.shape[:2]
         whole = Rectangle(0, 0, height, width)
@@ -75,8 +85,8 @@ class ReusingUpscaler:
         computed = [whole]
         if rgb.shape == self._input.shape:
             differs = rgb != self._input
-            computed = self._gather(self._changed(differs), whole) if differs.any() else []
-        # Of a frame that fails, nothing is kept.
+            computed = self._merge(self._changed(differs), whole) if differs.any() else []
+        # If this frame fails, the next one is computed as a whole.
         self._input = np.empty((0, 0, 3), np.uint8)
         if computed == [whole]:
             self.output = self._upscale(rgb)
@@ -92,14 +102,19 @@ class ReusingUpscaler:
         self._input = rgb
         return computed
 
+    @property
+    def share_reused(self) -> float:
+        """Share of all tiles so far that were reused, 0 to 1."""
+        return self.reused / self.tiles if self.tiles else 0.0
+
     def _changed(self, differs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Which tiles, (rows, columns), see an input that differs, (H, W, 3), halo included."""
+        """Which tiles, (rows, columns), have a pixel that differs in them or their halo."""
         values = differs.reshape(differs.shape[0], -1)
         rows = _any_within(values, self._tile, self._halo, 1, axis=0)
         return _any_within(rows, self._tile, self._halo, differs.shape[2], axis=1)
 
-    def _gather(self, changed: npt.NDArray[np.bool_], whole: Rectangle) -> list[Rectangle]:
-        """Few rectangles that hold all changed tiles; the whole frame where that costs less."""
+    def _merge(self, changed: npt.NDArray[np.bool_], whole: Rectangle) -> list[Rectangle]:
+        """Few rectangles that cover all changed tiles; the whole frame where that costs less."""
         areas = [
             Rectangle(
                 top * self._tile,
@@ -109,14 +124,14 @@ class ReusingUpscaler:
             )
             for top, left, bottom, right in _runs(changed)
         ]
-        if len(areas) > _MOST:
+        if len(areas) > _MAX_RECTANGLES:
             return [whole]
         while (pair := self._best_pair(areas)) is not None:
             first, second = pair
             joined = _join(areas[first], areas[second])
             areas = [area for i, area in enumerate(areas) if i not in pair] + [joined]
         cost = sum(self._cost(area) for area in areas)
-        return areas if cost < whole.bottom * whole.right + _CALL else [whole]
+        return areas if cost < whole.bottom * whole.right + _CALL_COST else [whole]
 
     def _best_pair(self, areas: list[Rectangle]) -> tuple[int, int] | None:
         """The two rectangles that save most when they are computed as one, if any do."""
@@ -130,22 +145,22 @@ class ReusingUpscaler:
         return best
 
     def _cost(self, area: Rectangle) -> int:
-        """Pixels that the engine computes, its call counted as some more."""
+        """Cost of a rectangle in pixels: those that the engine computes, and the call itself."""
         height = area.bottom - area.top + 2 * self._halo
-        return height * (area.right - area.left + 2 * self._halo) + _CALL
+        return height * (area.right - area.left + 2 * self._halo) + _CALL_COST
 
     def _compute(self, rgb: UInt8Array, area: Rectangle) -> None:
-        """Write one rectangle of the output.
+        """Upscale one rectangle into the output.
 
-        Its halo is moved inside the frame at an edge, rather than cut: the network must see the
-        edge as an edge, and rectangles of one size stay of one shape, which engines like.
+        At an edge of the frame the halo is shifted inwards rather than cut: the network pads at
+        the edge as it does for the whole frame, and equal rectangles keep one input shape.
         """
         height, width = rgb.shape[:2]
         top, bottom = _window(area.top, area.bottom, height, self._halo)
         left, right = _window(area.left, area.right, width, self._halo)
-        larger = self._upscale(np.ascontiguousarray(rgb[top:bottom, left:right]))
+        upscaled = self._upscale(np.ascontiguousarray(rgb[top:bottom, left:right]))
         f = self.factor
-        self.output[area.top * f : area.bottom * f, area.left * f : area.right * f] = larger[
+        self.output[area.top * f : area.bottom * f, area.left * f : area.right * f] = upscaled[
             (area.top - top) * f : (area.bottom - top) * f,
             (area.left - left) * f : (area.right - left) * f,
         ]
@@ -154,12 +169,12 @@ class ReusingUpscaler:
 def _any_within(
     values: npt.NDArray[np.bool_], tile: int, halo: int, channels: int, *, axis: int
 ) -> npt.NDArray[np.bool_]:
-    """For each tile along an axis, whether any value within it or its halo is set."""
+    """For each tile along an axis, tell whether any value in it or its halo is set."""
     size = values.shape[axis]
     starts = np.arange(0, size, tile * channels)
     ends = starts + (tile + halo) * channels
-    # Pairs (start, end): every second reduction is a span; the others are nothing of use. A span
-    # up to the end of the axis cannot be named by its end, so one row of nothing is added.
+    # Pairs (start, end): every second reduction is a tile; the others are not used. As `reduceat`
+    # takes no index past the end, one empty row is added.
     pairs = np.stack((np.maximum(starts - halo * channels, 0), np.minimum(ends, size)), axis=1)
     shape = list(values.shape)
     shape[axis] = 1
@@ -169,9 +184,9 @@ def _any_within(
 
 
 def _runs(changed: npt.NDArray[np.bool_]) -> list[Rectangle]:
-    """Runs of set tiles in each row, equal ones of rows that follow one another as one."""
+    """Runs of set tiles in each row; equal runs in successive rows are one rectangle."""
     done: list[Rectangle] = []
-    growing: dict[tuple[int, int], int] = {}  # (left, right) of a run to its first row
+    growing: dict[tuple[int, int], int] = {}  # (left, right) of a run → its first row
     for row in range(changed.shape[0] + 1):
         runs: set[tuple[int, int]] = set()
         if row < changed.shape[0]:
@@ -194,7 +209,7 @@ def _join(first: Rectangle, second: Rectangle) -> Rectangle:
 
 
 def _window(start: int, end: int, size: int, halo: int) -> tuple[int, int]:
-    """Where the tile with its halo lies along one axis."""
+    """Start and end, along one axis, of a rectangle with its halo."""
     length = min(end - start + 2 * halo, size)
     first = min(max(start - halo, 0), size - length)
     return first, first + length

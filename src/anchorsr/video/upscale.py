@@ -1,10 +1,9 @@
-"""Videos made larger: file to file, with sound, subtitles, chapters and times as they were.
+"""Upscale a video file: the first video stream, frame by frame; all other streams are copied.
 
 >>> from anchorsr.video.upscale import upscale_video
 >>> upscale_video("film.mp4", "film_x3.mp4").frames_per_second
 
-The first video stream goes through the network, frame by frame; all others are copied packet by
-packet. Needs `pip install 'anchorsr[video]'`.
+Needs `pip install 'anchorsr[video]'`.
 """
 
 from __future__ import annotations
@@ -20,23 +19,38 @@ from pathlib import Path
 from anchorsr.errors import OutputError, VideoError, needs
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import DEFAULT
-from anchorsr.utils.files import check_free, check_not_input, is_same_file, move_into_place, reason
-from anchorsr.utils.locks import Claims
-from anchorsr.video.codecs import CODECS, LONGEST_SIDE, SUFFIXES, Codec, choose_codec
+from anchorsr.utils.files import (
+    cannot_read,
+    check_free,
+    check_not_input,
+    is_same_file,
+    move_into_place,
+    reason,
+)
+from anchorsr.utils.locks import FileLocks
+from anchorsr.video.codecs import CODECS, MAX_SIDE, SUFFIXES, choose_codec
 from anchorsr.video.colour import subsampling
-from anchorsr.video.pipeline import Clock, Pipeline, frame_size
+from anchorsr.video.pipeline import Timings, VideoPipeline, output_size
 from anchorsr.video.source import Source
 from anchorsr.video.target import Target
 from anchorsr.video.tile_reuse import ReusingUpscaler
 
-__all__ = ["CODECS", "SUFFIXES", "Progress", "VideoResult", "default_target", "upscale_video"]
+__all__ = ["CODECS", "SUFFIXES", "VideoProgress", "VideoResult", "default_target", "upscale_video"]
+
+# Frames per second are those of the last few seconds.
+_RATE_WINDOW_S = 5
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a video is: frames encoded, seconds of it done, and of how many, if that is known.
+class VideoProgress:
+    """The state of a running `upscale_video`.
 
-    frames_per_second: of the last few seconds. reused: the share of tiles not computed again.
+    Attributes:
+        frames: Frames encoded so far.
+        seconds: Length of the output so far.
+        total_seconds: Length that the output will have; None if the source does not say.
+        frames_per_second: Frames encoded per second over the last 5 seconds.
+        reused: Share of the tiles, 0 to 1, copied from the previous frame instead of computed.
     """
 
     frames: int
@@ -50,9 +64,14 @@ class Progress:
 class VideoResult:
     """A video that was written.
 
-    seconds: its length; elapsed_s: how long it took. clock: how long each step was busy; they
-    run side by side. reused: the share of tiles whose input equalled the last frame's, and which
-    were not computed again. problems: a line for whatever the source lacks; empty if it is whole.
+    Attributes:
+        target: The output file.
+        frames: Number of frames written.
+        seconds: Length of the output.
+        elapsed_s: Time it took, in seconds.
+        reused: Share of the tiles, 0 to 1, copied from the previous frame instead of computed.
+        timings: Seconds each step was busy. The steps run in parallel.
+        problems: One line for each defect found in the source; empty if it is intact.
     """
 
     target: Path
@@ -60,18 +79,25 @@ class VideoResult:
     seconds: float
     elapsed_s: float
     reused: float
-    clock: Clock
+    timings: Timings
     problems: tuple[str, ...]
 
     @property
     def frames_per_second(self) -> float:
+        """Frames written per second of elapsed time."""
         return self.frames / self.elapsed_s if self.elapsed_s else 0.0
 
 
 def default_target(source: Path, factor: int) -> Path:
-    """`<name>_x<factor>` beside the source: with its suffix, or another where that is not written.
+    """Name the output after the source: `<name>_x<factor>` in the same folder.
 
-    That is .mkv, and .mov for the .3gp of old telephones, whose sound Matroska does not hold.
+    Args:
+        source: The input file.
+        factor: Upscaling factor.
+
+    Returns:
+        A path with the source's suffix, if that container can be written. Otherwise the suffix is
+        `.mkv`, or `.mov` for `.3gp` and `.3g2`, whose AMR sound Matroska cannot hold.
     """
     suffix = source.suffix
     if suffix.lower() not in SUFFIXES:
@@ -85,57 +111,93 @@ def upscale_video(
     *,
     model: str | Path = DEFAULT,
     factor: int | None = None,
+    upscaler: Upscaler | None = None,
     start: float | None = None,
     duration: float | None = None,
     codec: str | None = None,
     quality: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[VideoProgress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
-    upscaler: Upscaler | None = None,
 ) -> VideoResult:
-    """Write a larger video: .mp4, .m4v, .mov, .mkv or .webm, by the suffix of `target`.
+    """Upscale a video file.
 
-    target: beside the source as `<name>_x<factor>` unless it is given. model, factor: as for
-    `anchorsr.upscale`, unless an `upscaler` is given. start, duration: seconds; frames from the
-    first at or after `start`, and the packets that go with them, moved to time 0. codec: a key of
-    `CODECS`; by default h264, or vp9 in .webm. quality: the codec's CRF, where lower is better
-    and larger. threads: all processors by default. on_progress is called a few times a second;
-    on_note with lines that are worth reading: a stream that the container cannot hold, times that
-    it rounds, where the part is that an interrupt leaves.
+    Matrix, range, transfer and primaries of the colours are kept, as is 4:2:0, 4:2:2 or 4:4:4
+    chroma, in 8 bits; a matrix that the source leaves unspecified is guessed and written down.
+    Where subsampled chroma needs an even side, the last line is repeated once. Rotation and pixel
+    aspect are copied, not applied.
 
-    Colours: matrix, range, transfer and primaries stay; 4:2:0, 4:2:2 and 4:4:4 stay, in 8 bits;
-    a matrix that the source leaves open is settled and written down. Where a 4:2:0 image would
-    get an odd side, its last line is repeated once. Rotation and pixel aspect are copied, not
-    applied.
+    The output is written to `<name>.part<suffix>` and renamed when complete. An interrupt
+    (KeyboardInterrupt) or a full disk leaves what is done so far in the `.part` file, which can be
+    played. Any other error deletes it.
 
-    A source that is damaged or cut off gives what could be read of it; the result's `problems`
-    say so. An interrupt (KeyboardInterrupt) leaves what is done so far as `<name>.part<suffix>`,
-    which can be played, and so does a full disk, which raises OutputError. Whatever else goes
-    wrong leaves nothing.
-    Raises VideoError for a source that is not a video or not of a kind that is handled (more than
-    8 bits, HDR, transparency, interlaced), OutputError for a target that exists, equals the
-    source, is being made by another run or cannot be written.
+    Args:
+        source: The input file.
+        target: A `.mp4`, `.m4v`, `.mov`, `.mkv` or `.webm` file; by default `default_target`.
+        model: Name or path of a model, as for `anchorsr.upscale`. Ignored with `upscaler`.
+        factor: Upscaling factor, as for `anchorsr.upscale`. Ignored with `upscaler`.
+        upscaler: The upscaler to use instead of one made from `model` and `factor`.
+        start: Seconds into the source at which to begin; the first frame at or after it is at
+            time 0 of the output.
+        duration: Length of the output in seconds; by default up to the end of the source.
+        codec: A key of `CODECS`; by default h264, or vp9 in a `.webm` file.
+        quality: CRF of the codec; lower is better and larger. The default depends on the codec.
+        threads: Number of threads; by default all processors.
+        overwrite: Whether to replace an existing output.
+        on_progress: Called a few times per second.
+        on_note: Called with a line for each thing worth knowing: a stream that the container
+            cannot hold, timestamps that it rounds, the `.part` file left by an interrupt.
+
+    Returns:
+        What was written. A source that is damaged or cut off gives what could be read of it, and
+        the result's `problems` say so.
+
+    Raises:
+        VideoError: The source is not a video, or is of an unsupported kind (more than 8 bits, HDR,
+            transparency, interlaced).
+        OutputError: The target exists, is the source, is being written by another process or
+            cannot be written.
+        MissingDependencyError: PyAV is not installed.
     """
     with needs("av", "video"):
-        import av  # noqa: F401 (only to say what is missing)
+        import av  # noqa: F401 (only to fail early)
     source = Path(source)
-    if not source.name:  # as "." has none, from which that of a result could be made
+    if source.is_dir():  # also ".", which has no name to derive the target's from
         raise VideoError(f"{source} is a folder; give a video file")
-    _check_numbers(start, duration)
+    _check_times(start, duration)
     upscaler = upscaler or Upscaler(model, factor, threads=threads)
     target = default_target(source, upscaler.factor) if target is None else Path(target)
     encoder, crf = choose_codec(target, codec, quality)
     part = target.with_name(f"{target.stem}.part{target.suffix}")
-    _check_names(source, target, part, overwrite=overwrite)
-    reading = Source(source, start=start, duration=duration, threads=threads)
-    with contextlib.closing(reading), Claims() as claims:
-        if not claims.take(target):
-            raise OutputError(f"{target} is being made by another run")
-        with _making_way(part, overwrite=overwrite):
-            job = _Job(reading, target, part, upscaler, encoder, crf, threads, on_progress, on_note)
-        result = job.run()
+    _check_paths(source, target, part, overwrite=overwrite)
+    note = on_note or (lambda _: None)
+    with FileLocks() as locks:
+        if not locks.acquire(target):
+            raise OutputError(f"{target} is being written by another process")
+        reader = Source(source, start=start, duration=duration, threads=threads)
+        with contextlib.closing(reader):
+            size = output_size(
+                reader.first, upscaler.factor, subsampling(reader.colours.pixel_format)
+            )
+            if max(size) > MAX_SIDE:
+                raise OutputError(
+                    f"{target} would have {size[0]}x{size[1]} pixels; codecs take up to "
+                    f"{MAX_SIDE} per side: upscale a smaller video"
+                )
+            with _set_aside(part, overwrite=overwrite):
+                writer = Target(
+                    target,
+                    part,
+                    reader,
+                    size=size,
+                    factor=upscaler.factor,
+                    codec=encoder,
+                    quality=crf,
+                    threads=threads,
+                    note=note,
+                )
+            result = _write(reader, writer, upscaler, on_progress or (lambda _: None), note)
         try:
             move_into_place(part, target, overwrite=overwrite)
         except OutputError as error:
@@ -143,127 +205,112 @@ def upscale_video(
         return result
 
 
-class _Job:
-    """One video on its way."""
+def _write(
+    source: Source,
+    target: Target,
+    upscaler: Upscaler,
+    on_progress: Callable[[VideoProgress], None],
+    note: Callable[[str], None],
+) -> VideoResult:
+    """Upscale all of a source; the `.part` file is complete when this returns."""
+    frames = ReusingUpscaler(upscaler.upscale_rgb, factor=upscaler.factor, halo=upscaler.graph.halo)
+    pipeline = VideoPipeline(source, target, frames)
+    progress = _Progress(source, target, frames)
+    started = time.perf_counter()
+    try:
+        pipeline.run(lambda: on_progress(progress.measure()))
+    except KeyboardInterrupt:
+        if target.finished and target.frames:
+            note(_describe_part(source, target))
+        else:
+            target.discard()
+            note("nothing was written yet")
+        raise
+    except BaseException:
+        target.discard()
+        raise
+    if target.disk_is_full:
+        raise OutputError(f"the disk is full: {_describe_part(source, target)}")
+    return VideoResult(
+        target=target.path,
+        frames=target.frames,
+        seconds=float(target.seconds),
+        elapsed_s=time.perf_counter() - started,
+        reused=frames.share_reused,
+        timings=pipeline.timings,
+        problems=(*source.problems, *target.problems),
+    )
 
-    def __init__(
-        self,
-        source: Source,
-        target: Path,
-        part: Path,
-        upscaler: Upscaler,
-        codec: Codec,
-        quality: int,
-        threads: int | None,
-        on_progress: Callable[[Progress], None] | None,
-        on_note: Callable[[str], None] | None,
-    ) -> None:
-        size = frame_size(source.first, upscaler.factor, subsampling(source.colours.pixel_format))
-        if max(size) > LONGEST_SIDE:
-            raise OutputError(
-                f"{target} would have {size[0]} x {size[1]} pixels, more than the {LONGEST_SIDE} "
-                f"a side that codecs take: make the video smaller first"
-            )
-        self._path = target
+
+def _describe_part(source: Source, target: Target) -> str:
+    """Say what an unfinished output holds, and how to get the rest."""
+    done = float(target.seconds)
+    of = "" if source.seconds is None else f" of {float(source.seconds):.2f}"
+    resume = float(source.resume_after(target.seconds))
+    return (
+        f"{target.part} holds the first {done:.2f}{of} seconds and can be played; to get the rest, "
+        f"use --start {resume:.3f} and another --output"
+    )
+
+
+class _Progress:
+    """Measures the progress of a video, with a frame rate over the last few seconds."""
+
+    def __init__(self, source: Source, target: Target, frames: ReusingUpscaler) -> None:
         self._source = source
-        self._note = on_note or (lambda _: None)
-        self._on_progress = on_progress or (lambda _: None)
-        self._target = Target(
-            target,
-            part,
-            source,
-            size=size,
-            factor=upscaler.factor,
-            codec=codec,
-            quality=quality,
-            threads=threads,
-            note=self._note,
-        )
-        self._reusing = ReusingUpscaler(upscaler, factor=upscaler.factor, halo=upscaler.graph.halo)
-        self._pipeline = Pipeline(source, self._target, self._reusing)
-        self._recent: list[tuple[float, int]] = []
+        self._target = target
+        self._frames = frames
+        self._recent: list[tuple[float, int]] = []  # (time, frames encoded by then)
 
-    def run(self) -> VideoResult:
-        """All of it; the part is finished when this returns."""
-        started = time.perf_counter()
-        try:
-            self._pipeline.run(self._tick)
-        except KeyboardInterrupt:
-            if self._target.finished and self._target.frames:
-                self._note(self._what_is_done())
-            else:
-                self._target.discard()
-                self._note("nothing is left of the video that was begun")
-            raise
-        except BaseException:
-            self._target.discard()
-            raise
-        if self._target.disk_is_full:
-            raise OutputError(f"the disk is full: {self._what_is_done()}")
-        return VideoResult(
-            target=self._path,
-            frames=self._target.frames,
-            seconds=float(self._target.seconds),
-            elapsed_s=time.perf_counter() - started,
-            reused=self._reused(),
-            clock=self._pipeline.clock,
-            problems=(*self._source.problems, *self._target.problems),
-        )
-
-    def _what_is_done(self) -> str:
-        done = float(self._target.seconds)
-        whole = self._source.seconds
-        of = "" if whole is None else f" of {float(whole):.2f}"
-        begin = self._source.resume_after(self._target.seconds)
-        return (
-            f"the first {done:.2f}{of} seconds are in {self._target.part} and can be played; "
-            f"--start {float(begin):.3f} and another --output go on from there"
-        )
-
-    def _reused(self) -> float:
-        return self._reusing.reused / self._reusing.tiles if self._reusing.tiles else 0.0
-
-    def _tick(self) -> None:
+    def measure(self) -> VideoProgress:
         now, frames = time.perf_counter(), self._target.frames
         self._recent.append((now, frames))
-        while len(self._recent) > 2 and self._recent[1][0] < now - 5:
+        while len(self._recent) > 2 and self._recent[1][0] < now - _RATE_WINDOW_S:
             self._recent.pop(0)
         since, before = self._recent[0]
         total = self._source.seconds
-        self._on_progress(
-            Progress(
-                frames=frames,
-                seconds=float(self._target.seconds),
-                total_seconds=None if total is None else float(total),
-                frames_per_second=(frames - before) / (now - since) if now > since else 0.0,
-                reused=self._reused(),
-            )
+        return VideoProgress(
+            frames=frames,
+            seconds=float(self._target.seconds),
+            total_seconds=None if total is None else float(total),
+            frames_per_second=(frames - before) / (now - since) if now > since else 0.0,
+            reused=self._frames.share_reused,
         )
 
 
-def _check_numbers(start: float | None, duration: float | None) -> None:
+def _check_times(start: float | None, duration: float | None) -> None:
     if start is not None and not 0 <= start < 1e9:
-        raise VideoError(f"a video starts at 0 seconds or later, not {start}")
+        raise VideoError(f"the start must be at least 0 seconds, not {start}")
     if duration is not None and not 0 < duration < 1e9:
-        raise VideoError(f"a duration is more than 0 seconds, not {duration}")
+        raise VideoError(f"the duration must be more than 0 seconds, not {duration}")
 
 
-def _check_names(source: Path, target: Path, part: Path, *, overwrite: bool) -> None:
+def _check_paths(source: Path, target: Path, part: Path, *, overwrite: bool) -> None:
+    try:
+        if source.exists() and not source.is_file():  # opening a pipe would wait for ever
+            raise VideoError(f"{source} is a device; give a video file")
+        with source.open("rb") as file:
+            if not file.read(1):
+                raise VideoError(f"{source} is empty (0 bytes); copy or download it again")
+    except (OSError, ValueError) as error:
+        raise VideoError(cannot_read(source, error)) from error
     check_not_input(target, [source])
     if is_same_file(source, part):
-        raise OutputError(f"{target} grows as {part}, which is the input: write to another name")
+        raise OutputError(
+            f"{target} would first be written as {part}, which is the input: choose another name"
+        )
     check_free(target, overwrite=overwrite)
 
 
 @contextlib.contextmanager
-def _making_way(part: Path, *, overwrite: bool) -> Iterator[None]:
-    """Delete what an earlier run left, if that is allowed, once the block has begun a new one."""
+def _set_aside(part: Path, *, overwrite: bool) -> Iterator[None]:
+    """Move an earlier `.part` file away; delete it after the block, or put it back on an error."""
     if not os.path.lexists(part):
         yield
         return
     if not overwrite:
         raise OutputError(
-            f"{part} is there from an earlier run: move or delete it, or allow overwriting"
+            f"{part} exists from an earlier run: move or delete it, or replace it with --force"
         )
     if part.is_dir():
         raise OutputError(f"{part} is a folder: move it away")
@@ -271,7 +318,7 @@ def _making_way(part: Path, *, overwrite: bool) -> Iterator[None]:
     try:
         part.rename(aside)
     except OSError as error:
-        raise OutputError(f"{part} is in the way and cannot be moved: {reason(error)}") from error
+        raise OutputError(f"{part} cannot be moved out of the way: {reason(error)}") from error
     try:
         yield
     except BaseException:

@@ -1,21 +1,20 @@
-"""How fast: models, engines and threads on this machine, and how cost grows with the image."""
+"""Measure how fast models run on this machine."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from anchorsr.bench.end_to_end import EndToEnd, count_end_to_end_turns, measure_end_to_end
+from anchorsr.bench.end_to_end import EndToEnd, measure_end_to_end
 from anchorsr.bench.plots import Point, draw_scatter
-from anchorsr.bench.scaling import Growth, count_growth_turns, measure_growth
+from anchorsr.bench.scaling import Scaling, measure_scaling
 from anchorsr.bench.speed import (
     Speed,
     check_fixed_sizes,
-    count_turns,
     default_models,
     find_quality,
     is_network,
@@ -23,19 +22,17 @@ from anchorsr.bench.speed import (
 )
 from anchorsr.bench.system_info import describe_machine
 from anchorsr.cli.commands.options import (
-    STANDARD_OUTPUT,
+    AsJson,
     Engines,
     Factor,
     Force,
-    JsonFile,
     ThreadCounts,
-    check_outputs,
+    check_plot,
     choose_engines,
     choose_threads,
     parse_size,
-    write_json,
 )
-from anchorsr.cli.terminal import bar, print_table, remark
+from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark
 from anchorsr.errors import OutputError
 from anchorsr.utils.files import publish
 
@@ -46,37 +43,39 @@ def benchmark_command(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Shipped models, .tflite files, published (the published network's form), bicubic"
-            " (Pillow), .pb files of OpenCV's dnn_superres. All shipped ones, published and"
-            " bicubic by default."
+            help="Shipped models, .tflite files, published (the network of the ABPN paper), bicubic"
+            " (Pillow), .pb files of OpenCV's dnn_superres; by default all shipped models,"
+            " published and bicubic."
         ),
     ] = None,
     factor: Factor = 3,
     engines: Engines = None,
     threads: ThreadCounts = None,
-    size: Annotated[str, typer.Option(help="Height x width of the input.")] = "360x640",
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Turns of every case.")] = 10,
-    growth: Annotated[
-        bool, typer.Option("--growth", help="Time and memory from 64x64 to 4000x6000 as well.")
+    size: Annotated[str, typer.Option(help="Width x height of the input.")] = "640x360",
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Timed calls of each case.")] = 10,
+    scaling: Annotated[
+        bool,
+        typer.Option("--scaling", help="Also measure time and memory from 64x64 to 6000x4000."),
     ] = False,
-    json_file: JsonFile = None,
+    as_json: AsJson = False,
     plot: Annotated[
-        Path | None, typer.Option(help="An .svg file to write: quality against time.")
+        Path | None,
+        typer.Option(help="An .svg file to write: quality over time. Needs anchorsr[plots]."),
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
-            help="A test set, as `evaluate` takes, to measure the plot's quality on; without it"
-            f" the figures are those on {_TEST_SET} in the models' cards."
+            help="A test set, as for `evaluate`, to measure the plot's PSNR on; by default it is"
+            f" the PSNR on {_TEST_SET} in the models' cards."
         ),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Measure speed, memory and the distance from this machine's ceiling.
+    """Measure speed, memory and how near this machine's ceiling a model runs.
 
-    All cases take turns, so that what changes on the machine changes for all alike. The first
-    table is one call of the engine; the second is what `upscale` takes from array to array,
-    from JPEG to JPEG and as a process of its own.
+    All cases are timed interleaved, so that whatever else the machine does affects all alike. The
+    first table is of one call of the engine; the second is of `upscale` from array to array,
+    from JPEG to JPEG and as a whole process.
 
     Examples:
 
@@ -84,16 +83,16 @@ def benchmark_command(
 
         anchorsr benchmark abpn published --engine litert --rounds 30
 
-        anchorsr benchmark --growth --json speed.json --plot speed.svg
+        anchorsr benchmark --scaling --plot speed.svg --json > speed.json
     """
     names = models or default_models(factor)
     chosen = choose_engines(engines)
     counts = choose_threads(threads)
     height_and_width = parse_size(size)
-    check_outputs(json_file, plot, force)
+    check_plot(plot, overwrite=force)
 
     networks = [name for name in names if is_network(name)]
-    check_fixed_sizes(networks, factor=factor, size=height_and_width, growth=growth)
+    check_fixed_sizes(networks, factor=factor, size=height_and_width, scaling=scaling)
     test_set = _TEST_SET if images is None else images.resolve().name
     quality: dict[str, float] = {}
     if plot is not None:
@@ -101,29 +100,45 @@ def benchmark_command(
         if not quality:
             known = "give a test set with --images" if images is None else "no finite PSNR"
             raise OutputError(f"{plot}: nothing to plot: {known}")
-    turns = count_turns(names, chosen, counts, rounds)
-    turns += count_end_to_end_turns(networks, rounds)
-    turns += count_growth_turns(networks) if growth else 0
-    common: dict[str, Any] = {"factor": factor}
-    with bar("Measuring", turns, hidden=False) as advance:
-        common["on_call"] = advance
-        sized = {**common, "size": height_and_width, "rounds": rounds}
-        speeds = measure_speed(names, engines=chosen, threads=counts, **sized)
-        whole = measure_end_to_end(networks, threads=counts[-1], **sized)
-        grown = measure_growth(networks, threads=counts[-1], **common) if growth else []
+    with counting_bar("Measuring engines") as on_progress:
+        speeds = measure_speed(
+            names,
+            engines=chosen,
+            threads=counts,
+            factor=factor,
+            size=height_and_width,
+            rounds=rounds,
+            on_progress=on_progress,
+        )
+    with counting_bar("Measuring upscale") as on_progress:
+        whole = measure_end_to_end(
+            networks,
+            threads=counts[-1],
+            factor=factor,
+            size=height_and_width,
+            rounds=rounds,
+            on_progress=on_progress,
+        )
+    scaled: list[Scaling] = []
+    if scaling:
+        with counting_bar("Measuring sizes") as on_progress:
+            scaled = measure_scaling(
+                networks, threads=counts[-1], factor=factor, on_progress=on_progress
+            )
 
     machine = describe_machine()
-    if json_file != STANDARD_OUTPUT:
+    if as_json:
+        report = {
+            "machine": machine,
+            "speed": [dataclasses.asdict(row) for row in speeds],
+            "end_to_end": [dataclasses.asdict(row) for row in whole],
+            "growth": [dataclasses.asdict(row) for row in scaled],
+        }
+        print_json(report)
+    else:
         _print_speeds(speeds)
         _print_end_to_end(whole)
-        _print_growth(grown)
-    report = {
-        "machine": machine,
-        "speed": [dataclasses.asdict(row) for row in speeds],
-        "end_to_end": [dataclasses.asdict(row) for row in whole],
-        "growth": [dataclasses.asdict(row) for row in grown],
-    }
-    write_json(report, json_file, force)
+        _print_scaling(scaled)
     if plot is not None:
         _write_plot(plot, speeds, quality, test_set, machine["processor"], force)
 
@@ -152,7 +167,7 @@ def _print_end_to_end(rows: list[EndToEnd]) -> None:
     if not rows:
         return
     table = Table(
-        "model", "engine", "threads", "array ms", "frames/s", "JPEG to JPEG ms", "files/s",
+        "model", "engine", "threads", "array ms", "frames/s", "JPEG ms", "files/s",
         "cold start ms", "peak memory",
     )  # fmt: skip
     for row in rows:
@@ -170,14 +185,14 @@ def _print_end_to_end(rows: list[EndToEnd]) -> None:
     print_table(table)
 
 
-def _print_growth(rows: list[Growth]) -> None:
+def _print_scaling(rows: list[Scaling]) -> None:
     if not rows:
         return
-    table = Table("model", "input", "seconds", "ns per LR pixel", "peak memory", "of it images")
+    table = Table("model", "input", "seconds", "ns per LR pixel", "peak memory", "of which images")
     for row in rows:
         table.add_row(
             row.model,
-            f"{row.height}x{row.width}",
+            f"{row.width}x{row.height}",
             f"{row.seconds:.3f}",
             f"{row.ns_per_lr_pixel:.0f}",
             _megabytes(row.peak_bytes),
@@ -198,10 +213,10 @@ def _write_plot(
     processor: str,
     force: bool,
 ) -> None:
-    """Each model and engine with the most threads it was measured with."""
+    """Plot each model in each engine, at the largest number of threads it was measured with."""
     without = sorted({row.model for row in rows} - quality.keys())
     if without:
-        remark(f"not in the plot, having no figure on {test_set}: {', '.join(without)}")
+        remark(f"not in the plot, for lack of a PSNR on {test_set}: {', '.join(without)}")
     best: dict[tuple[str, str], Speed] = {}
     for row in rows:
         if row.model in quality:
@@ -215,12 +230,12 @@ def _write_plot(
     first = rows[0]
     most = max(row.threads for row in rows)
     height, width = first.height, first.width
-    larger = f"{height * first.factor}x{width * first.factor}"
+    output = f"{width * first.factor}x{height * first.factor}"
     text = draw_scatter(
         points,
-        title=f"Quality on {test_set} against time, {height}x{width} to {larger}",
+        title=f"Quality on {test_set} over time, {width}x{height} to {output}",
         subtitle=f"{processor}, {most} thread{'s' if most > 1 else ''}; above and left is better",
-        x_label="milliseconds a frame, median; bars: quartiles",
+        x_label="milliseconds per frame, median; bars: interquartile range",
         y_label="PSNR over RGB, dB",
     )
     publish(text.encode(), path, overwrite=force)

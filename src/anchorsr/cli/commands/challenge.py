@@ -1,8 +1,7 @@
-"""A model made ready for the Mobile AI challenge."""
+"""Prepare a submission for the Mobile AI challenge."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -24,7 +23,7 @@ from anchorsr.export.challenge import (
     measure_quality,
     measure_time,
     score,
-    write,
+    write_files,
 )
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.summary import summarize
@@ -32,25 +31,27 @@ from anchorsr.serialization.tflite.summary import summarize
 
 def challenge_command(
     model: Annotated[str, typer.Argument(help="A shipped model's name, or a .tflite file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of the three files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the three files.")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Images to measure PSNR on, such as the folder DIV2K_valid_HR."),
+        typer.Option(help="A folder of images to measure PSNR on, such as DIV2K_valid_HR."),
     ] = None,
     runtime: Annotated[
         float | None,
         typer.Option(
-            min=0.001, max=1e6, help="Milliseconds on your device, instead of this processor's."
+            min=0.001,
+            max=1e6,
+            help="Milliseconds on your device; by default they are measured on this machine.",
         ),
     ] = None,
     threads: Threads = 0,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a Mobile AI challenge submission: three files, rules, PSNR, time and score.
+    """Make a Mobile AI challenge submission, and check its rules, PSNR, time and score.
 
-    The score is that of 2021, 2^(2 PSNR) / (2^48 ms). Files appear only after LiteRT computed
-    what the model's arithmetic says.
+    The score is that of 2021, 2^(2 PSNR) / (2^48 ms). The three files are written only if LiteRT
+    reproduces the integer arithmetic.
 
     Examples:
 
@@ -72,13 +73,15 @@ def challenge_command(
             )
     on_device = runtime is not None
     milliseconds = runtime or measure_time(files[FIXED], threads=threads or None)
-    write(files, output, overwrite=force)
+    write_files(files, output, overwrite=force)
     points = None if quality is None else score(quality.psnr, milliseconds)
     operators = summarize(files[FREE]).operators
     report: dict[str, Any] = {
         "model": graph.name,
         "files": [str(output / name) for name in files],
-        "checks": [dataclasses.asdict(check) for check in checks],
+        "checks": [
+            {"rule": check.rule, "found": check.found, "kept": check.passed} for check in checks
+        ],
         "refused_by": {a.name: a.refuses(operators) for a in ACCELERATORS},
         "not_looked_up": not_looked_up(operators),
         "images": None if quality is None else quality.folder,
@@ -94,7 +97,7 @@ def challenge_command(
         print_json([report])
     else:
         _print_report(report, {name: len(content) for name, content in files.items()})
-    if not all(check.kept for check in checks):
+    if not all(check.passed for check in checks):
         raise typer.Exit(1)
 
 
@@ -103,17 +106,17 @@ def _print_report(report: dict[str, Any], sizes: dict[str, int]) -> None:
     for path, size in zip(report["files"], sizes.values(), strict=True):
         files.add_row(path, f"{size / 1000:.1f} kB")
     print_table(files)
-    rules = Table("rule", "found", "kept")
+    rules = Table("rule", "found", "passed")
     for check in report["checks"]:
         rules.add_row(check["rule"], check["found"], "yes" if check["kept"] else "NO")
     print_table(rules)
-    accelerators = Table("accelerator", "not on its list", "remark", "source")
+    accelerators = Table("accelerator", "refused operators", "remark", "source")
     for accelerator in ACCELERATORS:
-        refused = ", ".join(report["refused_by"][accelerator.name]) or "nothing"
+        refused = ", ".join(report["refused_by"][accelerator.name]) or "none"
         accelerators.add_row(accelerator.name, refused, accelerator.remark, accelerator.source)
     print_table(accelerators)
     if report["not_looked_up"]:
-        remark(f"whether they accept these was not looked up: {', '.join(report['not_looked_up'])}")
+        remark(f"not looked up for any accelerator: {', '.join(report['not_looked_up'])}")
     figures = Table("figure", "value", "of")
     if report["psnr"] is not None:
         measured = f"{report['pictures']} images in {report['images']}, border {report['border']}"
@@ -124,4 +127,4 @@ def _print_report(report: dict[str, Any], sizes: dict[str, int]) -> None:
         figures.add_row("score of 2021", f"{report['score_2021']:.2f}", report["time_of"])
     print_table(figures)
     if report["psnr"] is None:
-        remark("no images were used, so there is no PSNR and no score: give --images FOLDER")
+        remark("no PSNR and no score without images: give --images FOLDER")

@@ -1,4 +1,4 @@
-"""See what a model does: one web page with a divider between bicubic and its result."""
+"""Compare a model with bicubic on a web page."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ def compare_command(
     image: Annotated[Path, typer.Argument(help="An image.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The page; NAME_compare.html beside the image."),
+        typer.Option(
+            "--output", "-o", help="The page; by default NAME_compare.html beside the image."
+        ),
     ] = None,
     original: Annotated[
         Path | None,
-        typer.Option(help="The true large image, to be shown too, and for PSNR."),
+        typer.Option(help="The large original, to show as well and to measure PSNR against."),
     ] = None,
     factor: OptionalFactor = None,
     model: Model = DEFAULT,
     threads: Threads = 0,
     force: Force = False,
 ) -> None:
-    """Write a web page that shows an image enlarged by bicubic and by a model, side by side.
+    """Write a web page that compares an image upscaled by bicubic and by a model.
 
-    One HTML file that loads nothing from elsewhere: a divider to drag, zoom, the sizes of both
-    results as files, and the time that each took.
+    One HTML file that loads nothing from elsewhere: a divider to drag, zoom, the file sizes of
+    both results and the time that each took.
 
     Examples:
 

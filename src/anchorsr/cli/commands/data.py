@@ -1,4 +1,4 @@
-"""Images to train on: published ones, drawn ones, softer ones and frames of films."""
+"""The commands that get or make training images: div2k, synthetic, blurred and films."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import typer
 
 from anchorsr.cli.commands.options import Factor, Force
 from anchorsr.cli.terminal import bar, byte_bar
-from anchorsr.data.blur import write_soft
+from anchorsr.data.blur import write_blurred
 from anchorsr.data.download import ADDRESS, DIV2K, download
 from anchorsr.data.films import FILMS, write_films
-from anchorsr.data.synthetic import write_drawn
+from anchorsr.data.synthetic import write_synthetic
 from anchorsr.errors import OutputError
 from anchorsr.images.io import find_images
 
-data_app = typer.Typer(help="Get or make images to train on.", no_args_is_help=True)
+data_app = typer.Typer(help="Get or make training images.", no_args_is_help=True)
 
 _FOLDER = Path("data")
 
@@ -24,19 +24,19 @@ _FOLDER = Path("data")
 @data_app.command("div2k")
 def div2k_command(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to unpack it in.")
+        Path, typer.Option("--output", "-o", help="The folder to unpack into.")
     ] = _FOLDER,
     only: Annotated[
         Literal["train", "valid"] | None,
-        typer.Option(help="One part: 3.5 GB for training, 0.4 GB for validation."),
+        typer.Option(help="Only the training part (3.5 GB) or the validation part (0.4 GB)."),
     ] = None,
     address: Annotated[
-        str, typer.Option(help="Where the archives are; a mirror, if the official one fails.")
+        str, typer.Option(help="Base URL of the archives: a mirror, if the official one fails.")
     ] = ADDRESS,
 ) -> None:
     """Download DIV2K, which is for research only, from its official address.
 
-    A download that was cut off goes on where it stopped. What came is verified by its SHA-256.
+    An interrupted download is resumed by the same command. Archives are verified by their SHA-256.
 
     Examples:
 
@@ -51,57 +51,60 @@ def div2k_command(
             print(folder)
 
 
-@data_app.command("drawn")
-def drawn_command(
+@data_app.command("drawn", hidden=True)
+@data_app.command("synthetic")
+def synthetic_command(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
+        Path, typer.Option("--output", "-o", help="The folder to write PNG files into.")
     ] = _FOLDER / "drawn",
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many images.")] = 120,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other images.")] = 0,
     force: Force = False,
 ) -> None:
-    """Draw images of letters, lines and areas, 480x480.
+    """Draw synthetic images of text, lines and shapes, 480x480.
 
-    Train on them beside photographs for networks that enlarge screens and print. The same
-    seed draws the same images; after an interrupt, --force draws them all anew.
+    Train on them beside photographs for networks that upscale screenshots and print. The same
+    seed gives the same images; after an interrupt, --force draws all of them again.
 
     Examples:
 
-        anchorsr data drawn
+        anchorsr data synthetic
 
-        anchorsr data drawn -o drawn-to-test --count 10 --seed 1
+        anchorsr data synthetic -o synthetic-test --count 10 --seed 1
     """
     with bar("Drawing", count, hidden=False) as on_image:
-        write_drawn(output, count, seed=seed, overwrite=force, on_image=on_image)
+        write_synthetic(output, count, seed=seed, overwrite=force, on_image=on_image)
     print(output)
 
 
-@data_app.command("soft")
-def soft_command(
+@data_app.command("soft", hidden=True)
+@data_app.command("blurred")
+def blurred_command(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of images, with all below.", show_default=False)
+        list[Path],
+        typer.Argument(help="Folders of images, searched recursively.", show_default=False),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write the PNG files in.")
+        Path, typer.Option("--output", "-o", help="The folder to write PNG files into.")
     ] = _FOLDER / "soft",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed takes other parts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other crops.")] = 0,
     force: Force = False,
 ) -> None:
-    """Make a softer image of a part of each, up to 512x512.
+    """Make a blurred crop of each image, up to 512x512.
 
-    Train on them beside sharp images for networks that enlarge photographs of old cameras,
-    scanners and large sensors. The same seed makes the same images.
+    Train on them beside sharp images for networks that upscale photographs of old cameras,
+    scanners and large sensors. The same seed gives the same images.
 
     Examples:
 
-        anchorsr data soft photos
+        anchorsr data blurred photos
 
-        anchorsr data soft photos more-photos -o soft --seed 1
+        anchorsr data blurred photos more-photos -o blurred --seed 1
     """
     _check_outside(output, folders)
     images = [path for folder in folders for path in find_images(folder, recursive=True)]
-    with bar("Softening", len(images), hidden=False) as on_image:
-        write_soft(images, output, seed=seed, overwrite=force, on_image=on_image)
+    with bar("Blurring", len(images), hidden=False) as on_image:
+        write_blurred(images, output, seed=seed, overwrite=force, on_image=on_image)
     print(output)
 
 
@@ -118,7 +121,7 @@ def films_command(
         list[str] | None,
         typer.Option(
             "--codec",
-            help=f"One of {', '.join(FILMS)}; all in turn by default. May be given several times.",
+            help=f"One of {', '.join(FILMS)}; all in turn by default. Repeatable.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed makes other films.")] = 0,
@@ -158,6 +161,6 @@ def _check_outside(output: Path, folders: list[Path]) -> None:
     for folder in folders:
         if output.resolve().is_relative_to(folder.resolve()):
             raise OutputError(
-                f"{output} is within {folder}, so that a second run would take its own results:"
-                " give another --output"
+                f"{output} is inside {folder}, so a second run would read its own results: choose"
+                " another --output"
             )

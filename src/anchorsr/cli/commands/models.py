@@ -1,11 +1,9 @@
-"""What is done with models: list, measure, export."""
+"""List, evaluate and export models."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +24,9 @@ from anchorsr.cli.terminal import bar, print_json, print_table
 from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.evaluation.evaluate import Score, evaluate
-from anchorsr.export.export import export
-from anchorsr.models.registry import DEFAULT, list_models, model_path, read_card, read_model
-from anchorsr.utils.files import check_not_input
+from anchorsr.export.export import export_model
+from anchorsr.models.card import read_card
+from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.utils.strict_json import to_json
 
 ALL_DAMAGES = "usual"
@@ -37,35 +35,40 @@ ALL_DAMAGES = "usual"
 def models_command(
     name: Annotated[
         str | None,
-        typer.Argument(help="Print the whole card of this model, or of a .tflite file."),
+        typer.Argument(help="A model or a .tflite file whose card is to be printed."),
     ] = None,
+    paths: Annotated[bool, typer.Option("--paths", help="Also list the files' paths.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the shipped models, or print one model's card: recipe, data, figures, hashes.
+    """List the shipped models, or print a model's card: recipe, data, figures, hashes.
 
     Examples:
 
         anchorsr models
 
+        anchorsr models --paths
+
         anchorsr models abpn_x3
     """
     if name is not None:
-        print(to_json(read_card(model_path(name)), indent=1))
+        print(to_json(read_card(model_path(name)).to_dict(), indent=1))
         return
     shipped = list_models()
     if as_json:
-        print_json([{"path": str(model.path), **model.card} for model in shipped])
+        print_json([{"path": str(model.path), **model.card.to_dict()} for model in shipped])
         return
-    table = Table("model", "factor", "parameters", "MAC per LR pixel", "size", "file")
+    table = Table("model", "factor", "parameters", "MAC per LR pixel", "size")
+    if paths:
+        table.add_column("file")
     for model in shipped:
         card = model.card
         table.add_row(
             model.name + (" (default)" if model.name == DEFAULT else ""),
             f"x{model.factor}",
-            f"{card['parameters']:,}",
-            f"{card['macs_per_lr_pixel']:,}",
-            f"{card['size_bytes'] / 1000:.1f} kB",
-            str(model.path),
+            f"{card.parameters:,}",
+            f"{card.macs_per_lr_pixel:,}",
+            f"{card.size_bytes / 1000:.1f} kB",
+            *([str(model.path)] if paths else []),
         )
     print_table(table)
 
@@ -81,19 +84,19 @@ def evaluate_command(
             "--model",
             "-m",
             help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
-            " bicubic, or lanczos. May be given several times.",
+            " bicubic, or lanczos. Repeatable.",
         ),
     ] = None,
     factor: Factor = 3,
     border: Annotated[
-        int | None, typer.Option(min=0, help="Pixels cut off each side; the factor by default.")
+        int | None, typer.Option(min=0, help="Pixels cut off each side; by default the factor.")
     ] = None,
     damages: Annotated[
         list[str] | None,
         typer.Option(
             "--damage",
             help="What is done to the LR images before, with fixed seeds: jpeg75, noise5, webp60,"
-            f" h264-28, phone, scan, twice, ...; or {ALL_DAMAGES}. May be given several times.",
+            f" h264-28, phone, scan, twice, ...; or {ALL_DAMAGES}. Repeatable.",
         ),
     ] = None,
     threads: Threads = 0,
@@ -144,25 +147,20 @@ def export_command(
     factor: OptionalFactor = None,
     size: Annotated[
         str | None,
-        typer.Option(help="Height x width of a file of fixed size, such as 360x640."),
+        typer.Option(help="Width x height, for a file of fixed size, such as 640x360."),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write an integer model as `.tflite` or ONNX, with free or fixed size.
+    """Export an integer model as `.tflite` or `.onnx`, for any size or a fixed one.
 
-    The file appears only after its runtime gave the same bytes as the integer arithmetic.
+    The file is written only if its runtime reproduces the integer arithmetic byte for byte.
 
     Examples:
 
         anchorsr export abpn -o abpn.onnx
 
-        anchorsr export abpn -o abpn_360x640.tflite --size 360x640
+        anchorsr export abpn -o abpn_640x360.tflite --size 640x360
     """
     height_and_width = None if size is None else parse_size(size)
-    path = model_path(model, factor)
-    check_not_input(output, [path])
-    data, graph = read_model(path)
-    digest = hashlib.sha256(data).hexdigest()
-    description = json.dumps({"model": graph.name, "from_sha256": digest})
-    export(graph, output, size=height_and_width, description=description, overwrite=force)
-    print(output)
+    exported = export_model(model, output, factor=factor, size=height_and_width, overwrite=force)
+    print(exported.path)

@@ -1,39 +1,67 @@
-"""Options that several commands have, how they are read, and tables that several print."""
+"""Options shared by several commands, how they are parsed, and a table that several print."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from anchorsr.bench.plots import check_matplotlib
 from anchorsr.cli.terminal import print_table
+from anchorsr.cli.usage import UsageError
 from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, default_threads
 from anchorsr.engines.selection import AUTO, installed_engines
-from anchorsr.errors import OutputError
+from anchorsr.errors import OutputError, unknown_choice
 from anchorsr.evaluation.evaluate import Score
-from anchorsr.utils.files import check_free, is_same_file, publish
-from anchorsr.utils.strict_json import to_json
+from anchorsr.inference import sizes
+from anchorsr.models.registry import list_models
+from anchorsr.utils.files import check_free
 
-Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Times larger.")]
+
+def complete_from(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """Make a shell completion out of a fixed set of names."""
+    names = list(choices)
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Complete the name of a shipped model; without a match, the shell completes file names."""
+    names = {full for model in list_models() for full in (model.name, model.path.stem)}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+Factor = Annotated[int, typer.Option("--factor", "-f", min=2, max=4, help="Upscaling factor.")]
 OptionalFactor = Annotated[
     int | None,
-    typer.Option("--factor", "-f", min=2, max=4, help="Times larger; what the model does, or 3."),
+    typer.Option(
+        "--factor", "-f", min=2, max=4, help="Upscaling factor; by default the model's, or 3."
+    ),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="A shipped model's name, or a .tflite file.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        autocompletion=complete_model,
+        help="A shipped model's name, or a .tflite file.",
+    ),
 ]
 Threads = Annotated[
     int,
-    typer.Option(min=0, max=MOST_THREADS, help="Processor threads; 0 takes all that there are."),
+    typer.Option(min=0, max=MOST_THREADS, help="Number of threads; 0 means all processors."),
 ]
 
 
 def _known_engine(name: str) -> str:
     if name not in _ENGINES:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(_ENGINES)}")
+        raise UsageError(unknown_choice("engine", name, _ENGINES))
     return name
 
 
@@ -42,22 +70,23 @@ Engine = Annotated[
     str,
     typer.Option(
         callback=_known_engine,
-        help=f"What runs the model: {', '.join(ENGINES)}; or auto, the fastest of those that are"
-        " installed and exact enough here.",
+        autocompletion=complete_from(_ENGINES),
+        help=f"The runtime: {', '.join(ENGINES)}; or auto, the fastest of those installed that is"
+        " exact enough on this machine.",
     ),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Say on standard error which engine is taken, and why.")
+    bool, typer.Option("--verbose", help="Print the chosen engine and why on standard error.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 Engines = Annotated[
     list[str] | None,
     typer.Option(
         "--engine",
-        help=f"One of {', '.join(ENGINES)}; all that are installed by default. May be given"
-        " several times.",
+        autocompletion=complete_from(ENGINES),
+        help=f"One of {', '.join(ENGINES)}; by default all that are installed. Repeatable.",
     ),
 ]
 ThreadCounts = Annotated[
@@ -66,61 +95,60 @@ ThreadCounts = Annotated[
         "--threads",
         min=0,
         max=MOST_THREADS,
-        help="Processor threads, 0 for all; 1 and all by default. May be given several times.",
-    ),
-]
-STANDARD_OUTPUT = "-"
-JsonFile = Annotated[
-    str | None,
-    typer.Option(
-        "--json", help=f"A file for all figures as JSON; {STANDARD_OUTPUT} prints them instead."
+        help="Number of threads, 0 for all processors; by default 1 and all. Repeatable.",
     ),
 ]
 
 
 def choose_engines(names: list[str] | None) -> list[str]:
-    """Those that are named, or all that are installed."""
+    """Return the engines that are named, by default all that are installed.
+
+    Raises:
+        UsageError: There is no engine of such a name.
+    """
     for name in names or []:
         if name not in ENGINES:
-            raise typer.BadParameter(f"no engine {name!r}; there are: {', '.join(ENGINES)}")
+            raise UsageError(unknown_choice("engine", name, ENGINES))
     return list(dict.fromkeys(names or installed_engines()))
 
 
 def choose_threads(counts: list[int] | None) -> list[int]:
-    """Those that are given, 0 meaning all; one and all by default."""
+    """Return thread counts without duplicates, 0 replaced by all; by default one and all."""
     return sorted({count or default_threads() for count in counts or [1, 0]})
 
 
-def check_outputs(json_file: str | None, plot: Path | None, force: bool) -> None:
-    """Minutes of measuring should not end with a name that cannot be written."""
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise OutputError(f"{plot} does not end with .svg, which is what a plot is written as")
-    if json_file not in (None, STANDARD_OUTPUT):
-        check_free(Path(str(json_file)), overwrite=force)
-    if plot is not None:
-        check_free(plot, overwrite=force)
-        if json_file not in (None, STANDARD_OUTPUT) and is_same_file(Path(str(json_file)), plot):
-            raise OutputError(f"{plot} is the plot: give another name for --json")
+def check_plot(plot: Path | None, *, overwrite: bool) -> None:
+    """Check that a plot can be drawn and written, before minutes of measuring.
 
-
-def write_json(report: Any, json_file: str | None, force: bool) -> None:
-    """Print figures, or write them to a file, or neither, as --json says."""
-    text = to_json(report, indent=1)
-    if json_file == STANDARD_OUTPUT:
-        print(text)
-    elif json_file is not None:
-        publish(f"{text}\n".encode(), Path(json_file), overwrite=force)
+    Raises:
+        OutputError: It is not an `.svg` file, or may not be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if plot is None:
+        return
+    if plot.suffix.lower() != ".svg":
+        raise OutputError(f"{plot} does not end with .svg, which is the only format of plots")
+    check_free(plot, overwrite=overwrite)
+    check_matplotlib()
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width."""
-    sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
-    if sides is None:
-        raise typer.BadParameter(f"--size is height x width, such as 360x640, not {text!r}")
-    return int(sides[1]), int(sides[2])
+    """Parse a size that a person typed, WIDTHxHEIGHT.
+
+    Returns:
+        Height and width, in this order as everywhere inside the program.
+
+    Raises:
+        UsageError: The text is not a size.
+    """
+    height_and_width = sizes.parse_size(text)
+    if height_and_width is None:
+        raise UsageError(f"--size is WIDTHxHEIGHT, such as 640x360, not {text!r}")
+    return height_and_width
 
 
 def print_scores(scores: list[Score]) -> None:
+    """Print PSNR and SSIM as a table."""
     damaged = any(score.damage != "clean" for score in scores)
     columns = ["model", "set", *(["damage"] if damaged else [])]
     table = Table(*columns, "images", "PSNR RGB", "PSNR Y", "SSIM Y")

@@ -1,4 +1,4 @@
-"""What operators and networks cost in each engine on this machine."""
+"""Measure what operators and networks cost in each engine on this machine."""
 
 from __future__ import annotations
 
@@ -12,30 +12,27 @@ from rich.table import Table
 
 from anchorsr.bench.system_info import describe_machine
 from anchorsr.cli.commands.options import (
-    STANDARD_OUTPUT,
+    AsJson,
     Engines,
     Force,
-    JsonFile,
     ThreadCounts,
-    check_outputs,
+    check_plot,
     choose_engines,
     choose_threads,
     parse_size,
-    write_json,
 )
-from anchorsr.cli.terminal import bar, print_table, remark
+from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark
+from anchorsr.cli.usage import UsageError
 from anchorsr.engines.runtimes import default_threads
-from anchorsr.errors import OutputError
-from anchorsr.studies.networks import count_network_turns, load_network, measure_networks
+from anchorsr.errors import OutputError, unknown_choice
+from anchorsr.studies.networks import load_network, measure_networks
 from anchorsr.studies.op_graphs import Precision
 from anchorsr.studies.operators import (
     PRECISIONS,
-    choose,
     compare_with_paper,
-    count_turns,
     measure_operators,
 )
-from anchorsr.studies.report import write_report
+from anchorsr.studies.report import LEAST_MINUTES, write_report
 from anchorsr.studies.tables import (
     Grid,
     claim_grid,
@@ -43,13 +40,13 @@ from anchorsr.studies.tables import (
     draw_costs,
     draw_predictions,
     failures,
-    part_grids,
+    operator_grids,
     prediction_grid,
 )
 from anchorsr.utils.files import publish
 
 probe_app = typer.Typer(
-    help="What operators and networks cost in each engine.", no_args_is_help=True
+    help="Measure what operators and networks cost in each engine.", no_args_is_help=True
 )
 
 _SHORT = {"fp32": "float32", "int8": "int8"}
@@ -58,7 +55,7 @@ _SHORT = {"fp32": "float32", "int8": "int8"}
 def _known_precision(names: list[str] | None) -> list[str] | None:
     for name in names or []:
         if name not in _SHORT:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(_SHORT)}")
+            raise UsageError(unknown_choice("precision", name, _SHORT))
     return names
 
 
@@ -67,83 +64,76 @@ _Precisions = Annotated[
     typer.Option(
         "--precision",
         callback=_known_precision,
-        help="fp32 or int8; both by default. May be given several times.",
+        help="fp32 or int8; by default both. Repeatable.",
     ),
 ]
-_Rounds = Annotated[int, typer.Option(min=1, max=10_000, help="Turns of every graph.")]
-_Plot = Annotated[Path | None, typer.Option(help="An .svg file to write.")]
+_Rounds = Annotated[int, typer.Option(min=1, max=10_000, help="Timed calls of each graph.")]
+_Plot = Annotated[Path | None, typer.Option(help="An .svg file to write. Needs anchorsr[plots].")]
 
 
 @probe_app.command("operators")
 def operators_command(
     operators: Annotated[
         list[str] | None,
-        typer.Argument(help="Names as in the table, such as add or anchor_concat; all by default."),
+        typer.Argument(help="Names as in the table, such as add or anchor_concat; by default all."),
     ] = None,
     channels: Annotated[
         list[int] | None,
-        typer.Option(
-            min=2, max=1024, help="Widths; 28 and 32 by default. May be given several times."
-        ),
+        typer.Option(min=2, max=1024, help="Widths; by default 28 and 32. Repeatable."),
     ] = None,
     precisions: _Precisions = None,
     engines: Engines = None,
     threads: ThreadCounts = None,
-    size: Annotated[str, typer.Option(help="Height x width of the input.")] = "360x640",
+    size: Annotated[str, typer.Option(help="Width x height of the input.")] = "640x360",
     rounds: _Rounds = 5,
-    json_file: JsonFile = None,
+    as_json: AsJson = False,
     plot: _Plot = None,
     force: Force = False,
 ) -> None:
-    """Measure what each operator costs, and say whether a network can afford it.
+    """Measure what each operator costs, and whether a network can afford it.
 
-    Each comes from graphs of that operator alone, the edges of the graph taken off; a residual
-    is what the same three convolutions take longer with it. Affordable is what takes at most
-    half as long as a 3x3 convolution of the same width. All operators in all engines take about
-    half an hour; a few take seconds. Operators of image space (concat_nine, resize_*) work on a
-    image of 3 channels whatever the width, depth_to_space on as many as fit into it.
+    Each is measured in graphs that hold nothing else, less the cost of the graph's input and
+    output; the cost of a residual is how much longer three convolutions take with it. An operator
+    is affordable if it takes at most half as long as a 3x3 convolution of the same width. All
+    operators in all engines take about half an hour; a few take seconds. Operators in image space
+    (concat_nine, resize_*) read 3 channels whatever the width.
 
     Examples:
 
         anchorsr probe operators add relu conv1x1 --engine litert --channels 28
 
-        anchorsr probe operators --json operators.json --plot operators.svg
+        anchorsr probe operators --plot operators.svg --json > operators.json
     """
     widths = list(dict.fromkeys(channels or (28, 32)))
     chosen, counts, numbers = choose_engines(engines), choose_threads(threads), _read(precisions)
     height_and_width = parse_size(size)
-    check_outputs(json_file, plot, force)
+    check_plot(plot, overwrite=force)
     _warn_if_busy()
-    names = operators or []
-    settings = len(numbers) * len(chosen) * len(counts)
-    probed = [one for width in widths for one in choose(names, width).values()]
-    with bar("Measuring", count_turns(settings, probed, rounds), hidden=False) as advance:
+    with counting_bar("Measuring") as on_progress:
         costs = measure_operators(
-            names,
+            operators or [],
             channels=widths,
             precisions=numbers,
             engines=chosen,
             threads=counts,
             size=height_and_width,
             rounds=rounds,
-            on_call=advance,
+            on_progress=on_progress,
         )
     claims = compare_with_paper(costs)
     machine = describe_machine()
-    if json_file != STANDARD_OUTPUT:
+    if as_json:
+        report = {
+            "machine": machine,
+            "operators": [dataclasses.asdict(row) for row in costs],
+            "paper": [dataclasses.asdict(row) for row in claims],
+        }
+        print_json(report)
+    else:
         for grid in cost_grids(costs) + ([claim_grid(claims)] if claims else []):
             _print_grid(grid)
         for line in failures(costs):
             remark(line)
-    write_json(
-        {
-            "machine": machine,
-            "operators": [dataclasses.asdict(row) for row in costs],
-            "paper": [dataclasses.asdict(row) for row in claims],
-        },
-        json_file,
-        force,
-    )
     if plot is not None:
         _publish_plot(draw_costs(costs, machine["processor"]), plot, force)
     if all(row.failure is not None for row in costs):
@@ -165,50 +155,50 @@ def network_command(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Height x width of the input. By default the largest of 360x640, 180x320, 90x160,"
-            " 45x80 and 24x40 that takes at most 25 thousand million multiplications."
+            help="Width x height of the input; by default the largest of 640x360, 320x180, 160x90,"
+            " 80x45 and 40x24 that takes at most 25 GMAC."
         ),
     ] = None,
     rounds: _Rounds = 5,
-    json_file: JsonFile = None,
+    as_json: AsJson = False,
     plot: _Plot = None,
     force: Force = False,
 ) -> None:
     """List a network's operators, predict its time from what each costs, and measure the whole.
 
-    With one thread unless --threads says otherwise: with more, a short operator that is measured
-    alone waits for the others, which within a network are awake.
+    By default with one thread: with more, a short operator that is measured alone waits for the
+    other threads to wake up, which within a network are awake.
 
     Examples:
 
         anchorsr probe network abpn
 
-        anchorsr probe network edsr imdn --engine openvino --size 90x160 --json networks.json
+        anchorsr probe network edsr imdn --engine openvino --size 160x90 --json > networks.json
     """
     chosen, numbers = choose_engines(engines), _read(precisions)
     counts = choose_threads(threads or [1])
     height_and_width = None if size is None else parse_size(size)
-    check_outputs(json_file, plot, force)
+    check_plot(plot, overwrite=force)
     _warn_if_busy()
     networks = [load_network(name, numbers) for name in dict.fromkeys(names)]
-    turns = count_network_turns(networks, len(chosen) * len(counts), rounds)
-    with bar("Measuring", turns, hidden=False) as advance:
+    with counting_bar("Measuring") as on_progress:
         rows = measure_networks(
             networks,
             engines=chosen,
             threads=counts,
             size=height_and_width,
             rounds=rounds,
-            on_call=advance,
+            on_progress=on_progress,
         )
     machine = describe_machine()
-    if json_file != STANDARD_OUTPUT:
-        for grid in part_grids(rows) + ([prediction_grid(rows)] if len(networks) > 1 else []):
+    if as_json:
+        predictions = [{**dataclasses.asdict(row), "ratio": row.ratio} for row in rows]
+        print_json({"machine": machine, "networks": predictions})
+    else:
+        for grid in operator_grids(rows) + ([prediction_grid(rows)] if len(networks) > 1 else []):
             _print_grid(grid)
         for line in failures(rows):
             remark(line)
-    made = [{**dataclasses.asdict(row), "ratio": row.ratio} for row in rows]
-    write_json({"machine": machine, "networks": made}, json_file, force)
     if plot is not None:
         _publish_plot(draw_predictions(rows, machine["processor"]), plot, force)
     if all(row.failure is not None for row in rows):
@@ -218,16 +208,23 @@ def network_command(
 def report_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The .md file to write.")],
     minutes: Annotated[
-        float, typer.Option(min=0.0, max=10_000.0, help="How long to measure, about.")
+        float,
+        typer.Option(
+            min=LEAST_MINUTES,
+            max=10_000.0,
+            help=f"How long to measure, at least {LEAST_MINUTES:g}. A measurement that has begun is"
+            " finished.",
+        ),
     ] = 10.0,
     study: Annotated[
-        Path | None, typer.Option(help="What `study --json` wrote, for its tables.")
+        Path | None, typer.Option(help="A file with the output of `study --json`, for its tables.")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Measure operators, networks and challenge scores, as time allows, and write one page.
+    """Measure operators, networks and challenge scores for a given time, and write one page.
 
-    Plots are written beside it. What there was no time for is named on the page.
+    Plots are written beside it; they need anchorsr[plots]. The page lists what there was no time
+    for.
 
     Examples:
 
@@ -241,24 +238,27 @@ def report_command(
         minutes=minutes,
         study=study,
         overwrite=force,
-        on_piece=lambda name: remark(f"measuring {name}"),
+        on_measurement=lambda name: remark(f"measuring {name}"),
     )
     for line in found.failed:
         remark(f"failed: {line}")
     if found.left_out:
-        remark(f"no time for {len(found.left_out)} pieces; the page names them")
+        remark(f"no time for {len(found.left_out)} measurements; the page lists them")
     print(output)
 
 
 def _warn_if_busy() -> None:
-    """A call is interrupted for others on a busy machine only if it takes longer than a few
-    milliseconds, which makes what is long look longer than it is beside what is short."""
+    """Warn where other programs bias the figures.
+
+    On a busy machine, calls of more than a few milliseconds are interrupted, and shorter ones are
+    not.
+    """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > _BUSY * default_threads():
-        remark(f"this machine is busy (load {load:.1f}): long times come out too long")
+        remark(f"this machine is busy (load {load:.1f}): long calls are measured too long")
 
 
-# The share of the processors that others may use unnoticed.
+# The share of the processors that other programs may use before a warning.
 _BUSY = 0.5
 
 
@@ -276,5 +276,5 @@ def _print_grid(grid: Grid) -> None:
 
 def _publish_plot(text: str | None, path: Path, force: bool) -> None:
     if text is None:
-        raise OutputError(f"{path}: nothing was measured that could be plotted")
+        raise OutputError(f"{path}: nothing to plot was measured")
     publish(text.encode(), path, overwrite=force)

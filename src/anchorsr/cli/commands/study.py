@@ -1,4 +1,4 @@
-"""Recipes that differ in one thing, side by side."""
+"""Train recipes that differ in one thing, and compare them."""
 
 from __future__ import annotations
 
@@ -11,56 +11,54 @@ from rich.table import Table
 
 from anchorsr.bench.system_info import describe_machine
 from anchorsr.cli.commands.options import (
-    STANDARD_OUTPUT,
-    Force,
-    JsonFile,
+    AsJson,
     Threads,
-    check_outputs,
     choose_engines,
     print_scores,
-    write_json,
 )
 from anchorsr.cli.commands.training import training_machine
-from anchorsr.cli.terminal import print_table, remark, training_bars
+from anchorsr.cli.terminal import print_json, print_table, remark, training_bars
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.errors import needs
 
 if TYPE_CHECKING:
-    from anchorsr.studies.recipes import Studied
+    from anchorsr.studies.recipes import StudyResult
 
 
 def study_command(
     recipes: Annotated[
         list[Path], typer.Argument(help="TOML recipes, such as those of recipes/studies.")
     ],
-    runs: Annotated[
-        Path, typer.Option(help="Where the folders of the runs are, or will be.")
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder of the runs, one folder each.")
     ] = Path("runs"),
     engines: Annotated[
         list[str] | None,
         typer.Option(
             "--engine",
-            help=f"One of {', '.join(ENGINES)}, to time in; all that are installed by default.",
+            help=f"One of {', '.join(ENGINES)}, for the timing; by default all that are installed."
+            " Repeatable.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Turns of the timing.")] = 10,
-    json_file: JsonFile = None,
-    tails: Annotated[
+    rounds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Timed calls of each network.")
+    ] = 10,
+    as_json: AsJson = False,
+    output_stages: Annotated[
         bool,
         typer.Option(
-            "--tails", help="Other ends of the integer networks as well: scales, and no clip."
+            "--output-stages", help="Also score other output stages: other scales, and no clip."
         ),
     ] = False,
     mixed_precision: Annotated[
         bool, typer.Option("--mixed-precision", help="bfloat16 where it is safe.")
     ] = False,
     threads: Threads = 0,
-    force: Force = False,
 ) -> None:
-    """Train recipes, turn each into integers with and without training these, and compare.
+    """Train recipes, quantize each with and without quantization-aware training, and compare.
 
-    Finished runs are not trained again; a stopped one goes on. PSNR is over RGB, the border as
-    wide as the factor, INT8 in LiteRT; times are of INT8 at 360x640, on all processors.
+    Finished runs are not trained again; a stopped one is resumed. PSNR is over RGB, with a border
+    of the factor, INT8 in LiteRT; times are of INT8 at 640x360, on all processors.
 
     Examples:
 
@@ -68,51 +66,54 @@ def study_command(
 
         anchorsr study recipes/studies/fsrcnn.toml recipes/studies/residual_anchor.toml
 
-        anchorsr study recipes/studies/residual_anchor.toml --tails
+        anchorsr study recipes/studies/residual_anchor.toml --output-stages
     """
     chosen = choose_engines(engines)
-    check_outputs(json_file, None, force)
     with needs("PyTorch", "train"):
-        from anchorsr.studies.output_stage import measure_tails
+        from anchorsr.studies.output_stage import measure_output_stages
         from anchorsr.studies.recipes import run_study
     with training_bars("Training") as callbacks:
         rows = run_study(
             recipes,
-            runs,
+            output,
             engines=chosen,
             rounds=rounds,
             machine=training_machine("cpu", threads, mixed_precision),
             on_recipe=remark,
             **callbacks,
         )
-    ends = {row.run: measure_tails(runs / row.run) for row in rows} if tails else {}
-    if json_file != STANDARD_OUTPUT:
-        _print_quality(rows)
-        _print_latency(rows)
-        for run, scores in ends.items():
-            print(f"The ends of {run}, calibrated only:")
-            print_scores(scores)
-    report = {
-        "machine": describe_machine(),
-        "study": [dataclasses.asdict(row) for row in rows],
-        "tails": {run: [dataclasses.asdict(one) for one in ends[run]] for run in ends},
-    }
-    write_json(report, json_file, force)
+    stages = {row.run: measure_output_stages(output / row.run) for row in rows if output_stages}
+    if as_json:
+        report = {
+            "machine": describe_machine(),
+            "study": [dataclasses.asdict(row) for row in rows],
+            "tails": {
+                run: [dataclasses.asdict(score) for score in scores]
+                for run, scores in stages.items()
+            },
+        }
+        print_json(report)
+        return
+    _print_quality(rows)
+    _print_latency(rows)
+    for run, scores in stages.items():
+        print(f"Output stages of {run}, after post-training quantization:")
+        print_scores(scores)
 
 
-def _print_quality(rows: list[Studied]) -> None:
-    table = Table("run", "set", "float", "calibrated", "loss", "trained", "loss")
+def _print_quality(rows: list[StudyResult]) -> None:
+    table = Table("run", "set", "float", "PTQ", "PSNR drop", "QAT", "PSNR drop")
     for row in rows:
         for test_set, value in row.float_psnr.items():
             cells = [f"{value:.3f}"]
-            for integers in (row.calibrated_psnr, row.trained_psnr):
-                found = None if integers is None else integers[test_set]
+            for quantized in (row.calibrated_psnr, row.trained_psnr):
+                found = None if quantized is None else quantized[test_set]
                 cells += ["", ""] if found is None else [f"{found:.3f}", f"{value - found:.3f}"]
             table.add_row(row.run, test_set, *cells)
     print_table(table)
 
 
-def _print_latency(rows: list[Studied]) -> None:
+def _print_latency(rows: list[StudyResult]) -> None:
     engines = sorted({engine for row in rows for engine in row.latency_ms})
     table = Table("run", "steps", "parameters", "MAC per LR pixel", *(f"{e} ms" for e in engines))
     for row in rows:

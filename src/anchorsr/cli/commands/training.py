@@ -1,4 +1,4 @@
-"""How a model is made: train, quantize."""
+"""The commands that make a model: train and quantize."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from anchorsr.cli.commands.options import Force, Threads, print_scores
-from anchorsr.cli.terminal import remark, training_bars
+from anchorsr.cli.terminal import training_bars
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
@@ -19,18 +19,20 @@ def train_command(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe; recipes/ has examples.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The run's folder; runs/RECIPE by default."),
+        typer.Option("--output", "-o", help="The folder of this run; RUNS/RECIPE by default."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
+    runs: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
     mixed_precision: Annotated[
-        bool, typer.Option("--mixed-precision", help="bfloat16 where it is safe.")
+        bool, typer.Option("--mixed-precision", help="Use bfloat16 where it is safe.")
     ] = False,
     threads: Threads = 0,
 ) -> None:
     """Train a network by a recipe.
 
     A checkpoint is written at least every five minutes. Stop with Ctrl-C at any time; the
-    same command goes on where it stopped, and ends with the same weights.
+    same command resumes the run, which then ends with the same weights. To extend a finished run,
+    raise schedule.steps in its recipe.
 
     Examples:
 
@@ -43,15 +45,18 @@ def train_command(
     parsed = read_recipe(recipe)
     with needs("PyTorch", "train"):
         from anchorsr.training.trainer import train
-    folder = output or Path("runs") / recipe.stem
+    folder = output or Path(runs, recipe.stem)
     machine = training_machine(device, threads, mixed_precision)
     with training_bars("Training") as callbacks:
-        record = train(parsed, folder, machine=machine, **callbacks)
+        run = train(parsed, folder, machine=machine, **callbacks)
     if os.environ.get("RANK", "0") != "0":
-        return  # one of the processes tells it
-    images = record["data"].get("images", 0)
-    print(f"{folder}: {record['step']} steps in {record['hours']:.2f} hours, {images} images")
-    _print_last_validation(record["history"])
+        return  # one of the processes prints
+    hours, images = run.record["hours"], run.record["data"].get("pictures", 0)
+    print(f"{folder}: {run.step} steps in {hours:.2f} hours, {images} images")
+    last = run.history[-1] if run.history else {}
+    figures = [f"{key} {last[key]:.3f} dB" for key in last if key not in ("step", "loss")]
+    if figures:
+        print(f"step {last['step']}: {', '.join(figures)} (RGB)")
     print(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
 
 
@@ -61,7 +66,8 @@ def quantize_command(
     train: Annotated[
         bool,
         typer.Option(
-            "--train/--no-train", help="Train the integers as the recipe says, or only calibrate."
+            "--train/--no-train",
+            help="Quantization-aware training (QAT) as the recipe says, or calibration only (PTQ).",
         ),
     ] = True,
     strengths: Annotated[
@@ -69,44 +75,41 @@ def quantize_command(
         typer.Option(
             "--strength",
             help="What images have been through that the file is for, where the network is told:"
-            " jpeg=75 (quality), noise=5 (sigma), video=28 (CRF), ... May be given several times.",
+            " jpeg=75 (quality), noise=5 (sigma), video=28 (CRF), ... Repeatable.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where PyTorch computes: cpu, cuda, ...")] = "cpu",
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Accept a run that has not taken all its steps.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
     threads: Threads = 0,
     force: Force = False,
 ) -> None:
-    """Turn a trained network into an INT8 `.tflite` file, with a card beside it.
+    """Quantize a trained network to an INT8 `.tflite` file, with a card beside it.
 
-    The integers are calibrated and then trained themselves (the recipe's [quantization]). The
-    file appears only after LiteRT gave the same bytes as the integer arithmetic.
-    Networks that end in a transposed convolution or enlarge the image itself are written for
-    images of 360x640, because the format stores such sizes.
+    Activation ranges are calibrated on training images, then the integers are trained as the
+    recipe's [quantization] says. The file is written only after LiteRT has returned the same
+    bytes as the integer arithmetic. Networks that end in a transposed convolution or upscale the
+    image itself are written for images of 640x360, because the format stores such sizes.
 
     Examples:
 
         anchorsr quantize runs/abpn_x3 -o abpn_x3.tflite
 
-        anchorsr quantize runs/abpn_x3 -o calibrated.tflite --no-train
+        anchorsr quantize runs/abpn_x3 -o abpn_x3_ptq.tflite --no-train
 
         anchorsr quantize runs/photo_x3 -o photo_jpeg75.tflite --strength jpeg=75
     """
     with needs("PyTorch", "train"):
-        from anchorsr.export.release import check_release, release
-        from anchorsr.training.checkpoint import read_record, read_run
-    told = parse_strengths(strengths or [])
-    check_release(output, overwrite=force)
-    steps, wanted = read_record(run).get("step", 0), read_run(run).schedule.steps
-    if steps < wanted:
-        remark(f"{run} has taken {steps} of {wanted} steps: anchorsr train goes on with it")
-    machine = training_machine(device, threads)
+        from anchorsr.export.release import release
     with training_bars("Quantizing") as callbacks:
         scores = release(
             run,
             output,
-            train=train,
-            strengths=told,
-            machine=machine,
+            qat=train,
+            strengths=parse_strengths(strengths or []),
+            unfinished=unfinished,
+            machine=training_machine(device, threads),
             overwrite=force,
             **callbacks,
         )
@@ -114,32 +117,22 @@ def quantize_command(
     print(output)
 
 
-def _print_last_validation(history: list[dict[str, Any]]) -> None:
-    last = history[-1] if history else {}
-    figures = [f"{key} {value:.3f} dB" for key, value in last.items() if key not in _OWN_KEYS]
-    if figures:
-        print(f"step {last['step']}: {', '.join(figures)} (RGB)")
-
-
-_OWN_KEYS = ("step", "loss")
-
-
-def _is_one_of_several(device: str) -> bool:
-    from anchorsr.training.distributed import process_count
-
-    return device == "cuda" and process_count() > 1
-
-
 def training_machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
-    """The `training.Machine` of these options. Raises a usage error for an unknown device."""
+    """Return the `trainer.Machine` of these options.
+
+    Raises:
+        typer.BadParameter: There is no such device here.
+    """
     import torch
 
+    from anchorsr.training.distributed import process_count
     from anchorsr.training.trainer import Machine
 
-    # Of several processes, each has a GPU of its own.
-    mine = f"cuda:{os.environ['LOCAL_RANK']}" if _is_one_of_several(device) else device
+    name = device
+    if device == "cuda" and process_count() > 1:  # each process has a GPU of its own
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        torch.zeros(1, device=mine).item()
+        torch.zeros(1, device=name).item()
     except Exception as error:  # unknown, or not of this machine: each backend has its own
         raise typer.BadParameter(f"no device {device!r}: {reason(error)[:200]}") from error
     return Machine(device=device, threads=threads, mixed_precision=mixed_precision)

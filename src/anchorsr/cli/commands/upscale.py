@@ -1,4 +1,4 @@
-"""What people do with images: make them larger."""
+"""The `upscale` command: images and folders of images."""
 
 from __future__ import annotations
 
@@ -17,22 +17,32 @@ from anchorsr.cli.commands.options import (
     OptionalFactor,
     Threads,
     Verbose,
+    complete_from,
+    parse_size,
 )
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark
+from anchorsr.cli.usage import UsageError
 from anchorsr.engines.selection import AUTO
-from anchorsr.errors import OutputError, StoppedError
+from anchorsr.errors import ImageError, OutputError, StoppedError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
-from anchorsr.inference.batch import Job, plan
-from anchorsr.inference.pipeline import Done, preview, upscale_files
-from anchorsr.inference.sizes import TargetSize, parse_size
-from anchorsr.inference.upscaler import Enlarger
+from anchorsr.inference.batch import Job, plan_jobs
+from anchorsr.inference.pipeline import JobResult, preview, upscale_files
+from anchorsr.inference.sizes import TargetSize
+from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.models.registry import DEFAULT
+from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
 
 _FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
+_READ_VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".avi", ".3gp", ".mpg", ".mpeg", ".ts", ".wmv")
 
 
 def upscale_command(
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Images, or folders of images.", default_factory=list, show_default=False
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -42,48 +52,54 @@ def upscale_command(
     factor: OptionalFactor = None,
     model: Model = DEFAULT,
     scale: Annotated[
-        float | None, typer.Option(help="Times larger or smaller, such as 2.5; any number.")
+        float | None, typer.Option(help="How many times larger, or smaller; any number, like 2.5.")
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
-            help="Width x height, such as 3840x2160; the aspect is kept, so the result fits inside."
+            help="WIDTHxHEIGHT, such as 3840x2160. The aspect ratio is kept: the result fits"
+            " inside."
         ),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, help="In pixels; the height follows the aspect.")
+        int | None, typer.Option(min=1, help="In pixels; the height follows the aspect ratio.")
     ] = None,
     height: Annotated[
-        int | None, typer.Option(min=1, help="In pixels; the width follows the aspect.")
+        int | None, typer.Option(min=1, help="In pixels; the width follows the aspect ratio.")
     ] = None,
     stretch: Annotated[
-        bool, typer.Option("--stretch", help="Exactly --size, whatever the aspect.")
+        bool, typer.Option("--stretch", help="Exactly --size, whatever the aspect ratio.")
     ] = False,
     format_name: Annotated[
-        str | None, typer.Option("--format", help=f"Of all results: {', '.join(_FORMAT_NAMES)}.")
+        str | None,
+        typer.Option(
+            "--format",
+            autocompletion=complete_from(_FORMAT_NAMES),
+            help=f"Of all results: {', '.join(_FORMAT_NAMES)}.",
+        ),
     ] = None,
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF and HEIC.")
+        int, typer.Option(min=1, max=100, help="Quality of JPEG, WebP, AVIF and HEIC.")
     ] = 92,
     threads: Threads = 0,
     engine: Engine = AUTO,
     force: Force = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would become what, and stop.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and stop.")
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make images larger.
+    """Upscale images.
 
-    PNG, JPEG, WebP, TIFF, AVIF, GIF and HEIC in and out, by the suffix of the output; also
-    animations and 16 bits. Without -o the result is written beside the original as NAME_x3.
-    Colour profile, transparency and metadata are kept; files that exist are not replaced
-    without --force.
+    Reads and writes PNG, JPEG, WebP, TIFF, AVIF, GIF and HEIC, including animations and 16 bits.
+    The suffix of the output chooses the format. Without -o the result is written beside the
+    original as NAME_x3. Colour profile, transparency and metadata are kept. Existing files are not
+    replaced without --force.
 
-    Folders are taken with all that is below them. What is there already is skipped, so the
-    same command goes on after an interrupt, and several can share the work. A bad file does
-    not stop the others; the bad ones are listed at the end.
+    Folders are searched recursively. Existing results are skipped, so the same command resumes
+    after an interrupt, and several processes can share the work. A bad file does not stop the
+    others; bad files are listed at the end.
 
     Examples:
 
@@ -93,94 +109,107 @@ def upscale_command(
 
         anchorsr upscale holiday/ -o holiday-large/ --scale 2.5 --quality 95
     """
-    wanted = _wanted(scale, size, width, height, stretch)
+    _check_inputs(images)
+    target = _target_size(scale, size, width, height, stretch)
     suffix = _suffix(format_name)
-    enlarger = Enlarger(model, factor, wanted, threads=threads or None, engine=engine)
+    upscaler = ImageUpscaler(model, factor, target, threads=threads or None, engine=engine)
     if verbose:
-        remark(f"engine {enlarger.engine}: {enlarger.why}")
-    jobs = plan(images, output, label=enlarger.label, suffix=suffix, overwrite=force)
-    if dry_run:
-        results = preview(jobs, enlarger, overwrite=force)
+        remark(f"engine {upscaler.engine}: {upscaler.why}")
+    jobs = plan_jobs(images, output, label=upscaler.label, suffix=suffix, overwrite=force)
+    if not dry_run:
+        running = upscale_files(jobs, upscaler, quality=quality, overwrite=force)
     else:
-        results = upscale_files(jobs, enlarger, quality=quality, overwrite=force)
-    ended = _follow(jobs, results, dry_run=dry_run, as_json=as_json, force=force)
-    if as_json:
-        print_json([_entry(done, dry_run=dry_run) for done in ended])
-    failed = [done for done in ended if done.error is not None]
+        running = preview(jobs, upscaler, overwrite=force)
+    results = _follow(jobs, running, dry_run=dry_run, as_json=as_json, force=force)
+    failed = [result for result in results if result.error is not None]
     if not as_json:
-        for words, count in Counter(done.skipped for done in ended if done.skipped).items():
-            remark(f"{count} skipped: {words}")
-        if failed and len(jobs) > 1:
-            sources = [done.job.source for done in failed]
-            complain_of_all(f"{len(failed)} of {len(jobs)} failed", sources)
+        _summarize(results, failed)
+    else:
+        rows = [_to_row(result, dry_run=dry_run) for result in results]
+        print_json(rows)
     if failed:
         raise typer.Exit(1)
 
 
+def _check_inputs(images: list[Path]) -> None:
+    if not images:
+        raise typer.BadParameter("name at least one image or folder to upscale")
+    for path in images:
+        if path.suffix.lower() in _READ_VIDEO_SUFFIXES and not path.is_dir():
+            raise ImageError(f"{path} is a video: use anchorsr video {path}")
+
+
 def _follow(
-    jobs: list[Job], results: Iterable[Done], *, dry_run: bool, as_json: bool, force: bool
-) -> list[Done]:
-    """Show each result as it comes; all of them. Raises StoppedError on Ctrl-C between several."""
-    ended: list[Done] = []
+    jobs: list[Job], running: Iterable[JobResult], *, dry_run: bool, as_json: bool, force: bool
+) -> list[JobResult]:
+    """Show each result as it comes; return all. Raises StoppedError on Ctrl-C if several."""
+    results: list[JobResult] = []
     hidden = len(jobs) == 1 or as_json or dry_run
     try:
         with bar("Upscaling", len(jobs), hidden=hidden) as advance:
-            for done in results:
+            for result in running:
                 advance()
-                ended.append(done)
-                if done.error is not None:
-                    complain(done.error)
-                elif not as_json and (dry_run or not done.skipped):
-                    print(_line(done) if dry_run else done.job.target, flush=True)
+                results.append(result)
+                if result.error is not None:
+                    complain(result.error)
+                elif not as_json and (dry_run or not result.skipped):
+                    print(_describe(result) if dry_run else result.job.target, flush=True)
     except KeyboardInterrupt:
         if len(jobs) == 1:
             raise
-        made = sum(done.error is None and not done.job.left_out for done in ended)
-        wanted = sum(not job.left_out for job in jobs)
-        again = "the same command goes on with the others"
+        done = sum(result.error is None and not result.job.left_out for result in results)
+        total = sum(not job.left_out for job in jobs)
+        again = "the same command resumes with the others"
         if force:
-            again = "without --force the same command makes those that are missing"
-        raise StoppedError(f"{made} of {wanted} images are done; {again}") from None
-    return ended
+            again = "the same command without --force makes the missing ones"
+        raise StoppedError(f"{done} of {total} images are done; {again}") from None
+    return results
 
 
-def _line(done: Done) -> str:
-    """What would become of one image."""
-    if done.size is None or done.target_size is None:
-        return f"{done.job.target} is {done.skipped}"
-    (height, width), (target_height, target_width) = done.size, done.target_size
-    return f"{done.job.source} {width}x{height} -> {done.job.target} {target_width}x{target_height}"
+def _summarize(results: list[JobResult], failed: list[JobResult]) -> None:
+    """Print, on standard error, what was skipped and what failed."""
+    for words, count in Counter(result.skipped for result in results if result.skipped).items():
+        remark(f"{count} skipped: {words}")
+    if failed and len(results) > 1:
+        sources = [result.job.source for result in failed]
+        complain_of_all(f"{len(failed)} of {len(results)} failed", sources)
 
 
-def _entry(done: Done, *, dry_run: bool) -> dict[str, Any]:
-    """One result as JSON has it."""
-    entry: dict[str, Any] = {
-        "input": str(done.job.source),
-        "output": None if done.job.left_out else str(done.job.target),
+def _describe(result: JobResult) -> str:
+    """Return one line on what would be done."""
+    source, target = result.job.source, result.job.target
+    if result.size is None or result.target_size is None:
+        return f"{target}: skipped, {result.skipped}"
+    (height, width), (target_height, target_width) = result.size, result.target_size
+    return f"{source} {width}x{height} -> {target} {target_width}x{target_height}"
+
+
+def _to_row(result: JobResult, *, dry_run: bool) -> dict[str, Any]:
+    """Return a result as JSON shows it."""
+    row: dict[str, Any] = {
+        "input": str(result.job.source),
+        "output": None if result.job.left_out else str(result.job.target),
         "status": "planned" if dry_run else "done",
     }
-    if done.error is not None:
-        entry.update(status="failed", error=str(done.error))
-    elif done.skipped:
-        entry.update(status="skipped", reason=done.skipped)
-    if done.size is not None:
-        entry.update(zip(("input_height", "input_width"), done.size, strict=True))
-    if done.target_size is not None:
-        entry.update(zip(("output_height", "output_width"), done.target_size, strict=True))
-    return entry
+    if result.error is not None:
+        row.update(status="failed", error=str(result.error))
+    elif result.skipped:
+        row.update(status="skipped", reason=result.skipped)
+    if result.size is not None:
+        row.update(zip(("input_height", "input_width"), result.size, strict=True))
+    if result.target_size is not None:
+        row.update(zip(("output_height", "output_width"), result.target_size, strict=True))
+    return row
 
 
-def _wanted(
+def _target_size(
     scale: float | None, size: str | None, width: int | None, height: int | None, stretch: bool
 ) -> TargetSize:
-    """The size that the options ask for; wrong usage where they do not agree."""
+    """Return the size that the options ask for, or a usage error if they contradict."""
     if size is not None:
         if (width, height) != (None, None):
             raise typer.BadParameter("--size excludes --width and --height")
-        parsed = parse_size(size)
-        if parsed is None:
-            raise typer.BadParameter(f"--size is width x height, such as 3840x2160, not {size!r}")
-        height, width = parsed
+        height, width = parse_size(size)
     try:
         return TargetSize(scale, height, width, stretch)
     except OutputError as error:
@@ -192,7 +221,5 @@ def _suffix(format_name: str | None) -> str | None:
         return None
     suffix = f".{format_name.lower().removeprefix('.')}"
     if suffix not in SUFFIXES:
-        raise typer.BadParameter(
-            f"--format is one of {', '.join(_FORMAT_NAMES)}, not {format_name!r}"
-        )
+        raise UsageError(unknown_choice("format", format_name, _FORMAT_NAMES))
     return suffix

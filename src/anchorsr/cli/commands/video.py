@@ -1,4 +1,4 @@
-"""What people do with videos: make them larger."""
+"""The command `video`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from anchorsr.cli.commands.options import (
     OptionalFactor,
     Threads,
     Verbose,
+    complete_from,
 )
 from anchorsr.cli.terminal import complain, print_json, remark, video_bar
 from anchorsr.engines.selection import AUTO
@@ -34,21 +35,24 @@ def video_command(
     factor: OptionalFactor = None,
     model: Model = DEFAULT,
     start: Annotated[
-        float | None, typer.Option(min=0, help="Begin at this second of the video.")
+        float | None, typer.Option(min=0, help="Start at this second of the video.")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(min=0, help="End after this many seconds.")
+        float | None, typer.Option(min=0, help="Stop after this many seconds.")
     ] = None,
     codec: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(CODECS)}; h264 by default, vp9 in a .webm file."),
+        typer.Option(
+            autocompletion=complete_from(CODECS),
+            help=f"{', '.join(CODECS)}; h264 by default, vp9 in a .webm file.",
+        ),
     ] = None,
     quality: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=63,
-            help="CRF of the codec, lower is better and larger; by default "
+            help="CRF of the codec: lower is better and larger. By default "
             + ", ".join(f"{codec.quality} for {name}" for name, codec in CODECS.items())
             + ".",
         ),
@@ -59,17 +63,17 @@ def video_command(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a video larger.
+    """Upscale a video.
 
-    Sound, subtitles, chapters, metadata and all times stay as they are. Without -o the result is
-    written beside the original as NAME_x3. What has not changed since the last frame is not
-    computed again. After Ctrl-C, what is done is left as NAME_x3.part.mp4.
+    Sound, subtitles, chapters, metadata and timestamps are kept. Without -o the output is NAME_x3
+    beside the input. Tiles that do not change from one frame to the next are not computed again.
+    After Ctrl-C, what is done is in NAME_x3.part.mp4.
 
     Examples:
 
         anchorsr video film.mp4
 
-        anchorsr video film.mp4 -o larger.mkv --start 60 --duration 10
+        anchorsr video film.mp4 -o upscaled.mkv --start 60 --duration 10
 
         anchorsr video lecture.mp4 -o lecture.webm --codec av1 --quality 35
     """
@@ -90,20 +94,22 @@ def video_command(
             on_progress=on_progress,
             on_note=remark,
         )
-    if as_json:
-        print_json([_as_row(video, result)])
-    else:
-        print(result.target, flush=True)
-        remark(_summary(result))
+    row = _as_row(video, result)
+    summary = _summary(result)
     for problem in result.problems:
         complain(problem)
+    if as_json:
+        print_json([row])
+    else:
+        print(result.target, flush=True)
+        remark(summary)
     if result.problems:
         raise typer.Exit(1)
 
 
 def _as_row(video: Path, result: VideoResult) -> dict[str, object]:
     row = dataclasses.asdict(result)
-    row.update(row.pop("clock"))
+    row.update(row.pop("timings"))
     row["input"], row["output"] = str(video), str(row.pop("target"))
     row["frames_per_second"] = result.frames_per_second
     row["problems"] = list(result.problems)
@@ -111,10 +117,10 @@ def _as_row(video: Path, result: VideoResult) -> dict[str, object]:
 
 
 def _summary(result: VideoResult) -> str:
-    clock = result.clock
+    timings = result.timings
     return (
-        f"{result.frames} frames in {result.elapsed_s:.1f} s, {result.frames_per_second:.1f} a "
-        f"second; {result.reused:.0%} of the tiles reused; side by side: decoding "
-        f"{clock.decode_s:.1f} s, network {clock.network_s:.1f} s, conversion "
-        f"{clock.convert_s:.1f} s, encoding {clock.encode_s:.1f} s"
+        f"{result.frames} frames in {result.elapsed_s:.1f} s ({result.frames_per_second:.1f} per "
+        f"second); {result.reused:.0%} of the tiles reused; in parallel: decoding "
+        f"{timings.decode_s:.1f} s, network {timings.network_s:.1f} s, conversion "
+        f"{timings.convert_s:.1f} s, encoding {timings.encode_s:.1f} s"
     )

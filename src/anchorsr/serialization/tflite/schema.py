@@ -1,4 +1,4 @@
-"""What the writer and the reader of `.tflite` files both need to know of the format."""
+"""Constants of the `.tflite` format, and its generated schema."""
 
 from importlib import import_module
 from types import ModuleType
@@ -12,5 +12,5 @@ SCHEMA_VERSION = 3
 
 
 def schema_module() -> ModuleType:
-    """The generated module of the `.tflite` schema, imported when it is first wanted."""
+    """Import the generated module of the `.tflite` schema on first use."""
     return import_module("ai_edge_litert.schema_py_generated")

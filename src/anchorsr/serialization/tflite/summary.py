@@ -1,4 +1,4 @@
-"""What any `.tflite` file says about itself, without running or understanding all of it."""
+"""Summaries of `.tflite` files, including files that `read_tflite` refuses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from anchorsr.serialization.tflite.schema import schema_module
 
 
 @dataclass(frozen=True)
-class Edge:
-    """Number type and shape of a file's input or output; -1 stands for any height or width."""
+class TensorInfo:
+    """Data type and shape of an input or output; -1 stands for any height or width."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -18,17 +18,19 @@ class Edge:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a `.tflite` file says about itself: operators by name, in the order they run."""
+    """The operators of a `.tflite` file in execution order, its data types, input and output."""
 
     operators: tuple[str, ...]
     dtypes: frozenset[str]
-    input: Edge
-    output: Edge
+    input: TensorInfo
+    output: TensorInfo
 
 
 def summarize(data: bytes) -> Summary:
-    """The summary of any `.tflite` file of one subgraph, one input and one output, also of one
-    that `read_tflite` refuses. Raises ModelError for bytes that are not such a file.
+    """Summarize a `.tflite` file of one subgraph with one input and one output.
+
+    Raises:
+        ModelError: The bytes are not such a file.
     """
     schema = schema_module()
     try:
@@ -37,16 +39,16 @@ def summarize(data: bytes) -> Summary:
         kinds = {code: kind for kind, code in vars(schema.BuiltinOperator).items()}
         dtypes = {code: dtype.lower() for dtype, code in vars(schema.TensorType).items()}
         codes = [model.operatorCodes[stored.opcodeIndex] for stored in subgraph.operators]
-        edges = []
+        tensors = []
         for (index,) in (subgraph.inputs, subgraph.outputs):
             tensor = subgraph.tensors[index]
             stored = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
             shape = tuple(int(side) for side in stored)
-            edges.append(Edge(dtypes[tensor.type], shape))
+            tensors.append(TensorInfo(dtypes[tensor.type], shape))
         return Summary(
             tuple(kinds[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in codes),
             frozenset(dtypes[tensor.type] for tensor in subgraph.tensors),
-            *edges,
+            *tensors,
         )
     except Exception as error:  # as in read_tflite
         raise ModelError(
@@ -55,8 +57,11 @@ def summarize(data: bytes) -> Summary:
 
 
 def fixed_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) of the only image that a file, which `read_tflite` reads, takes, or None
-    where it takes every size."""
+    """Return the input size of a `.tflite` file that `read_tflite` accepts.
+
+    Returns:
+        (height, width), or None for a file that takes every size.
+    """
     subgraph = schema_module().Model.GetRootAs(data).Subgraphs(0)
     tensor = subgraph.Tensors(subgraph.Inputs(0))
     if tensor.ShapeSignatureLength() and -1 in tensor.ShapeSignatureAsNumpy().tolist():

@@ -1,4 +1,4 @@
-"""A graph as the bytes of a `.tflite` file."""
+"""Writing a graph as a `.tflite` file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
@@ -21,8 +22,8 @@ from anchorsr.serialization.tflite.schema import (
     schema_module,
 )
 
-# The first version of each operator that takes int8; version 1 is enough for other types, and for
-# both where an operator is not listed.
+# The first version of each operator that accepts int8. Other types, and operators that are not
+# listed, are version 1.
 _INT8_VERSIONS = {
     "ADD": 2,
     "AVERAGE_POOL_2D": 2,
@@ -46,13 +47,22 @@ _BUFFER_ALIGNMENT = 16
 def write_tflite(
     graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
 ) -> bytes:
-    """The graph as the bytes of a `.tflite` file with the signature `serving_default`.
+    """Write a graph as a `.tflite` file with the signature `serving_default`.
 
-    size: (height, width) of the input for a file of fixed size; None for a file that takes
-    every size, whose input is to be resized from (1, 1, 1, C) before it runs.
     The bounds of a Clip are stored as float32.
-    Raises GraphError for a convolution over uint8, which the format does not have, and for a
-    TransposedConv2D or a Resize without a size, because the format stores that of their outputs.
+
+    Args:
+        graph: The graph.
+        size: (height, width) of the input for a file of fixed size; None for a file that takes
+            every size, whose input must be resized from (1, 1, 1, C) before it is run.
+        description: The description in the file.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        GraphError: The graph has a convolution of uint8, which the format lacks, or a
+            TransposedConv2D or Resize without `size`, because the format stores their output size.
     """
     if size is not None and min(size) < 1:
         raise GraphError(f"height and width are positive, not {size}")
@@ -60,7 +70,7 @@ def write_tflite(
 
 
 def needs_size(graph: Graph) -> bool:
-    """True for a graph that no file of every size can hold: the format stores sizes."""
+    """Whether the graph can only be written for a fixed size, because the format stores sizes."""
     return any(isinstance(op, ops.TransposedConv2D | ops.Resize) for op in graph.operators)
 
 
@@ -68,9 +78,9 @@ def _packed(schema: ModuleType, model: Any) -> bytes:
     flatbuffers = import_module("flatbuffers")
 
     class AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc, name-defined]
-        """Aligns constants as the schema asks; the generated code aligns them to 4 bytes."""
+        """Aligns constants as the schema demands; the generated code aligns them to 4 bytes."""
 
-        def CreateNumpyVector(self, x: ops.Array) -> Any:
+        def CreateNumpyVector(self, x: Array) -> Any:
             self.Prep(_BUFFER_ALIGNMENT, x.nbytes)
             return super().CreateNumpyVector(x)
 
@@ -116,10 +126,10 @@ class _Writer:
 
     def _operator_code(self, kind: str, version: int) -> Any:
         code = getattr(self._schema.BuiltinOperator, kind)
-        # Readers from before 2021 know only the deprecated field, of one byte.
+        # Readers from before 2021 only know the deprecated field, of one byte.
         return self._schema.OperatorCodeT(min(code, 127), version=version, builtinCode=code)
 
-    # One function an operator. Constants come before the tensor that is made.
+    # One method per operator. Constants precede the output tensor.
 
     def write_conv(self, conv: ops.Conv2D) -> None:
         inputs = [self._index[conv.input], *self._add_weights(conv, conv.weights)]
@@ -147,12 +157,12 @@ class _Writer:
         shape = [1, *self._output_size(conv), self._graph.tensors[conv.output].channels]
         size = self._add_constant(f"{conv.output}/shape", np.array(shape, np.int32))
         weights, bias = self._add_weights(conv, conv.weights)
-        # SAME cuts off kernel - stride, half of it on each side.
+        # SAME crops kernel - stride, half of it on each side.
         options = self._schema.TransposeConvOptionsT(
             padding=self._schema.Padding.SAME, strideW=conv.stride, strideH=conv.stride
         )
         inputs = [size, weights, self._index[conv.input], bias]
-        # The first version that takes a bias.
+        # Version 3 is the first that accepts a bias.
         self._emit("TRANSPOSE_CONV", inputs, self._add_activation(conv.output), options, version=3)
 
     def write_clip(self, clip: ops.Clip) -> None:
@@ -162,30 +172,30 @@ class _Writer:
         inputs.append(self._add_constant(f"{clip.output}/low", low))
         self._emit("MAXIMUM", inputs, middle, self._schema.MaximumMinimumOptionsT())
         inputs = [middle, self._add_constant(f"{clip.output}/high", high)]
-        made = self._add_activation(clip.output)
-        self._emit("MINIMUM", inputs, made, self._schema.MaximumMinimumOptionsT())
+        output = self._add_activation(clip.output)
+        self._emit("MINIMUM", inputs, output, self._schema.MaximumMinimumOptionsT())
 
     def write_minimum(self, minimum: ops.Minimum) -> None:
         dtype = self._graph.tensors[minimum.output].dtype
         bound = self._add_constant(f"{minimum.output}/bound", np.array([minimum.bound], dtype))
-        # The same meaning as the numbers it is compared with.
+        # The bound has the quantization of the input.
         self._tensors[bound].quantization = self._tensors[self._index[minimum.input]].quantization
-        self._write_plain(minimum, "MINIMUM", self._schema.MaximumMinimumOptionsT(), bound)
+        self._write_single(minimum, "MINIMUM", self._schema.MaximumMinimumOptionsT(), bound)
 
     def write_multiply(self, multiply: ops.Multiply) -> None:
         scales = [
             np.float32(quantization.scale)
-            for quantization in map(self._meaning, (*multiply.inputs, multiply.output))
+            for quantization in map(self._quantization_of, (*multiply.inputs, multiply.output))
             if quantization is not None
         ]
-        # Products that grow in scale came with a version of their own.
+        # Multipliers of 1 or more need version 3.
         version = 3 if scales and scales[0] * scales[1] / scales[2] >= 1 else None
-        self._write_plain(multiply, "MUL", self._schema.MulOptionsT(), version=version)
+        self._write_single(multiply, "MUL", self._schema.MulOptionsT(), version=version)
 
     def write_prelu(self, prelu: ops.PReLU) -> None:
         scales = None if prelu.slope_scale is None else np.array([prelu.slope_scale], np.float32)
         slopes = self._add_constant(f"{prelu.output}/slopes", prelu.slopes[None, None], scales)
-        self._write_plain(prelu, "PRELU", None, slopes)
+        self._write_single(prelu, "PRELU", None, slopes)
 
     def write_pool(self, pool: ops.Pool2D) -> None:
         options = self._schema.Pool2DOptionsT(
@@ -195,21 +205,21 @@ class _Writer:
             filterWidth=pool.size,
             filterHeight=pool.size,
         )
-        self._write_plain(pool, f"{pool.kind.upper()}_POOL_2D", options)
+        self._write_single(pool, f"{pool.kind.upper()}_POOL_2D", options)
 
     def write_global_pool(self, pool: ops.GlobalAveragePool) -> None:
         axes = self._add_constant(f"{pool.output}/axes", np.array([1, 2], np.int32))
-        self._write_plain(pool, "MEAN", self._schema.ReducerOptionsT(keepDims=True), axes)
+        self._write_single(pool, "MEAN", self._schema.ReducerOptionsT(keepDims=True), axes)
 
     def write_resize(self, resize: ops.Resize) -> None:
         height_width = np.array(self._output_size(resize), np.int32)
         size = self._add_constant(f"{resize.output}/size", height_width)
         if resize.mode == "bilinear":
             options = self._schema.ResizeBilinearOptionsT(halfPixelCenters=True)
-            self._write_plain(resize, "RESIZE_BILINEAR", options, size, version=3)
+            self._write_single(resize, "RESIZE_BILINEAR", options, size, version=3)
         else:
             options = self._schema.ResizeNearestNeighborOptionsT(halfPixelCenters=True)
-            self._write_plain(resize, "RESIZE_NEAREST_NEIGHBOR", options, size, version=3)
+            self._write_single(resize, "RESIZE_NEAREST_NEIGHBOR", options, size, version=3)
 
     def write_slice(self, operator: ops.Slice) -> None:
         channels = self._graph.tensors[operator.output].channels
@@ -218,17 +228,17 @@ class _Writer:
             self._add_constant(f"{operator.output}/begin", begin),
             self._add_constant(f"{operator.output}/size", size),
         ]
-        self._write_plain(operator, "SLICE", self._schema.SliceOptionsT(), *constants)
+        self._write_single(operator, "SLICE", self._schema.SliceOptionsT(), *constants)
 
     def write_tile(self, tile: ops.Tile) -> None:
         repeats = np.array([1, 1, 1, tile.count], np.int32)
         multiples = self._add_constant(f"{tile.output}/multiples", repeats)
-        self._write_plain(tile, "TILE", self._schema.TileOptionsT(), multiples)
+        self._write_single(tile, "TILE", self._schema.TileOptionsT(), multiples)
 
     def write_square_root(self, operator: ops.SquareRoot) -> None:
         target = self._graph.tensors[operator.output]
         if target.quantization is None:
-            self._write_plain(operator, "SQRT", None)
+            self._write_single(operator, "SQRT", None)
             return
         shape = [1, 1, 1, target.channels]
         real = self._add_tensor(f"{operator.output}/real", "float32", shape)
@@ -236,38 +246,38 @@ class _Writer:
         self._emit("DEQUANTIZE", [self._index[operator.input]], real, options, version=2)
         root = self._add_tensor(f"{operator.output}/root", "float32", shape)
         self._emit("SQRT", [real], root, None)
-        made = self._add_activation(operator.output)
-        self._emit("QUANTIZE", [root], made, self._schema.QuantizeOptionsT())
+        output = self._add_activation(operator.output)
+        self._emit("QUANTIZE", [root], output, self._schema.QuantizeOptionsT())
 
-    def write_sum(self, add: ops.Add) -> None:
-        self._write_plain(add, "ADD", self._schema.AddOptionsT())
+    def write_add(self, add: ops.Add) -> None:
+        self._write_single(add, "ADD", self._schema.AddOptionsT())
 
-    def write_difference(self, subtract: ops.Subtract) -> None:
-        self._write_plain(subtract, "SUB", self._schema.SubOptionsT())
+    def write_subtract(self, subtract: ops.Subtract) -> None:
+        self._write_single(subtract, "SUB", self._schema.SubOptionsT())
 
     def write_concat(self, concat: ops.Concat) -> None:
-        self._write_plain(concat, "CONCATENATION", self._schema.ConcatenationOptionsT(axis=3))
+        self._write_single(concat, "CONCATENATION", self._schema.ConcatenationOptionsT(axis=3))
 
     def write_depth_to_space(self, operator: ops.DepthToSpace) -> None:
         options = self._schema.DepthToSpaceOptionsT(operator.block)
-        self._write_plain(operator, "DEPTH_TO_SPACE", options)
+        self._write_single(operator, "DEPTH_TO_SPACE", options)
 
     def write_requantize(self, operator: ops.Requantize) -> None:
-        self._write_plain(operator, "QUANTIZE", self._schema.QuantizeOptionsT())
+        self._write_single(operator, "QUANTIZE", self._schema.QuantizeOptionsT())
 
     def write_relu(self, relu: ops.ReLU) -> None:
-        self._write_plain(relu, "RELU", None)
+        self._write_single(relu, "RELU", None)
 
     def write_leaky_relu(self, operator: ops.LeakyReLU) -> None:
         options = self._schema.LeakyReluOptionsT(alpha=operator.slope)
-        self._write_plain(operator, "LEAKY_RELU", options)
+        self._write_single(operator, "LEAKY_RELU", options)
 
     def write_sigmoid(self, sigmoid: ops.Sigmoid) -> None:
-        self._write_plain(sigmoid, "LOGISTIC", None)
+        self._write_single(sigmoid, "LOGISTIC", None)
 
-    # What these are made of.
+    # Helpers.
 
-    def _write_plain(
+    def _write_single(
         self,
         operator: ops.Operator,
         kind: str,
@@ -275,7 +285,7 @@ class _Writer:
         *constants: int,
         version: int | None = None,
     ) -> None:
-        """An operator that is one in the file, its tensors followed by constants."""
+        """Write an operator that is a single one in the file: its inputs, then constants."""
         inputs = [*(self._index[name] for name in operator.inputs), *constants]
         self._emit(kind, inputs, self._add_activation(operator.output), options, version)
 
@@ -299,28 +309,28 @@ class _Writer:
         kinds = self._schema.ActivationFunctionType
         return kinds.RELU if relu else kinds.NONE
 
-    def _meaning(self, name: str) -> Any:
+    def _quantization_of(self, name: str) -> ops.Quantization | None:
         return self._graph.tensors[name].quantization
 
     def _output_size(self, operator: ops.TransposedConv2D | ops.Resize) -> tuple[int, int]:
         if self._size is None:
             raise GraphError(
-                f"a .tflite stores the size that {type(operator).__name__} makes: write it for one"
-                " size (size=)"
+                f"a .tflite stores the output size of {type(operator).__name__}: give a fixed size"
+                " (size=)"
             )
         extent = self._graph.extents[operator.output]
         return self._size[0] * extent, self._size[1] * extent
 
-    def _add_weights(self, conv: ops.Convolution, weights: ops.Array, axis: int = 0) -> list[int]:
-        """The constants of a convolution; axis: of the weights, along which output channels lie."""
+    def _add_weights(self, conv: ops.Convolution, weights: Array, axis: int = 0) -> list[int]:
+        """Add weights and bias of a convolution; axis: the output channels' axis of the weights."""
         source = self._graph.tensors[conv.input]
         names = f"{conv.output}/weights", f"{conv.output}/bias"
         if source.quantization is None or conv.weight_scales is None:
             return [self._add_constant(names[0], weights), self._add_constant(names[1], conv.bias)]
         if source.dtype != "int8":
             raise GraphError(
-                f"{type(conv).__name__} reads {conv.input!r} as {source.dtype}, and a .tflite"
-                " convolves int8: put a Requantize before it"
+                f"{type(conv).__name__} reads {conv.input!r} as {source.dtype}, but a .tflite"
+                " convolves int8: insert a Requantize before it"
             )
         bias_scales = np.float32(source.quantization.scale) * conv.weight_scales
         return [
@@ -329,13 +339,13 @@ class _Writer:
         ]
 
     def _add_constant(
-        self, name: str, values: ops.Array, scales: ops.Array | None = None, axis: int = 0
+        self, name: str, values: Array, scales: Array | None = None, axis: int = 0
     ) -> int:
         data = np.frombuffer(values.tobytes(), dtype=np.uint8)
         self._buffers.append(self._schema.BufferT(data))
         quantization = None
         if scales is not None:
-            quantization = self._quantization(scales, [0] * scales.size)
+            quantization = self._quantization_parameters(scales, [0] * scales.size)
             quantization.quantizedDimension = axis
         return self._add_tensor(
             name,
@@ -346,14 +356,14 @@ class _Writer:
         )
 
     def _add_activation(self, name: str, like: str = "") -> int:
-        """A tensor of the graph, or one that is like it."""
+        """Add the tensor `name`, with the type of the graph's tensor `like` if given."""
         tensor: ops.TensorType = self._graph.tensors[like or name]
         extent = self._graph.extents[like or name]
         height, width = self._size or (1, 1)
         quantization = None
         if tensor.quantization is not None:
             scale = np.array([tensor.quantization.scale])
-            quantization = self._quantization(scale, [tensor.quantization.zero_point])
+            quantization = self._quantization_parameters(scale, [tensor.quantization.zero_point])
         self._index[name] = self._add_tensor(
             name,
             tensor.dtype,
@@ -369,7 +379,7 @@ class _Writer:
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
-    def _quantization(self, scales: ops.Array, zero_points: list[int]) -> Any:
+    def _quantization_parameters(self, scales: Array, zero_points: list[int]) -> Any:
         return self._schema.QuantizationParametersT(scale=scales.tolist(), zeroPoint=zero_points)
 
 
@@ -377,8 +387,8 @@ _WRITERS: dict[type, Callable[[_Writer, Any], None]] = {
     ops.Conv2D: _Writer.write_conv,
     ops.DepthwiseConv2D: _Writer.write_depthwise,
     ops.TransposedConv2D: _Writer.write_transposed,
-    ops.Add: _Writer.write_sum,
-    ops.Subtract: _Writer.write_difference,
+    ops.Add: _Writer.write_add,
+    ops.Subtract: _Writer.write_subtract,
     ops.Multiply: _Writer.write_multiply,
     ops.DepthToSpace: _Writer.write_depth_to_space,
     ops.Requantize: _Writer.write_requantize,

@@ -57,7 +57,7 @@ class ConditionedABPN(ABPN):
     def __init__(self, config: ConditionedABPNConfig) -> None:
         super().__init__(config)
         self.strengths = config.strengths
-        widths = [len(convolution.plain()[1]) for convolution in self.convolutions]
+        widths = [len(convolution.collapsed()[1]) for convolution in self.convolutions]
         self.modulator = Modulator(len(config.strengths), config.hidden, widths)
 
     def forward_conditioned(self, images: Tensor, strengths: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ class ConditionedABPN(ABPN):
         for mine, folded, (gains, biases) in zip(
             self.convolutions, plain.convolutions, modulations, strict=True
         ):
-            kernel, bias = mine.plain()
-            folded.compute(kernel * gains[0, :, None, None, None], bias + biases[0])
+            kernel, bias = mine.collapsed()
+            folded.set_kernel(kernel * gains[0, :, None, None, None], bias + biases[0])
         return plain.eval()
 
 

@@ -1,0 +1,95 @@
+"""Pillow's resampling filters on arrays: bicubic up, Lanczos to any size."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anchorsr.arrays import UInt8Array
+from anchorsr.images.image import Pixels, RasterImage
+
+
+def bicubic(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Resize with Pillow's bicubic filter, in its 8-bit integer arithmetic.
+
+    Args:
+        pixels: uint8 (H, W), (H, W, 3) or (H, W, 4). The fourth channel is alpha: Pillow weights
+            the colours by it.
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def resize_image(image: RasterImage, height: int, width: int) -> RasterImage:
+    """Resize to exactly this size with a three-lobed Lanczos filter, keeping the number type.
+
+    Colours are weighted by alpha, so hidden colours do not bleed into visible ones. An image that
+    has the size already is returned unchanged.
+    """
+    rgb, alpha = image.rgb, image.alpha
+    if rgb.shape[:2] == (height, width):
+        return image
+    colours = rgb[:, :, :1] if image.grey else rgb
+    if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
+        colours, alpha = _resize_translucent(colours, alpha, height, width)
+    else:
+        colours = _resize(colours, height, width)
+        if alpha is not None:
+            alpha = np.full((height, width), np.iinfo(alpha.dtype).max, alpha.dtype)
+    if image.grey:
+        colours = np.broadcast_to(colours, (height, width, 3))
+    return dataclasses.replace(image, rgb=colours, alpha=alpha)
+
+
+def resize_plane(
+    plane: npt.NDArray[Any],
+    height: int,
+    width: int,
+    resample: Image.Resampling = Image.Resampling.LANCZOS,
+) -> npt.NDArray[np.float32]:
+    """Resize one channel (H, W) in float32, where Pillow neither rounds nor clips."""
+    image = Image.fromarray(plane.astype(np.float32))
+    return np.asarray(image.resize((width, height), resample), np.float32)
+
+
+def round_to(values: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> Pixels:
+    """Round half to even and clip to the range of an unsigned integer type."""
+    return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
+
+
+def _resize(colours: Pixels, height: int, width: int) -> Pixels:
+    """Resize (H, W, 1 or 3): uint8 in Pillow's integers, uint16 channel by channel in float32."""
+    if colours.dtype == np.uint8:
+        image = Image.fromarray(
+            np.ascontiguousarray(colours.squeeze(2) if colours.shape[2] == 1 else colours)
+        )
+        resized = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+        return resized.reshape(height, width, -1)
+    output = np.empty((height, width, colours.shape[2]), colours.dtype)
+    for channel in range(colours.shape[2]):
+        plane = resize_plane(colours[:, :, channel], height, width)
+        output[:, :, channel] = round_to(plane, colours.dtype)
+    return output
+
+
+def _resize_translucent(
+    colours: Pixels, alpha: Pixels, height: int, width: int
+) -> tuple[Pixels, Pixels]:
+    """Resize colours weighted by alpha, and alpha; unweighted where nothing is visible."""
+    weight = alpha.astype(np.float32)
+    total = resize_plane(weight, height, width)
+    small = round_to(total, alpha.dtype)
+    divisor = np.maximum(total, 0.5)  # anything less rounds to transparent
+    output = np.empty((height, width, colours.shape[2]), colours.dtype)
+    for channel in range(colours.shape[2]):
+        plane = colours[:, :, channel].astype(np.float32)
+        weighted = resize_plane(plane * weight, height, width) / divisor
+        plain = resize_plane(plane, height, width)
+        output[:, :, channel] = round_to(np.where(small > 0, weighted, plain), colours.dtype)
+    return output, small
