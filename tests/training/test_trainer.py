@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from anchorsr.cli import app
-from anchorsr.data.pairs import PatchSampler, load_training_pairs
+from anchorsr.data.pairs import load_training_pairs
+from anchorsr.data.patches import PatchSampler
 from anchorsr.errors import CheckpointError, DataError, ImageError, RecipeError, TrainingError
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.metrics import luma
@@ -189,7 +190,7 @@ def test_the_relative_loss_of_a_run_is_that_of_its_patches(images: Path, tmp_pat
     data = wanted.data
     pairs = load_training_pairs([images], network.factor, patch=data.patch)
     sampler = PatchSampler(pairs, patch=data.patch, seed=wanted.seed, relative=True)
-    lr, hr, weights = sampler.batch(0, range(data.batch))
+    lr, hr, weights, _ = sampler.batch(0, range(data.batch))
     assert weights.std() > 0
     with torch.no_grad():
         output = network.forward_unclipped(to_tensor(lr, "cpu"))

@@ -1,8 +1,9 @@
 """PSNR and SSIM of methods on test sets, as super-resolution papers report them.
 
 A method is a shipped model's name, a model file, the folder of a training run (its float
-weights), `bicubic` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8. By
-default `factor` pixels are cut off each side. A set's figure is the mean over its images.
+weights, which are told the true strengths of a damage where they ask for them), `bicubic` or
+`lanczos` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8. By default
+`factor` pixels are cut off each side. A set's figure is the mean over its images.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from anchorsr.arrays import UInt8Array
+from anchorsr.data.damage import NO_DAMAGE, Damage, damage_pair, parse_damage
 from anchorsr.data.pairs import load_test_pairs
+from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
@@ -39,25 +43,29 @@ def evaluate(
     border: int | None = None,
     threads: int | None = None,
     engine: str = ENGINES[0],
+    damage: str = "clean",
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
     """Score one method on one test set.
 
     Args:
         name: A shipped model's name, a `.tflite` or `.onnx` file, the folder of a training run,
-            `bicubic`, or a `.pb` file of OpenCV's dnn_superres.
+            `bicubic`, `lanczos`, or a `.pb` file of OpenCV's dnn_superres.
         folder: A folder of images, or one with HR/ and LR_bicubic/X3/ inside.
         factor: The super-resolution ratio.
         border: Pixels cut off each side; by default the factor.
         threads: Processor threads; by default all.
         engine: What runs a `.tflite`; published figures are LiteRT's.
+        damage: What is done to the LR images first, by its name in `data.damage`: the same pixels
+            every time.
         on_image: Called with the name of each image that was scored.
 
     Returns:
         The means over the images.
 
     Raises:
-        DataError: The folder is no test set, or has images that are too small.
+        DataError: The folder is no test set, or has images that are too small; or there is no such
+            damage.
         ModelError: An unknown method, or one of another factor.
         ValueError: A factor below 1.
 
@@ -69,9 +77,16 @@ def evaluate(
     """
     if factor < 1:
         raise ValueError(f"a factor is at least 1, not {factor}")
+    wanted = parse_damage(damage)  # before a model is loaded
     method = load_method(name, factor, threads=threads, engine=engine)
     return evaluate_method(
-        method, str(name), Path(folder), factor=factor, border=border, on_image=on_image
+        method,
+        str(name),
+        Path(folder),
+        factor=factor,
+        border=border,
+        damage=wanted,
+        on_image=on_image,
     )
 
 
@@ -82,6 +97,7 @@ def evaluate_method(
     *,
     factor: int,
     border: int | None = None,
+    damage: Damage = NO_DAMAGE,
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
     """Score a function on one test set.
@@ -92,6 +108,7 @@ def evaluate_method(
         folder: As of `evaluate`.
         factor: As of `evaluate`.
         border: As of `evaluate`.
+        damage: What is done to the LR images first.
         on_image: As of `evaluate`.
 
     Raises:
@@ -101,8 +118,12 @@ def evaluate_method(
     cut = factor if border is None else border
     rows = []
     for pair in load_test_pairs(folder, factor):
+        pair = damage_pair(pair, damage)
         try:
-            sr = method(pair.lr)
+            if isinstance(method, _FloatRun):
+                sr = method.upscale(pair.lr, pair.strengths)
+            else:
+                sr = method(pair.lr)
         except ModelError as error:
             raise ModelError(f"{name} on {pair.name}: {error}") from error
         if sr.shape != pair.hr.shape:
@@ -116,7 +137,8 @@ def evaluate_method(
         if on_image is not None:
             on_image(pair.name)
     means = np.mean(rows, axis=0)
-    return Score(name, folder.resolve().name, len(rows), *(float(value) for value in means))
+    rgb, y, similarity = (float(value) for value in means)
+    return Score(name, folder.resolve().name, len(rows), rgb, y, similarity, damage.name)
 
 
 def load_method(
@@ -138,10 +160,12 @@ def load_method(
         ModelError: An unknown method, or one of another factor.
     """
     path = Path(name)
+    if name == "lanczos":
+        return lambda lr: _lanczos(lr, factor)
     if name == "bicubic":
         return lambda lr: bicubic(lr, lr.shape[0] * factor, lr.shape[1] * factor)
     if path.is_dir() and name not in {model.name for model in list_models()}:
-        return _float_method(path, threads)
+        return _load_run(path, threads)
     suffix = path.suffix.lower()
     if suffix == ".pb":
         return load_dnn_superres(path, factor, threads=threads)
@@ -175,7 +199,33 @@ def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float,
     )
 
 
-def _float_method(run: Path, threads: int | None) -> Method:
+def _lanczos(lr: UInt8Array, factor: int) -> UInt8Array:
+    size = (lr.shape[1] * factor, lr.shape[0] * factor)
+    return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.LANCZOS))
+
+
+class _FloatRun:
+    """The float weights of a run as a method."""
+
+    def __init__(
+        self, network: Any, upscale_float: Callable[[Any, UInt8Array], UInt8Array]
+    ) -> None:
+        self._network = network
+        self._upscale_float = upscale_float
+
+    def __call__(self, lr: UInt8Array) -> UInt8Array:
+        return self.upscale(lr, CLEAN)
+
+    def upscale(self, lr: UInt8Array, strengths: Strengths) -> UInt8Array:
+        """Upscale an image that has been through this."""
+        network = self._network
+        if network.strengths:
+            told = strengths.select(network.strengths).tolist()
+            network = network.fold(dict(zip(network.strengths, told, strict=True)))
+        return self._upscale_float(network, lr)
+
+
+def _load_run(run: Path, threads: int | None) -> _FloatRun:
     with needs("PyTorch", "train"):
         import torch
 
@@ -183,5 +233,4 @@ def _float_method(run: Path, threads: int | None) -> Method:
         from anchorsr.training.checkpoint import load_weights
     if threads:
         torch.set_num_threads(threads)
-    network: Any = load_weights(run)
-    return lambda lr: upscale_float(network, lr)
+    return _FloatRun(load_weights(run), upscale_float)

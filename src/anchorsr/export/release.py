@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from anchorsr.data.damage import NO_DAMAGE, Damage
+from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import OutputError, RecipeError
 from anchorsr.evaluation.evaluate import (
     Method,
@@ -20,7 +22,7 @@ from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
 from anchorsr.models.card import ModelCard, write_card
 from anchorsr.networks.inference import upscale_float
-from anchorsr.quantization.qat import quantize
+from anchorsr.quantization.qat import fold_strengths, quantize
 from anchorsr.serialization.tflite.writer import needs_size
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
@@ -33,6 +35,7 @@ def release(
     output: Path,
     *,
     qat: bool = True,
+    strengths: Strengths = CLEAN,
     unfinished: bool = False,
     machine: Machine = Machine(),
     overwrite: bool = False,
@@ -48,6 +51,7 @@ def release(
         run: The folder of the run.
         output: The `.tflite` file to write.
         qat: Whether to use quantization-aware training, where the recipe has a schedule for it.
+        strengths: As in `quantize`; the scores are on images that were degraded alike.
         unfinished: Whether to accept a run that has not taken all its steps.
         machine: What to compute on.
         overwrite: Whether to replace existing files.
@@ -71,6 +75,7 @@ def release(
     quantized = quantize(
         run,
         qat=qat,
+        strengths=strengths,
         unfinished=unfinished,
         machine=machine,
         on_loading=on_loading,
@@ -79,6 +84,8 @@ def release(
     graph = dataclasses.replace(quantized.graph, name=output.stem)  # one network, several models
     size = SIZE if needs_size(graph) else None
     data = make_file(graph, output, size=size)
+    float_network = fold_strengths(quantized.run.network, strengths)
+    damage = Damage(NO_DAMAGE.kind, strengths=strengths)
     with tempfile.TemporaryDirectory() as beside:
         int8 = run_at_every_size(graph)
         if graph.is_local and size is None:
@@ -86,11 +93,11 @@ def release(
             measured.write_bytes(data)
             int8 = load_method(measured, graph.factor)
         methods: dict[str, Method] = {
-            "float": functools.partial(upscale_float, quantized.run.network),
+            "float": functools.partial(upscale_float, float_network),
             "int8": int8,
         }
         scores = [
-            evaluate_method(method, kind, Path(name), factor=graph.factor)
+            evaluate_method(method, kind, Path(name), factor=graph.factor, damage=damage)
             for name in quantized.run.recipe.validation.folders
             for kind, method in methods.items()
         ]

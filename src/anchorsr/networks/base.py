@@ -15,9 +15,14 @@ class Trainable(nn.Module):
     """A network that the trainer accepts.
 
     It maps RGB (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W) on [0, 255].
+
+    Attributes:
+        factor: The super-resolution factor.
+        strengths: Names of what the network is told about each image (see `conditioned_abpn`).
     """
 
     factor: int
+    strengths: tuple[str, ...] = ()
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """Return the output before it is clipped to [0, 255].
@@ -25,6 +30,10 @@ class Trainable(nn.Module):
         Training uses it because clipping would stop the gradient.
         """
         raise NotImplementedError
+
+    def forward_conditioned(self, images: Tensor, strengths: Tensor) -> Tensor:
+        """Return the same for images of these strengths, (N, len(self.strengths))."""
+        return self.forward_unclipped(images)
 
 
 @dataclass(frozen=True)

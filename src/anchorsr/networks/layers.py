@@ -8,7 +8,7 @@ PixelShuffle, so that lowering needs no permutation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,17 @@ from anchorsr.networks.noise import add_rounding_noise
 # Biases are stored divided by this, so that one optimizer step means the same for biases and
 # kernels although images are on [0, 255].
 BIAS_UNIT = 255.0
+
+# What a convolution's outputs are multiplied by and moved by, image by image: (N, C) gains, and
+# (N, C) biases in units of `BIAS_UNIT` (see `conditioned_abpn`).
+Modulation: TypeAlias = tuple[Tensor, Tensor]
+
+
+def modulate(features: Tensor, bias: Tensor, modulation: Modulation) -> Tensor:
+    """Multiply features by the gains, and add a bias (C,) and the biases."""
+    gains, biases = modulation
+    moved = bias + biases * BIAS_UNIT
+    return torch.addcmul(moved[:, :, None, None], features, gains[:, :, None, None])
 
 
 class Convolution(nn.Conv2d):
@@ -62,6 +73,11 @@ class Convolution(nn.Conv2d):
             self.weight.mul_(gain)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
+    def collapsed(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel in units of `kernel_unit`, and the bias in units of `bias_unit`."""
+        assert self.bias is not None
+        return self.weight, self.bias
+
     def scaled_parameters(self) -> tuple[Tensor, Tensor]:
         """Return the kernel and the bias that the convolution applies, units included."""
         assert self.bias is not None
@@ -74,14 +90,16 @@ class Convolution(nn.Conv2d):
         self.weight.copy_(kernel)
         self.bias.copy_(bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Convolve features, (N, in, H, W) to (N, out, H, W)."""
+    def forward(self, features: Tensor, modulation: Modulation | None = None) -> Tensor:
+        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate the output."""
         kernel, bias = self.scaled_parameters()
         if self.rounding_noise and self.training:
             kernel = add_rounding_noise(kernel)
-        return functional.conv2d(
-            features, kernel, bias, padding=self.kernel_size[0] // 2, groups=self.groups
-        )
+        padding = self.kernel_size[0] // 2
+        if modulation is None:
+            return functional.conv2d(features, kernel, bias, padding=padding, groups=self.groups)
+        convolved = functional.conv2d(features, kernel, padding=padding, groups=self.groups)
+        return modulate(convolved, bias, modulation)
 
 
 class TransposedConvolution(nn.ConvTranspose2d):

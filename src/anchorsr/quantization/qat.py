@@ -17,13 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from anchorsr.arrays import UInt8Array
+from anchorsr.data.degradation import degrade_like
 from anchorsr.data.pairs import draw_pairs
-from anchorsr.errors import CheckpointError
+from anchorsr.data.strengths import CLEAN, Strengths
+from anchorsr.errors import CheckpointError, RecipeError
 from anchorsr.graph.graph import Graph
 from anchorsr.lowering.trace import lower
+from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
 from anchorsr.quantization.equalize import equalize
 from anchorsr.quantization.ptq import apply_quantization
@@ -76,6 +81,7 @@ def quantize(
     run: TrainingRun | str | os.PathLike[str],
     *,
     qat: bool = True,
+    strengths: Strengths = CLEAN,
     unfinished: bool = False,
     machine: Machine = Machine(),
     on_loading: Callable[[int, int], None] | None = None,
@@ -90,6 +96,8 @@ def quantize(
     Args:
         run: What `train` returned, or the folder of a run.
         qat: False stops after calibration (post-training quantization).
+        strengths: What images have been through that a network which is told is for. Its integer
+            weights are the same for all, so they are calibrated only, on images degraded alike.
         unfinished: Whether to accept a run that has not taken all its steps.
         machine: What to compute on; mixed precision is never used.
         on_loading: As in `train`.
@@ -99,6 +107,7 @@ def quantize(
         CheckpointError: There is no run, it is unfinished, or `integer` was made from weights or a
             calibration that have changed since.
         DataError: There are no training images.
+        RecipeError: The network is not told one of the strengths.
         GraphError: The network cannot be quantized.
         TrainingError: A loss, gradient or weight is not finite.
 
@@ -113,11 +122,11 @@ def quantize(
             f"{run.folder} has taken {run.step} of {run.recipe.schedule.steps} steps: resume it"
             " with anchorsr train, or quantize it as it is with --unfinished"
         )
-    calibration = calibrate(run)
+    calibration = calibrate(run, strengths)
     graph = calibration.graph
     chosen = choose_quantization(graph, calibration.ranges)
     settings = run.recipe.quantization
-    if settings.schedule is None or not qat:
+    if settings.schedule is None or not qat or run.network.strengths:
         return QuantizedRun(run, avoid_ties(apply_quantization(graph, chosen)))
     network = IntegerNetwork(graph, chosen)
     recipe = dataclasses.replace(
@@ -146,13 +155,33 @@ def quantize(
     return QuantizedRun(run, trained.to_graph(), record)
 
 
-def calibrate(run: TrainingRun) -> Calibration:
+def fold_strengths(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
+    """Return the plain network for images of these strengths; one that is not told any, as it is.
+
+    Raises:
+        RecipeError: The network is not told one of the strengths.
+    """
+    told = {name: value for name, value in dataclasses.asdict(strengths).items() if value}
+    if isinstance(network, ConditionedABPN):
+        return network.fold(told)
+    if told:
+        raise RecipeError(f"the network is not told what images have been through ({min(told)})")
+    return network
+
+
+def calibrate(run: TrainingRun, strengths: Strengths = CLEAN) -> Calibration:
     """Lower the network of a run to a float graph and measure its activations.
+
+    Args:
+        run: The run.
+        strengths: As of `quantize`.
 
     Raises:
         DataError: There are no training images.
+        RecipeError: The network is not told one of the strengths.
     """
     settings = run.recipe.quantization
+    network = fold_strengths(run.network, strengths)
     pairs = draw_pairs(
         [Path(name) for name in run.recipe.data.folders],
         run.network.factor,
@@ -161,7 +190,10 @@ def calibrate(run: TrainingRun) -> Calibration:
         count=settings.calibration,
     )
     images = [pair.lr for pair in pairs]
-    graph = lower(run.network, name=f"{run.recipe.network['name']}_x{run.network.factor}")
+    if strengths != CLEAN:
+        random = np.random.default_rng(run.recipe.seed)
+        images = [degrade_like(image, strengths, random) for image in images]
+    graph = lower(network, name=f"{run.recipe.network['name']}_x{network.factor}")
     if settings.equalize:
         graph = equalize(graph, images)
     ranges = observe_ranges(graph, images, settings.percentile)

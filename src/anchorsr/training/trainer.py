@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorsr.data.pairs import Patches, PatchSampler, fingerprint, load_training_pairs
+from anchorsr.data.pairs import fingerprint
+from anchorsr.data.patches import Patches, PatchSampler
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.networks.abpn import ABPN
 from anchorsr.networks.base import Trainable
@@ -49,6 +50,7 @@ from anchorsr.training.initialize import (
 from anchorsr.training.losses import measure_loss
 from anchorsr.training.optim import learning_rate, make_optimizer
 from anchorsr.training.recipe import Recipe, read_recipe
+from anchorsr.training.sampling import check_strengths, load_pairs, make_sampler
 from anchorsr.training.validation import check_validation, validate
 from anchorsr.utils.files import check_folder
 
@@ -142,6 +144,7 @@ def train(
     # With every default written out, a run does not depend on what they become later.
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)
+    check_strengths(network, recipe)
     if trained:
         load_matching_weights(network, trained)
     averaged, record = fit(
@@ -204,22 +207,9 @@ def fit(
         data = {} if checkpoint is None else checkpoint.data
         sampler = None
         if step < recipe.schedule.steps:
-            pairs = load_training_pairs(
-                [Path(name) for name in recipe.data.folders],
-                network.factor,
-                patch=recipe.data.patch,
-                on_progress=on_loading,
-            )
-            sampler = PatchSampler(
-                pairs,
-                patch=recipe.data.patch,
-                seed=recipe.seed,
-                channel_shuffle=recipe.data.channel_shuffle,
-                candidates=recipe.data.candidates,
-                equal_pictures=recipe.data.equal_pictures,
-                relative=recipe.loss == "relative_l2",
-            )
-            before, data = data, fingerprint(pairs)
+            pairs, given = load_pairs(recipe, network.factor, on_loading)
+            sampler = make_sampler(recipe, pairs, given)
+            before, data = data, fingerprint([*pairs, *given])
             check_same_data(before, data, folder)
             if len(set(processes.gather(data["crc32"]))) > 1:
                 raise DataError("the processes read different images: give all the same folders")
@@ -399,11 +389,11 @@ class _Run(Generic[Network]):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         images = to_tensor(patches.lr, device)
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self.network.forward_unclipped(images)
+            output = _forward(self.network, images, patches)
         target = to_tensor(patches.hr, device)
         if self.teacher is not None:
             with torch.no_grad():
-                target = torch.lerp(target, self.teacher.forward_unclipped(images), 0.5)
+                target = torch.lerp(target, _forward(self.teacher, images, patches), 0.5)
         weights = torch.from_numpy(patches.weights).to(device)
         error = output.float() - target
         loss = measure_loss(
@@ -473,3 +463,12 @@ def _placed(network: Network, device: str) -> Network:
     # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
     placed: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
+
+
+def _forward(network: Trainable, images: Tensor, patches: Patches) -> Tensor:
+    """Return what a network makes of images, told what it asks for about each."""
+    if not network.strengths:
+        return network.forward_unclipped(images)
+    rows = [strengths.select(network.strengths) for strengths in patches.strengths]
+    strengths = torch.from_numpy(np.stack(rows)).to(images.device)
+    return network.forward_conditioned(images, strengths)

@@ -10,6 +10,7 @@ import typer
 
 from anchorsr.cli.commands.options import Force, Threads, print_scores
 from anchorsr.cli.terminal import training_bars
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
 
@@ -69,6 +70,14 @@ def quantize_command(
             help="Quantization-aware training (QAT) as the recipe says, or calibration only (PTQ).",
         ),
     ] = True,
+    strengths: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strength",
+            help="What images have been through that the file is for, where the network is told:"
+            " jpeg=75 (quality), noise=5 (sigma), video=28 (CRF), ... Repeatable.",
+        ),
+    ] = None,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Accept a run that has not taken all its steps.")
     ] = False,
@@ -88,6 +97,8 @@ def quantize_command(
         anchorsr quantize runs/abpn_x3 -o abpn_x3.tflite
 
         anchorsr quantize runs/abpn_x3 -o abpn_x3_ptq.tflite --no-train
+
+        anchorsr quantize runs/photo_x3 -o photo_jpeg75.tflite --strength jpeg=75
     """
     with needs("PyTorch", "train"):
         from anchorsr.export.release import release
@@ -96,6 +107,7 @@ def quantize_command(
             run,
             output,
             qat=train,
+            strengths=parse_strengths(strengths or []),
             unfinished=unfinished,
             machine=training_machine(device, threads),
             overwrite=force,
