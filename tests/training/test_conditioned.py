@@ -23,8 +23,10 @@ from anchorsr.networks.registry import build_network
 from anchorsr.quantization.qat import quantize
 from anchorsr.training.checkpoint import RECORD, load_weights
 from anchorsr.training.initialize import load_matching_weights
+from anchorsr.training.machine import Machine
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Recipe
-from anchorsr.training.trainer import Machine, TrainingProgress, train
+from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table
 
 ONE_THREAD = Machine(threads=1)

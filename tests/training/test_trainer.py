@@ -41,9 +41,11 @@ from anchorsr.training.checkpoint import (
     read_content,
 )
 from anchorsr.training.losses import MeanAbsolute, measure_loss, to_luma
+from anchorsr.training.machine import Machine
 from anchorsr.training.optim import learning_rate
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
-from anchorsr.training.trainer import Machine, TrainingProgress, train
+from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table
 from helpers.examples import run_example
 
@@ -246,7 +248,8 @@ TERMINATED = """
 import json, os, signal, sys
 from pathlib import Path
 from anchorsr.training.recipe import Recipe, parse_table
-from anchorsr.training.trainer import Machine, train
+from anchorsr.training.machine import Machine
+from anchorsr.training.trainer import train
 
 sent = []
 
@@ -573,7 +576,8 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 from anchorsr.training.recipe import Recipe, parse_table
-from anchorsr.training.trainer import Machine, train
+from anchorsr.training.machine import Machine
+from anchorsr.training.trainer import train
 
 recipe, folder, victim = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
 number = Path(f"{folder}.process-{os.environ['RANK']}")

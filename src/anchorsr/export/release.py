@@ -26,7 +26,8 @@ from anchorsr.quantization.qat import fold_strengths, quantize
 from anchorsr.serialization.tflite.writer import needs_size
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
-from anchorsr.training.trainer import Machine, TrainingProgress
+from anchorsr.training.machine import Machine
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.utils.files import check_free, publish
 
 

@@ -35,7 +35,9 @@ from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.quantization.qat_network import IntegerNetwork
 from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.training.checkpoint import TrainingRun, load_run
-from anchorsr.training.trainer import Machine, TrainingProgress, fit
+from anchorsr.training.machine import Machine
+from anchorsr.training.progress import TrainingProgress
+from anchorsr.training.trainer import fit
 
 INTEGER_FOLDER = "integer"
 

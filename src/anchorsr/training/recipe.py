@@ -160,7 +160,7 @@ class QuantizationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run computes; `trainer.Machine` decides how fast.
+    """Everything that decides what a run computes; `machine.Machine` decides how fast.
 
     Attributes:
         network: Name and options of the network (`networks.registry`).

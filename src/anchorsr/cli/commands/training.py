@@ -118,7 +118,7 @@ def quantize_command(
 
 
 def training_machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
-    """Return the `trainer.Machine` of these options.
+    """Return the `machine.Machine` of these options.
 
     Raises:
         typer.BadParameter: There is no such device here.
@@ -126,7 +126,7 @@ def training_machine(device: str, threads: int, mixed_precision: bool = False) -
     import torch
 
     from anchorsr.training.distributed import process_count
-    from anchorsr.training.trainer import Machine
+    from anchorsr.training.machine import Machine
 
     name = device
     if device == "cuda" and process_count() > 1:  # each process has a GPU of its own
