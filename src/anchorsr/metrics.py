@@ -29,6 +29,7 @@ class Score:
         psnr_rgb: PSNR over RGB in dB.
         psnr_y: PSNR over BT.601 luma in dB.
         ssim_y: SSIM over BT.601 luma.
+        damage: What was done to the LR images (`data.damage`).
     """
 
     method: str
@@ -37,6 +38,7 @@ class Score:
     psnr_rgb: float
     psnr_y: float
     ssim_y: float
+    damage: str = "clean"
 
 
 def psnr(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> float:

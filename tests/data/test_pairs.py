@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchorsr.data.imresize import downscale, resize
-from anchorsr.data.pairs import Pair, PatchSampler, draw_pairs, load_test_pairs, load_training_pairs
+from anchorsr.data.pairs import Pair, draw_pairs, load_test_pairs, load_training_pairs
+from anchorsr.data.patches import PatchSampler
 from anchorsr.errors import DataError, ImageError
 from anchorsr.images.io import RasterImage, write_image
 
@@ -186,7 +187,7 @@ def test_sides_of_a_patch_stay_aligned(factor: int, channel_shuffle: bool) -> No
         map_of_itself(8, 8, 3, factor),
     ]
     sampler = PatchSampler(pairs, patch=8, seed=0, channel_shuffle=channel_shuffle)
-    lr, hr, _ = sampler.batch(0, range(100))
+    lr, hr, *_ = sampler.batch(0, range(100))
     assert lr.shape == (100, 8, 8, 3)
     assert hr.shape == (100, 8 * factor, 8 * factor, 3)
     assert lr.dtype == hr.dtype == np.uint8
@@ -195,7 +196,7 @@ def test_sides_of_a_patch_stay_aligned(factor: int, channel_shuffle: bool) -> No
 
 def test_sides_cut_from_a_reduced_image_belong_together(dog: np.ndarray) -> None:
     pair = Pair("dog", downscale(dog, 3), dog)
-    lr, hr, _ = PatchSampler([pair], patch=16, seed=3).batch(0, range(16))
+    lr, hr, *_ = PatchSampler([pair], patch=16, seed=3).batch(0, range(16))
     for low, high in zip(lr, hr, strict=True):
         # The patch does not know its surroundings, and a flip moves ties by one level.
         difference = downscale(high, 3)[2:-2, 2:-2].astype(int) - low[2:-2, 2:-2]
@@ -204,7 +205,7 @@ def test_sides_cut_from_a_reduced_image_belong_together(dog: np.ndarray) -> None
 
 def test_patch_holds_consecutive_rows_and_columns_of_one_image() -> None:
     sampler = PatchSampler([map_of_itself(20, 30, 7)], patch=8, seed=0)
-    lr, _, _ = sampler.batch(0, range(64))
+    lr, *_ = sampler.batch(0, range(64))
     for patch in lr.astype(int):
         assert (patch[..., 2] == 7).all()
         for channel in (0, 1):
@@ -216,7 +217,7 @@ def test_patch_holds_consecutive_rows_and_columns_of_one_image() -> None:
 
 
 def test_every_orientation_occurs_equally_often() -> None:
-    lr, _, _ = PatchSampler([map_of_itself(20, 20)], patch=8, seed=0).batch(0, range(800))
+    lr, *_ = PatchSampler([map_of_itself(20, 20)], patch=8, seed=0).batch(0, range(800))
     signed = lr.astype(int)
     down = signed[:, 1, 0, :2] - signed[:, 0, 0, :2]
     right = signed[:, 0, 1, :2] - signed[:, 0, 0, :2]
@@ -227,7 +228,7 @@ def test_every_orientation_occurs_equally_often() -> None:
 
 def test_every_position_occurs_up_to_the_last_row_and_column() -> None:
     sampler = PatchSampler([map_of_itself(10, 11)], patch=8, seed=0)
-    lr, _, _ = sampler.batch(0, range(400))
+    lr, *_ = sampler.batch(0, range(400))
     corners = Counter(map(tuple, lr[..., :2].min(axis=(1, 2)).tolist()))
     assert set(corners) == {(top, left) for top in range(3) for left in range(4)}
     assert min(corners.values()) > 10  # 33 expected
@@ -235,7 +236,7 @@ def test_every_position_occurs_up_to_the_last_row_and_column() -> None:
 
 def test_images_are_drawn_in_proportion_to_their_patches() -> None:
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(37, 17, 2)]
-    lr, _, _ = PatchSampler(pairs, patch=8, seed=0).batch(0, range(2000))
+    lr, *_ = PatchSampler(pairs, patch=8, seed=0).batch(0, range(2000))
     drawn = Counter(lr[:, 0, 0, 2].tolist())
     places = [1, 10 * 10, 30 * 10]
     for number, count in enumerate(places):
@@ -248,7 +249,7 @@ def test_images_are_drawn_equally_often_if_asked() -> None:
     """Every position in an image, too: the largest has 130 patches, half of them above row 5."""
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(17, 20, 2)]
     sampler = PatchSampler(pairs, patch=8, seed=0, equal_pictures=True)
-    lr, hr, weights = sampler.batch(0, range(1500))
+    lr, hr, weights, _ = sampler.batch(0, range(1500))
     np.testing.assert_array_equal(repeated(lr, 3), hr)
     assert weights.tolist() == [1.0] * 1500
     numbers = lr[:, 0, 0, 2]
@@ -316,9 +317,9 @@ def test_pairs_are_drawn_from_those_that_are_large_enough(tmp_path: Path) -> Non
 def test_channels_are_permuted_alike_on_both_sides_and_only_if_asked() -> None:
     lr = np.broadcast_to(np.array([10, 20, 30], np.uint8), (9, 9, 3))
     pair = Pair("flat", lr, repeated(lr, 3))
-    plain, _, _ = PatchSampler([pair], patch=8, seed=0).batch(0, range(50))
+    plain, *_ = PatchSampler([pair], patch=8, seed=0).batch(0, range(50))
     assert (plain == [10, 20, 30]).all()
-    low, high, _ = PatchSampler([pair], patch=8, seed=0, channel_shuffle=True).batch(0, range(200))
+    low, high, *_ = PatchSampler([pair], patch=8, seed=0, channel_shuffle=True).batch(0, range(200))
     assert (low == low[:, :1, :1]).all()
     assert (high == low[:, :1, :1]).all()
     orders = Counter(map(tuple, low[:, 0, 0].tolist()))
@@ -348,7 +349,7 @@ def test_shares_of_a_batch_together_are_the_batch(seed: int, step: int, ends: li
 def test_batch_depends_on_nothing_but_seed_step_and_place() -> None:
     pairs = [Pair("noise", noise(40, 40), noise(120, 120))]
     sampler = PatchSampler(pairs, patch=8, seed=5)
-    expected, _, _ = sampler.batch(7, range(4))
+    expected, *_ = sampler.batch(7, range(4))
     sampler.batch(3, range(9))
     np.random.default_rng(0).random(10)
     np.testing.assert_array_equal(sampler.batch(7, range(4))[0], expected)
@@ -366,7 +367,7 @@ def test_batch_depends_on_nothing_but_seed_step_and_place() -> None:
 
 def test_images_are_not_changed_through_patches() -> None:
     pair = map_of_itself(8, 8)
-    lr, hr, _ = PatchSampler([pair], patch=8, seed=0).batch(0, range(2))
+    lr, hr, *_ = PatchSampler([pair], patch=8, seed=0).batch(0, range(2))
     lr[:] = 255
     hr[:] = 255
     np.testing.assert_array_equal(pair.lr, map_of_itself(8, 8).lr)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from anchorsr.cli import app
 from anchorsr.data.imresize import downscale
+from anchorsr.data.strengths import noise_strength
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, ModelError
 from anchorsr.evaluation.evaluate import Score, evaluate, load_method
 from anchorsr.export.export import export_graph
@@ -281,3 +282,65 @@ def test_bicubic_has_its_known_figures(shared_data: Path, name: str, rgb: float,
     """PSNR of Pillow's bicubic at x3, border 3: what every other figure is compared with."""
     score = evaluate("bicubic", shared_data / "test" / name)
     assert (round(score.psnr_rgb, 3), round(score.psnr_y, 3)) == (rgb, y)
+
+
+# Damage
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, dog: np.ndarray) -> Path:
+    """Images that are large enough for noise and blocks to count."""
+    folder = tmp_path_factory.mktemp("sets") / "large"
+    save(folder / "dog.png", dog[:240, :240])
+    return folder
+
+
+def test_damage_is_done_before_and_every_time_the_same(large: Path) -> None:
+    clean, *damaged = (
+        evaluate("bicubic", large, damage=name) for name in ("clean", "noise20", "noise20")
+    )
+    assert damaged[0] == damaged[1]
+    assert (clean.damage, damaged[0].damage) == ("clean", "noise20")
+    assert damaged[0].psnr_y < clean.psnr_y - 1
+
+
+def test_unknown_damage_is_told_before_a_model_is_loaded(large: Path) -> None:
+    with pytest.raises(DataError, match="no damage 'dust'"):
+        evaluate("nonesuch", large, damage="dust")
+
+
+def test_lanczos_is_sharper_than_bicubic(large: Path) -> None:
+    assert evaluate("lanczos", large).psnr_y > evaluate("bicubic", large).psnr_y
+
+
+def test_conditioned_run_is_told_what_was_done(large: Path, tmp_path: Path) -> None:
+    """Its figure is that of the network folded for the true strengths."""
+    torch = pytest.importorskip("torch")
+    from anchorsr.networks.registry import build_network
+    from anchorsr.training.checkpoint import WEIGHTS, write_content
+
+    shape = {"channels": 4, "body": 1, "image_convolution": False, "expansion": 0}
+    options = {"name": "conditioned_abpn", **shape, "strengths": ["noise"], "hidden": 3}
+    torch.manual_seed(0)
+    network = build_network(options)
+    torch.nn.init.normal_(network.modulator.output.weight)
+    write_content(tmp_path / WEIGHTS, {"network": options, "state": network.state_dict()})
+    told = evaluate(tmp_path, large, damage="noise20")
+    folded = network.fold({"noise": noise_strength(20)})
+    plain = {"name": "abpn", **shape}
+    folder = tmp_path / "folded"
+    folder.mkdir()
+    write_content(folder / WEIGHTS, {"network": plain, "state": folded.state_dict()})
+    assert numbers(evaluate(folder, large, damage="noise20")) == numbers(told)
+    assert numbers(evaluate(folder, large)) != numbers(evaluate(tmp_path, large))
+
+
+def test_command_prints_every_damage(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["--damage", "jpeg75", "--damage", "noise5", "-m", "bicubic"]
+    assert app.run(["evaluate", str(large), *wanted, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert [score["damage"] for score in scores] == ["jpeg75", "noise5"]
+    assert app.run(["evaluate", str(large), *wanted]) == 0
+    assert "jpeg75" in capsys.readouterr().out
+    assert app.run(["evaluate", str(large), "-m", "bicubic"]) == 0
+    assert "damage" not in capsys.readouterr().out

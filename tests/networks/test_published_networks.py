@@ -24,7 +24,7 @@ from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.serialization.tflite.summary import summarize
 from anchorsr.serialization.tflite.writer import write_tflite
 
-PUBLISHED = sorted(NETWORKS.keys() - {"abpn", "residual_form"})
+PUBLISHED = sorted(NETWORKS.keys() - {"abpn", "conditioned_abpn", "residual_form"})
 # Published with one colour channel.
 LUMA = {"fsrcnn", "vdsr", "drrn", "idn"}
 

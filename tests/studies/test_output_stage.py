@@ -101,7 +101,8 @@ def test_a_network_that_copies_its_input_has_no_output_stage() -> None:
 
 
 def test_a_run_is_scored_with_each_output_stage(tmp_path: Path) -> None:
-    from anchorsr.training.trainer import Machine, train
+    from anchorsr.training.machine import Machine
+    from anchorsr.training.trainer import train
 
     folder = tmp_path / "images"
     folder.mkdir()

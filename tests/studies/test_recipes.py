@@ -16,7 +16,7 @@ from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.studies.output_stage import CALIBRATED, OURS, PUBLISHED, UNSCALED, WRAPPED
 from anchorsr.studies.recipes import run_study
-from anchorsr.training.trainer import Machine
+from anchorsr.training.machine import Machine
 
 RECIPE = """
 seed = 1

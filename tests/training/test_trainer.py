@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from anchorsr.cli import app
-from anchorsr.data.pairs import PatchSampler, load_training_pairs
+from anchorsr.data.pairs import load_training_pairs
+from anchorsr.data.patches import PatchSampler
 from anchorsr.errors import CheckpointError, DataError, ImageError, RecipeError, TrainingError
 from anchorsr.images.io import RasterImage, write_image
 from anchorsr.metrics import luma
@@ -40,9 +41,10 @@ from anchorsr.training.checkpoint import (
     read_content,
 )
 from anchorsr.training.losses import MeanAbsolute, measure_loss, to_luma
+from anchorsr.training.machine import Machine, TrainingProgress
 from anchorsr.training.optim import learning_rate
 from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
-from anchorsr.training.trainer import Machine, TrainingProgress, train
+from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table
 from helpers.examples import run_example
 
@@ -189,7 +191,7 @@ def test_the_relative_loss_of_a_run_is_that_of_its_patches(images: Path, tmp_pat
     data = wanted.data
     pairs = load_training_pairs([images], network.factor, patch=data.patch)
     sampler = PatchSampler(pairs, patch=data.patch, seed=wanted.seed, relative=True)
-    lr, hr, weights = sampler.batch(0, range(data.batch))
+    lr, hr, weights, _ = sampler.batch(0, range(data.batch))
     assert weights.std() > 0
     with torch.no_grad():
         output = network.forward_unclipped(to_tensor(lr, "cpu"))
@@ -245,7 +247,8 @@ TERMINATED = """
 import json, os, signal, sys
 from pathlib import Path
 from anchorsr.training.recipe import Recipe, parse_table
-from anchorsr.training.trainer import Machine, train
+from anchorsr.training.machine import Machine
+from anchorsr.training.trainer import train
 
 sent = []
 
@@ -572,7 +575,8 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 from anchorsr.training.recipe import Recipe, parse_table
-from anchorsr.training.trainer import Machine, train
+from anchorsr.training.machine import Machine
+from anchorsr.training.trainer import train
 
 recipe, folder, victim = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
 number = Path(f"{folder}.process-{os.environ['RANK']}")

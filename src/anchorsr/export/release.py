@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from anchorsr.data.damage import NO_DAMAGE, Damage
+from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import OutputError, RecipeError
 from anchorsr.evaluation.evaluate import (
     Method,
     Score,
     evaluate_method,
+    float_method,
     load_method,
     run_at_every_size,
 )
 from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
 from anchorsr.models.card import ModelCard, write_card
-from anchorsr.networks.inference import upscale_float
 from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import needs_size
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
-from anchorsr.training.trainer import Machine, TrainingProgress
+from anchorsr.training.machine import Machine, TrainingProgress
 from anchorsr.utils.files import check_free, publish
 
 
@@ -34,6 +35,7 @@ def release(
     *,
     qat: bool = True,
     unfinished: bool = False,
+    strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
     overwrite: bool = False,
     on_loading: Callable[[int, int], None] | None = None,
@@ -49,6 +51,7 @@ def release(
         output: The `.tflite` file to write.
         qat: Whether to use quantization-aware training, where the recipe has a schedule for it.
         unfinished: Whether to accept a run that has not taken all its steps.
+        strengths: The degradation of the images that the file is for, as in `quantize`.
         machine: What to compute on.
         overwrite: Whether to replace existing files.
         on_loading: As in `train`.
@@ -56,11 +59,11 @@ def release(
 
     Returns:
         For each validation folder of the recipe, the score of the float weights (method `float`)
-        and of the file in LiteRT (`int8`).
+        and of the file in LiteRT (`int8`), on images that are degraded to the strengths.
 
     Raises:
         OutputError: A file may not be written.
-        RecipeError: Several processes were started.
+        RecipeError: Several processes were started, or the network takes no such strength.
         CheckpointError: As in `quantize`.
         DataError: A validation folder cannot be measured.
         ExactnessError: LiteRT differs from the integer arithmetic.
@@ -72,6 +75,7 @@ def release(
         run,
         qat=qat,
         unfinished=unfinished,
+        strengths=strengths,
         machine=machine,
         on_loading=on_loading,
         on_progress=on_progress,
@@ -86,11 +90,12 @@ def release(
             measured.write_bytes(data)
             int8 = load_method(measured, graph.factor)
         methods: dict[str, Method] = {
-            "float": functools.partial(upscale_float, quantized.run.network),
+            "float": float_method(quantized.run.network),
             "int8": int8,
         }
+        damage = Damage(NO_DAMAGE.kind, strengths=strengths)
         scores = [
-            evaluate_method(method, kind, Path(name), factor=graph.factor)
+            evaluate_method(method, kind, Path(name), factor=graph.factor, damage=damage)
             for name in quantized.run.recipe.validation.folders
             for kind, method in methods.items()
         ]

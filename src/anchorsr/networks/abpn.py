@@ -12,6 +12,7 @@ Left out: the paper's other residual forms, which are in `residual_form`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
 from anchorsr.networks.base import NetworkConfig, RecipeNetwork
-from anchorsr.networks.layers import Anchor, DepthToSpace
+from anchorsr.networks.layers import Anchor, Convolution, DepthToSpace, Modulation
 from anchorsr.networks.noise import ActivationNoise
 from anchorsr.networks.reparameterized import Conv3x3, LowRankConv3x3
 
@@ -105,21 +106,36 @@ class ABPN(RecipeNetwork):
         """Whether the output of the first convolution is added to that of the body's last."""
         return bool(self.config.skip)
 
+    @property
+    def convolutions(self) -> list[Conv3x3 | Convolution]:
+        """All convolutions in the order in which they run; one of low rank is two."""
+        kinds = (Conv3x3, Convolution)
+        return [module for module in self.modules() if isinstance(module, kinds)]
+
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """Return the output before it is clipped to [0, 255]."""
-        packed = self.residual(images) + self.anchor(images)
-        unpacked: Tensor = self.depth_to_space(packed)
+        return self.add_anchor(images, self.residual(images))
+
+    def add_anchor(self, images: Tensor, residual: Tensor) -> Tensor:
+        """Return the unclipped output for images and their residual."""
+        unpacked: Tensor = self.depth_to_space(residual + self.anchor(images))
         return unpacked
 
-    def residual(self, images: Tensor) -> Tensor:
-        """Compute the output of the convolutions, (N, 3 · factor², H, W)."""
-        first = features = self.first_noise(self.relu(self.body[0](images)))
+    def residual(self, images: Tensor, modulations: Sequence[Modulation] = ()) -> Tensor:
+        """Compute the output of the convolutions, (N, 3 · factor², H, W).
+
+        Args:
+            images: (N, 3, H, W) RGB on [0, 255].
+            modulations: None, or one for each of `convolutions`.
+        """
+        given = iter(modulations)
+        first = features = self.first_noise(self.relu(self.body[0](images, next(given, None))))
         for index, convolution in enumerate(self.body[1:], 1):
-            features = self.relu(convolution(features))
+            features = self.relu(convolution(features, next(given, None)))
             if self.has_skip and index == self.config.body:
                 features = features + first
                 if self.training and isinstance(self.first_noise, ActivationNoise):
                     self.first_noise.share_scale_with(features)
             features = self.noise(features)
-        packed: Tensor = self.last(features)
+        packed: Tensor = self.last(features, *given)
         return packed

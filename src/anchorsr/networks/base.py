@@ -15,9 +15,15 @@ class Trainable(nn.Module):
     """A network that the trainer accepts.
 
     It maps RGB (N, 3, H, W) on [0, 255] to (N, 3, factor · H, factor · W) on [0, 255].
+
+    Attributes:
+        factor: The super-resolution factor.
+        strengths: Names of the degradation strengths that a conditioned network takes
+            (`conditioned_abpn`); none for other networks.
     """
 
     factor: int
+    strengths: tuple[str, ...] = ()
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """Return the output before it is clipped to [0, 255].
@@ -25,6 +31,15 @@ class Trainable(nn.Module):
         Training uses it because clipping would stop the gradient.
         """
         raise NotImplementedError
+
+    def forward_conditioned(self, images: Tensor, strengths: Tensor) -> Tensor:
+        """Return the unclipped output for images of given strengths.
+
+        Args:
+            images: (N, 3, H, W) RGB on [0, 255].
+            strengths: (N, len(self.strengths)).
+        """
+        return self.forward_unclipped(images)
 
 
 @dataclass(frozen=True)

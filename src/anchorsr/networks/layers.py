@@ -8,7 +8,7 @@ PixelShuffle, so that lowering needs no permutation.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from anchorsr.networks.noise import add_rounding_noise
 # Biases are stored divided by this, so that one optimizer step means the same for biases and
 # kernels although images are on [0, 255].
 BIAS_UNIT = 255.0
+
+# Per-image gains (N, C) of a convolution's outputs, and per-image biases (N, C) in `BIAS_UNIT`
+# (`conditioned_abpn`).
+Modulation: TypeAlias = tuple[Tensor, Tensor]
 
 
 class Convolution(nn.Conv2d):
@@ -67,6 +71,11 @@ class Convolution(nn.Conv2d):
         assert self.bias is not None
         return self.weight * self.kernel_unit, self.bias * self.bias_unit
 
+    def collapsed(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel in units of `kernel_unit`, and the bias in units of `bias_unit`."""
+        assert self.bias is not None
+        return self.weight, self.bias
+
     @torch.no_grad()
     def set_kernel(self, kernel: Tensor, bias: Tensor) -> None:
         """Set the kernel, in units of `kernel_unit`, and the bias, in units of `bias_unit`."""
@@ -74,14 +83,29 @@ class Convolution(nn.Conv2d):
         self.weight.copy_(kernel)
         self.bias.copy_(bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Convolve features, (N, in, H, W) to (N, out, H, W)."""
+    def forward(self, features: Tensor, modulation: Modulation | None = None) -> Tensor:
+        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate the output if asked."""
         kernel, bias = self.scaled_parameters()
         if self.rounding_noise and self.training:
             kernel = add_rounding_noise(kernel)
-        return functional.conv2d(
-            features, kernel, bias, padding=self.kernel_size[0] // 2, groups=self.groups
-        )
+        padding = self.kernel_size[0] // 2
+        if modulation is None:
+            return functional.conv2d(features, kernel, bias, padding=padding, groups=self.groups)
+        convolved = functional.conv2d(features, kernel, padding=padding, groups=self.groups)
+        return modulate(convolved, bias, modulation)
+
+
+def modulate(features: Tensor, bias: Tensor, modulation: Modulation) -> Tensor:
+    """Multiply features by per-image gains, and add a bias and per-image biases.
+
+    Args:
+        features: (N, C, H, W).
+        bias: (C,).
+        modulation: The gains, and the biases in `BIAS_UNIT`.
+    """
+    gains, biases = modulation
+    shifts = bias + biases * BIAS_UNIT
+    return torch.addcmul(shifts[:, :, None, None], features, gains[:, :, None, None])
 
 
 class TransposedConvolution(nn.ConvTranspose2d):

@@ -14,6 +14,7 @@ from anchorsr.utils.config import parse_table
 # the class's options, under the same name with "Config".
 NETWORKS: Mapping[str, str] = {
     "abpn": "ABPN",
+    "conditioned_abpn": "ConditionedABPN",
     "residual_form": "ResidualForm",
     "fsrcnn": "FSRCNN",
     "vdsr": "VDSR",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anchorsr.networks.layers import BIAS_UNIT, Convolution
+from anchorsr.networks.layers import BIAS_UNIT, Convolution, Modulation, modulate
 from anchorsr.networks.noise import ActivationNoise, add_rounding_noise
 
 
@@ -87,12 +87,15 @@ class Conv3x3(nn.Module):
         """Set the mean of the collapsed kernels and biases of layers of the same widths."""
         self.set_kernel(*_mean_of_collapsed(trained))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Convolve features, (N, in, H, W) to (N, out, H, W)."""
+    def forward(self, features: Tensor, modulation: Modulation | None = None) -> Tensor:
+        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate the output if asked."""
         kernel = self.kernel()
         if self.rounding_noise and self.training:
             kernel = add_rounding_noise(kernel)
-        return functional.conv2d(features, kernel, self.bias * self.bias_unit, padding=1)
+        bias = self.bias * self.bias_unit
+        if modulation is None:
+            return functional.conv2d(features, kernel, bias, padding=1)
+        return modulate(functional.conv2d(features, kernel, padding=1), bias, modulation)
 
 
 class LowRankConv3x3(nn.Module):
@@ -182,9 +185,15 @@ class LowRankConv3x3(nn.Module):
         self.filters.set_kernel(_mean(kernels), _mean(offsets))
         self.mixing.set_kernel(_mean(mixings)[:, :, None, None], _mean(biases))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Convolve features, (N, in, H, W) to (N, out, H, W)."""
-        mixed: Tensor = self.mixing(self.noise(self.filters(features)))
+    def forward(
+        self,
+        features: Tensor,
+        modulation: Modulation | None = None,
+        mixing_modulation: Modulation | None = None,
+    ) -> Tensor:
+        """Convolve features, (N, in, H, W) to (N, out, H, W), with a modulation for each kernel."""
+        filtered = self.noise(self.filters(features, modulation))
+        mixed: Tensor = self.mixing(filtered, mixing_modulation)
         return mixed
 
 

@@ -17,20 +17,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from anchorsr.arrays import UInt8Array
+from anchorsr.data.degradation import degrade_like
 from anchorsr.data.pairs import draw_pairs
-from anchorsr.errors import CheckpointError
+from anchorsr.data.strengths import CLEAN, Strengths
+from anchorsr.errors import CheckpointError, RecipeError
 from anchorsr.graph.graph import Graph
 from anchorsr.lowering.trace import lower
+from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
 from anchorsr.quantization.equalize import equalize
 from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.quantization.qat_network import IntegerNetwork
 from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.training.checkpoint import TrainingRun, load_run
-from anchorsr.training.trainer import Machine, TrainingProgress, fit
+from anchorsr.training.machine import Machine, TrainingProgress
+from anchorsr.training.recipe import QuantizationRecipe
+from anchorsr.training.trainer import fit
 
 INTEGER_FOLDER = "integer"
 
@@ -77,6 +84,7 @@ def quantize(
     *,
     qat: bool = True,
     unfinished: bool = False,
+    strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
     on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
@@ -85,12 +93,15 @@ def quantize(
 
     Activation ranges are calibrated on training images. Then the integers are trained, if the
     recipe has a `quantization.schedule`. That run is kept in the folder `integer` inside the
-    run's, and resumed from there.
+    run's, and resumed from there. A conditioned network has no quantization-aware training: it is
+    folded for the given strengths, and all strengths share its integer weights.
 
     Args:
         run: What `train` returned, or the folder of a run.
         qat: False stops after calibration (post-training quantization).
         unfinished: Whether to accept a run that has not taken all its steps.
+        strengths: The degradation of the images that the graph is for, which a conditioned network
+            is folded for. Calibration images are degraded to them.
         machine: What to compute on; mixed precision is never used.
         on_loading: As in `train`.
         on_progress: As in `train`.
@@ -100,6 +111,7 @@ def quantize(
             calibration that have changed since.
         DataError: There are no training images.
         GraphError: The network cannot be quantized.
+        RecipeError: The network takes no such strength.
         TrainingError: A loss, gradient or weight is not finite.
 
     Example:
@@ -113,11 +125,11 @@ def quantize(
             f"{run.folder} has taken {run.step} of {run.recipe.schedule.steps} steps: resume it"
             " with anchorsr train, or quantize it as it is with --unfinished"
         )
-    calibration = calibrate(run)
+    calibration = calibrate(run, strengths)
     graph = calibration.graph
     chosen = choose_quantization(graph, calibration.ranges)
     settings = run.recipe.quantization
-    if settings.schedule is None or not qat:
+    if settings.schedule is None or run.network.strengths or not qat:
         return QuantizedRun(run, avoid_ties(apply_quantization(graph, chosen)))
     network = IntegerNetwork(graph, chosen)
     recipe = dataclasses.replace(
@@ -146,32 +158,50 @@ def quantize(
     return QuantizedRun(run, trained.to_graph(), record)
 
 
-def calibrate(run: TrainingRun) -> Calibration:
+def calibrate(run: TrainingRun, strengths: Strengths = CLEAN) -> Calibration:
     """Lower the network of a run to a float graph and measure its activations.
+
+    Args:
+        run: The run.
+        strengths: As in `quantize`.
 
     Raises:
         DataError: There are no training images.
+        RecipeError: The network takes no such strength.
     """
     settings = run.recipe.quantization
+    network = _fold(run.network, strengths)
     pairs = draw_pairs(
         [Path(name) for name in run.recipe.data.folders],
-        run.network.factor,
+        network.factor,
         patch=run.recipe.data.patch,
         seed=run.recipe.seed,
         count=settings.calibration,
     )
-    images = [pair.lr for pair in pairs]
-    graph = lower(run.network, name=f"{run.recipe.network['name']}_x{run.network.factor}")
+    random = np.random.default_rng(run.recipe.seed)
+    images = [degrade_like(pair.lr, strengths, random) for pair in pairs]
+    graph = lower(network, name=f"{run.recipe.network['name']}_x{network.factor}")
     if settings.equalize:
         graph = equalize(graph, images)
     ranges = observe_ranges(graph, images, settings.percentile)
-    return Calibration(graph, ranges, _digest(run, images))
+    return Calibration(graph, ranges, _digest(network, settings, images))
 
 
-def _digest(run: TrainingRun, images: Sequence[UInt8Array]) -> str:
-    settings = run.recipe.quantization
+def _fold(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
+    """Return the plain network for these strengths, which a plain network is if there are none."""
+    values = {name: value for name, value in dataclasses.asdict(strengths).items() if value}
+    if isinstance(network, ConditionedABPN):
+        return network.fold(values)
+    if values:
+        raise RecipeError(f"the network is not conditioned: it takes no strength {min(values)}")
+    return network
+
+
+def _digest(
+    network: RecipeNetwork, settings: QuantizationRecipe, images: Sequence[UInt8Array]
+) -> str:
     digest = hashlib.sha256(repr((settings.percentile, settings.equalize)).encode())
-    for _, tensor in sorted(run.network.state_dict().items()):
+    for _, tensor in sorted(network.state_dict().items()):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     for image in images:
         digest.update(image.tobytes())

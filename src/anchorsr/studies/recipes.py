@@ -24,8 +24,9 @@ from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.training.checkpoint import TrainingRun
 from anchorsr.training.distributed import process_count
+from anchorsr.training.machine import Machine
 from anchorsr.training.recipe import Recipe, read_recipe
-from anchorsr.training.trainer import Machine, train
+from anchorsr.training.trainer import train
 from anchorsr.training.validation import check_validation
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.timing import Times, time_interleaved

@@ -23,6 +23,7 @@ from anchorsr.models.card import read_card
 from anchorsr.models.registry import read_model
 from anchorsr.networks.abpn import ABPN
 from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.networks.layers import Convolution
 from anchorsr.networks.registry import build_network
 from anchorsr.networks.reparameterized import Conv3x3, LowRankConv3x3
@@ -123,6 +124,26 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
             )
     if not found:
         raise CheckpointError(_NO_MATCH)
+    conditioned = [one for one in trained if isinstance(one, ConditionedABPN)]
+    if isinstance(network, ConditionedABPN) and conditioned:
+        _load_modulator(network, conditioned, len(trained))
+
+
+@torch.no_grad()
+def _load_modulator(
+    network: ConditionedABPN, trained: Sequence[ConditionedABPN], count: int
+) -> None:
+    """Take over the modulator, or the mean of several, if all of `count` networks have one."""
+    shapes = {(one.strengths, tuple(one.modulator.widths)) for one in [network, *trained]}
+    hidden = {one.config.hidden for one in [network, *trained]}
+    if len(trained) < count or len(shapes) > 1 or len(hidden) > 1:
+        raise CheckpointError(
+            "initial_weights: a conditioned network is initialized from plain ones, or from those"
+            " of its own shape, with the same strengths and hidden width"
+        )
+    for name, tensor in network.modulator.state_dict().items():
+        states = [one.modulator.state_dict()[name] for one in trained]
+        tensor.copy_(torch.stack(states).mean(0))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from anchorsr.data.degradation import DegradationRecipe
 from anchorsr.errors import RecipeError
 from anchorsr.utils.config import parse_table, require
 from anchorsr.utils.files import cannot_read
@@ -35,6 +36,9 @@ class DataRecipe:
         candidates: Of this many random patches the one with the most detail is taken.
             Quantization-aware training ignores it.
         equal_pictures: Whether images are drawn equally often, not in proportion to their size.
+        pairs: Folders with `HR/` and `LR/` images that are used as they are
+            (`data.pairs.load_given_pairs`).
+        pairs_share: Fraction of the patches that is cut from those.
     """
 
     folders: tuple[str, ...]
@@ -43,6 +47,8 @@ class DataRecipe:
     channel_shuffle: bool = False
     candidates: int = 1
     equal_pictures: bool = False
+    pairs: tuple[str, ...] = ()
+    pairs_share: float = 0.0
 
     def __post_init__(self) -> None:
         require(bool(self.folders), "folders names at least one folder")
@@ -50,6 +56,12 @@ class DataRecipe:
         require(8 <= self.patch <= _MOST, f"patch is from 8 to {_MOST:,}")
         require(1 <= self.batch <= _MOST, f"batch is from 1 to {_MOST:,}")
         require(1 <= self.candidates <= _MOST, f"candidates is from 1 to {_MOST:,}")
+        require(all(self.pairs), "pairs: a name is empty")
+        require(0 <= self.pairs_share <= 1, "pairs_share is in [0, 1]")
+        require(
+            bool(self.pairs) == (self.pairs_share > 0),
+            "pairs and pairs_share are given together or not at all",
+        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ class QuantizationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run computes; `trainer.Machine` decides how fast.
+    """Everything that decides what a run computes; `machine.Machine` decides how fast.
 
     Attributes:
         network: Name and options of the network (`networks.registry`).
@@ -164,6 +176,7 @@ class Recipe:
         seed: Seed of all random numbers.
         initial_weights: Folders of runs, or one `.tflite` with its card. The convolutions of the
             same name and widths are taken over; of several runs their mean.
+        degradation: How the LR side of patches is degraded; None for not at all.
     """
 
     network: Mapping[str, Any]
@@ -177,6 +190,7 @@ class Recipe:
     ema_decay: float = 0.999
     seed: int = 0
     initial_weights: tuple[str, ...] = ()
+    degradation: DegradationRecipe | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.luma <= 1, "luma is in [0, 1]")

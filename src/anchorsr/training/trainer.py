@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorsr.data.pairs import Patches, PatchSampler, fingerprint, load_training_pairs
+from anchorsr.data.pairs import fingerprint
+from anchorsr.data.patches import Patches, PatchSampler
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.networks.abpn import ABPN
 from anchorsr.networks.base import Trainable
@@ -47,51 +47,14 @@ from anchorsr.training.initialize import (
     reinitialize_inactive_channels,
 )
 from anchorsr.training.losses import measure_loss
+from anchorsr.training.machine import Machine, TrainingProgress, place
 from anchorsr.training.optim import learning_rate, make_optimizer
 from anchorsr.training.recipe import Recipe, read_recipe
+from anchorsr.training.sampling import check_strengths, load_pairs, make_sampler
 from anchorsr.training.validation import check_validation, validate
 from anchorsr.utils.files import check_folder
 
 Network = TypeVar("Network", bound=Trainable)
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far a run is.
-
-    Attributes:
-        step: Number of steps taken.
-        steps: Number of steps in all.
-        loss: Mean since the last report, or with a validation since the last validation, in
-            levels of 255 (L1) or their squares (L2).
-        learning_rate: The rate of the last step.
-        seconds_per_step: Mean since the last report.
-        validation: PSNR in dB by the name of the set, when the run has just been validated.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    seconds_per_step: float
-    validation: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a run is computed on. It changes the speed, and results only by rounding.
-
-    Attributes:
-        device: A PyTorch device, such as `cpu` or `cuda`.
-        threads: Processor threads; 0 leaves the number to PyTorch.
-        mixed_precision: Whether to use bfloat16 where PyTorch's autocast does.
-        checkpoint_minutes: The longest time between two checkpoints.
-    """
-
-    device: str = "cpu"
-    threads: int = 0
-    mixed_precision: bool = False
-    checkpoint_minutes: float = 5.0
 
 
 def train(
@@ -142,6 +105,7 @@ def train(
     # With every default written out, a run does not depend on what they become later.
     options = {"name": recipe.network["name"], **dataclasses.asdict(network.config)}
     recipe = dataclasses.replace(recipe, network=options)
+    check_strengths(network, recipe)
     if trained:
         load_matching_weights(network, trained)
     averaged, record = fit(
@@ -204,22 +168,9 @@ def fit(
         data = {} if checkpoint is None else checkpoint.data
         sampler = None
         if step < recipe.schedule.steps:
-            pairs = load_training_pairs(
-                [Path(name) for name in recipe.data.folders],
-                network.factor,
-                patch=recipe.data.patch,
-                on_progress=on_loading,
-            )
-            sampler = PatchSampler(
-                pairs,
-                patch=recipe.data.patch,
-                seed=recipe.seed,
-                channel_shuffle=recipe.data.channel_shuffle,
-                candidates=recipe.data.candidates,
-                equal_pictures=recipe.data.equal_pictures,
-                relative=recipe.loss == "relative_l2",
-            )
-            before, data = data, fingerprint(pairs)
+            pairs, given = load_pairs(recipe, network.factor, on_loading)
+            sampler = make_sampler(recipe, pairs, given)
+            before, data = data, fingerprint([*pairs, *given])
             check_same_data(before, data, folder)
             if len(set(processes.gather(data["crc32"]))) > 1:
                 raise DataError("the processes read different images: give all the same folders")
@@ -258,8 +209,8 @@ class _Run(Generic[Network]):
         self.processes = processes
         self.origin = origin
         self.data = data
-        self.network = _placed(network, machine.device)
-        self.teacher = None if teacher is None else _placed(teacher, machine.device).eval()
+        self.network = place(network, machine.device)
+        self.teacher = None if teacher is None else place(teacher, machine.device).eval()
         self.averaged: Network = copy.deepcopy(self.network).eval()
         self.parameters = list(self.network.parameters())
         self.ranges = [m.least for m in self.network.modules() if isinstance(m, ActivationNoise)]
@@ -399,11 +350,11 @@ class _Run(Generic[Network]):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         images = to_tensor(patches.lr, device)
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self.network.forward_unclipped(images)
+            output = self._forward(self.network, images, patches)
         target = to_tensor(patches.hr, device)
         if self.teacher is not None:
             with torch.no_grad():
-                target = torch.lerp(target, self.teacher.forward_unclipped(images), 0.5)
+                target = torch.lerp(target, self._forward(self.teacher, images, patches), 0.5)
         weights = torch.from_numpy(patches.weights).to(device)
         error = output.float() - target
         loss = measure_loss(
@@ -430,6 +381,14 @@ class _Run(Generic[Network]):
         self.step += 1
         self._average()
         return value
+
+    def _forward(self, network: Trainable, images: Tensor, patches: Patches) -> Tensor:
+        """Return the unclipped output, for the strengths of each patch if the network takes any."""
+        if not network.strengths:
+            return network.forward_unclipped(images)
+        rows = [strengths.select(network.strengths) for strengths in patches.strengths]
+        strengths = torch.from_numpy(np.stack(rows)).to(images.device)
+        return network.forward_conditioned(images, strengths)
 
     def _diverged(self, what: str) -> TrainingError:
         kept = (self.folder / CHECKPOINT).exists()
@@ -467,9 +426,3 @@ class _Run(Generic[Network]):
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
-
-
-def _placed(network: Network, device: str) -> Network:
-    # Channels last is the faster layout for these widths, by a quarter on the CPUs measured.
-    placed: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed

@@ -1,4 +1,4 @@
-"""The commands that get or make training images: div2k, synthetic and blurred."""
+"""The commands that get or make training images: div2k, synthetic, blurred and films."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from anchorsr.cli.commands.options import Force
+from anchorsr.cli.commands.options import Factor, Force
 from anchorsr.cli.terminal import bar, byte_bar
 from anchorsr.data.blur import write_blurred
 from anchorsr.data.download import ADDRESS, DIV2K, download
+from anchorsr.data.films import FILMS, write_films
 from anchorsr.data.synthetic import write_synthetic
-from anchorsr.errors import OutputError
+from anchorsr.errors import OutputError, unknown_choice
 from anchorsr.images.io import find_images
 
 data_app = typer.Typer(help="Get or make training images.", no_args_is_help=True)
@@ -100,13 +101,67 @@ def blurred_command(
 
         anchorsr data blurred photos more-photos -o blurred --seed 1
     """
+    _check_outside(output, folders)
+    images = [path for folder in folders for path in find_images(folder, recursive=True)]
+    with bar("Blurring", len(images), hidden=False) as on_image:
+        write_blurred(images, output, seed=seed, overwrite=force, on_image=on_image)
+    print(output)
+
+
+@data_app.command("films")
+def films_command(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of images, searched recursively.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the pairs into.")
+    ] = _FOLDER / "films",
+    factor: Factor = 3,
+    codecs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codec",
+            help=f"{', '.join(FILMS)}; by default all in turn. Repeatable.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other films.")] = 0,
+    force: Force = False,
+) -> None:
+    """Make frames of compressed films that pan over images, with the originals as HR images.
+
+    Name the folder in data.pairs of a recipe, for networks that upscale videos. The same seed and
+    encoders give the same films.
+
+    Examples:
+
+        anchorsr data films photos
+
+        anchorsr data films photos --factor 2 --codec h264 -o data/films_x2
+    """
+    for codec in codecs or []:
+        if codec not in FILMS:
+            raise typer.BadParameter(unknown_choice("codec", codec, FILMS))
+    _check_outside(output, folders)
+    images = [path for folder in folders for path in find_images(folder, recursive=True)]
+    with bar("Filming", len(images), hidden=False) as on_image:
+        write_films(
+            images,
+            output,
+            factor,
+            codecs=codecs or list(FILMS),
+            seed=seed,
+            overwrite=force,
+            on_image=on_image,
+        )
+    print(output)
+
+
+def _check_outside(output: Path, folders: list[Path]) -> None:
+    """Raise OutputError if a second run would read the output."""
     for folder in folders:
         if output.resolve().is_relative_to(folder.resolve()):
             raise OutputError(
                 f"{output} is inside {folder}, so a second run would read its own results: choose"
                 " another --output"
             )
-    images = [path for folder in folders for path in find_images(folder, recursive=True)]
-    with bar("Blurring", len(images), hidden=False) as on_image:
-        write_blurred(images, output, seed=seed, overwrite=force, on_image=on_image)
-    print(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +21,15 @@ from anchorsr.cli.commands.options import (
     print_scores,
 )
 from anchorsr.cli.terminal import bar, print_json, print_table
+from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.evaluation.evaluate import Score, evaluate
 from anchorsr.export.export import export_model
 from anchorsr.models.card import read_card
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.utils.strict_json import to_json
+
+ALL_DAMAGES = "usual"
 
 
 def models_command(
@@ -80,12 +84,20 @@ def evaluate_command(
             "--model",
             "-m",
             help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
-            " bicubic. Repeatable.",
+            " bicubic or lanczos. Repeatable.",
         ),
     ] = None,
     factor: Factor = 3,
     border: Annotated[
         int | None, typer.Option(min=0, help="Pixels cut off each side; by default the factor.")
+    ] = None,
+    damages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--damage",
+            help="Damage the LR images first, with fixed seeds: jpeg75, noise5, webp60, h264-28,"
+            f" phone, scan, twice, ...; {ALL_DAMAGES} for a list of ten. Repeatable.",
+        ),
     ] = None,
     threads: Threads = 0,
     engine: Engine = ENGINES[0],
@@ -98,12 +110,15 @@ def evaluate_command(
         anchorsr evaluate Set5 Set14 BSD100
 
         anchorsr evaluate my-photos/ -m bicubic -m abpn -m runs/mine --json
+
+        anchorsr evaluate Set14 -m bicubic -m quality --damage jpeg75 --damage scan
     """
     names = methods or [DEFAULT]
+    wanted = list(USUAL) if damages == [ALL_DAMAGES] else damages or [NO_DAMAGE.name]
     called = [folder.resolve().name for folder in test_sets]
     scores: list[Score] = []
     with bar("Evaluating", None, hidden=as_json) as advance:
-        for name in names:
+        for damage, name in itertools.product(wanted, names):
             for folder in test_sets:
                 score = evaluate(
                     name,
@@ -112,6 +127,7 @@ def evaluate_command(
                     border=border,
                     threads=threads or None,
                     engine=engine,
+                    damage=damage,
                     on_image=lambda _: advance(),
                 )
                 if called.count(score.test_set) > 1:

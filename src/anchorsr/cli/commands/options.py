@@ -148,12 +148,15 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def print_scores(scores: list[Score]) -> None:
-    """Print PSNR and SSIM as a table."""
-    table = Table("model", "set", "images", "PSNR RGB", "PSNR Y", "SSIM Y")
+    """Print PSNR and SSIM as a table, with a column of damages if any image was damaged."""
+    damaged = any(score.damage != "clean" for score in scores)
+    columns = ["model", "set", *(["damage"] if damaged else [])]
+    table = Table(*columns, "images", "PSNR RGB", "PSNR Y", "SSIM Y")
     for score in scores:
         table.add_row(
             score.method,
             score.test_set,
+            *([score.damage] if damaged else []),
             str(score.images),
             f"{score.psnr_rgb:.3f}",
             f"{score.psnr_y:.3f}",

@@ -10,6 +10,7 @@ import typer
 
 from anchorsr.cli.commands.options import Force, Threads, print_scores
 from anchorsr.cli.terminal import training_bars
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
 
@@ -72,6 +73,14 @@ def quantize_command(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Accept a run that has not taken all its steps.")
     ] = False,
+    strengths: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strength",
+            help="Degradation of the images that the file is for, for a conditioned network:"
+            " jpeg=75 (quality), noise=5 (sigma), video=28 (CRF), ... Repeatable.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
     threads: Threads = 0,
     force: Force = False,
@@ -88,15 +97,19 @@ def quantize_command(
         anchorsr quantize runs/abpn_x3 -o abpn_x3.tflite
 
         anchorsr quantize runs/abpn_x3 -o abpn_x3_ptq.tflite --no-train
+
+        anchorsr quantize runs/photo_x3 -o photo_jpeg75.tflite --strength jpeg=75
     """
     with needs("PyTorch", "train"):
         from anchorsr.export.release import release
+    degraded = parse_strengths(strengths or [])
     with training_bars("Quantizing") as callbacks:
         scores = release(
             run,
             output,
             qat=train,
             unfinished=unfinished,
+            strengths=degraded,
             machine=training_machine(device, threads),
             overwrite=force,
             **callbacks,
@@ -114,7 +127,7 @@ def training_machine(device: str, threads: int, mixed_precision: bool = False) -
     import torch
 
     from anchorsr.training.distributed import process_count
-    from anchorsr.training.trainer import Machine
+    from anchorsr.training.machine import Machine
 
     name = device
     if device == "cuda" and process_count() > 1:  # each process has a GPU of its own
