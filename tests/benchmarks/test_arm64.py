@@ -91,7 +91,7 @@ def test_the_same_bytes_are_a_success(
     printed = capsys.readouterr()
     assert printed.err == ""
     (row,) = [line for line in printed.out.splitlines() if line.startswith("mine")]
-    assert row.split("  ")[0] == "mine 5x9"
+    assert row.split("  ")[0] == "mine 9x5"
     assert row.count("the same") == 1 + len(arm64.CORES)
 
 
@@ -108,7 +108,7 @@ def test_one_other_byte_is_a_failure_that_is_told(
     monkeypatch.setattr(arm64, "emulate", emulate)
     assert arm64.main(emulated_here) == 1
     size = 3 * (3 * 5) * (3 * 9)
-    told = [f"mine 5x9, {core.name}: 1 of {size} differ, up to 1" for core in arm64.CORES]
+    told = [f"mine 9x5, {core.name}: 1 of {size} differ, up to 1" for core in arm64.CORES]
     assert capsys.readouterr().err.splitlines() == told
 
 
@@ -119,7 +119,7 @@ def test_a_core_without_its_instruction_is_a_failure(
     monkeypatch.setattr(arm64, "emulate", lambda *given: (honest(*given)[0], {"sdot"}))
     assert arm64.main(emulated_here) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "cortex-a53 has no sdot, and ran it",
+        "cortex-a53 has no sdot, but ran it",
         "i8mm ran no smmla",
         "sme ran no smopa",
     ]

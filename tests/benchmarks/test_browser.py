@@ -102,7 +102,7 @@ def test_one_other_byte_is_a_failure_that_is_told(
     assert browser.main(played) == 1
     height, width = browser.SIZES[1]
     size = 3 * 3 * height * 3 * width
-    told = f"mine {height}x{width}: 1 of {size} differ, up to 1"
+    told = f"mine {width}x{height}: 1 of {size} differ, up to 1"
     assert capsys.readouterr().err.splitlines() == [told]
 
 
@@ -185,7 +185,7 @@ def test_no_browser_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    for more, message in (([], "there is no browser"), (["--browser", "x"], "no program x")):
+    for more, message in (([], "no browser was found"), (["--browser", "x"], "no program x")):
         assert browser.main(["--model", "fast_x3", *more]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("browser.py: ")

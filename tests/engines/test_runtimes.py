@@ -256,7 +256,7 @@ def test_more_threads_than_there_can_be_are_refused(threads: int) -> None:
 
 
 def test_an_engine_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ModelError, match="no engine 'ncnn'; choose from: litert, openvino, onnx"):
+    with pytest.raises(ModelError, match="no engine 'ncnn'; choose from: native, litert, open"):
         load_engine(write_tflite(integer_graph(0)), name="ncnn")
 
 

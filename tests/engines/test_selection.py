@@ -42,6 +42,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "a" / "cache"
 
 
+@pytest.fixture(autouse=True)
+def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice between the others: the kernel, where it is built, is taken before any of them."""
+
+    def refuse(data: bytes, threads: int) -> None:
+        raise ModelError("not here")
+
+    monkeypatch.setattr(selection, "_native", refuse)
+
+
 class Double:
     """An engine that computes a graph in another way, and counts its calls."""
 
@@ -299,7 +309,7 @@ def test_auto_takes_the_fastest_and_says_how_long_the_others_take(paced: dict[st
     assert choice.why.startswith("the fastest that is exact enough on this machine; it gives")
     assert "litert takes " in choice.why
     assert "openvino takes " in choice.why
-    assert choice.why.endswith(" times as long")
+    assert choice.why.endswith(" times as long; not native: not here")
 
 
 def test_auto_remembers_and_then_loads_only_the_one_it_takes(paced: dict[str, Any]) -> None:
@@ -377,7 +387,7 @@ def test_only_what_is_installed_is_tried(
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ModelError, match="no engine 'fast'; choose from: litert"):
+    with pytest.raises(ModelError, match="no engine 'fast'; choose from: native, litert"):
         choose_engine(DATA, GRAPH, name="fast")
 
 
@@ -584,7 +594,9 @@ def test_an_unknown_engine_is_wrong_usage(
 ) -> None:
     assert app.run([*command, "--engine", "ncnn"]) == 2
     printed = capsys.readouterr()
-    assert "no engine 'ncnn'; choose from: auto, litert, openvino, onnxruntime" in printed.err
+    assert (
+        "no engine 'ncnn'; choose from: auto, native, litert, openvino, onnxruntime" in printed.err
+    )
     assert printed.err.count("\n") == 1
 
 
@@ -609,5 +621,10 @@ def test_only_the_runtime_that_is_taken_is_imported() -> None:
             stderr=subprocess.DEVNULL,
         )
         taken, *imported = printed.split()
-    needed = {"litert": [], "openvino": ["openvino"], "onnxruntime": ["onnxruntime", "onnx"]}
+    needed = {
+        "native": [],
+        "litert": [],
+        "openvino": ["openvino"],
+        "onnxruntime": ["onnxruntime", "onnx"],
+    }
     assert imported == needed[taken]

@@ -379,7 +379,7 @@ def test_grey_network_is_lowered_with_its_channels() -> None:
     ("options", "message"),
     [
         ({}, "choose from: abpn, "),
-        ({"name": "vgg"}, "not 'vgg'"),
+        ({"name": "vgg"}, "no network 'vgg'"),
         ({"name": "abpn", "width": 28}, "unknown key network.width; known are: factor, channels"),
         ({"name": "abpn", "factor": 5}, "network.factor is 2, 3 or 4, not 5"),
         ({"name": "abpn", "factor": "3"}, "network.factor is int, not '3'"),

@@ -158,8 +158,9 @@ def test_no_time_at_all_makes_a_page_that_says_so(tmp_path: Path) -> None:
 
 
 def test_the_command_names_its_minimum_duration(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no line break in the words
     assert app.run(["report", "-o", str(tmp_path / "s.md"), "--minutes", "0.5"]) == 2
     error = capsys.readouterr().err
     assert "--minutes" in error and "1" in error

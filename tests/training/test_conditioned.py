@@ -112,7 +112,7 @@ def test_resumed_run_equals_the_uninterrupted_one(images: Path, tmp_path: Path) 
 def test_checkpoint_belongs_to_its_degradation(images: Path, tmp_path: Path) -> None:
     short = {"steps": 2}
     train(recipe(images, schedule=short), tmp_path / "run", machine=ONE_THREAD)
-    with pytest.raises(CheckpointError, match=r"another recipe \(degradation differ\)"):
+    with pytest.raises(CheckpointError, match=r"another recipe \(degradation differ"):
         other = recipe(images, schedule=short, degradation={"clean": 0.5})
         train(other, tmp_path / "run", machine=ONE_THREAD)
 

@@ -43,6 +43,7 @@ from anchorsr.training.checkpoint import (
 from anchorsr.training.losses import MeanAbsolute, measure_loss, to_luma
 from anchorsr.training.machine import Machine, TrainingProgress
 from anchorsr.training.optim import learning_rate
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
 from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table

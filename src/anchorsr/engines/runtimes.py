@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from anchorsr.arrays import Array
+from anchorsr.engines.native.engine import Native
 from anchorsr.engines.openvino_graph import depth_to_space, remove_depth_to_space
 from anchorsr.errors import ModelError, needs, unknown_choice
 from anchorsr.serialization.onnx import write_onnx
@@ -30,8 +31,10 @@ from anchorsr.utils.files import cannot_read, reason
 
 Number = type[np.uint8] | type[np.int8] | type[np.float32]
 
-# The first is in the base installation.
+# Runtimes that run every graph; the first is in the base installation.
 ENGINES = ("litert", "openvino", "onnxruntime")
+# Our own kernel, for images and the networks that it is made for.
+NATIVE = Native.name
 # Runtimes abort the process with far more.
 MOST_THREADS = 1024
 
@@ -40,7 +43,7 @@ class Engine(Protocol):
     """Runs one model. Only one thread at a time may use it.
 
     Attributes:
-        name: One of `ENGINES`.
+        name: `NATIVE` or one of `ENGINES`.
     """
 
     name: str
@@ -92,8 +95,9 @@ def load_engine(
 
     Args:
         model: A `.tflite` or `.onnx` file, or its contents.
-        name: One of `ENGINES` for a `.tflite` file, LiteRT by default. ONNX Runtime gets the
-            `.onnx` file that `export` would write. An `.onnx` file runs in ONNX Runtime only.
+        name: `NATIVE` or one of `ENGINES` for a `.tflite` file, LiteRT by default. ONNX Runtime
+            gets the `.onnx` file that `export` would write. An `.onnx` file runs in ONNX Runtime
+            only.
         threads: Number of threads; by default all processors.
         dtype: Expected type of the input; with int8, the output is int8 too.
         channels: Expected number of input channels; None for any.
@@ -103,7 +107,7 @@ def load_engine(
 
     Raises:
         ModelError: The file is neither, its input is not as expected, or the runtime refuses it.
-        GraphError: The model has no `.onnx` form.
+        GraphError: The model has no `.onnx` form, or the native kernel does not run it.
         MissingDependencyError: The runtime is not installed.
         ValueError: The number of threads is out of range.
     """
@@ -113,8 +117,12 @@ def load_engine(
         raise ValueError(f"threads must be 1 to {MOST_THREADS}, not {count}")
     is_tflite = data[4:8] == b"TFL3"
     engine = name or ("litert" if is_tflite else "onnxruntime")
-    if engine not in ENGINES:
-        raise ModelError(unknown_choice("engine", engine, ENGINES))
+    if engine not in (NATIVE, *ENGINES):
+        raise ModelError(unknown_choice("engine", engine, (NATIVE, *ENGINES)))
+    if engine == NATIVE:
+        if dtype is not np.uint8 or channels != 3:
+            raise ModelError("the native kernel takes uint8 RGB only")
+        return Native(data, count)
     if engine == "onnxruntime":
         if is_tflite:
             data = write_onnx(read_tflite(data), size=fixed_size(data))

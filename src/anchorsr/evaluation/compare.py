@@ -183,8 +183,8 @@ def _read_original(path: Path, image: RasterImage, factor: int) -> RasterImage:
     there = original.rgb.shape[:2]
     if (there[0] // factor, there[1] // factor) != (height, width):
         raise ImageError(
-            f"the original {path} has {there[1]}x{there[0]} pixels, not {factor} times those of the"
-            f" image: {width * factor}x{height * factor}"
+            f"the original {path} is {there[1]}x{there[0]}; {factor} times the size of the image is"
+            f" {width * factor}x{height * factor}"
         )
     return _cut(original, slice(height * factor), slice(width * factor))
 
@@ -329,7 +329,8 @@ def _notes(comparison: Comparison, shown: RasterImage, kind: str) -> str:
         " upscaling alone."
     ]
     if comparison.original is not None:
-        notes.append(f"PSNR is against the original, without {comparison.factor} pixels a side.")
+        border = comparison.factor
+        notes.append(f"PSNR is against the original, without {border} pixels at each edge.")
     high, wide = shown.rgb.shape[:2]
     whole = comparison.model.image.rgb.shape
     if (high, wide) != whole[:2]:

@@ -37,6 +37,19 @@ def subtract(
     return _weighted_sum(left, right, before, after, sign=-1)
 
 
+def sum_multipliers(before: Sequence[Quantization], after: Quantization) -> tuple[int, int, int]:
+    """Return the integer multipliers of two summands, and the shift of their sum in bits."""
+    ratios = [float(np.float32(each.scale) / np.float32(after.scale)) for each in before]
+    shift = 21 - math.frexp(max(ratios))[1]
+    first, second = (round(ratio * 2.0**shift) for ratio in ratios)
+    return first, second, shift
+
+
+def product_multiplier(before: Sequence[Quantization], after: Quantization) -> np.float32:
+    """Return what the product of two integers is multiplied by."""
+    return np.float32(before[0].scale) * np.float32(before[1].scale) / np.float32(after.scale)
+
+
 def multiply(
     left: Array, right: Array, before: Sequence[Quantization], after: Quantization
 ) -> Array:
@@ -44,9 +57,9 @@ def multiply(
 
     The product of the integers is multiplied by one float32 number and rounded half to even.
     """
-    scale = np.float32(before[0].scale) * np.float32(before[1].scale) / np.float32(after.scale)
     product = _centred(left, before[0]) * _centred(right, before[1])
-    return _int8(np.rint(product.astype(np.float32) * scale) + after.zero_point)
+    scaled = product.astype(np.float32) * product_multiplier(before, after)
+    return _int8(np.rint(scaled) + after.zero_point)
 
 
 def rescale(values: Array, before: Quantization, after: Quantization, slope: float = 1.0) -> Array:
@@ -144,9 +157,7 @@ def _weighted_sum(
     after: Quantization,
     sign: int,
 ) -> Array:
-    ratios = [float(np.float32(each.scale) / np.float32(after.scale)) for each in before]
-    shift = 21 - math.frexp(max(ratios))[1]
-    first, second = (round(ratio * 2.0**shift) for ratio in ratios)
+    first, second, shift = sum_multipliers(before, after)
     total = _centred(left, before[0]) * first + _centred(right, before[1]) * (sign * second)
     return _int8(((total + (1 << (shift - 1))) >> shift) + after.zero_point)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.arrays import UInt8Array
-from anchorsr.engines.runtimes import default_threads
+from anchorsr.engines.runtimes import NATIVE, default_threads
 from anchorsr.engines.selection import AUTO, choose_engine
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
@@ -136,6 +136,9 @@ class Upscaler:
         """
         _check_rgb(rgb)
         with self._lock:
+            if self.engine == NATIVE:  # it needs memory for some rows only, whatever the size
+                whole: UInt8Array = self._engine(np.ascontiguousarray(rgb[None]))[0]
+                return whole
             return upscale_tiled(self._engine, rgb, threads=self._threads, **self._tiles(rgb))
 
     def upscale_image(self, image: RasterImage) -> RasterImage:

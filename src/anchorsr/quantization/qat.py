@@ -83,6 +83,7 @@ def quantize(
     run: TrainingRun | str | os.PathLike[str],
     *,
     qat: bool = True,
+    strengths: Strengths = CLEAN,
     unfinished: bool = False,
     strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
@@ -99,6 +100,8 @@ def quantize(
     Args:
         run: What `train` returned, or the folder of a run.
         qat: False stops after calibration (post-training quantization).
+        strengths: What images have been through that a network which is told is for. Its integer
+            weights are the same for all, so they are calibrated only, on images degraded alike.
         unfinished: Whether to accept a run that has not taken all its steps.
         strengths: The degradation of the images that the graph is for, which a conditioned network
             is folded for. Calibration images are degraded to them.
@@ -110,6 +113,7 @@ def quantize(
         CheckpointError: There is no run, it is unfinished, or `integer` was made from weights or a
             calibration that have changed since.
         DataError: There are no training images.
+        RecipeError: The network is not told one of the strengths.
         GraphError: The network cannot be quantized.
         RecipeError: The network takes no such strength.
         TrainingError: A loss, gradient or weight is not finite.

@@ -4,9 +4,9 @@ Tensors are (1, C, H, W), as ONNX demands. The tensors of an integer graph are u
 with zero point z becomes uint8 with zero point z + 128, which represents the same values and makes
 all conversions between the two types unnecessary. Equal graphs give equal bytes.
 
-Integer operators are QLinearConv and those of ONNX Runtime (`com.microsoft`, such as QLinearAdd),
-because ONNX has no others. Operators that exist in neither are computed in float32: transposed
-convolution, bilinear resize, square root, change of scale.
+Convolutions are QLinearConv, which rounds as the exact arithmetic does; `onnx_integer` has the
+other integer operators. Transposed convolution and bilinear resize, which have no integer form, are
+computed in float32.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from anchorsr.errors import GraphError, needs
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers
 from anchorsr.graph.graph import Graph
+from anchorsr.serialization.onnx_integer import MICROSOFT_DOMAIN, IntegerNodes
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto, ValueInfoProto
+    from onnx import ValueInfoProto
 
 # Opset 13 is the first in which DepthToSpace accepts uint8. ONNX Runtime implements that, which the
 # shipped networks need, since 1.21, and all operators here for uint8 since 1.24.
 OPSET = 13
 _FORMAT_VERSION = 7
-_MICROSOFT_DOMAIN = "com.microsoft"
 
 # Operators that are a single node, over floats and over integers.
 _FLOAT_KINDS: dict[type, str] = {
@@ -38,11 +38,6 @@ _FLOAT_KINDS: dict[type, str] = {
     ops.Sigmoid: "Sigmoid",
     ops.SquareRoot: "Sqrt",
     ops.ReLU: "Relu",
-}
-_INTEGER_KINDS: dict[type, str] = {
-    ops.Add: "QLinearAdd",
-    ops.Multiply: "QLinearMul",
-    ops.Sigmoid: "QLinearSigmoid",
 }
 
 
@@ -82,7 +77,7 @@ def write_onnx(
         producer_name="anchorsr",
         doc_string=description,
         ir_version=_FORMAT_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT_DOMAIN, 1)],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT_DOMAIN, 1)],
     )
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -104,44 +99,8 @@ def _image(graph: Graph, name: str, size: tuple[int, int] | None, factor: int) -
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _unsigned(quantization: ops.Quantization, dtype: str) -> ops.Quantization:
-    """The quantization of the uint8 tensor that represents the same values."""
-    shift = 128 if dtype == "int8" else 0
-    return ops.Quantization(quantization.scale, quantization.zero_point + shift)
-
-
-class _Writer:
+class _Writer(IntegerNodes):
     """Collects the nodes and constants of one file."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.nodes: list[NodeProto] = []
-        self.initializers: list[TensorProto] = []
-        self._graph = graph
-        self._quantization = {
-            name: _unsigned(tensor.quantization, tensor.dtype)
-            for name, tensor in graph.tensors.items()
-            if tensor.quantization is not None
-        }
-        # A Requantize that keeps the values becomes no node: its output is an alias of its input.
-        # The output of the network must keep its name, so there the input is renamed.
-        self._stored = {graph.input: graph.input}
-        for operator in graph.operators:
-            name = operator.output
-            if isinstance(operator, ops.Requantize) and self._keeps_values(operator):
-                name = self._stored[operator.input]
-            self._stored[operator.output] = name
-        last = self._stored[graph.output]
-        if last != graph.input:
-            self._stored = {
-                name: graph.output if stored == last else stored
-                for name, stored in self._stored.items()
-            }
-        elif graph.output != graph.input:
-            self._node("Identity", [graph.input], graph.output)
-        self._constants: set[str] = set()
-
-    def _keeps_values(self, operator: ops.Requantize) -> bool:
-        return self._quantization[operator.input] == self._quantization[operator.output]
 
     def add(self, operator: ops.Operator) -> None:
         inputs = [self._stored[name] for name in operator.inputs]
@@ -159,17 +118,17 @@ class _Writer:
                 self._add_transposed_conv(operator, output)
             case ops.Requantize():
                 if not self._keeps_values(operator):
-                    self._add_as_float(operator, None)
-            case ops.SquareRoot() if integer:
-                self._add_as_float(operator, "Sqrt")
+                    self._add_table(operator)
+            case ops.LeakyReLU() | ops.PReLU() | ops.Sigmoid() | ops.SquareRoot() if integer:
+                self._add_table(operator)
             case ops.ReLU() if integer:
                 self._node("Max", [*inputs, self._zero_point(operator.output)], output)
-            case ops.Subtract() if integer:
-                self._add_difference(operator, output)
-            case ops.Add() | ops.Multiply() | ops.Sigmoid() if integer:
-                self._add_integer(_INTEGER_KINDS[type(operator)], operator)
+            case ops.Add() | ops.Subtract() if integer:
+                self._add_integer_sum(operator)
+            case ops.Multiply() if integer:
+                self._add_integer_product(operator)
             case ops.GlobalAveragePool() if integer:
-                self._add_integer("QLinearGlobalAveragePool", operator, channels_last=0)
+                self._add_integer_mean(operator)
             case (
                 ops.Add()
                 | ops.Subtract()
@@ -181,12 +140,8 @@ class _Writer:
                 self._node(_FLOAT_KINDS[type(operator)], inputs, output)
             case ops.GlobalAveragePool():
                 self._node("GlobalAveragePool", inputs, output)
-            case ops.LeakyReLU() if integer:
-                self._add_integer("QLinearLeakyRelu", operator, alpha=operator.slope)
             case ops.LeakyReLU():
                 self._node("LeakyRelu", inputs, output, alpha=operator.slope)
-            case ops.PReLU() if integer:
-                self._add_integer_prelu(operator, output)
             case ops.PReLU():
                 slopes = self._constant(f"{output}/slopes", operator.slopes[:, None, None])
                 self._node("PRelu", [*inputs, slopes], output)
@@ -282,60 +237,6 @@ class _Writer:
         self._node("Mul", [total, self._constant(f"{output}/multipliers", factors)], scaled)
         self._node("QuantizeLinear", [scaled, one, self._zero_point(conv.output)], output)
 
-    def _add_integer(self, kind: str, operator: ops.Operator, **attributes: Any) -> None:
-        """Add one of ONNX Runtime's integer operators, which accept every scale and zero point."""
-        inputs = [name for source in operator.inputs for name in self._with_quantization(source)]
-        inputs += self._quantization_constants(operator.output)
-        output = self._stored[operator.output]
-        self._node(kind, inputs, output, domain=_MICROSOFT_DOMAIN, **attributes)
-
-    def _add_difference(self, subtract: ops.Subtract, output: str) -> None:
-        """Add a sum with a negative second scale: ONNX Runtime has no integer subtraction."""
-        first, second = subtract.inputs
-        scale = self._constant(f"{output}/minus", np.float32(-self._quantization[second].scale))
-        negative = [self._stored[second], scale, self._zero_point(second)]
-        inputs = [
-            *self._with_quantization(first),
-            *negative,
-            *self._quantization_constants(subtract.output),
-        ]
-        self._node("QLinearAdd", inputs, output, domain=_MICROSOFT_DOMAIN)
-
-    def _add_integer_prelu(self, prelu: ops.PReLU, output: str) -> None:
-        """Add the positive part and the negative part times the slopes; one of the two is zero.
-
-        This is five times as fast as PRelu between float32 tensors.
-        """
-        source, zero_point = self._stored[prelu.input], self._zero_point(prelu.input)
-        below, above, sloped = (f"{output}/{name}" for name in ("below", "above", "sloped"))
-        channels = prelu.slopes.size
-        weights = [
-            self._constant(f"{output}/slopes", prelu.slopes[:, None, None, None]),
-            self._constant(
-                f"{output}/slope_scales", np.full(channels, prelu.slope_scale, np.float32)
-            ),
-            self._constant(f"{output}/slope_zero_points", np.zeros(channels, np.int8)),
-        ]
-        _, *before = self._with_quantization(prelu.input)
-        after = self._quantization_constants(prelu.output)
-        self._node("Min", [source, zero_point], below)
-        self._node("Max", [source, zero_point], above)
-        attributes = {"group": channels, "kernel_shape": [1, 1]}
-        self._node("QLinearConv", [below, *before, *weights, *after], sloped, **attributes)
-        inputs = [above, *before, sloped, *after, *after]
-        self._node("QLinearAdd", inputs, output, domain=_MICROSOFT_DOMAIN)
-
-    def _add_as_float(self, operator: ops.Requantize | ops.SquareRoot, kind: str | None) -> None:
-        """Dequantize, apply a float32 node if `kind` is given, and quantize."""
-        output = self._stored[operator.output]
-        real = f"{output}/real"
-        self._node("DequantizeLinear", self._with_quantization(operator.input), real)
-        made = real
-        if kind is not None:
-            made = f"{output}/made"
-            self._node(kind, [real], made)
-        self._node("QuantizeLinear", [made, *self._quantization_constants(operator.output)], output)
-
     def _add_pool(self, pool: ops.Pool2D, inputs: list[str], output: str) -> None:
         attributes = {"kernel_shape": [pool.size] * 2, "pads": [pool.size // 2] * 4}
         if pool.kind == "max":
@@ -365,30 +266,3 @@ class _Writer:
         self._node("Resize", [real, *rest], large, **linear)
         self._node("Add", [large, self._constant(f"{output}/half", np.float32(0.5))], moved)
         self._node("Cast", [moved], output, to=TensorProto.UINT8)
-
-    def _with_quantization(self, name: str) -> list[str]:
-        """The names of a tensor, its scale and its zero point."""
-        return [self._stored[name], *self._quantization_constants(name)]
-
-    def _quantization_constants(self, name: str) -> list[str]:
-        """The names of the constants of a tensor's scale and zero point."""
-        scale = np.float32(self._quantization[name].scale)
-        stored_scale = self._constant(f"{self._stored[name]}/scale", scale)
-        return [stored_scale, self._zero_point(name)]
-
-    def _zero_point(self, name: str) -> str:
-        zero_point = np.uint8(self._quantization[name].zero_point)
-        return self._constant(f"{self._stored[name]}/zero_point", zero_point)
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-
-    def _constant(self, name: str, values: Array | np.generic) -> str:
-        from onnx import numpy_helper
-
-        if name not in self._constants:
-            self._constants.add(name)
-            self.initializers.append(numpy_helper.from_array(np.asarray(values), name))
-        return name

@@ -350,11 +350,11 @@ class _Run(Generic[Network]):
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         images = to_tensor(patches.lr, device)
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.machine.mixed_precision):
-            output = self._forward(self.network, images, patches)
+            output = _forward(self.network, images, patches)
         target = to_tensor(patches.hr, device)
         if self.teacher is not None:
             with torch.no_grad():
-                target = torch.lerp(target, self._forward(self.teacher, images, patches), 0.5)
+                target = torch.lerp(target, _forward(self.teacher, images, patches), 0.5)
         weights = torch.from_numpy(patches.weights).to(device)
         error = output.float() - target
         loss = measure_loss(

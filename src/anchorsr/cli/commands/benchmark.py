@@ -33,6 +33,7 @@ from anchorsr.cli.commands.options import (
     parse_size,
 )
 from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark
+from anchorsr.engines.native.library import has_kernel
 from anchorsr.errors import OutputError
 from anchorsr.utils.files import publish
 
@@ -86,7 +87,7 @@ def benchmark_command(
         anchorsr benchmark --scaling --plot speed.svg --json > speed.json
     """
     names = models or default_models(factor)
-    chosen = choose_engines(engines)
+    chosen = choose_engines(engines, native=has_kernel())
     counts = choose_threads(threads)
     height_and_width = parse_size(size)
     check_plot(plot, overwrite=force)

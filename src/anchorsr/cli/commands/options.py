@@ -12,7 +12,7 @@ from rich.table import Table
 from anchorsr.bench.plots import check_matplotlib
 from anchorsr.cli.terminal import print_table
 from anchorsr.cli.usage import UsageError
-from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, default_threads
+from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, NATIVE, default_threads
 from anchorsr.engines.selection import AUTO, installed_engines
 from anchorsr.errors import OutputError, unknown_choice
 from anchorsr.evaluation.evaluate import Score
@@ -65,14 +65,14 @@ def _known_engine(name: str) -> str:
     return name
 
 
-_ENGINES = (AUTO, *ENGINES)
+_ENGINES = (AUTO, NATIVE, *ENGINES)
 Engine = Annotated[
     str,
     typer.Option(
         callback=_known_engine,
         autocompletion=complete_from(_ENGINES),
-        help=f"The runtime: {', '.join(ENGINES)}; or auto, the fastest of those installed that is"
-        " exact enough on this machine.",
+        help=f"The runtime: {NATIVE}, our own kernel; {', '.join(ENGINES)}; or auto, the kernel"
+        " where it runs the model, else the fastest of those installed that is exact enough here.",
     ),
 ]
 Verbose = Annotated[
@@ -85,8 +85,9 @@ Engines = Annotated[
     list[str] | None,
     typer.Option(
         "--engine",
-        autocompletion=complete_from(ENGINES),
-        help=f"One of {', '.join(ENGINES)}; by default all that are installed. Repeatable.",
+        autocompletion=complete_from((NATIVE, *ENGINES)),
+        help=f"One of {NATIVE}, {', '.join(ENGINES)}; by default all that are installed."
+        " Repeatable.",
     ),
 ]
 ThreadCounts = Annotated[
@@ -100,16 +101,20 @@ ThreadCounts = Annotated[
 ]
 
 
-def choose_engines(names: list[str] | None) -> list[str]:
+def choose_engines(names: list[str] | None, *, native: bool = False) -> list[str]:
     """Return the engines that are named, by default all that are installed.
+
+    Args:
+        names: Those that are named.
+        native: Whether our own kernel is one of the default.
 
     Raises:
         UsageError: There is no engine of such a name.
     """
     for name in names or []:
-        if name not in ENGINES:
-            raise UsageError(unknown_choice("engine", name, ENGINES))
-    return list(dict.fromkeys(names or installed_engines()))
+        if name not in (NATIVE, *ENGINES):
+            raise UsageError(unknown_choice("engine", name, (NATIVE, *ENGINES)))
+    return list(dict.fromkeys(names or [*[NATIVE] * native, *installed_engines()]))
 
 
 def choose_threads(counts: list[int] | None) -> list[int]:

@@ -108,6 +108,7 @@ def quantize_command(
             run,
             output,
             qat=train,
+            strengths=parse_strengths(strengths or []),
             unfinished=unfinished,
             strengths=degraded,
             machine=training_machine(device, threads),
@@ -119,7 +120,7 @@ def quantize_command(
 
 
 def training_machine(device: str, threads: int, mixed_precision: bool = False) -> Any:
-    """Return the `trainer.Machine` of these options.
+    """Return the `machine.Machine` of these options.
 
     Raises:
         typer.BadParameter: There is no such device here.
