@@ -76,11 +76,11 @@ def test_strengths_mean_nothing_at_first(images: torch.Tensor) -> None:
 def test_integer_weights_are_the_same_for_all_strengths() -> None:
     """A gain changes the scale of a filter only."""
     network = trained()
-    images_ = [np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)]
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     weights = []
     scales = []
     for strengths in ({}, STRENGTHS, {"noise": 1.0}):
-        graph = quantize_graph(lower(network.fold(strengths), name="folded"), images_)
+        graph = quantize_graph(lower(network.fold(strengths), name="folded"), [image])
         convolutions = [op for op in graph.operators if isinstance(op, Conv2D)]
         weights.append([op.weights for op in convolutions])
         scales.append(np.concatenate([np.ravel(op.weight_scales) for op in convolutions]))

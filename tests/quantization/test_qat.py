@@ -34,7 +34,8 @@ from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.training.checkpoint import load_run
-from anchorsr.training.machine import Machine, TrainingProgress
+from anchorsr.training.machine import Machine
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Recipe
 from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table

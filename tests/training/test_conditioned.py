@@ -26,7 +26,8 @@ from anchorsr.networks.registry import build_network
 from anchorsr.quantization.qat import quantize
 from anchorsr.training.checkpoint import RECORD, load_weights
 from anchorsr.training.initialize import load_matching_weights
-from anchorsr.training.machine import Machine, TrainingProgress
+from anchorsr.training.machine import Machine
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Recipe
 from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table

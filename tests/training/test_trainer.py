@@ -41,7 +41,7 @@ from anchorsr.training.checkpoint import (
     read_content,
 )
 from anchorsr.training.losses import MeanAbsolute, measure_loss, to_luma
-from anchorsr.training.machine import Machine, TrainingProgress
+from anchorsr.training.machine import Machine
 from anchorsr.training.optim import learning_rate
 from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe

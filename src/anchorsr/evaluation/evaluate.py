@@ -35,6 +35,7 @@ from anchorsr.utils.files import cannot_read
 
 Method = Callable[[UInt8Array], UInt8Array]
 
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 
 
 @dataclass(frozen=True)

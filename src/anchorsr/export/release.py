@@ -25,7 +25,8 @@ from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import needs_size
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
-from anchorsr.training.machine import Machine, TrainingProgress
+from anchorsr.training.machine import Machine
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.utils.files import check_free, publish
 
 
@@ -34,7 +35,6 @@ def release(
     output: Path,
     *,
     qat: bool = True,
-    strengths: Strengths = CLEAN,
     unfinished: bool = False,
     strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
@@ -51,7 +51,6 @@ def release(
         run: The folder of the run.
         output: The `.tflite` file to write.
         qat: Whether to use quantization-aware training, where the recipe has a schedule for it.
-        strengths: As in `quantize`; the scores are on images that were degraded alike.
         unfinished: Whether to accept a run that has not taken all its steps.
         strengths: The degradation of the images that the file is for, as in `quantize`.
         machine: What to compute on.
@@ -76,7 +75,6 @@ def release(
     quantized = quantize(
         run,
         qat=qat,
-        strengths=strengths,
         unfinished=unfinished,
         strengths=strengths,
         machine=machine,
@@ -86,8 +84,6 @@ def release(
     graph = dataclasses.replace(quantized.graph, name=output.stem)  # one network, several models
     size = SIZE if needs_size(graph) else None
     data = make_file(graph, output, size=size)
-    float_network = fold_strengths(quantized.run.network, strengths)
-    damage = Damage(NO_DAMAGE.kind, strengths=strengths)
     with tempfile.TemporaryDirectory() as beside:
         int8 = run_at_every_size(graph)
         if graph.is_local and size is None:

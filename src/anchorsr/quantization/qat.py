@@ -35,7 +35,8 @@ from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.quantization.qat_network import IntegerNetwork
 from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.training.checkpoint import TrainingRun, load_run
-from anchorsr.training.machine import Machine, TrainingProgress
+from anchorsr.training.machine import Machine
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import QuantizationRecipe
 from anchorsr.training.trainer import fit
 
@@ -83,7 +84,6 @@ def quantize(
     run: TrainingRun | str | os.PathLike[str],
     *,
     qat: bool = True,
-    strengths: Strengths = CLEAN,
     unfinished: bool = False,
     strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
@@ -100,8 +100,6 @@ def quantize(
     Args:
         run: What `train` returned, or the folder of a run.
         qat: False stops after calibration (post-training quantization).
-        strengths: What images have been through that a network which is told is for. Its integer
-            weights are the same for all, so they are calibrated only, on images degraded alike.
         unfinished: Whether to accept a run that has not taken all its steps.
         strengths: The degradation of the images that the graph is for, which a conditioned network
             is folded for. Calibration images are degraded to them.
@@ -113,7 +111,6 @@ def quantize(
         CheckpointError: There is no run, it is unfinished, or `integer` was made from weights or a
             calibration that have changed since.
         DataError: There are no training images.
-        RecipeError: The network is not told one of the strengths.
         GraphError: The network cannot be quantized.
         RecipeError: The network takes no such strength.
         TrainingError: A loss, gradient or weight is not finite.

@@ -1,36 +1,14 @@
-"""What a run is computed on, and how it reports its progress."""
+"""What a run is computed on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-Module = TypeVar("Module", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far a run is.
-
-    Attributes:
-        step: Number of steps taken.
-        steps: Number of steps in all.
-        loss: Mean since the last report, or with a validation since the last validation, in
-            levels of 255 (L1) or their squares (L2).
-        learning_rate: The rate of the last step.
-        seconds_per_step: Mean since the last report.
-        validation: PSNR in dB by the name of the set, when the run has just been validated.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    seconds_per_step: float
-    validation: dict[str, float] = field(default_factory=dict)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -50,10 +28,10 @@ class Machine:
     checkpoint_minutes: float = 5.0
 
 
-def place(network: Module, device: str) -> Module:
-    """Move a network to a device, with its weights in the channels-last layout.
+def place(network: Network, device: str) -> Network:
+    """Move a network to a device, in the layout that is fastest for these widths.
 
-    That layout is the faster one for these widths, by a quarter on the CPUs measured.
+    Channels last saves a quarter of the time on the CPUs that were measured.
     """
-    placed: Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed: Network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed

@@ -47,8 +47,9 @@ from anchorsr.training.initialize import (
     reinitialize_inactive_channels,
 )
 from anchorsr.training.losses import measure_loss
-from anchorsr.training.machine import Machine, TrainingProgress, place
+from anchorsr.training.machine import Machine, place
 from anchorsr.training.optim import learning_rate, make_optimizer
+from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Recipe, read_recipe
 from anchorsr.training.sampling import check_strengths, load_pairs, make_sampler
 from anchorsr.training.validation import check_validation, validate
@@ -382,14 +383,6 @@ class _Run(Generic[Network]):
         self._average()
         return value
 
-    def _forward(self, network: Trainable, images: Tensor, patches: Patches) -> Tensor:
-        """Return the unclipped output, for the strengths of each patch if the network takes any."""
-        if not network.strengths:
-            return network.forward_unclipped(images)
-        rows = [strengths.select(network.strengths) for strengths in patches.strengths]
-        strengths = torch.from_numpy(np.stack(rows)).to(images.device)
-        return network.forward_conditioned(images, strengths)
-
     def _diverged(self, what: str) -> TrainingError:
         kept = (self.folder / CHECKPOINT).exists()
         good = f" The last good checkpoint is kept in {self.folder};" if kept else ""
@@ -426,3 +419,12 @@ class _Run(Generic[Network]):
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def _forward(network: Trainable, images: Tensor, patches: Patches) -> Tensor:
+    """Return the unclipped output, for the strengths of each patch if the network takes any."""
+    if not network.strengths:
+        return network.forward_unclipped(images)
+    rows = [strengths.select(network.strengths) for strengths in patches.strengths]
+    strengths = torch.from_numpy(np.stack(rows)).to(images.device)
+    return network.forward_conditioned(images, strengths)

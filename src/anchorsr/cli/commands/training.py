@@ -108,7 +108,6 @@ def quantize_command(
             run,
             output,
             qat=train,
-            strengths=parse_strengths(strengths or []),
             unfinished=unfinished,
             strengths=degraded,
             machine=training_machine(device, threads),
