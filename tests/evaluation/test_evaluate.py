@@ -317,20 +317,20 @@ def test_conditioned_run_is_told_what_was_done(large: Path, tmp_path: Path) -> N
     """Its figure is that of the network folded for the true strengths."""
     torch = pytest.importorskip("torch")
     from anchorsr.networks.registry import build_network
-    from anchorsr.training.checkpoint import WEIGHTS, write_content
+    from anchorsr.training.checkpoint import WEIGHTS
 
     shape = {"channels": 4, "body": 1, "image_convolution": False, "expansion": 0}
     options = {"name": "conditioned_abpn", **shape, "strengths": ["noise"], "hidden": 3}
     torch.manual_seed(0)
     network = build_network(options)
     torch.nn.init.normal_(network.modulator.output.weight)
-    write_content(tmp_path / WEIGHTS, {"network": options, "state": network.state_dict()})
+    torch.save({"network": options, "state": network.state_dict()}, tmp_path / WEIGHTS)
     told = evaluate(tmp_path, large, damage="noise20")
     folded = network.fold({"noise": noise_strength(20)})
     plain = {"name": "abpn", **shape}
     folder = tmp_path / "folded"
     folder.mkdir()
-    write_content(folder / WEIGHTS, {"network": plain, "state": folded.state_dict()})
+    torch.save({"network": plain, "state": folded.state_dict()}, folder / WEIGHTS)
     assert numbers(evaluate(folder, large, damage="noise20")) == numbers(told)
     assert numbers(evaluate(folder, large)) != numbers(evaluate(tmp_path, large))
 

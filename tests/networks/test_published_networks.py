@@ -208,10 +208,12 @@ def test_every_parameter_is_trained(name: str) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
     images = torch.rand(2, 3, 8, 8) * 255
     images[1] = 0
+    strengths = torch.rand(2, len(network.strengths))
     untrained = dict(network.named_parameters())
     for _ in range(2):
         optimizer.zero_grad()
-        network.forward_unclipped(images).sub(100).abs().mean().backward()
+        upscaled = network.forward_conditioned(images, strengths)
+        upscaled.sub(100).abs().mean().backward()
         for key, parameter in network.named_parameters():
             assert parameter.grad is not None, key
             assert parameter.grad.isfinite().all(), key
