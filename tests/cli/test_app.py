@@ -69,7 +69,11 @@ def call(
 def start(*arguments: object, folder: Path, path: str = "", shell: str = "", **options: Any) -> Any:
     """The same as a process of its own, after a line of shell if one is given."""
     source = str(Path(anchorsr.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [path, source]))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [path, source])),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     command = [sys.executable, "-m", "anchorsr", *map(str, arguments)]
     return subprocess.Popen(
         ["sh", "-c", f'{shell}; exec "$@"', "sh", *command] if shell else command,
@@ -581,8 +585,8 @@ def test_usage_errors_are_in_our_own_words(call: Call, furnished: Path) -> None:
         "upscale --forc a.png": "there is no option --forc; did you mean --factor or --force or",
         "upscale --force=1 a.png": "--force takes no value",
         "upscale a.png -o": "-o needs a value",
-        "upscale --engine tpu a.png": "no engine 'tpu'; choose from: auto, litert, openvino",
-        "benchmark --engine tpu": "no engine 'tpu'; choose from: litert, openvino",
+        "upscale --engine tpu a.png": "no engine 'tpu'; choose from: auto, native, litert",
+        "benchmark --engine tpu": "no engine 'tpu'; choose from: native, litert",
         "benchmark --threads -1": "--threads is a whole number from 0 to 1024, not '-1'",
         "enlarge a.png": "there is no command 'enlarge'",
         "data coco": "there is no command 'coco'",
@@ -646,6 +650,13 @@ def test_shells_complete_names(
     assert sorted(capsys.readouterr().out.split()) == sorted(found)
 
 
+@pytest.fixture
+def named_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell is the one that is named, not the one that the tests were started from."""
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+
+
+@pytest.mark.usefixtures("named_shell")
 def test_the_completion_script_is_shown(call: Call) -> None:
     result = call("--show-completion", "bash")
     assert (result.code, result.err) == (0, "")
@@ -653,6 +664,7 @@ def test_the_completion_script_is_shown(call: Call) -> None:
 
 
 @needs_shell
+@pytest.mark.usefixtures("named_shell")
 def test_completion_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     result = finish(start("--install-completion", "bash", folder=tmp_path))

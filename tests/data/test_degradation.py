@@ -11,7 +11,7 @@ from anchorsr.data.degradation import DegradationRecipe, degrade, degrade_like
 from anchorsr.data.effects import (
     add_noise,
     blur,
-    blur_evenly,
+    blur_isotropic,
     encode_jpeg,
     encode_webp,
     to_uint8,
@@ -172,7 +172,7 @@ def test_blur_is_the_gaussian_asked_for() -> None:
 
 def test_blur_keeps_a_flat_image_up_to_its_edges() -> None:
     flat = np.full((20, 17, 3), 77, np.float32)
-    assert np.allclose(blur_evenly(flat, 2.0), flat, atol=1e-3)
+    assert np.allclose(blur_isotropic(flat, 2.0), flat, atol=1e-3)
 
 
 @pytest.mark.parametrize("quality", range(5, 100, 5))

@@ -139,8 +139,8 @@ def test_damaged_strengths_are_an_error(tmp_path: Path, pairs: list[Pair], text:
 
 def test_given_pairs_that_do_not_fit_are_an_error(tmp_path: Path, pairs: list[Pair]) -> None:
     write_given(tmp_path, pairs[0], "a")
-    with pytest.raises(DataError, match="that is not x2"):
+    with pytest.raises(DataError, match="does not fit at x2"):
         load_given_pairs([tmp_path], 2, patch=10)
     (tmp_path / "LR" / "a.png").rename(tmp_path / "LR" / "b.png")
-    with pytest.raises(DataError, match="0 images of the name a"):
+    with pytest.raises(DataError, match="0 images named a"):
         load_given_pairs([tmp_path], 3, patch=10)

@@ -1,4 +1,4 @@
-"""Training on degraded patches and given pairs: what a network is told, and exact resuming."""
+"""Training on degraded patches and given pairs: conditioned networks, and exact resuming."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.cli import app
@@ -156,9 +159,9 @@ def test_blind_network_is_trained_on_the_same_patches(images: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"network": {**NETWORK, "strengths": ["dust"]}}, "there is no dust"),
-        ({"quantization": {"schedule": {"steps": 5}}}, "integers of a network that is told"),
-        ({"degradation": None, "data": {"folders": ["x"]}}, "tells nothing without"),
+        ({"network": {**NETWORK, "strengths": ["dust"]}}, "no strength 'dust'"),
+        ({"quantization": {"schedule": {"steps": 5}}}, "no quantization-aware training"),
+        ({"degradation": None, "data": {"folders": ["x"]}}, "has no effect without"),
     ],
 )
 def test_strengths_that_tell_nothing_are_refused(
@@ -192,16 +195,16 @@ def test_integer_weights_of_a_run_are_the_same_for_all_strengths(
     images: Path, tmp_path: Path
 ) -> None:
     train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
-    clean = quantize(tmp_path / "run").graph
-    damaged = quantize(tmp_path / "run", strengths=Strengths(jpeg=0.8, noise=0.5)).graph
-    pairs = zip(clean.operators, damaged.operators, strict=True)
+    clean = quantize(tmp_path / "run")
+    damaged = quantize(tmp_path / "run", strengths=Strengths(jpeg=0.8, noise=0.5))
+    pairs = zip(clean.graph.operators, damaged.graph.operators, strict=True)
     both = [pair for pair in pairs if isinstance(pair[0], Conv2D)]
     for one, other in both:
         assert isinstance(other, Conv2D)
         assert np.abs(one.weights.astype(int) - other.weights).max() <= 1
         assert (one.weights != other.weights).mean() < 0.01  # rounding ties of float32
     assert any((one.bias != other.bias).any() for one, other in both)
-    with pytest.raises(RecipeError, match="knows no strength grain"):
+    with pytest.raises(RecipeError, match="takes no strength grain"):
         quantize(tmp_path / "run", strengths=Strengths(grain=0.5))
 
 
@@ -210,7 +213,7 @@ def test_blind_run_has_no_strengths(images: Path, tmp_path: Path) -> None:
     network = {**{key: NETWORK[key] for key in told}, "name": "abpn"}
     blind = recipe(images, network=network, schedule={"steps": 1})
     train(blind, tmp_path / "blind", machine=ONE_THREAD)
-    with pytest.raises(RecipeError, match=r"is not told what images have been through \(jpeg\)"):
+    with pytest.raises(RecipeError, match=r"takes no strength jpeg"):
         quantize(tmp_path / "blind", strengths=Strengths(jpeg=0.5))
 
 

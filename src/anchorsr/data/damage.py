@@ -1,7 +1,7 @@
-"""The damages that models are compared on: each a function of an image, its name and the seed.
+"""The damages that models are compared on, each a pure function of an image, a name and a seed.
 
-What training draws from ranges (`degradation`) is here one thing with one name, such as `jpeg75`,
-so that figures of two models, or of two days, are of the same pixels.
+Training degrades patches at random (`degradation`). Here each degradation is fixed and has a name,
+such as `jpeg75`, so that scores of two models are of the same pixels.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from anchorsr.data.degradation import degrade_like
-from anchorsr.data.effects import add_noise, blur_evenly, encode_jpeg, encode_webp, to_uint8
+from anchorsr.data.effects import add_noise, blur_isotropic, encode_jpeg, encode_webp, to_uint8
 from anchorsr.data.films import FILMS, LEAST_SIDE, pan
 from anchorsr.data.pairs import Pair
 from anchorsr.data.strengths import (
@@ -28,9 +27,7 @@ from anchorsr.data.strengths import (
     video_strength,
     webp_strength,
 )
-from anchorsr.errors import DataError
-
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.errors import DataError, unknown_choice
 
 _PAN_FRAMES, _PAN_SPEED = 12, (1.0, 1.0)
 
@@ -40,9 +37,9 @@ class Damage:
     """A kind of damage and how much of it.
 
     Attributes:
-        kind: One of `KINDS`, or anything where strengths are given.
-        amount: What the kind counts in: quality, sigma, CRF; 0 for kinds that have no amount.
-        strengths: What an image is to have been through, where that is not one of the kinds.
+        kind: One of `KINDS`; ignored where strengths are given.
+        amount: The quality, sigma or CRF of the kind; 0 for kinds without one.
+        strengths: Strengths to degrade an image to, in place of one of the kinds.
     """
 
     kind: str
@@ -51,34 +48,37 @@ class Damage:
 
     @property
     def name(self) -> str:
-        """What `parse_damage` reads, or a list of strengths."""
-        told = dataclasses.asdict(self.strengths)
-        listed = [f"{name} {value:.2f}" for name, value in told.items() if value]
+        """The name that `parse_damage` reads, or a list of strengths."""
+        values = dataclasses.asdict(self.strengths)
+        listed = [f"{name} {value:.2f}" for name, value in values.items() if value]
         return ", ".join(listed) or f"{self.kind}{self.amount or ''}"
 
 
 def parse_damage(name: str) -> Damage:
-    """Return the damage of a name such as `jpeg75`, `noise5` or `scan`.
+    """Parse the name of a damage, such as `jpeg75`, `noise5` or `scan`.
 
     Raises:
-        DataError: There is no such damage, or none of that amount.
+        DataError: There is no such damage, or its amount is out of range.
     """
     match = re.fullmatch("([a-z]+(?:264-)?)([0-9]{0,3})", name)
     limits = KINDS[match[1]].amounts if match and match[1] in KINDS else None
     if match is None or limits is None or not limits[0] <= int(match[2] or 0) <= limits[1]:
-        raise DataError(f"no damage {name!r}; there are: {', '.join(map(_describe, KINDS))}")
+        raise DataError(unknown_choice("damage", name, map(_describe, KINDS)))
     return Damage(match[1], int(match[2] or 0))
 
 
 def damage_pair(pair: Pair, damage: Damage, *, seed: int = 0) -> Pair:
-    """Damage the LR image of a pair; what it has been through is told in its `strengths`.
+    """Damage the LR image of a pair.
 
-    A frame of a film shows a part of the image, which the HR image is cut to.
+    A frame of a film shows a part of the image, to which the HR image is then cut.
 
     Args:
         pair: A pair whose LR image is clean.
-        damage: What is done to it.
-        seed: Another one draws other noise.
+        damage: The damage.
+        seed: Another seed gives other noise.
+
+    Returns:
+        The damaged pair, with its strengths.
 
     Raises:
         DataError: The image is too small for a film.
@@ -87,7 +87,7 @@ def damage_pair(pair: Pair, damage: Damage, *, seed: int = 0) -> Pair:
     drawn = zlib.crc32(f"{pair.name}/{damage.name}".encode())
     random = np.random.default_rng((seed, drawn))
     if damage.strengths != CLEAN:
-        return pair.damaged(degrade_like(pair.lr, damage.strengths, random), damage.strengths)
+        return pair.degraded(degrade_like(pair.lr, damage.strengths, random), damage.strengths)
     return KINDS[damage.kind].apply(pair, damage.amount, random)
 
 
@@ -107,47 +107,47 @@ def _clean(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
 
 
 def _jpeg(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
-    return pair.damaged(encode_jpeg(pair.lr, amount), Strengths(jpeg=jpeg_strength(amount)))
+    return pair.degraded(encode_jpeg(pair.lr, amount), Strengths(jpeg=jpeg_strength(amount)))
 
 
 def _webp(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
-    return pair.damaged(encode_webp(pair.lr, amount), Strengths(webp=webp_strength(amount)))
+    return pair.degraded(encode_webp(pair.lr, amount), Strengths(webp=webp_strength(amount)))
 
 
 def _noise(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
     noisy = to_uint8(add_noise(pair.lr.astype(np.float32), amount, random))
-    return pair.damaged(noisy, Strengths(noise=noise_strength(amount)))
+    return pair.degraded(noisy, Strengths(noise=noise_strength(amount)))
 
 
 def _phone(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
-    """Noise of sigma 5, then JPEG 85."""
+    """Add noise of sigma 5, then compress as JPEG 85."""
     noisy = to_uint8(add_noise(pair.lr.astype(np.float32), 5, random))
     strengths = Strengths(noise=noise_strength(5), jpeg=jpeg_strength(85))
-    return pair.damaged(encode_jpeg(noisy, 85), strengths)
+    return pair.degraded(encode_jpeg(noisy, 85), strengths)
 
 
 def _scan(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
-    """Blur, grey grain of sigma 11, the same blur, then JPEG 88."""
+    """Blur, add grey grain of sigma 11, blur again, then compress as JPEG 88."""
     sigma, radius = 11, 0.5
-    image = blur_evenly(pair.lr.astype(np.float32), radius)
-    image = blur_evenly(add_noise(image, sigma, random, grey=True), radius)
+    image = blur_isotropic(pair.lr.astype(np.float32), radius)
+    image = blur_isotropic(add_noise(image, sigma, random, grey=True), radius)
     strengths = Strengths(
         grain=noise_strength(sigma * GREY_NOISE), blur=2**0.5 * radius, jpeg=jpeg_strength(88)
     )
-    return pair.damaged(encode_jpeg(to_uint8(image), 88), strengths)
+    return pair.degraded(encode_jpeg(to_uint8(image), 88), strengths)
 
 
 def _twice(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
-    """JPEG 80, then JPEG 70."""
+    """Compress as JPEG 80, then as JPEG 70."""
     stored = encode_jpeg(encode_jpeg(pair.lr, 80), 70)
-    return pair.damaged(stored, Strengths(jpeg=jpeg_strength(70), earlier=jpeg_strength(80)))
+    return pair.degraded(stored, Strengths(jpeg=jpeg_strength(70), earlier=jpeg_strength(80)))
 
 
 def _h264(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
-    """The last frame of a film that moves a pixel down and to the right with each frame."""
-    way = _PAN_FRAMES - 1
-    if min(pair.lr.shape[:2]) < way + LEAST_SIDE:
-        raise DataError(f"{pair.name} is too small for a film: {way + LEAST_SIDE} pixels a side")
+    """Return the last frame of a film that pans one pixel per frame downwards and to the right."""
+    least = _PAN_FRAMES - 1 + LEAST_SIDE
+    if min(pair.lr.shape[:2]) < least:
+        raise DataError(f"{pair.name} is too small for a film, which needs {least} pixels a side")
     film = pan(pair.lr, FILMS["h264"], amount, frames=_PAN_FRAMES, speed=_PAN_SPEED)
     return pair.cut(*film[-1], Strengths(video=video_strength(amount)))
 
@@ -165,7 +165,7 @@ KINDS: Mapping[str, _Kind] = {
 
 NO_DAMAGE = Damage("clean")
 
-# What tables are made of (docs/experiments).
+# The damages of the tables in docs/experiments.
 USUAL = (
     "clean",
     "jpeg90",

@@ -1,11 +1,11 @@
-"""What people's files have been through, put on training patches as a recipe describes it.
+"""Degrade training patches as a recipe says.
 
-The stages follow an image's way: the lens and the reduction (blur, another kernel), a film that
-was scanned (blur, grain, blur), a sensor (noise), a file (JPEG once or twice, or WebP). JPEG and
-WebP are the real codecs. Whatever is drawn comes from the generator that is given, so a patch
-that has a generator of its own is a pure function of that.
+The stages are in the order in which images get them: lens and reduction (blur, another kernel), a
+scanned film (blur, grain, blur), a sensor (noise), a file (JPEG once or twice, or WebP). JPEG and
+WebP are the real codecs. All random numbers come from the generator that is given, so a patch with
+its own generator is a pure function of that.
 
-What is left out: video, whose frames need their neighbours (`data.films` makes them once).
+Left out: video, whose frames need their neighbours (`data.films`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.effects import (
     FloatArray,
-    UInt8Array,
     add_noise,
     blur,
-    blur_evenly,
+    blur_isotropic,
     encode_jpeg,
     encode_webp,
     to_uint8,
@@ -38,27 +38,31 @@ from anchorsr.data.strengths import (
 )
 from anchorsr.utils.config import require
 
-# LR pixels that a patch is larger while it is degraded: blur reads them, and where a patch lies in
-# JPEG's grid of 8×8 is drawn.
+# LR pixels that are cut around a patch before it is degraded: blur reads them, and the position of
+# the patch in the 8×8 grid of JPEG is random.
 MARGIN = 16
 _GRID = 8
 
-# Variance, in LR pixels squared, by which each kernel of a reduction blurs more than bicubic.
+# Variance, in LR pixels squared, by which each reduction kernel blurs more than bicubic.
 _KERNELS = {
     Image.Resampling.BICUBIC: 0.0,
     Image.Resampling.BILINEAR: 1 / 6,
     Image.Resampling.BOX: 1 / 12,
     Image.Resampling.LANCZOS: 0.0,
 }
-# Strengths are drawn as random ** this: strong damage is rarer than weak damage.
+# Strengths are drawn as random ** this: strong degradation is rarer than weak.
 _NOISE_RARITY, _JPEG_RARITY = 1.3, 1.2
-# H.264 at CRF 28 errs about as much as JPEG 60.
+# The error of H.264 at CRF 28 is about that of JPEG 60.
 _VIDEO_AS_JPEG = 0.8
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """A stage that a part of all patches goes through."""
+    """A stage of degradation.
+
+    Attributes:
+        probability: Fraction of the patches that goes through it.
+    """
 
     probability: float = 0.0
 
@@ -72,7 +76,7 @@ class BlurRecipe(_Stage):
 
     Attributes:
         sigma: Least and largest standard deviation, in LR pixels.
-        anisotropic: Share whose two axes differ, in any direction.
+        anisotropic: Fraction with a second deviation along the other axis, in any direction.
     """
 
     sigma: tuple[float, float] = (0.1, 0.8)
@@ -86,12 +90,12 @@ class BlurRecipe(_Stage):
 
 @dataclass(frozen=True)
 class NoiseRecipe(_Stage):
-    """Noise that is independent in every pixel.
+    """Noise that is independent between pixels.
 
     Attributes:
         sigma: Least and largest standard deviation, in levels.
-        grey: Share that is the same in the three colours.
-        poisson: Share that is a photon count's, with this deviation at level 128.
+        grey: Fraction that is the same in the three channels.
+        poisson: Fraction with Poisson noise, of this deviation at level 128.
     """
 
     sigma: tuple[float, float] = (1.0, 30.0)
@@ -107,12 +111,12 @@ class NoiseRecipe(_Stage):
 
 @dataclass(frozen=True)
 class ScanRecipe(_Stage):
-    """A scanned photograph: blur, grain, and blur of both.
+    """A scanned photograph: blur, grain, and blur again.
 
     Attributes:
         sigma: Least and largest standard deviation of the grain before it is blurred, in levels.
         blur: Least and largest standard deviation of each blur, in LR pixels.
-        grey: Share whose grain is the same in the three colours.
+        grey: Fraction whose grain is the same in the three channels.
     """
 
     sigma: tuple[float, float] = (2.0, 30.0)
@@ -128,12 +132,12 @@ class ScanRecipe(_Stage):
 
 @dataclass(frozen=True)
 class JPEGRecipe(_Stage):
-    """JPEG.
+    """JPEG compression.
 
     Attributes:
         quality: Lowest and highest quality.
-        full_chroma: Share with 4:4:4, the others having 4:2:0.
-        twice: Share that was a JPEG file before, half of them cropped in between.
+        full_chroma: Fraction with 4:4:4 chroma; the rest has 4:2:0.
+        twice: Fraction that is compressed twice, half of it cropped in between.
     """
 
     quality: tuple[int, int] = (10, 98)
@@ -149,7 +153,7 @@ class JPEGRecipe(_Stage):
 
 @dataclass(frozen=True)
 class WebPRecipe(_Stage):
-    """Lossy WebP, for patches that do not become JPEG.
+    """Lossy WebP compression; its patches are not compressed as JPEG.
 
     Attributes:
         quality: Lowest and highest quality.
@@ -164,11 +168,17 @@ class WebPRecipe(_Stage):
 
 @dataclass(frozen=True)
 class DegradationRecipe:
-    """A recipe's [degradation]: what part of the patches goes through which stage.
+    """The stages of degradation and how many patches go through each.
 
     Attributes:
-        clean: Share that goes through nothing; what passes no stage by chance is clean, too.
-        other_kernel: Share that is not reduced by bicubic.
+        clean: Fraction that is not degraded at all. Of the rest, patches that go through no stage
+            by chance are clean, too.
+        blur: Before the reduction.
+        other_kernel: Fraction that is not reduced by bicubic.
+        scan: A scanned photograph.
+        noise: Of a sensor.
+        webp: Before `jpeg`, which it rules out.
+        jpeg: The last stage.
     """
 
     clean: float = 0.0
@@ -187,16 +197,16 @@ class DegradationRecipe:
 def degrade(
     lr: UInt8Array, hr: UInt8Array, recipe: DegradationRecipe, random: np.random.Generator
 ) -> tuple[UInt8Array, Strengths]:
-    """Put on an LR image what a recipe's stages do.
+    """Degrade an LR image at random.
 
     Args:
-        lr: (H, W, 3) RGB, which is `hr` reduced by bicubic.
-        hr: (factor · H, factor · W, 3) RGB.
+        lr: (H, W, 3) uint8 RGB: `hr` reduced by bicubic.
+        hr: (factor · H, factor · W, 3) uint8 RGB.
         recipe: The stages.
-        random: All that is drawn comes from it.
+        random: Where all random numbers come from.
 
     Returns:
-        The LR image after that, and what it has been through.
+        The degraded LR image, and the strengths of its degradation.
     """
     if random.random() < recipe.clean:
         return lr, CLEAN
@@ -215,21 +225,21 @@ def degrade(
 
 
 def degrade_like(lr: UInt8Array, strengths: Strengths, random: np.random.Generator) -> UInt8Array:
-    """Put on an LR image what these strengths tell of, as nearly as one image can have it.
+    """Degrade an LR image to given strengths.
 
-    Blur is half before grain and half after; in place of video, which needs more than an image,
-    stands the JPEG that costs as much.
+    Half of the blur is applied before grain, half after it. Video needs more than one image; JPEG
+    with about the same error replaces it.
 
     Args:
-        lr: (H, W, 3) RGB.
-        strengths: What the result has been through.
-        random: Noise and grain are drawn from it.
+        lr: (H, W, 3) uint8 RGB.
+        strengths: Those of the result.
+        random: Where noise and grain come from.
     """
     half = strengths.blur / math.sqrt(2)
-    image = blur_evenly(lr.astype(np.float32), half)
+    image = blur_isotropic(lr.astype(np.float32), half)
     if strengths.grain:
         image = add_noise(image, noise_sigma(strengths.grain), random)
-    image = blur_evenly(image, half)
+    image = blur_isotropic(image, half)
     if strengths.noise:
         image = add_noise(image, noise_sigma(strengths.noise), random)
     coded = to_uint8(image)
@@ -244,7 +254,7 @@ def degrade_like(lr: UInt8Array, strengths: Strengths, random: np.random.Generat
 def _reduce(
     lr: UInt8Array, hr: UInt8Array, recipe: DegradationRecipe, random: np.random.Generator
 ) -> tuple[UInt8Array, float]:
-    """The LR image, and the variance in LR pixels squared of what blurred it beyond bicubic."""
+    """Reduce `hr`; returns also the variance, in LR pixels squared, of the blur beyond bicubic."""
     blurred = random.random() < recipe.blur.probability
     other = random.random() < recipe.other_kernel
     if not blurred and not other:
@@ -275,15 +285,15 @@ def _draw_covariance(recipe: BlurRecipe, random: np.random.Generator) -> tuple[f
 def _scan(
     image: FloatArray, recipe: ScanRecipe, random: np.random.Generator
 ) -> tuple[FloatArray, float, float]:
-    """A scanned image, the strength of its grain, and the variance of its blur."""
+    """Return the scanned image, the strength of its grain, and the variance of its blur."""
     if random.random() >= recipe.probability:
         return image, 0.0, 0.0
     before, after = random.uniform(*recipe.blur), random.uniform(*recipe.blur)
     sigma = _draw_sigma(recipe.sigma, random)
     grey = random.random() < recipe.grey
-    image = add_noise(blur_evenly(image, before), sigma, random, grey=grey)
+    image = add_noise(blur_isotropic(image, before), sigma, random, grey=grey)
     strength = noise_strength(sigma * (GREY_NOISE if grey else 1))
-    return blur_evenly(image, after), strength, before**2 + after**2
+    return blur_isotropic(image, after), strength, before**2 + after**2
 
 
 def _add_sensor_noise(
@@ -311,7 +321,7 @@ def _store_as_jpeg(
             top, left = (int(offset) for offset in random.integers(_GRID, size=2))
     quality = _draw_quality(recipe.quality, random)
     strengths["jpeg"] = jpeg_strength(quality)
-    stored = image.copy()  # what a crop would cut off stays as it is: no patch reads that
+    stored = image.copy()  # no patch reads what the crop cuts off
     cropped = np.ascontiguousarray(image[top:, left:])
     stored[top:, left:] = encode_jpeg(cropped, quality, full_chroma=full_chroma)
     return stored, strengths

@@ -1,6 +1,6 @@
-"""Single effects on an image: blur, noise, and what JPEG and WebP files keep of it.
+"""Single degradations of an image: blur, noise, JPEG and WebP.
 
-The codecs are the real ones, Pillow's. Images are (H, W, 3) RGB on [0, 255].
+The codecs are Pillow's. Images are (H, W, 3) RGB on [0, 255].
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-UInt8Array = npt.NDArray[np.uint8]
+from anchorsr.arrays import UInt8Array
+
 FloatArray = npt.NDArray[np.float32]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_WEBP_METHOD = 2  # effort; more of it takes three times as long
+_WEBP_METHOD = 2  # the effort; with more, encoding takes three times as long
 
 
 def blur(image: FloatArray, covariance: tuple[float, float, float]) -> FloatArray:
-    """Blur by a Gaussian; the image's edges go on beyond it.
+    """Blur with a Gaussian; edge pixels are repeated outside the image.
 
     Args:
         image: (H, W, 3) float32.
-        covariance: Of rows, of columns, and of both, in pixels squared.
+        covariance: Variance along rows and along columns, and covariance, in pixels squared.
     """
     rows, columns, both = covariance
     pad = math.ceil(3.5 * math.sqrt(max(rows, columns))) + 1
@@ -38,8 +39,8 @@ def blur(image: FloatArray, covariance: tuple[float, float, float]) -> FloatArra
     return blurred[pad : pad + image.shape[0], pad : pad + image.shape[1]].astype(np.float32)
 
 
-def blur_evenly(image: FloatArray, sigma: float) -> FloatArray:
-    """Blur by a Gaussian of one standard deviation, in pixels, for both axes."""
+def blur_isotropic(image: FloatArray, sigma: float) -> FloatArray:
+    """Blur with an isotropic Gaussian; sigma is in pixels."""
     return blur(image, (sigma**2, sigma**2, 0.0)) if sigma else image
 
 
@@ -51,14 +52,14 @@ def add_noise(
     grey: bool = False,
     poisson: bool = False,
 ) -> FloatArray:
-    """Add noise to an (H, W, 3) image.
+    """Add Gaussian or Poisson noise.
 
     Args:
-        image: On [0, 255].
+        image: (H, W, 3) float32 on [0, 255].
         sigma: Standard deviation in levels; of Poisson noise at level 128.
-        random: What the noise is drawn from.
-        grey: The same noise in the three colours.
-        poisson: Noise of a photon count, else Gaussian.
+        random: Where the noise comes from.
+        grey: Whether the noise is the same in the three channels.
+        poisson: Whether the noise is Poisson noise of a photon count, and not Gaussian.
     """
     if not poisson:
         shape = (*image.shape[:2], 1 if grey else 3)
@@ -70,21 +71,21 @@ def add_noise(
 
 
 def encode_jpeg(rgb: UInt8Array, quality: int, *, full_chroma: bool = False) -> UInt8Array:
-    """Return what a baseline JPEG file of this quality holds of an (H, W, 3) image."""
-    return _through(rgb, "JPEG", quality=quality, subsampling=0 if full_chroma else 2)
+    """Encode an (H, W, 3) image as baseline JPEG, and decode it."""
+    return _round_trip(rgb, "JPEG", quality=quality, subsampling=0 if full_chroma else 2)
 
 
 def encode_webp(rgb: UInt8Array, quality: int) -> UInt8Array:
-    """Return what a lossy WebP file of this quality holds of an (H, W, 3) image."""
-    return _through(rgb, "WEBP", quality=quality, method=_WEBP_METHOD)
+    """Encode an (H, W, 3) image as lossy WebP, and decode it."""
+    return _round_trip(rgb, "WEBP", quality=quality, method=_WEBP_METHOD)
 
 
 def to_uint8(image: npt.NDArray[Any]) -> UInt8Array:
-    """Round half to even and limit to [0, 255]."""
+    """Round half to even and clip to [0, 255]."""
     return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
 
 
-def _through(rgb: UInt8Array, kind: str, **options: int) -> UInt8Array:
+def _round_trip(rgb: UInt8Array, kind: str, **options: int) -> UInt8Array:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, kind, **options)
     with Image.open(buffer) as stored:

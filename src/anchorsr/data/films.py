@@ -1,8 +1,8 @@
-"""Frames of films that pan over images, as encoders leave them: given pairs for training.
+"""Frames of compressed films that pan over images: given pairs for training.
 
-A frame's damage depends on those before it, so films are made once, in a folder that
-`pairs.load_given_pairs` reads, and not patch by patch. Each film moves evenly over a part of an
-image that was reduced by bicubic; its last frame and one more are kept.
+The degradation of a frame depends on the frames before it. So films are made once, in a folder
+that `pairs.load_given_pairs` reads, and not patch by patch. Each film pans at constant speed over a
+part of an image that was reduced by bicubic; its last frame and a random one are kept.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.pairs import STRENGTHS_FILE, Pair, load_pair
 from anchorsr.data.strengths import Strengths, video_strength
 from anchorsr.errors import needs
@@ -23,12 +23,10 @@ from anchorsr.images.io import RasterImage, write_image
 from anchorsr.utils.files import check_free, make_folder, publish
 from anchorsr.utils.strict_json import to_json
 
-UInt8Array = npt.NDArray[np.uint8]
-
-SIDE = 168  # LR pixels of a film's ground, at most
-LEAST_SIDE = 84
+# Greatest and least side, in LR pixels, of the part of an image that a film pans over.
+SIDE, LEAST_SIDE = 168, 84
 _FRAMES = (4, 12)
-_FASTEST = 2.0  # LR pixels a frame, along each axis
+_FASTEST = 2.0  # LR pixels per frame, along each axis
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,10 @@ class Film:
     """How a film is encoded.
 
     Attributes:
-        encoder: FFmpeg's name of it.
+        encoder: Its name in FFmpeg.
         crf: Least and largest constant rate factor.
-        x264: A CRF of this encoder is like that of x264 times the first plus the second.
-        options: What the encoder is told besides.
+        x264: Slope and offset that map a CRF of this encoder to one of x264 of about equal error.
+        options: Further options of the encoder.
     """
 
     encoder: str
@@ -48,7 +46,7 @@ class Film:
     options: dict[str, str] = field(default_factory=dict)
 
 
-# The x264 rate at which the last frame's luma errs as much, measured on twelve images at ×3.
+# Mapped to x264 by the luma error of the last frame, measured on twelve images at ×3.
 FILMS = {
     "h264": Film("libx264", (16, 38)),
     "hevc": Film("libx265", (18, 40), (0.97, -2.2), {"x265-params": "log-level=error"}),
@@ -67,15 +65,15 @@ def write_films(
     overwrite: bool = False,
     on_image: Callable[[], None] | None = None,
 ) -> None:
-    """Write frames of a film over each image into a folder of given pairs.
+    """Write frames of a film over each image to a folder of given pairs.
 
     Args:
-        images: HR images; those too small for a film are left out.
-        folder: Gets `HR/`, `LR/` and the strengths.
-        factor: Of the reduction.
-        codecs: Names in `FILMS`, taken in turn.
-        seed: Another one takes other parts, movements and rates.
-        overwrite: Whether files that exist are replaced.
+        images: HR images; those that are too small for a film are left out.
+        folder: Where `HR/`, `LR/` and the table of strengths are written.
+        factor: The super-resolution factor.
+        codecs: Names in `FILMS`, used in turn.
+        seed: Another seed gives other parts, movements and rates.
+        overwrite: Whether to replace existing files.
         on_image: Called after each image.
 
     Raises:
@@ -104,15 +102,15 @@ def write_films(
 
 
 def _film_over(pair: Pair, film: Film, random: np.random.Generator) -> list[Pair]:
-    """Two frames, or one, of a film over a part of an image."""
+    """Return two frames, or one, of a film over a part of an image."""
     height, width = (min(side, SIDE) for side in pair.lr.shape[:2])
     top = int(random.integers(pair.lr.shape[0] - height + 1))
     left = int(random.integers(pair.lr.shape[1] - width + 1))
-    ground = pair.lr[top : top + height, left : left + width]
+    region = pair.lr[top : top + height, left : left + width]
     crf = int(random.integers(*film.crf, endpoint=True))
     frames = int(random.integers(*_FRAMES, endpoint=True))
     down, right = random.uniform(-_FASTEST, _FASTEST, size=2)
-    decoded = pan(ground, film, crf, frames=frames, speed=(down, right))
+    decoded = pan(region, film, crf, frames=frames, speed=(down, right))
     slope, offset = film.x264
     strengths = Strengths(video=round(video_strength(slope * crf + offset), 4))
     kept = sorted({frames - 1, int(random.integers(frames))})
@@ -124,26 +122,33 @@ def _film_over(pair: Pair, film: Film, random: np.random.Generator) -> list[Pair
 def pan(
     lr: UInt8Array, film: Film, crf: int, *, frames: int, speed: tuple[float, float]
 ) -> list[tuple[UInt8Array, int, int]]:
-    """Encode and decode a film that moves over an image.
+    """Encode and decode a film that pans over an image.
 
     Args:
-        lr: (H, W, 3) RGB.
+        lr: (H, W, 3) uint8 RGB.
         film: The encoder.
         crf: Its constant rate factor.
-        frames: How many frames.
-        speed: Pixels a frame, downwards and to the right.
+        frames: The number of frames.
+        speed: Pixels per frame, downwards and to the right.
 
     Returns:
-        Each decoded frame, with the row and the column of the image that it begins at.
+        Each decoded frame, with the row and the column of the image that it starts at.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed.
     """
     with needs("PyAV", "video"):
         import av
-    ways = [round(abs(step) * (frames - 1)) for step in speed]
-    height, width = ((side - way) // 2 * 2 for side, way in zip(lr.shape[:2], ways, strict=True))
+    distances = [round(abs(step) * (frames - 1)) for step in speed]
+    height, width = (
+        (side - distance) // 2 * 2 for side, distance in zip(lr.shape[:2], distances, strict=True)
+    )
     numbers = np.arange(frames)
     tops, lefts = (
-        np.rint(step * numbers if step >= 0 else way + step * numbers).astype(int).clip(0, way)
-        for step, way in zip(speed, ways, strict=True)
+        np.rint(step * numbers if step >= 0 else distance + step * numbers)
+        .astype(int)
+        .clip(0, distance)
+        for step, distance in zip(speed, distances, strict=True)
     )
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
@@ -151,7 +156,7 @@ def pan(
             film.encoder, rate=25, options={"crf": str(crf), **film.options}
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.thread_count = 1  # with more, what comes out depends on how many
+        stream.thread_count = 1  # the bytes depend on the number of threads
         for top, left in zip(tops, lefts, strict=True):
             part = np.ascontiguousarray(lr[top : top + height, left : left + width])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(part, format="rgb24")))

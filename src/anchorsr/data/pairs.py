@@ -40,7 +40,7 @@ class Pair:
         name: File name without suffix.
         lr: (H, W, 3) uint8 RGB.
         hr: (factor · H, factor · W, 3) uint8 RGB.
-        strengths: What `lr` has been through.
+        strengths: The degradation of `lr`.
     """
 
     name: str
@@ -55,12 +55,19 @@ class Pair:
         upscaled = bicubic(self.lr, height, width)
         return float(np.square(upscaled.astype(np.float32) - self.hr).mean())
 
-    def damaged(self, lr: UInt8Array, strengths: Strengths) -> Pair:
-        """Return the pair with another LR side of the same size."""
+    def degraded(self, lr: UInt8Array, strengths: Strengths) -> Pair:
+        """Return the pair with another LR image of the same size."""
         return Pair(self.name, lr, self.hr, strengths)
 
     def cut(self, lr: UInt8Array, top: int, left: int, strengths: Strengths) -> Pair:
-        """Return a part of the pair, whose LR side becomes `lr`, from a row and a column of it."""
+        """Return the pair with another LR image, and the part of the HR image that it shows.
+
+        Args:
+            lr: (H', W', 3) uint8 RGB, at most as large as the present one.
+            top: The row of the present LR image that it starts at.
+            left: The column of the present LR image that it starts at.
+            strengths: The degradation of `lr`.
+        """
         factor = self.hr.shape[0] // self.lr.shape[0]
         height, width = (factor * side for side in lr.shape[:2])
         rows = self.hr[factor * top : factor * top + height]
@@ -116,16 +123,16 @@ def load_pair(path: Path, factor: int, *, patch: int) -> Pair | None:
 
 
 def load_given_pairs(folders: Sequence[Path], factor: int, *, patch: int) -> list[Pair]:
-    """Load pairs that are trained on as they are, such as photographs with two lenses.
+    """Load pairs that are used as they are, such as photographs with two lenses.
 
     Args:
-        folders: Each with `HR/` and `LR/`, whose images have the same names, and, where it is known
-            what these have been through, a table of their `Strengths` in `STRENGTHS_FILE`.
+        folders: Each with `HR/` and `LR/`, whose images have the same names, and, where the
+            degradation of these is known, a table of their `Strengths` in `STRENGTHS_FILE`.
         factor: How many times larger the HR images are.
         patch: LR pixels a side that an image has at least; others are left out.
 
     Raises:
-        DataError: An LR image is missing or of another size, or the strengths cannot be read.
+        DataError: An LR image is missing or has another size, or the strengths cannot be read.
     """
     pairs = []
     for folder in folders:
@@ -135,8 +142,8 @@ def load_given_pairs(folders: Sequence[Path], factor: int, *, patch: int) -> lis
             lr = _read_same_name(folder / "LR", path.stem)
             if (lr.shape[0] * factor, lr.shape[1] * factor) != hr.shape[:2]:
                 raise DataError(
-                    f"{path} is {hr.shape[1]}x{hr.shape[0]}, and its LR image"
-                    f" {lr.shape[1]}x{lr.shape[0]}: that is not x{factor}"
+                    f"{path} is {hr.shape[1]}x{hr.shape[0]}, which its LR image of"
+                    f" {lr.shape[1]}x{lr.shape[0]} does not fit at x{factor}"
                 )
             if min(lr.shape[:2]) >= patch:
                 pairs.append(Pair(path.stem, lr, hr, strengths.get(path.stem, CLEAN)))
@@ -205,12 +212,12 @@ def _read_given_lr(folder: Path, stem: str, factor: int) -> UInt8Array:
 def _read_same_name(folder: Path, stem: str) -> UInt8Array:
     found = [path for path in find_images(folder) if path.stem == stem]
     if len(found) != 1:
-        raise DataError(f"{folder} has {len(found)} images of the name {stem}, not one")
+        raise DataError(f"{folder} has {len(found)} images named {stem}, not one")
     return read_rgb(found[0])
 
 
 def _read_strengths(path: Path) -> dict[str, Strengths]:
-    """Of each image, by its name without suffix; none without the file."""
+    """Return the strengths of images by name without suffix; none without the file."""
     if not path.exists():
         return {}
     try:

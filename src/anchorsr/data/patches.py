@@ -1,7 +1,7 @@
-"""Patches cut from pairs at random, and what a recipe does to them on the way.
+"""Random patches cut from pairs, and degraded as a recipe says.
 
-Each patch is a pure function of (seed, step, place in the batch). Because no state is kept, a
-resumed run and one that is split over processes draw exactly what a single uninterrupted run would.
+Each patch is a pure function of (seed, step, index in the batch). No state is kept. So a resumed
+run, or one that is split over processes, draws exactly what a single uninterrupted run would.
 """
 
 from __future__ import annotations
@@ -12,25 +12,24 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.data.degradation import MARGIN, DegradationRecipe, degrade
 from anchorsr.data.pairs import Pair
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import DataError
 
-UInt8Array = npt.NDArray[np.uint8]
-
-# Squared levels (35 dB), added to each: images without detail would weigh a thousandfold.
-_ERROR_OF_ALL = 20.0
+# Squared levels (35 dB), added to each error: flat images would get a thousandfold weight.
+_ERROR_FLOOR = 20.0
 
 
 class Patches(NamedTuple):
-    """A batch.
+    """A batch of patches.
 
     Attributes:
         lr: (N, patch, patch, 3) uint8 RGB.
         hr: (N, factor · patch, factor · patch, 3) uint8 RGB.
-        weights: (N,) float32, what the loss of each patch is multiplied by.
-        strengths: What each patch has been through.
+        weights: (N,) float32 factors of the loss of each patch.
+        strengths: The degradation of each patch.
     """
 
     lr: UInt8Array
@@ -50,19 +49,23 @@ class PatchSampler:
     """Random aligned patches, flipped in both directions and transposed at random.
 
     Args:
-        pairs: What patches are cut from.
+        pairs: Where patches are cut from.
         patch: LR pixels a side.
-        seed: Of all that is drawn.
-        channel_shuffle: The three colours are permuted.
-        candidates: Of so many patches the one with the most detail is taken: flat ones teach
-            little.
-        equal_pictures: Images are drawn equally often, as a test set's mean counts them, and not in
-            proportion to the number of patches that they hold.
-        relative: A patch weighs the less the more bicubic errs on its whole image, and all patches
-            together what they would without.
-        degradation: What is done to the LR side; that counts as an error of bicubic's.
-        given: Pairs whose LR side stays as it is.
-        given_share: Share of the patches that is cut from those.
+        seed: Another seed gives other patches.
+        channel_shuffle: Whether to permute the colour channels at random.
+        candidates: Of this many patches the one with the most detail is taken: flat patches
+            teach little.
+        equal_pictures: Whether images are drawn equally often, as the mean of a test set counts
+            them, and not in proportion to the number of patches in them.
+        relative: Whether patches of images with a large error of bicubic upscaling get a small
+            weight; the degradation of a patch adds to that error. Without degradation, the mean
+            of the weighted error stays the same.
+        degradation: How the LR side is degraded; None for not at all.
+        given: Pairs whose LR side is used as it is.
+        given_share: Fraction of the patches that is cut from those.
+
+    Raises:
+        DataError: No image is large enough for a patch and the margin that degrading needs.
     """
 
     def __init__(
@@ -86,12 +89,12 @@ class PatchSampler:
         self._degradation = degradation
         self._given_share = given_share if given else 0.0
         margin = 0 if degradation is None else MARGIN
-        self._photographs = _Images(pairs, patch + margin, equal_pictures)
+        self._reduced = _Images(pairs, patch + margin, equal_pictures)
         self._given = _Images(given, patch, equal_pictures) if given else None
-        self._unit = self._photographs.mean_error() if relative else 0.0
+        self._unit = self._reduced.mean_error() if relative else 0.0
 
     def batch(self, step: int, places: range) -> Patches:
-        """Return the patches number `places` of the batch of this step."""
+        """Return the patches with these indices of the batch of this step."""
         drawn = [self._draw(np.random.default_rng((self._seed, step, p))) for p in places]
         lr, hr, weights, strengths = zip(*drawn, strict=True)
         return Patches(np.stack(lr), np.stack(hr), np.array(weights, np.float32), strengths)
@@ -100,12 +103,12 @@ class PatchSampler:
         if self._given is not None and random.random() < self._given_share:
             pair, lr, hr = self._choose(self._given, random)
             return _Patch(lr, hr, self._weigh(pair, 0.0), pair.strengths)
-        pair, lr, hr = self._choose(self._photographs, random)
+        pair, lr, hr = self._choose(self._reduced, random)
         if self._degradation is None:
             return _Patch(lr, hr, self._weigh(pair, 0.0), CLEAN)
         lr, hr = np.ascontiguousarray(lr), np.ascontiguousarray(hr)
         damaged, strengths = degrade(lr, hr, self._degradation, random)
-        # Where a patch lies in JPEG's grid is drawn.
+        # The position of a patch in the grid of JPEG blocks is random.
         top, left = (MARGIN // 2 + int(offset) for offset in random.integers(MARGIN // 2, size=2))
         factor = hr.shape[0] // lr.shape[0]
         damaged = _cut(damaged, top, left, self._patch)
@@ -115,10 +118,10 @@ class PatchSampler:
         return _Patch(damaged, hr, self._weigh(pair, added), strengths)
 
     def _weigh(self, pair: Pair, added_error: float) -> float:
-        """The weight of a patch of an image on which bicubic errs that much more."""
+        """Return the weight of a patch whose degradation adds an error to that of bicubic."""
         if not self._unit:
             return 1.0
-        return self._unit / (pair.bicubic_error + _ERROR_OF_ALL + added_error)
+        return self._unit / (pair.bicubic_error + _ERROR_FLOOR + added_error)
 
     def _choose(
         self, images: _Images, random: np.random.Generator
@@ -128,13 +131,15 @@ class PatchSampler:
 
 
 class _Images:
-    """Pairs that patches of one size are drawn from."""
+    """The pairs that patches of one size are cut from."""
 
     def __init__(self, pairs: Sequence[Pair], side: int, equally: bool) -> None:
-        # With the margin of a degradation, a patch may not fit all.
+        # With the margin of a degradation, a patch does not fit into every image.
         self._pairs = [pair for pair in pairs if min(pair.lr.shape[:2]) >= side]
         if not self._pairs:
-            raise DataError(f"no image has {side} LR pixels a side, as patches need: take smaller")
+            raise DataError(
+                f"no image has {side} LR pixels a side, which patches need: take a smaller patch"
+            )
         self._side = side
         self._factor = self._pairs[0].hr.shape[0] // self._pairs[0].lr.shape[0]
         self._places = np.array(
@@ -144,14 +149,14 @@ class _Images:
         self._equally = equally
 
     def mean_error(self) -> float:
-        """Bicubic's error on what is drawn, in the mean, where it is multiplied by its weight."""
-        errors = np.array([pair.bicubic_error + _ERROR_OF_ALL for pair in self._pairs])
+        """Return the mean error of bicubic upscaling over the patches that are drawn."""
+        errors = np.array([pair.bicubic_error + _ERROR_FLOOR for pair in self._pairs])
         return float(np.average(errors, weights=None if self._equally else self._places))
 
     def draw(
         self, random: np.random.Generator, channel_shuffle: bool
     ) -> tuple[Pair, UInt8Array, UInt8Array]:
-        """An image, and the two sides of a patch of it."""
+        """Return an image, and the LR and HR side of a patch of it."""
         if self._equally:
             index = int(random.integers(len(self._pairs)))
             offset = int(random.integers(self._places[index]))
@@ -175,7 +180,7 @@ class _Images:
         return pair, augment(lr), augment(hr)
 
     def detail(self, hr: UInt8Array) -> float:
-        """How much the blocks that LR pixels become differ within: across both diagonals."""
+        """Sum the absolute differences across both diagonals of the HR block of each LR pixel."""
         corners = hr.astype(np.int16)
         step, last = self._factor, self._factor - 1
         falling = corners[::step, ::step] - corners[last::step, last::step]

@@ -1,7 +1,7 @@
-"""How much an image has been through, as numbers that a network is told.
+"""Strengths of degradation, as numbers that a conditioned network takes.
 
-Each strength is 0 for nothing and about 1 for the most that anybody keeps: JPEG quality 10,
-noise of sigma 30, CRF 40. They grow like logarithms, so that equal steps look equally large.
+Each strength is 0 for none and about 1 for the strongest in use: JPEG quality 10, noise of sigma
+30, CRF 40. Most are logarithmic, so that equal steps look equally large.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.errors import DataError
+from anchorsr.errors import DataError, unknown_choice
 
 _WORST_STEP = 5.0  # of JPEG quality 10, relative to the tables of the standard's annex K
 _WORST_SIGMA = 30.0
@@ -23,16 +23,16 @@ _LEAST_CRF, _WORST_CRF = 10.0, 40.0
 
 @dataclass(frozen=True)
 class Strengths:
-    """What one image has been through.
+    """The degradation of one image.
 
     Attributes:
         jpeg: The last JPEG compression, by `jpeg_strength`.
         earlier: A JPEG compression before that one, by `jpeg_strength`.
         webp: Lossy WebP, by `webp_strength`.
-        video: H.264 and its like, by `video_strength`.
-        noise: Noise that is independent in every pixel, by `noise_strength`.
-        grain: Noise that was blurred since, by the `noise_strength` that it had before.
-        blur: Standard deviation of all blur beyond a bicubic reduction's, in LR pixels.
+        video: H.264 and similar codecs, by `video_strength`.
+        noise: Noise that is independent between pixels, by `noise_strength`.
+        grain: Noise that was blurred afterwards, by its `noise_strength` before the blur.
+        blur: Standard deviation of all blur beyond that of bicubic reduction, in LR pixels.
     """
 
     jpeg: float = 0.0
@@ -53,7 +53,7 @@ STRENGTHS = tuple(field.name for field in dataclasses.fields(Strengths))
 
 
 def jpeg_strength(quality: int) -> float:
-    """Return the strength of a JPEG quality, 1 to 100, as libjpeg counts it."""
+    """Return the strength of a libjpeg quality, 1 to 100."""
     step = 50 / quality if quality < 50 else 2 - quality / 50
     return math.log2(1 + 4 * step) / math.log2(1 + 4 * _WORST_STEP)
 
@@ -67,8 +67,8 @@ def jpeg_quality(strength: float) -> int:
 def noise_strength(sigma: float) -> float:
     """Return the strength of noise of a standard deviation in levels (of 255).
 
-    The noise of the three colours is independent; noise that is the same in all of them counts
-    as noise that is `GREY_NOISE` times stronger, because that is what luma shows of it.
+    The noise is independent between the channels. Noise that is the same in all of them counts as
+    `GREY_NOISE` times stronger, as it is in luma.
     """
     return math.log2(1 + sigma / 2) / math.log2(1 + _WORST_SIGMA / 2)
 
@@ -84,29 +84,31 @@ def webp_strength(quality: int) -> float:
 
 
 def video_strength(crf: float) -> float:
-    """Return the strength of an x264 constant rate factor; other codecs are compared with it."""
+    """Return the strength of an x264 constant rate factor, to which other codecs are mapped."""
     return min(max((crf - _LEAST_CRF) / (_WORST_CRF - _LEAST_CRF), 0.0), 1.0)
 
 
-# Luma of independent noise in three colours has this part of its standard deviation.
+# Standard deviation of independent noise of the three channels, relative to that of its luma.
 GREY_NOISE = 1 / math.hypot(0.299, 0.587, 0.114)
 
 
 def parse_strengths(texts: Sequence[str]) -> Strengths:
-    """Return the strengths of texts such as `jpeg=75`, in the units that people count in.
+    """Parse strengths such as `jpeg=75`, in customary units.
 
     Args:
-        texts: jpeg, earlier and webp are qualities, video is a CRF, noise and grain are standard
-            deviations in levels, blur is one in LR pixels.
+        texts: `jpeg`, `earlier` and `webp` are qualities, `video` is a CRF, `noise` and `grain`
+            are standard deviations in levels, `blur` is one in LR pixels.
 
     Raises:
-        DataError: There is no such strength, it is there twice, or its number is out of range.
+        DataError: A name is unknown or repeated, or a number is out of range.
     """
     values: dict[str, float] = {}
     for text in texts:
         name, _, number = text.partition("=")
-        if name not in _SCALES or name in values:
-            raise DataError(f"no strength {text!r}, or it is there twice: jpeg=75, noise=5, ...")
+        if name not in _SCALES:
+            raise DataError(unknown_choice("strength", name, _SCALES))
+        if name in values:
+            raise DataError(f"the strength {name} is given twice")
         scale, least, most = _SCALES[name]
         try:
             amount = float(number)
@@ -122,7 +124,7 @@ def _jpeg_scale(quality: float) -> float:
     return jpeg_strength(round(quality))
 
 
-# Of each strength: how it is counted, and from where to where.
+# For each strength: its scale, and the least and the greatest number.
 _SCALES: Mapping[str, tuple[Callable[[float], float], float, float]] = {
     "jpeg": (_jpeg_scale, 1, 100),
     "earlier": (_jpeg_scale, 1, 100),

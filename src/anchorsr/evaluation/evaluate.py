@@ -1,15 +1,16 @@
 """PSNR and SSIM of methods on test sets, as super-resolution papers report them.
 
 A method is a shipped model's name, a model file, the folder of a training run (its float
-weights, which are told the true strengths of a damage where they ask for them), `bicubic` or
-`lanczos` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. Outputs are uint8. By default
-`factor` pixels are cut off each side. A set's figure is the mean over its images.
+weights), `bicubic` or `lanczos` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. LR images may
+be damaged first; a conditioned network of a run then gets the true strengths. Outputs are uint8. By
+default `factor` pixels are cut off each side. A set's figure is the mean over its images.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.graph.graph import Graph
-from anchorsr.images.resize import bicubic
+from anchorsr.images.resize import resample
 from anchorsr.inference.upscaler import ready_upscaler
 from anchorsr.metrics import Score as Score
 from anchorsr.metrics import luma, psnr, ssim
@@ -33,6 +34,23 @@ from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import cannot_read
 
 Method = Callable[[UInt8Array], UInt8Array]
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+
+
+@dataclass(frozen=True)
+class ConditionedMethod:
+    """A method that also takes the strengths of an image's degradation.
+
+    Attributes:
+        upscale: uint8 (H, W, 3) and strengths to uint8 (factor · H, factor · W, 3).
+    """
+
+    upscale: Callable[[UInt8Array, Strengths], UInt8Array]
+
+    def __call__(self, lr: UInt8Array) -> UInt8Array:
+        """Upscale a clean image."""
+        return self.upscale(lr, CLEAN)
 
 
 def evaluate(
@@ -43,7 +61,7 @@ def evaluate(
     border: int | None = None,
     threads: int | None = None,
     engine: str = ENGINES[0],
-    damage: str = "clean",
+    damage: str = NO_DAMAGE.name,
     on_image: Callable[[str], None] | None = None,
 ) -> Score:
     """Score one method on one test set.
@@ -56,16 +74,16 @@ def evaluate(
         border: Pixels cut off each side; by default the factor.
         threads: Processor threads; by default all.
         engine: What runs a `.tflite`; published figures are LiteRT's.
-        damage: What is done to the LR images first, by its name in `data.damage`: the same pixels
-            every time.
+        damage: What is done to the LR images first, by its name in `data.damage`, such as `jpeg75`;
+            the pixels are the same every time.
         on_image: Called with the name of each image that was scored.
 
     Returns:
         The means over the images.
 
     Raises:
-        DataError: The folder is no test set, or has images that are too small; or there is no such
-            damage.
+        DataError: The folder is no test set, or has images that are too small, or the damage is
+            unknown.
         ModelError: An unknown method, or one of another factor.
         ValueError: A factor below 1.
 
@@ -77,7 +95,7 @@ def evaluate(
     """
     if factor < 1:
         raise ValueError(f"a factor is at least 1, not {factor}")
-    wanted = parse_damage(damage)  # before a model is loaded
+    parsed = parse_damage(damage)
     method = load_method(name, factor, threads=threads, engine=engine)
     return evaluate_method(
         method,
@@ -85,7 +103,7 @@ def evaluate(
         Path(folder),
         factor=factor,
         border=border,
-        damage=wanted,
+        damage=parsed,
         on_image=on_image,
     )
 
@@ -117,10 +135,9 @@ def evaluate_method(
     """
     cut = factor if border is None else border
     rows = []
-    for pair in load_test_pairs(folder, factor):
-        pair = damage_pair(pair, damage)
+    for pair in (damage_pair(clean, damage) for clean in load_test_pairs(folder, factor)):
         try:
-            if isinstance(method, _FloatRun):
+            if isinstance(method, ConditionedMethod):
                 sr = method.upscale(pair.lr, pair.strengths)
             else:
                 sr = method(pair.lr)
@@ -136,8 +153,7 @@ def evaluate_method(
             raise DataError(f"{pair.name} in {folder}: {error}") from error
         if on_image is not None:
             on_image(pair.name)
-    means = np.mean(rows, axis=0)
-    rgb, y, similarity = (float(value) for value in means)
+    rgb, y, similarity = (float(mean) for mean in np.mean(rows, axis=0))
     return Score(name, folder.resolve().name, len(rows), rgb, y, similarity, damage.name)
 
 
@@ -147,8 +163,8 @@ def load_method(
     """Load a method by name.
 
     Args:
-        name: As of `evaluate`. A run folder that is named like a shipped model, or `bicubic`, has
-            to be given as a Path.
+        name: As of `evaluate`. A run folder that is named like a shipped model or a filter has to
+            be given as a Path.
         factor: The super-resolution ratio.
         threads: Processor threads; by default all.
         engine: What runs a `.tflite`.
@@ -160,10 +176,9 @@ def load_method(
         ModelError: An unknown method, or one of another factor.
     """
     path = Path(name)
-    if name == "lanczos":
-        return lambda lr: _lanczos(lr, factor)
-    if name == "bicubic":
-        return lambda lr: bicubic(lr, lr.shape[0] * factor, lr.shape[1] * factor)
+    if name in _FILTERS:
+        kernel = _FILTERS[str(name)]
+        return lambda lr: resample(lr, lr.shape[0] * factor, lr.shape[1] * factor, kernel)
     if path.is_dir() and name not in {model.name for model in list_models()}:
         return _load_run(path, threads)
     suffix = path.suffix.lower()
@@ -178,6 +193,21 @@ def load_method(
             raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]
     return ready_upscaler(name, factor, threads=threads, engine=engine).upscale_rgb
+
+
+def float_method(network: Any) -> Method:
+    """Return a float network of a run as a method; a conditioned one takes strengths."""
+    from anchorsr.networks.inference import upscale_float
+
+    if not network.strengths:
+        return functools.partial(upscale_float, network)
+
+    def upscale(lr: UInt8Array, strengths: Strengths) -> UInt8Array:
+        values = strengths.select(network.strengths).tolist()
+        folded = network.fold(dict(zip(network.strengths, values, strict=True)))
+        return upscale_float(folded, lr)
+
+    return ConditionedMethod(upscale)
 
 
 def run_at_every_size(graph: Graph) -> Method:
@@ -199,38 +229,11 @@ def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float,
     )
 
 
-def _lanczos(lr: UInt8Array, factor: int) -> UInt8Array:
-    size = (lr.shape[1] * factor, lr.shape[0] * factor)
-    return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.LANCZOS))
-
-
-class _FloatRun:
-    """The float weights of a run as a method."""
-
-    def __init__(
-        self, network: Any, upscale_float: Callable[[Any, UInt8Array], UInt8Array]
-    ) -> None:
-        self._network = network
-        self._upscale_float = upscale_float
-
-    def __call__(self, lr: UInt8Array) -> UInt8Array:
-        return self.upscale(lr, CLEAN)
-
-    def upscale(self, lr: UInt8Array, strengths: Strengths) -> UInt8Array:
-        """Upscale an image that has been through this."""
-        network = self._network
-        if network.strengths:
-            told = strengths.select(network.strengths).tolist()
-            network = network.fold(dict(zip(network.strengths, told, strict=True)))
-        return self._upscale_float(network, lr)
-
-
-def _load_run(run: Path, threads: int | None) -> _FloatRun:
+def _load_run(run: Path, threads: int | None) -> Method:
     with needs("PyTorch", "train"):
         import torch
 
-        from anchorsr.networks.inference import upscale_float
         from anchorsr.training.checkpoint import load_weights
     if threads:
         torch.set_num_threads(threads)
-    return _FloatRun(load_weights(run), upscale_float)
+    return float_method(load_weights(run))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,14 @@ from anchorsr.evaluation.evaluate import (
     Method,
     Score,
     evaluate_method,
+    float_method,
     load_method,
     run_at_every_size,
 )
 from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
 from anchorsr.models.card import ModelCard, write_card
-from anchorsr.networks.inference import upscale_float
-from anchorsr.quantization.qat import fold_strengths, quantize
+from anchorsr.quantization.qat import quantize
 from anchorsr.serialization.tflite.writer import needs_size
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
@@ -36,8 +35,8 @@ def release(
     output: Path,
     *,
     qat: bool = True,
-    strengths: Strengths = CLEAN,
     unfinished: bool = False,
+    strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
     overwrite: bool = False,
     on_loading: Callable[[int, int], None] | None = None,
@@ -52,8 +51,8 @@ def release(
         run: The folder of the run.
         output: The `.tflite` file to write.
         qat: Whether to use quantization-aware training, where the recipe has a schedule for it.
-        strengths: As in `quantize`; the scores are on images that were degraded alike.
         unfinished: Whether to accept a run that has not taken all its steps.
+        strengths: The degradation of the images that the file is for, as in `quantize`.
         machine: What to compute on.
         overwrite: Whether to replace existing files.
         on_loading: As in `train`.
@@ -61,11 +60,11 @@ def release(
 
     Returns:
         For each validation folder of the recipe, the score of the float weights (method `float`)
-        and of the file in LiteRT (`int8`).
+        and of the file in LiteRT (`int8`), on images that are degraded to the strengths.
 
     Raises:
         OutputError: A file may not be written.
-        RecipeError: Several processes were started.
+        RecipeError: Several processes were started, or the network takes no such strength.
         CheckpointError: As in `quantize`.
         DataError: A validation folder cannot be measured.
         ExactnessError: LiteRT differs from the integer arithmetic.
@@ -76,8 +75,8 @@ def release(
     quantized = quantize(
         run,
         qat=qat,
-        strengths=strengths,
         unfinished=unfinished,
+        strengths=strengths,
         machine=machine,
         on_loading=on_loading,
         on_progress=on_progress,
@@ -85,8 +84,6 @@ def release(
     graph = dataclasses.replace(quantized.graph, name=output.stem)  # one network, several models
     size = SIZE if needs_size(graph) else None
     data = make_file(graph, output, size=size)
-    float_network = fold_strengths(quantized.run.network, strengths)
-    damage = Damage(NO_DAMAGE.kind, strengths=strengths)
     with tempfile.TemporaryDirectory() as beside:
         int8 = run_at_every_size(graph)
         if graph.is_local and size is None:
@@ -94,9 +91,10 @@ def release(
             measured.write_bytes(data)
             int8 = load_method(measured, graph.factor)
         methods: dict[str, Method] = {
-            "float": functools.partial(upscale_float, float_network),
+            "float": float_method(quantized.run.network),
             "int8": int8,
         }
+        damage = Damage(NO_DAMAGE.kind, strengths=strengths)
         scores = [
             evaluate_method(method, kind, Path(name), factor=graph.factor, damage=damage)
             for name in quantized.run.recipe.validation.folders

@@ -1,4 +1,4 @@
-"""Pillow's resampling filters on arrays: bicubic up, Lanczos to any size."""
+"""Pillow's resampling filters on arrays."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ def bicubic(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
         height: Of the result, in pixels.
         width: Of the result, in pixels.
     """
+    return resample(pixels, height, width, Image.Resampling.BICUBIC)
+
+
+def resample(pixels: UInt8Array, height: int, width: int, kernel: Image.Resampling) -> UInt8Array:
+    """Resize as `bicubic` does, with any of Pillow's filters."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((width, height), kernel))
 
 
 def resize_image(image: RasterImage, height: int, width: int) -> RasterImage:

@@ -180,6 +180,7 @@ def _read_score(row: Any) -> Score:
         psnr_rgb=_read_number(row, "psnr_rgb"),
         psnr_y=_read_number(row, "psnr_y"),
         ssim_y=_read_number(row, "ssim_y"),
+        damage=_read(row, "damage", str) if "damage" in row else "clean",
     )
 
 
@@ -197,4 +198,6 @@ def _read_number(row: Mapping[str, Any], key: str) -> float:
 
 def _score_row(score: Score) -> dict[str, Any]:
     row = dataclasses.asdict(score)
+    if score.damage == "clean":
+        del row["damage"]  # as cards had it before there were others
     return {"pictures" if key == "images" else key: value for key, value in row.items()}

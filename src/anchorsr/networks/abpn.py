@@ -117,7 +117,7 @@ class ABPN(RecipeNetwork):
         return self.add_anchor(images, self.residual(images))
 
     def add_anchor(self, images: Tensor, residual: Tensor) -> Tensor:
-        """Compute the output from images and the residual of their convolutions."""
+        """Return the unclipped output for images and their residual."""
         unpacked: Tensor = self.depth_to_space(residual + self.anchor(images))
         return unpacked
 

@@ -18,7 +18,8 @@ class Trainable(nn.Module):
 
     Attributes:
         factor: The super-resolution factor.
-        strengths: Names of what the network is told about each image (see `conditioned_abpn`).
+        strengths: Names of the degradation strengths that a conditioned network takes
+            (`conditioned_abpn`); none for other networks.
     """
 
     factor: int
@@ -32,7 +33,12 @@ class Trainable(nn.Module):
         raise NotImplementedError
 
     def forward_conditioned(self, images: Tensor, strengths: Tensor) -> Tensor:
-        """Return the same for images of these strengths, (N, len(self.strengths))."""
+        """Return the unclipped output for images of given strengths.
+
+        Args:
+            images: (N, 3, H, W) RGB on [0, 255].
+            strengths: (N, len(self.strengths)).
+        """
         return self.forward_unclipped(images)
 
 

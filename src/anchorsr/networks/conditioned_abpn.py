@@ -1,13 +1,13 @@
-"""ABPN that is told what an image has been through: gains and biases follow from that.
+"""ABPN conditioned on degradation strengths: gains and biases follow from them.
 
-Each convolution's outputs are multiplied by a gain and moved by a bias that depend on the image
-as a whole, as in FiLM (arXiv 1709.07871), which a small perceptron makes of the strengths of each
-damage. The kernels are the same for all images. For given strengths a gain is a factor of its
-filter, so what runs is a plain `ABPN` of the same cost (`ConditionedABPN.fold`), and in integers
-the weights stay the same: they are relative to their filter's largest, so a gain changes the
-filter's scale alone.
+Each convolution's outputs are multiplied by a gain and shifted by a bias per image, as in FiLM
+(arXiv 1709.07871). A small perceptron computes both from the strengths of the image's degradation
+(`data.strengths`). The kernels are the same for all images. For given strengths a gain is a factor
+of its filter, so what runs is a plain `ABPN` of the same cost (`ConditionedABPN.fold`). Integer
+weights stay the same: they are relative to the largest of their filter, so a gain changes the
+filter's scale only.
 
-Without strengths, or where all are zero, gains are 1 and biases are not moved.
+Without strengths, or where all are zero, gains are 1 and biases are not shifted.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from anchorsr.errors import RecipeError
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.layers import Modulation
 
-# The logarithm of a gain is kept within this: gains from 0.22 to 4.5.
+# Bound of the logarithm of a gain: gains from 0.22 to 4.5.
 _LARGEST_EXPONENT = 1.5
 
 
 @dataclass(frozen=True)
 class ConditionedABPNConfig(ABPNConfig):
-    """The shape of the plain network, and what it is told.
+    """The options of the plain network, and those of the conditioning.
 
     Attributes:
         strengths: Names of the strengths, in the order in which the network takes them.
@@ -43,10 +43,11 @@ class ConditionedABPNConfig(ABPNConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden < 1 or not self.strengths:
-            raise RecipeError("hidden is at least 1, and strengths names at least one strength")
+        self._require_at_least(1, "hidden")
+        if not self.strengths:
+            raise RecipeError("strengths names at least one strength")
         if len(set(self.strengths)) < len(self.strengths) or not all(self.strengths):
-            raise RecipeError("strengths: a name is empty, or there twice")
+            raise RecipeError("strengths: a name is empty or repeated")
 
 
 class ConditionedABPN(ABPN):
@@ -61,7 +62,7 @@ class ConditionedABPN(ABPN):
         self.modulator = Modulator(len(config.strengths), config.hidden, widths)
 
     def forward_conditioned(self, images: Tensor, strengths: Tensor) -> Tensor:
-        """Upscale without the clip.
+        """Return the unclipped output for images of given strengths.
 
         Args:
             images: (N, 3, H, W) RGB on [0, 255].
@@ -71,15 +72,18 @@ class ConditionedABPN(ABPN):
 
     @torch.no_grad()
     def fold(self, strengths: Mapping[str, float]) -> ABPN:
-        """Return the plain network for images of these strengths; those not named are zero.
+        """Return the plain network for images of given strengths.
+
+        Args:
+            strengths: By name; those not named are zero.
 
         Raises:
-            RecipeError: The network is not told a strength of that name.
+            RecipeError: The network takes no strength of that name.
         """
         unknown = strengths.keys() - set(self.strengths)
         if unknown:
             raise RecipeError(
-                f"the network knows no strength {min(unknown)}; it knows"
+                f"the network takes no strength {min(unknown)}; it takes"
                 f" {', '.join(self.strengths)}"
             )
         vector = torch.tensor([[float(strengths.get(name, 0.0)) for name in self.strengths]])
@@ -100,13 +104,13 @@ class ConditionedABPN(ABPN):
 class Modulator(nn.Module):
     """A perceptron of one hidden layer: (N, K) strengths to gains and biases of convolutions.
 
-    Gains are exponentials, so none is negative. The last layer starts at zero, so that all
-    strengths mean the same at first.
+    Gains are exponentials, so none is negative. The last layer is initialized at zero: at first,
+    strengths have no effect.
 
     Args:
-        inputs: K.
+        inputs: K, the number of strengths.
         hidden: Width of the hidden layer.
-        widths: How many channels each convolution makes.
+        widths: Output channels of each convolution.
     """
 
     def __init__(self, inputs: int, hidden: int, widths: Sequence[int]) -> None:
@@ -114,13 +118,13 @@ class Modulator(nn.Module):
         self.widths = list(widths)
         self.hidden = nn.Linear(inputs, hidden)
         self.output = nn.Linear(hidden, 2 * sum(widths), bias=False)
-        # Bends all over the range of each strength, which is [0, 1].
+        # The bends of the hidden units cover the range of each strength, [0, 1].
         nn.init.normal_(self.hidden.weight, std=1.5)
         nn.init.uniform_(self.hidden.bias, -1.5, 1.0)
         nn.init.zeros_(self.output.weight)
 
     def forward(self, strengths: Tensor) -> list[Modulation]:
-        """Return a pair for each convolution: (N, C) gains, and (N, C) biases in `BIAS_UNIT`."""
+        """Return a modulation for each convolution."""
         features = functional.silu(self.hidden(strengths)) - functional.silu(self.hidden.bias)
         exponents, biases = self.output(features).chunk(2, dim=1)
         gains = (_LARGEST_EXPONENT * torch.tanh(exponents / _LARGEST_EXPONENT)).exp()

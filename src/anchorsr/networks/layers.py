@@ -20,16 +20,9 @@ from anchorsr.networks.noise import add_rounding_noise
 # kernels although images are on [0, 255].
 BIAS_UNIT = 255.0
 
-# What a convolution's outputs are multiplied by and moved by, image by image: (N, C) gains, and
-# (N, C) biases in units of `BIAS_UNIT` (see `conditioned_abpn`).
+# Per-image gains (N, C) of a convolution's outputs, and per-image biases (N, C) in `BIAS_UNIT`
+# (`conditioned_abpn`).
 Modulation: TypeAlias = tuple[Tensor, Tensor]
-
-
-def modulate(features: Tensor, bias: Tensor, modulation: Modulation) -> Tensor:
-    """Multiply features by the gains, and add a bias (C,) and the biases."""
-    gains, biases = modulation
-    moved = bias + biases * BIAS_UNIT
-    return torch.addcmul(moved[:, :, None, None], features, gains[:, :, None, None])
 
 
 class Convolution(nn.Conv2d):
@@ -73,15 +66,15 @@ class Convolution(nn.Conv2d):
             self.weight.mul_(gain)
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
-    def collapsed(self) -> tuple[Tensor, Tensor]:
-        """Return the kernel in units of `kernel_unit`, and the bias in units of `bias_unit`."""
-        assert self.bias is not None
-        return self.weight, self.bias
-
     def scaled_parameters(self) -> tuple[Tensor, Tensor]:
         """Return the kernel and the bias that the convolution applies, units included."""
         assert self.bias is not None
         return self.weight * self.kernel_unit, self.bias * self.bias_unit
+
+    def collapsed(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel in units of `kernel_unit`, and the bias in units of `bias_unit`."""
+        assert self.bias is not None
+        return self.weight, self.bias
 
     @torch.no_grad()
     def set_kernel(self, kernel: Tensor, bias: Tensor) -> None:
@@ -91,7 +84,7 @@ class Convolution(nn.Conv2d):
         self.bias.copy_(bias)
 
     def forward(self, features: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate the output."""
+        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate the output if asked."""
         kernel, bias = self.scaled_parameters()
         if self.rounding_noise and self.training:
             kernel = add_rounding_noise(kernel)
@@ -100,6 +93,19 @@ class Convolution(nn.Conv2d):
             return functional.conv2d(features, kernel, bias, padding=padding, groups=self.groups)
         convolved = functional.conv2d(features, kernel, padding=padding, groups=self.groups)
         return modulate(convolved, bias, modulation)
+
+
+def modulate(features: Tensor, bias: Tensor, modulation: Modulation) -> Tensor:
+    """Multiply features by per-image gains, and add a bias and per-image biases.
+
+    Args:
+        features: (N, C, H, W).
+        bias: (C,).
+        modulation: The gains, and the biases in `BIAS_UNIT`.
+    """
+    gains, biases = modulation
+    shifts = bias + biases * BIAS_UNIT
+    return torch.addcmul(shifts[:, :, None, None], features, gains[:, :, None, None])
 
 
 class TransposedConvolution(nn.ConvTranspose2d):

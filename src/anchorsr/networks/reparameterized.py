@@ -88,7 +88,7 @@ class Conv3x3(nn.Module):
         self.set_kernel(*_mean_of_collapsed(trained))
 
     def forward(self, features: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate the output."""
+        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate the output if asked."""
         kernel = self.kernel()
         if self.rounding_noise and self.training:
             kernel = add_rounding_noise(kernel)
@@ -191,7 +191,7 @@ class LowRankConv3x3(nn.Module):
         modulation: Modulation | None = None,
         mixing_modulation: Modulation | None = None,
     ) -> Tensor:
-        """Convolve features, (N, in, H, W) to (N, out, H, W), and modulate both outputs."""
+        """Convolve features, (N, in, H, W) to (N, out, H, W), with a modulation for each kernel."""
         filtered = self.noise(self.filters(features, modulation))
         mixed: Tensor = self.mixing(filtered, mixing_modulation)
         return mixed

@@ -37,6 +37,7 @@ from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.training.checkpoint import TrainingRun, load_run
 from anchorsr.training.machine import Machine
 from anchorsr.training.progress import TrainingProgress
+from anchorsr.training.recipe import QuantizationRecipe
 from anchorsr.training.trainer import fit
 
 INTEGER_FOLDER = "integer"
@@ -83,8 +84,8 @@ def quantize(
     run: TrainingRun | str | os.PathLike[str],
     *,
     qat: bool = True,
-    strengths: Strengths = CLEAN,
     unfinished: bool = False,
+    strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
     on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
@@ -93,14 +94,15 @@ def quantize(
 
     Activation ranges are calibrated on training images. Then the integers are trained, if the
     recipe has a `quantization.schedule`. That run is kept in the folder `integer` inside the
-    run's, and resumed from there.
+    run's, and resumed from there. A conditioned network has no quantization-aware training: it is
+    folded for the given strengths, and all strengths share its integer weights.
 
     Args:
         run: What `train` returned, or the folder of a run.
         qat: False stops after calibration (post-training quantization).
-        strengths: What images have been through that a network which is told is for. Its integer
-            weights are the same for all, so they are calibrated only, on images degraded alike.
         unfinished: Whether to accept a run that has not taken all its steps.
+        strengths: The degradation of the images that the graph is for, which a conditioned network
+            is folded for. Calibration images are degraded to them.
         machine: What to compute on; mixed precision is never used.
         on_loading: As in `train`.
         on_progress: As in `train`.
@@ -109,8 +111,8 @@ def quantize(
         CheckpointError: There is no run, it is unfinished, or `integer` was made from weights or a
             calibration that have changed since.
         DataError: There are no training images.
-        RecipeError: The network is not told one of the strengths.
         GraphError: The network cannot be quantized.
+        RecipeError: The network takes no such strength.
         TrainingError: A loss, gradient or weight is not finite.
 
     Example:
@@ -128,7 +130,7 @@ def quantize(
     graph = calibration.graph
     chosen = choose_quantization(graph, calibration.ranges)
     settings = run.recipe.quantization
-    if settings.schedule is None or not qat or run.network.strengths:
+    if settings.schedule is None or run.network.strengths or not qat:
         return QuantizedRun(run, avoid_ties(apply_quantization(graph, chosen)))
     network = IntegerNetwork(graph, chosen)
     recipe = dataclasses.replace(
@@ -157,55 +159,50 @@ def quantize(
     return QuantizedRun(run, trained.to_graph(), record)
 
 
-def fold_strengths(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
-    """Return the plain network for images of these strengths; one that is not told any, as it is.
-
-    Raises:
-        RecipeError: The network is not told one of the strengths.
-    """
-    told = {name: value for name, value in dataclasses.asdict(strengths).items() if value}
-    if isinstance(network, ConditionedABPN):
-        return network.fold(told)
-    if told:
-        raise RecipeError(f"the network is not told what images have been through ({min(told)})")
-    return network
-
-
 def calibrate(run: TrainingRun, strengths: Strengths = CLEAN) -> Calibration:
     """Lower the network of a run to a float graph and measure its activations.
 
     Args:
         run: The run.
-        strengths: As of `quantize`.
+        strengths: As in `quantize`.
 
     Raises:
         DataError: There are no training images.
-        RecipeError: The network is not told one of the strengths.
+        RecipeError: The network takes no such strength.
     """
     settings = run.recipe.quantization
-    network = fold_strengths(run.network, strengths)
+    network = _fold(run.network, strengths)
     pairs = draw_pairs(
         [Path(name) for name in run.recipe.data.folders],
-        run.network.factor,
+        network.factor,
         patch=run.recipe.data.patch,
         seed=run.recipe.seed,
         count=settings.calibration,
     )
-    images = [pair.lr for pair in pairs]
-    if strengths != CLEAN:
-        random = np.random.default_rng(run.recipe.seed)
-        images = [degrade_like(image, strengths, random) for image in images]
+    random = np.random.default_rng(run.recipe.seed)
+    images = [degrade_like(pair.lr, strengths, random) for pair in pairs]
     graph = lower(network, name=f"{run.recipe.network['name']}_x{network.factor}")
     if settings.equalize:
         graph = equalize(graph, images)
     ranges = observe_ranges(graph, images, settings.percentile)
-    return Calibration(graph, ranges, _digest(run, images))
+    return Calibration(graph, ranges, _digest(network, settings, images))
 
 
-def _digest(run: TrainingRun, images: Sequence[UInt8Array]) -> str:
-    settings = run.recipe.quantization
+def _fold(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
+    """Return the plain network for these strengths, which a plain network is if there are none."""
+    values = {name: value for name, value in dataclasses.asdict(strengths).items() if value}
+    if isinstance(network, ConditionedABPN):
+        return network.fold(values)
+    if values:
+        raise RecipeError(f"the network is not conditioned: it takes no strength {min(values)}")
+    return network
+
+
+def _digest(
+    network: RecipeNetwork, settings: QuantizationRecipe, images: Sequence[UInt8Array]
+) -> str:
     digest = hashlib.sha256(repr((settings.percentile, settings.equalize)).encode())
-    for _, tensor in sorted(run.network.state_dict().items()):
+    for _, tensor in sorted(network.state_dict().items()):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     for image in images:
         digest.update(image.tobytes())

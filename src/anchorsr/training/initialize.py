@@ -133,13 +133,13 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
 def _load_modulator(
     network: ConditionedABPN, trained: Sequence[ConditionedABPN], count: int
 ) -> None:
-    """Take over, of several networks in the mean, what strengths do."""
+    """Take over the modulator, or the mean of several, if all of `count` networks have one."""
     shapes = {(one.strengths, tuple(one.modulator.widths)) for one in [network, *trained]}
     hidden = {one.config.hidden for one in [network, *trained]}
     if len(trained) < count or len(shapes) > 1 or len(hidden) > 1:
         raise CheckpointError(
-            "initial_weights: a network that is told strengths starts from a plain one, or from"
-            " those of its own shape, with the same strengths and hidden width"
+            "initial_weights: a conditioned network is initialized from plain ones, or from those"
+            " of its own shape, with the same strengths and hidden width"
         )
     for name, tensor in network.modulator.state_dict().items():
         states = [one.modulator.state_dict()[name] for one in trained]

@@ -36,9 +36,9 @@ class DataRecipe:
         candidates: Of this many random patches the one with the most detail is taken.
             Quantization-aware training ignores it.
         equal_pictures: Whether images are drawn equally often, not in proportion to their size.
-        pairs: Folders with `HR/` and `LR/` that are trained on as they are
+        pairs: Folders with `HR/` and `LR/` images that are used as they are
             (`data.pairs.load_given_pairs`).
-        pairs_share: Share of the patches that is cut from those.
+        pairs_share: Fraction of the patches that is cut from those.
     """
 
     folders: tuple[str, ...]
@@ -176,7 +176,7 @@ class Recipe:
         seed: Seed of all random numbers.
         initial_weights: Folders of runs, or one `.tflite` with its card. The convolutions of the
             same name and widths are taken over; of several runs their mean.
-        degradation: What is done to the LR side of patches.
+        degradation: How the LR side of patches is degraded; None for not at all.
     """
 
     network: Mapping[str, Any]

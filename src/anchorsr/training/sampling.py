@@ -1,4 +1,4 @@
-"""The pairs that a recipe names, and the sampler that cuts patches from them as it says."""
+"""Load the pairs of a recipe, and make the sampler of its patches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from anchorsr.data.pairs import Pair, load_given_pairs, load_training_pairs
 from anchorsr.data.patches import PatchSampler
 from anchorsr.data.strengths import STRENGTHS
-from anchorsr.errors import RecipeError
+from anchorsr.errors import RecipeError, unknown_choice
 from anchorsr.networks.base import Trainable
 from anchorsr.training.recipe import Recipe
 
@@ -16,10 +16,18 @@ from anchorsr.training.recipe import Recipe
 def load_pairs(
     recipe: Recipe, factor: int, on_loading: Callable[[int, int], None] | None = None
 ) -> tuple[list[Pair], list[Pair]]:
-    """Load the pairs that a recipe reduces itself, and those that it is given.
+    """Load the training images of a recipe.
+
+    Args:
+        recipe: The recipe.
+        factor: The super-resolution factor.
+        on_loading: Called with (images read, images in all) while `data.folders` are read.
+
+    Returns:
+        The pairs of `data.folders`, and the given pairs of `data.pairs`.
 
     Raises:
-        DataError: A folder has no images, or none is large enough.
+        DataError: A folder has no images, none is large enough, or given pairs do not fit.
     """
     patch = recipe.data.patch
     folders = [Path(name) for name in recipe.data.folders]
@@ -29,7 +37,7 @@ def load_pairs(
 
 
 def make_sampler(recipe: Recipe, pairs: list[Pair], given: list[Pair]) -> PatchSampler:
-    """Return the sampler of a recipe over what `load_pairs` has loaded."""
+    """Make the sampler of a recipe from what `load_pairs` returned."""
     return PatchSampler(
         pairs,
         patch=recipe.data.patch,
@@ -45,23 +53,21 @@ def make_sampler(recipe: Recipe, pairs: list[Pair], given: list[Pair]) -> PatchS
 
 
 def check_strengths(network: Trainable, recipe: Recipe) -> None:
-    """Refuse a recipe whose network is told what no patch has been through.
+    """Check that the strengths of a conditioned network fit its recipe.
 
     Raises:
-        RecipeError: The network asks for a strength that there is not, or for any where patches
-            are neither degraded nor given; or it trains integers for one strength.
+        RecipeError: A strength is unknown, no patch is degraded or given, or the recipe asks for
+            quantization-aware training.
     """
     unknown = sorted(set(network.strengths) - set(STRENGTHS))
     if unknown:
-        raise RecipeError(
-            f"network.strengths: there is no {unknown[0]}; there are: {', '.join(STRENGTHS)}"
-        )
+        raise RecipeError(f"network.strengths: {unknown_choice('strength', unknown[0], STRENGTHS)}")
     if network.strengths and recipe.quantization.schedule is not None:
         raise RecipeError(
-            "quantization.schedule: integers of a network that is told strengths are not trained,"
-            " because all strengths share them"
+            "quantization.schedule: a conditioned network has no quantization-aware training,"
+            " because all strengths share its integer weights"
         )
     if network.strengths and recipe.degradation is None and not recipe.data.pairs:
         raise RecipeError(
-            "network.strengths tells nothing without [degradation] or data.pairs: all are zero"
+            "network.strengths has no effect without [degradation] or data.pairs: all are zero"
         )

@@ -422,7 +422,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _forward(network: Trainable, images: Tensor, patches: Patches) -> Tensor:
-    """Return what a network makes of images, told what it asks for about each."""
+    """Return the unclipped output, for the strengths of each patch if the network takes any."""
     if not network.strengths:
         return network.forward_unclipped(images)
     rows = [strengths.select(network.strengths) for strengths in patches.strengths]

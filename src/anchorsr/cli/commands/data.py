@@ -13,7 +13,7 @@ from anchorsr.data.blur import write_blurred
 from anchorsr.data.download import ADDRESS, DIV2K, download
 from anchorsr.data.films import FILMS, write_films
 from anchorsr.data.synthetic import write_synthetic
-from anchorsr.errors import OutputError
+from anchorsr.errors import OutputError, unknown_choice
 from anchorsr.images.io import find_images
 
 data_app = typer.Typer(help="Get or make training images.", no_args_is_help=True)
@@ -111,26 +111,27 @@ def blurred_command(
 @data_app.command("films")
 def films_command(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of images, with all below.", show_default=False)
+        list[Path],
+        typer.Argument(help="Folders of images, searched recursively.", show_default=False),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write the pairs in.")
+        Path, typer.Option("--output", "-o", help="The folder to write the pairs into.")
     ] = _FOLDER / "films",
     factor: Factor = 3,
     codecs: Annotated[
         list[str] | None,
         typer.Option(
             "--codec",
-            help=f"One of {', '.join(FILMS)}; all in turn by default. Repeatable.",
+            help=f"{', '.join(FILMS)}; by default all in turn. Repeatable.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed makes other films.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other films.")] = 0,
     force: Force = False,
 ) -> None:
-    """Make frames of compressed films that pan over images, with their originals.
+    """Make frames of compressed films that pan over images, with the originals as HR images.
 
-    Name the folder in a recipe's data.pairs, for networks that are used on video. The same seed
-    makes the same films with the same encoders.
+    Name the folder in data.pairs of a recipe, for networks that upscale videos. The same seed and
+    encoders give the same films.
 
     Examples:
 
@@ -140,7 +141,7 @@ def films_command(
     """
     for codec in codecs or []:
         if codec not in FILMS:
-            raise typer.BadParameter(f"no codec {codec!r}; there are: {', '.join(FILMS)}")
+            raise typer.BadParameter(unknown_choice("codec", codec, FILMS))
     _check_outside(output, folders)
     images = [path for folder in folders for path in find_images(folder, recursive=True)]
     with bar("Filming", len(images), hidden=False) as on_image:
@@ -157,7 +158,7 @@ def films_command(
 
 
 def _check_outside(output: Path, folders: list[Path]) -> None:
-    """Refuse to write where the next run would read."""
+    """Raise OutputError if a second run would read the output."""
     for folder in folders:
         if output.resolve().is_relative_to(folder.resolve()):
             raise OutputError(

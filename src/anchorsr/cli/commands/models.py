@@ -84,7 +84,7 @@ def evaluate_command(
             "--model",
             "-m",
             help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
-            " bicubic, or lanczos. Repeatable.",
+            " bicubic or lanczos. Repeatable.",
         ),
     ] = None,
     factor: Factor = 3,
@@ -95,8 +95,8 @@ def evaluate_command(
         list[str] | None,
         typer.Option(
             "--damage",
-            help="What is done to the LR images before, with fixed seeds: jpeg75, noise5, webp60,"
-            f" h264-28, phone, scan, twice, ...; or {ALL_DAMAGES}. Repeatable.",
+            help="Damage the LR images first, with fixed seeds: jpeg75, noise5, webp60, h264-28,"
+            f" phone, scan, twice, ...; {ALL_DAMAGES} for a list of ten. Repeatable.",
         ),
     ] = None,
     threads: Threads = 0,

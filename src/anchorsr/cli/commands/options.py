@@ -153,7 +153,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def print_scores(scores: list[Score]) -> None:
-    """Print PSNR and SSIM as a table."""
+    """Print PSNR and SSIM as a table, with a column of damages if any image was damaged."""
     damaged = any(score.damage != "clean" for score in scores)
     columns = ["model", "set", *(["damage"] if damaged else [])]
     table = Table(*columns, "images", "PSNR RGB", "PSNR Y", "SSIM Y")

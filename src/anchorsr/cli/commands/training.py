@@ -70,17 +70,17 @@ def quantize_command(
             help="Quantization-aware training (QAT) as the recipe says, or calibration only (PTQ).",
         ),
     ] = True,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Accept a run that has not taken all its steps.")
+    ] = False,
     strengths: Annotated[
         list[str] | None,
         typer.Option(
             "--strength",
-            help="What images have been through that the file is for, where the network is told:"
+            help="Degradation of the images that the file is for, for a conditioned network:"
             " jpeg=75 (quality), noise=5 (sigma), video=28 (CRF), ... Repeatable.",
         ),
     ] = None,
-    unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Accept a run that has not taken all its steps.")
-    ] = False,
     device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
     threads: Threads = 0,
     force: Force = False,
@@ -102,13 +102,14 @@ def quantize_command(
     """
     with needs("PyTorch", "train"):
         from anchorsr.export.release import release
+    degraded = parse_strengths(strengths or [])
     with training_bars("Quantizing") as callbacks:
         scores = release(
             run,
             output,
             qat=train,
-            strengths=parse_strengths(strengths or []),
             unfinished=unfinished,
+            strengths=degraded,
             machine=training_machine(device, threads),
             overwrite=force,
             **callbacks,

@@ -1,4 +1,4 @@
-"""ABPN that is told strengths: what it computes, and that it folds to the plain network."""
+"""Conditioned ABPN: what it computes, and that it folds to the plain network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
 import torch
 
 from anchorsr.errors import RecipeError
@@ -71,13 +74,13 @@ def test_strengths_mean_nothing_at_first(images: torch.Tensor) -> None:
 
 
 def test_integer_weights_are_the_same_for_all_strengths() -> None:
-    """What a gain changes is the scale of a filter: one set of int8 weights is for all images."""
+    """A gain changes the scale of a filter only."""
     network = trained()
-    pictures = [np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)]
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     weights = []
     scales = []
     for strengths in ({}, STRENGTHS, {"noise": 1.0}):
-        graph = quantize_graph(lower(network.fold(strengths), name="folded"), pictures)
+        graph = quantize_graph(lower(network.fold(strengths), name="folded"), [image])
         convolutions = [op for op in graph.operators if isinstance(op, Conv2D)]
         weights.append([op.weights for op in convolutions])
         scales.append(np.concatenate([np.ravel(op.weight_scales) for op in convolutions]))
@@ -109,5 +112,5 @@ def test_options_that_make_no_network_are_refused(options: dict[str, Any]) -> No
 
 
 def test_unknown_strength_is_refused() -> None:
-    with pytest.raises(RecipeError, match="knows no strength dust; it knows jpeg, noise"):
+    with pytest.raises(RecipeError, match="takes no strength dust; it takes jpeg, noise"):
         trained().fold({"dust": 1.0})
