@@ -116,7 +116,10 @@ def test_no_card_holds_a_path_of_the_machine_that_made_it(model: Model) -> None:
 def test_a_card_is_written_for_the_bytes_it_is_given(tmp_path: Path) -> None:
     graph = integer_graph(0, factor=2)
     path = tmp_path / "random0.json"
-    figures = (Score("int8", "Set5", 5, 30.5, 32.5, 0.9), Score("int8", "flat", 1, math.inf, 9, 1))
+    figures = (
+        Score("int8", "Set5", 5, 30.5, 32.5, 0.9),
+        Score("int8", "flat", 1, math.inf, 9, 1, "jpeg 0.47"),
+    )
     card = ModelCard.of_file(b"bytes", graph, figures=figures, runs={"float": {"step": 1}})
     write_card(path, card, overwrite=False)
     table = json.loads(path.read_text(), parse_constant=pytest.fail)
@@ -124,6 +127,7 @@ def test_a_card_is_written_for_the_bytes_it_is_given(tmp_path: Path) -> None:
     assert (table["size_bytes"], table["factor"]) == (5, 2)
     assert table["runs"] == {"float": {"step": 1}}
     assert [row["psnr_rgb"] for row in table["figures"]] == [30.5, None]  # JSON has no infinity
+    assert [row.get("damage") for row in table["figures"]] == [None, "jpeg 0.47"]  # None: clean
     (tmp_path / "random0.tflite").write_bytes(b"bytes")
     assert read_card(tmp_path / "random0.tflite") == card
 
