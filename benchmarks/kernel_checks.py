@@ -23,13 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.engines.native.library import Network, instruction_sets
 from anchorsr.engines.native.packing import pack_graph
 from anchorsr.errors import BenchmarkError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import list_models, read_model
-from exactness import ImageArray, exit_code, run_command
+from exactness import exit_code, run_command
 from random_graphs import random_graph, random_image
 
 SOURCES = Path(__file__).parents[1] / "src" / "anchorsr" / "engines" / "native"
@@ -54,7 +55,7 @@ CHECKS: dict[str, tuple[list[str], list[list[str]]]] = {
 }
 
 
-def cases(graphs: int) -> list[tuple[Graph, ImageArray]]:
+def cases(graphs: int) -> list[tuple[Graph, UInt8Array]]:
     """The shipped networks, and random ones, each with an image."""
     networks = [read_model(model.path)[1] for model in list_models()]
     networks += [random_graph(seed) for seed in range(graphs)]

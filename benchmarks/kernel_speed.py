@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from anchorsr.bench.samples import natural_image
 
 from anchorsr.engines.native import library
 from anchorsr.engines.native.library import Network, instruction_sets
@@ -32,6 +31,7 @@ from anchorsr.errors import BenchmarkError
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
 from anchorsr.models.registry import model_path, read_model
+from anchorsr.utils.sample_image import sample_image
 from exactness import exit_code, run_command
 
 _CEILING_PIXELS, _CEILING_TIMES, _CEILING_LAYER = 48, 500, 1
@@ -87,7 +87,7 @@ def padded_macs(graph: Graph) -> int:
 def kernel_call(graph: Graph, instructions: str, size: tuple[int, int]) -> Callable[[], object]:
     """One thread, without what surrounds the kernel."""
     network = Network(pack_graph(graph), graph.factor, instructions)
-    image = natural_image(*size)
+    image = sample_image(*size)
     upscaled = np.zeros((size[0] * graph.factor, size[1] * graph.factor, 3), np.uint8)
     workspace = network.workspace(size[1])
     return lambda: network.run(image, 0, size[0], upscaled, workspace)
@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace, built: ctypes.CDLL) -> list[str]:
     ceilings: dict[tuple[str, str], Ceiling] = {}
     for model in options.models:
         data, graphs[model] = read_model(model_path(model))
-        images = natural_image(height, width)[None]
+        images = sample_image(height, width)[None]
         for name in sets:
             ceilings[model, name] = Ceiling(built, graphs[model], name)
             calls[model, name] = kernel_call(graphs[model], name, (height, width))
