@@ -589,6 +589,7 @@ def test_usage_errors_are_in_our_own_words(call: Call, furnished: Path) -> None:
         "benchmark --engine tpu": "no engine 'tpu'; choose from: native, litert",
         "benchmark --threads -1": "--threads is a whole number from 0 to 1024, not '-1'",
         "enlarge a.png": "there is no command 'enlarge'",
+        "upscal a.png": "there is no command 'upscal'; did you mean upscale? (see anchorsr --help)",
         "data coco": "there is no command 'coco'",
         "train unknown.toml extra": "unexpected argument: extra",
         "train unknown.toml extra words": "unexpected argument: extra words",

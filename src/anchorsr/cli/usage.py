@@ -39,8 +39,9 @@ def describe_usage_error(error: Exception) -> str:
         return f"{getattr(error, 'option_name', 'an option')} {takes}"
     if parameter is not None and not isinstance(error, UsageError):
         return _describe_bad_value(error, parameter)
-    if command := re.match(r"No such command '(.*)'", message):
-        return f"there is no command {command[1]!r}"
+    if command := re.match(r"No such command '(.*?)'\.?(?: Did you mean '(.*)'\?)?$", message):
+        meant = f"; did you mean {command[2]}?" if command[2] else ""
+        return f"there is no command {command[1]!r}{meant}"
     if extra := re.match(r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", message):
         return f"unexpected argument: {extra[1]}"
     return message
