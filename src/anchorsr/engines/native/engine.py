@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.engines.native.library import Network, UInt8Array
+from anchorsr.arrays import UInt8Array
+from anchorsr.engines.native.library import Network
 from anchorsr.engines.native.packing import pack_graph
 from anchorsr.errors import ModelError
 from anchorsr.serialization.tflite.reader import read_tflite

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from anchorsr.arrays import UInt8Array
 from anchorsr.errors import AnchorSRError, GraphError, ModelError
-
-UInt8Array = npt.NDArray[np.uint8]
 
 # Of the functions in `api.h` and what they take.
 _VERSION = 1
