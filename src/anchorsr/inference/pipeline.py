@@ -27,6 +27,7 @@ from anchorsr.inference.streaming import should_stream, upscale_to_png
 from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.utils.files import check_free, make_folder
 from anchorsr.utils.locks import FileLocks
+from anchorsr.utils.temporary import remove_leftovers
 
 # Images read ahead, and pixels waiting to be written (3 bytes each; one image in any case), which
 # bound the memory whatever the folder.
@@ -129,6 +130,8 @@ def _read(
 ) -> _Opened | JobResult:
     skipped = _why_skip(job, overwrite)
     if job.problem is not None or skipped:
+        if not job.left_out:
+            remove_leftovers(job.target)
         return JobResult(job, job.problem, skipped)
     try:
         image = read_file(job.source)
