@@ -652,9 +652,12 @@ def test_shells_complete_names(
 
 
 @pytest.fixture
-def named_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+def named_shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The shell is the one that is named, not the one that the tests were started from."""
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    app._built.cache_clear()
+    yield
+    app._built.cache_clear()
 
 
 @pytest.mark.usefixtures("named_shell")
