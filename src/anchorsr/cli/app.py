@@ -110,7 +110,7 @@ def run(arguments: list[str]) -> int:
         complain("an argument is empty: is a shell variable not set?")
         return 2
     try:
-        code = _built()(arguments, prog_name="anchorsr", standalone_mode=False)
+        code = _command_line()(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
     except StoppedError as stopped:
         console().print(f"stopped: {stopped}", soft_wrap=True, markup=False)
@@ -152,7 +152,7 @@ def run(arguments: list[str]) -> int:
 
 
 @functools.cache
-def _built() -> Callable[..., object]:
+def _command_line() -> Callable[..., object]:
     """The commands with their options, which take a tenth of a second to build."""
     return typer.main.get_command(app)
 
