@@ -922,6 +922,7 @@ def test_the_same_command_goes_on_after_a_kill_and_beside_another(tmp_path: Path
             assert image.size == (180, 180)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: None) -> None:
     text = recipe(Path("images"), steps="steps = 100_000", every="every = 3")
     (workshop / "long.toml").write_text(text)
@@ -1000,6 +1001,7 @@ def test_a_disk_that_fills_leaves_nothing_half_written(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 @needs_shell
 def test_a_disk_that_fills_in_training_is_one_line(workshop: Path) -> None:
     result = finish(start("train", "tiny.toml", "-o", "run", folder=workshop, shell="ulimit -f 6"))
