@@ -250,8 +250,14 @@ def test_the_help_names_every_command(call: Call) -> None:
     groups = {command.split()[0] for command in IN_GROUPS}
     for command in [*COMMANDS, *groups]:
         assert command in result.out
-    assert {group.name for group in app.app.registered_groups} == groups
-    assert {command.name for command in app.app.registered_commands} == set(COMMANDS)
+    assert set(app.command_line().commands) == {*COMMANDS, *groups}
+
+
+def test_a_command_imports_no_other(tmp_path: Path) -> None:
+    code = "from anchorsr.cli import app; import sys; app.run(['upscale']); print(*sys.modules)"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
+    commands = {name for name in printed.split() if name.startswith("anchorsr.cli.commands.")}
+    assert commands - {"anchorsr.cli.commands.options"} == {"anchorsr.cli.commands.upscale"}
 
 
 # JSON
@@ -655,9 +661,9 @@ def test_shells_complete_names(
 def named_shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The shell is the one that is named, not the one that the tests were started from."""
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    app._command_line.cache_clear()
+    app.command_line.cache_clear()
     yield
-    app._command_line.cache_clear()
+    app.command_line.cache_clear()
 
 
 @pytest.mark.usefixtures("named_shell")
@@ -953,7 +959,7 @@ sys.meta_path.insert(0, Interrupt())
 
 
 @needs_shell
-@pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.video"])
+@pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.evaluation"])
 def test_ctrl_c_during_the_imports_ends_without_a_traceback(
     tmp_path: Path, interruptible: None, module: str
 ) -> None:
@@ -1101,7 +1107,7 @@ def test_pytorchs_lack_of_memory_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("anchorsr.cli.app._command_line", lambda: fail)
+    monkeypatch.setattr("anchorsr.cli.app.command_line", lambda only: fail)
     result = call("train", "tiny.toml")
     assert_one_error(result)
     assert "not enough memory" in result.err
