@@ -652,9 +652,12 @@ def test_shells_complete_names(
 
 
 @pytest.fixture
-def named_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+def named_shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The shell is the one that is named, not the one that the tests were started from."""
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    app._command_line.cache_clear()
+    yield
+    app._command_line.cache_clear()
 
 
 @pytest.mark.usefixtures("named_shell")
@@ -1096,7 +1099,7 @@ def test_pytorchs_lack_of_memory_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("anchorsr.cli.app.app", fail)
+    monkeypatch.setattr("anchorsr.cli.app._command_line", lambda: fail)
     result = call("train", "tiny.toml")
     assert_one_error(result)
     assert "not enough memory" in result.err
