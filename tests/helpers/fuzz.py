@@ -141,7 +141,7 @@ def _videos(folder: Path) -> Kind:
 
     repeat = SimpleNamespace(
         factor=2,
-        graph=SimpleNamespace(halo=0),
+        graph=SimpleNamespace(halo=0, multiple=1),
         upscale_rgb=lambda rgb: rgb.repeat(2, 0).repeat(2, 1),
     )
     files = {}

@@ -22,7 +22,7 @@ class Repeat:
 
     factor = 2
     engine, why = "repeat", ""
-    graph = SimpleNamespace(halo=0)
+    graph = SimpleNamespace(halo=0, multiple=1)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass

@@ -18,7 +18,7 @@ class Repeat:
     """An upscaler that repeats pixels."""
 
     factor = 2
-    graph = SimpleNamespace(halo=0)
+    graph = SimpleNamespace(halo=0, multiple=1)
 
     def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
         return rgb.repeat(2, 0).repeat(2, 1)

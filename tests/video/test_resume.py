@@ -26,7 +26,7 @@ class Repeat:
     """An upscaler that repeats pixels."""
 
     factor = 2
-    graph = SimpleNamespace(halo=0)
+    graph = SimpleNamespace(halo=0, multiple=1)
 
     def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
         return rgb.repeat(2, 0).repeat(2, 1)
@@ -201,7 +201,7 @@ journal.SEGMENT = encoder.SEGMENT = 20
 
 class Repeat:
     factor = 2
-    graph = SimpleNamespace(halo=0)
+    graph = SimpleNamespace(halo=0, multiple=1)
     def upscale_rgb(self, rgb):
         return rgb.repeat(2, 0).repeat(2, 1)
 

@@ -309,7 +309,7 @@ class Repeat:
     """Each pixel three by three times, in place of a network."""
 
     factor = 3
-    graph = SimpleNamespace(halo=0)
+    graph = SimpleNamespace(halo=0, multiple=1)
 
     def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
         return rgb.repeat(3, axis=0).repeat(3, axis=1)
