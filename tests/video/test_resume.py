@@ -5,6 +5,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 
 from anchorsr.errors import OutputError
-from anchorsr.video import encoder, journal
+from anchorsr.video import encoder, journal, pipeline, upscale
 from anchorsr.video.journal import EncodedPacket, Journal
+from anchorsr.video.source import Source
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
 from helpers.videos import make_video, moving
 
@@ -103,6 +105,32 @@ def test_a_resumed_video_is_the_undisturbed_one_frame_by_frame(
     assert frames(resumed) == frames(whole)
     assert not list(tmp_path.glob("*.resume"))
     assert not list(tmp_path.glob("*.part.*"))
+
+
+def test_a_signal_as_the_threads_start_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to free the container while the decoder was using it."""
+    alive: list[bool] = []
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            signal.raise_signal(signal.SIGTERM)
+
+    class Watched(Source):
+        def close(self) -> None:
+            names = [thread.name for thread in threading.enumerate()]
+            alive.append(any(name.startswith("video-") for name in names))
+            super().close()
+
+    monkeypatch.setattr(pipeline.threading, "Thread", Interrupted)
+    monkeypatch.setattr(upscale, "Source", Watched)
+    source = make_video(tmp_path / "in.mp4", moving(70))
+    with pytest.raises(KeyboardInterrupt):
+        enlarge(source, tmp_path / "out.mp4", Slow())
+    assert alive == [False]
+    assert not list(tmp_path.glob("out*.mp4"))
 
 
 def test_no_frame_is_upscaled_twice(tmp_path: Path) -> None:

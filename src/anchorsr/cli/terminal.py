@@ -9,6 +9,7 @@ import codecs
 import datetime
 import functools
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -101,6 +102,21 @@ def complain_of_all(text: str, names: Iterable[object]) -> None:
 def remark(text: str) -> None:
     """Print a note."""
     console().print(Text(f"note: {text}"), soft_wrap=True)
+
+
+class _Remarks(logging.Handler):
+    """Prints each record as a note."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
+
+
+def show_trials() -> None:
+    """Say on a terminal when engines are tried, which takes a moment before the first image."""
+    if console().is_terminal:
+        log = logging.getLogger("anchorsr.engines")
+        log.addHandler(_Remarks())
+        log.setLevel(logging.INFO)
 
 
 def print_table(table: Table) -> None:
