@@ -21,6 +21,7 @@ from anchorsr.video import encoder, journal, pipeline, upscale
 from anchorsr.video.journal import EncodedPacket, Journal
 from anchorsr.video.source import Source
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
+from anchorsr.video.workfiles import WorkFiles
 from helpers.videos import make_video, moving
 
 
@@ -161,6 +162,38 @@ def test_other_options_or_another_input_do_not_go_on(tmp_path: Path) -> None:
         enlarge(source, target)
     assert enlarge(source, target, overwrite=True).frames == 69
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_kill_in_the_last_steps_leaves_nothing_in_the_next_run(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "in.mp4", moving(30)), tmp_path / "out.mp4"
+    files = WorkFiles(target)
+    begin(source, target)
+    files.resume.rename(files.finished)  # killed before the video had its name
+    files.part.unlink()
+    target.write_bytes(b"whole")  # killed after it
+    with pytest.raises(OutputError, match="exists already"):
+        enlarge(source, target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+    target.unlink()
+    begin(source, target)
+    files.resume.rename(files.finished)
+    notes: list[str] = []
+    assert enlarge(source, target, on_note=notes.append).frames == 30
+    assert "going on after the 20 frames" in notes[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_video_to_be_replaced_keeps_its_journal(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "in.mp4", moving(70)), tmp_path / "out.mp4"
+    target.write_bytes(b"old")
+    begin(source, target, overwrite=True)
+    WorkFiles(target).part.unlink()
+    with pytest.raises(OutputError, match="exists already"):
+        enlarge(source, target)
+    assert target.read_bytes() == b"old"
+    notes: list[str] = []
+    assert enlarge(source, target, overwrite=True, on_note=notes.append).frames == 70
+    assert "going on after the" in notes[0]
 
 
 def packet(number: int) -> EncodedPacket:
