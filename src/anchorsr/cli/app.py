@@ -26,7 +26,7 @@ from anchorsr.cli.commands import (
     upscale,
     video,
 )
-from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams
+from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams, visible
 from anchorsr.cli.usage import describe_usage_error
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.utils.files import reason
@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
     except StoppedError as stopped:
-        console().print(f"stopped: {stopped}", soft_wrap=True, markup=False)
+        console().print(f"stopped: {visible(stopped)}", soft_wrap=True, markup=False)
         return _INTERRUPTED
     except AnchorSRError as error:
         complain(error)

@@ -9,6 +9,7 @@ every lock is granted; files are still written atomically.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -21,6 +22,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+# A link in the place of a lock could lead to any file, which would be made, or removed later.
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class FileLocks:
@@ -60,8 +65,12 @@ class FileLocks:
         path = target.with_name(f".anchorsr-{name}.lock")
         while True:
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                descriptor = os.open(path, _FLAGS, 0o666)
             except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise OutputError(
+                        f"{path} is a link in the place of a lock: remove it"
+                    ) from error
                 raise OutputError(f"{target} cannot be written ({reason(error)})") from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +96,7 @@ class FileLocks:
 
 def _same_file(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
 

@@ -20,14 +20,13 @@ from anchorsr.cli.commands.options import (
     parse_size,
     print_scores,
 )
-from anchorsr.cli.terminal import bar, print_json, print_table
+from anchorsr.cli.terminal import bar, print_json, print_table, say
 from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.evaluation.evaluate import Score, evaluate
 from anchorsr.export.export import export_model
 from anchorsr.models.card import read_card
 from anchorsr.models.registry import DEFAULT, list_models, model_path
-from anchorsr.utils.strict_json import to_json
 
 ALL_DAMAGES = "usual"
 
@@ -51,7 +50,7 @@ def models_command(
         anchorsr models abpn_x3
     """
     if name is not None:
-        print(to_json(read_card(model_path(name)).to_dict(), indent=1))
+        print_json(read_card(model_path(name)).to_dict())
         return
     shipped = list_models()
     if as_json:
@@ -163,4 +162,4 @@ def export_command(
     """
     height_and_width = None if size is None else parse_size(size)
     exported = export_model(model, output, factor=factor, size=height_and_width, overwrite=force)
-    print(exported.path)
+    say(exported.path)

@@ -18,7 +18,7 @@ from anchorsr.cli.commands.options import (
     Verbose,
     complete_from,
 )
-from anchorsr.cli.terminal import complain, print_json, remark, video_bar
+from anchorsr.cli.terminal import complain, print_json, remark, say, video_bar
 from anchorsr.engines.selection import AUTO
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import DEFAULT
@@ -101,7 +101,7 @@ def video_command(
     if as_json:
         print_json([row])
     else:
-        print(result.target, flush=True)
+        say(result.target)
         remark(summary)
     if result.problems:
         raise typer.Exit(1)
