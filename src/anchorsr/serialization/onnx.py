@@ -20,6 +20,7 @@ from anchorsr.errors import GraphError, needs
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers
 from anchorsr.graph.graph import Graph
+from anchorsr.serialization.onnx_half import to_half
 from anchorsr.serialization.onnx_integer import MICROSOFT_DOMAIN, IntegerNodes
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ _FLOAT_KINDS: dict[type, str] = {
 
 
 def write_onnx(
-    graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
+    graph: Graph,
+    *,
+    size: tuple[int, int] | None = None,
+    description: str = "",
+    half: bool = False,
 ) -> bytes:
     """Write a graph as an ONNX file. Input and output keep their names.
 
@@ -51,6 +56,7 @@ def write_onnx(
         size: (height, width) of the input for a file of fixed size; None for a file that takes
             every size.
         description: The description in the file.
+        half: Whether a float graph is computed in float16; its input and output stay float32.
 
     Returns:
         The bytes of the file.
@@ -68,6 +74,8 @@ def write_onnx(
     writer = _Writer(graph)
     for operator in graph.operators:
         writer.add(operator)
+    if half:
+        to_half(writer.nodes, writer.initializers, graph.input, graph.output)
     model = helper.make_model(
         helper.make_graph(
             writer.nodes,

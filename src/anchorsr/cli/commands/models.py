@@ -21,6 +21,7 @@ from anchorsr.cli.commands.options import (
     print_scores,
 )
 from anchorsr.cli.terminal import bar, print_json, print_table
+from anchorsr.cli.usage import UsageError
 from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.evaluation.evaluate import Score, evaluate
@@ -149,18 +150,35 @@ def export_command(
         str | None,
         typer.Option(help="Width x height, for a file of fixed size, such as 640x360."),
     ] = None,
+    float32: Annotated[
+        bool, typer.Option("--float32", help="Floating point: what the integers stand for.")
+    ] = False,
+    float16: Annotated[
+        bool, typer.Option("--float16", help="The same with weights of 16 bits, for GPUs.")
+    ] = False,
     force: Force = False,
 ) -> None:
-    """Export an integer model as `.tflite` or `.onnx`, for any size or a fixed one.
+    """Export a model as `.tflite` or `.onnx`, for any size or a fixed one.
 
-    The file is written only if its runtime reproduces the integer arithmetic byte for byte.
+    The file is written only if its runtime reproduces the integer arithmetic byte for byte. Files
+    in floating point take and give float32 on [0, 255].
 
     Examples:
 
         anchorsr export abpn -o abpn.onnx
 
         anchorsr export abpn -o abpn_640x360.tflite --size 640x360
+
+        anchorsr export quality --factor 2 -o quality_x2_float16.onnx --float16
     """
-    height_and_width = None if size is None else parse_size(size)
-    exported = export_model(model, output, factor=factor, size=height_and_width, overwrite=force)
+    if float32 and float16:
+        raise UsageError("--float32 and --float16 cannot be combined: export two files")
+    exported = export_model(
+        model,
+        output,
+        factor=factor,
+        size=None if size is None else parse_size(size),
+        precision="float16" if float16 else "float32" if float32 else "int8",
+        overwrite=force,
+    )
     print(exported.path)
