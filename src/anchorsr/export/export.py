@@ -21,7 +21,8 @@ from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import model_path, read_model
-from anchorsr.serialization.onnx import write_onnx
+from anchorsr.serialization.onnx import DEFAULT_FORM, write_onnx
+from anchorsr.serialization.onnx_integer import OnnxForm
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import check_free, check_not_input, publish
 from anchorsr.utils.sample_image import sample_image
@@ -30,6 +31,7 @@ from anchorsr.utils.sample_image import sample_image
 SIZES = ((1, 1), (1, 9), (7, 2), (13, 31), (64, 96))
 
 
+_SUFFIXES = (".tflite", ".onnx")
 Precision: TypeAlias = Literal["int8", "float32", "float16"]
 
 # Levels of 255 by which a runtime's floats may differ from numpy's.
@@ -61,6 +63,7 @@ def export_model(
     factor: int | None = None,
     size: tuple[int, int] | None = None,
     precision: Precision = "int8",
+    onnx_form: OnnxForm = DEFAULT_FORM,
     overwrite: bool = False,
 ) -> ExportedModel:
     """Export a shipped model or a `.tflite` file as `.tflite` or `.onnx`.
@@ -73,6 +76,7 @@ def export_model(
         precision: `int8`, or what the integers stand for in `float32` or `float16`. Float files
             take and give float32 on [0, 255]; float16 is that of weights, and in `.onnx` also of
             the computation.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -101,6 +105,7 @@ def export_model(
         size=size,
         description=json.dumps(origin),
         half=precision == "float16",
+        onnx_form=onnx_form,
         overwrite=overwrite,
     )
     return ExportedModel(target, graph.factor, size, hashlib.sha256(exported).hexdigest())
@@ -113,6 +118,7 @@ def export_graph(
     size: tuple[int, int] | None = None,
     description: str = "",
     half: bool = False,
+    onnx_form: OnnxForm = DEFAULT_FORM,
     overwrite: bool = False,
 ) -> bytes:
     """Export a graph as a file whose suffix is `.tflite` or `.onnx`.
@@ -123,6 +129,7 @@ def export_graph(
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
         half: Whether a float graph is stored in float16.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -132,7 +139,9 @@ def export_graph(
         AnchorSRError: What `export_model` raises.
     """
     check_free(path, overwrite=overwrite)
-    data = make_file(graph, path, size=size, description=description, half=half)
+    data = make_file(
+        graph, path, size=size, description=description, half=half, onnx_form=onnx_form
+    )
     publish(data, path, overwrite=overwrite)
     return data
 
@@ -144,6 +153,7 @@ def make_file(
     size: tuple[int, int] | None = None,
     description: str = "",
     half: bool = False,
+    onnx_form: OnnxForm = DEFAULT_FORM,
 ) -> bytes:
     """Serialize a graph and verify the result, without writing it.
 
@@ -155,6 +165,7 @@ def make_file(
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
         half: Whether a float graph is stored in float16.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
 
     Raises:
         OutputError: Another suffix.
@@ -163,16 +174,17 @@ def make_file(
     """
     if half and graph.is_integer:
         raise GraphError(f"{graph.name} is an integer graph: dequantize it for float16")
-    writers = {".tflite": write_tflite, ".onnx": write_onnx}
-    if path.suffix.lower() not in writers:
-        raise OutputError(f"{path} ends with none of: {', '.join(writers)}")
-    write = writers[path.suffix.lower()]
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise OutputError(f"{path} ends with none of: {', '.join(_SUFFIXES)}")
+    if suffix == ".onnx":
+        data = write_onnx(graph, size=size, description=description, half=half, form=onnx_form)
+    else:
+        data = write_tflite(graph, size=size, description=description, half=half)
     sizes = [size] if size else SIZES
     if graph.is_integer:
-        data = write(graph, size=size, description=description)
         check_exact(graph, load_engine(data), sizes=sizes)
     else:
-        data = write(graph, size=size, description=description, half=half)
         tolerance = _FLOAT16_TOLERANCE if half else _FLOAT32_TOLERANCE
         _check_close(graph, load_engine(data, dtype=np.float32), sizes, tolerance)
     return data

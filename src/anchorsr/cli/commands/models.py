@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.table import Table
@@ -24,10 +24,13 @@ from anchorsr.cli.terminal import bar, print_json, print_table
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES
+from anchorsr.errors import unknown_choice
 from anchorsr.evaluation.evaluate import Score, evaluate
 from anchorsr.export.export import export_model
 from anchorsr.models.card import read_card
 from anchorsr.models.registry import DEFAULT, list_models, model_path
+from anchorsr.serialization.onnx import DEFAULT_FORM
+from anchorsr.serialization.onnx_integer import OnnxForm
 from anchorsr.utils.strict_json import to_json
 
 ALL_DAMAGES = "usual"
@@ -156,6 +159,14 @@ def export_command(
     float16: Annotated[
         bool, typer.Option("--float16", help="The same with weights of 16 bits, for GPUs.")
     ] = False,
+    onnx_form: Annotated[
+        str | None,
+        typer.Option(
+            "--onnx",
+            help="The form of an integer .onnx: qdq, standard operators between QuantizeLinear and"
+            " DequantizeLinear (default), or qlinear, ONNX Runtime's integer operators.",
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Export a model as `.tflite` or `.onnx`, for any size or a fixed one.
@@ -173,12 +184,17 @@ def export_command(
     """
     if float32 and float16:
         raise UsageError("--float32 and --float16 cannot be combined: export two files")
+    if onnx_form is not None and onnx_form not in get_args(OnnxForm):
+        raise UsageError(unknown_choice("form", onnx_form, get_args(OnnxForm)))
+    if onnx_form is not None and (output.suffix.lower() != ".onnx" or float32 or float16):
+        raise UsageError("--onnx is for integer .onnx files")
     exported = export_model(
         model,
         output,
         factor=factor,
         size=None if size is None else parse_size(size),
         precision="float16" if float16 else "float32" if float32 else "int8",
+        onnx_form=cast(OnnxForm, onnx_form or DEFAULT_FORM),
         overwrite=force,
     )
     print(exported.path)
