@@ -21,6 +21,7 @@ from anchorsr.cli.commands import (
     data,
     models,
     probe,
+    serve,
     study,
     training,
     upscale,
@@ -62,6 +63,7 @@ def options(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "upscale": upscale.upscale_command,
     "video": video.video_command,
+    "serve": serve.serve_command,
     "compare": compare.compare_command,
     "models": models.models_command,
     "evaluate": models.evaluate_command,
