@@ -9,6 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before NumPy and PyTorch start their threads: two test processes on two cores, each with two
+# threads that wait for each other in a loop, take several times as long as with one.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 
@@ -41,8 +46,9 @@ def one_engine(request: pytest.FixtureRequest, own_cache: None) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         if request.path.stem not in ("test_selection", "test_runtimes", "test_speed"):
             patch.setattr(selection, "installed_engines", lambda: ["litert"])
-            # The exact arithmetic takes seconds for a shipped model at the real sizes.
+            # At the real sizes a trial of a shipped model takes seconds.
             patch.setattr(selection, "_SIZES", ((7, 9),))
+            patch.setattr(selection, "_TIMED_SIZE", (8, 8))
         _ready.cache_clear()
         yield
         _ready.cache_clear()

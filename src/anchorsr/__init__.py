@@ -8,8 +8,8 @@
 
 `upscale` and `Upscaler` take arrays, Pillow images and files; `upscale_video` takes videos.
 `list_models` lists the shipped models. `train`, `quantize`, `evaluate` and `export_model` make,
-measure and convert models. A bad file, model or machine raises an `AnchorSRError`; an array or
-number that makes no sense raises a ValueError.
+measure and convert models, and `convert` makes one of any PyTorch network. A bad file, model or
+machine raises an `AnchorSRError`; an array or number that makes no sense raises a ValueError.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from anchorsr.errors import AnchorSRError, MissingDependencyError
 
 if TYPE_CHECKING:
     from anchorsr.evaluation.evaluate import evaluate
+    from anchorsr.export.convert import convert
     from anchorsr.export.export import export_model
     from anchorsr.inference.upscaler import Upscaler, upscale
     from anchorsr.metrics import Score
@@ -35,6 +36,7 @@ __all__ = [
     "ModelCard",
     "Score",
     "Upscaler",
+    "convert",
     "evaluate",
     "export_model",
     "list_models",
@@ -51,6 +53,7 @@ _LAZY = {
     "ModelCard": "anchorsr.models.card:ModelCard",
     "Score": "anchorsr.metrics:Score",
     "Upscaler": "anchorsr.inference.upscaler:Upscaler",
+    "convert": "anchorsr.export.convert:convert",
     "evaluate": "anchorsr.evaluation.evaluate:evaluate",
     "export_model": "anchorsr.export.export:export_model",
     "list_models": "anchorsr.models.registry:list_models",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from anchorsr.arrays import Float64Array
 
 _WINDOW, _SIGMA = 11, 1.5
+_STRIP = 12  # rows of SSIM at a time, so that they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,23 @@ def ssim(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> f
         ValueError: The shapes differ, or the border leaves less than 11 pixels on a side.
     """
     a, b = _prepare(first, second, border)
-    if min(a.shape[:2]) < _WINDOW:
-        raise ValueError(f"SSIM needs {_WINDOW} pixels a side, not {a.shape[0]}x{a.shape[1]}")
-    mean_a, mean_b = _blur(a), _blur(b)
-    variance_a = _blur(a * a) - mean_a**2
-    variance_b = _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
+    height, width = a.shape[:2]
+    if min(height, width) < _WINDOW:
+        raise ValueError(f"SSIM needs {_WINDOW} pixels a side, not {height}x{width}")
+    a, b = a.reshape(height, -1), b.reshape(height, -1)
+    step = a.shape[1] // width
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
-        (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
-    )
-    return float(similarity.mean())
+    total, count = 0.0, 0
+    for top in range(0, height - _WINDOW + 1, _STRIP):
+        x, y = (image[top : top + _STRIP + _WINDOW - 1] for image in (a, b))
+        # The variances are needed as their sum only.
+        mean_x, mean_y, power, xy = _blur(np.stack([x, y, x * x + y * y, x * y]), step)
+        product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+        similarity = (2 * product + c1) * (2 * (xy - product) + c2)
+        similarity /= (squares + c1) * (power - squares + c2)
+        total += float(similarity.sum())
+        count += similarity.size
+    return total / count
 
 
 def luma(rgb: npt.NDArray[Any]) -> Float64Array:
@@ -112,13 +119,28 @@ def _prepare(
     return first[inside].astype(np.float64), second[inside].astype(np.float64)
 
 
-def _blur(image: Float64Array) -> Float64Array:
-    """Filter with the Gaussian window along both axes, only where it fits ("valid")."""
+def _blur(images: Float64Array, step: int) -> Float64Array:
+    """Filter with the Gaussian window along rows and columns, only where it fits ("valid").
+
+    Args:
+        images: (N, H, W · C), channels last.
+        step: From a pixel to the next in its row: C.
+    """
+    tall = images.shape[1] - _WINDOW + 1
+    images = _weigh([images[:, i : i + tall] for i in range(_WINDOW)])
+    wide = images.shape[2] - (_WINDOW - 1) * step
+    return _weigh([images[:, :, i * step : i * step + wide] for i in range(_WINDOW)])
+
+
+def _weigh(shifted: list[Float64Array]) -> Float64Array:
+    """Add up views by the weights of the window, which are symmetric."""
     position = np.arange(_WINDOW) - _WINDOW // 2
     weights = np.exp(-(position**2) / (2 * _SIGMA**2))
     weights /= weights.sum()
-    for _ in range(2):  # each pass blurs the first axis and swaps the two
-        count = image.shape[0] - _WINDOW + 1
-        blurred = sum(w * image[i : i + count] for i, w in enumerate(weights))
-        image = np.swapaxes(np.asarray(blurred), 0, 1)
-    return image
+    result = weights[_WINDOW // 2] * shifted[_WINDOW // 2]
+    pair = np.empty_like(result)
+    for i in range(_WINDOW // 2):
+        np.add(shifted[i], shifted[-1 - i], out=pair)
+        pair *= weights[i]
+        result += pair
+    return np.asarray(result)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer.main
 from PIL import Image
 
 from anchorsr.cli import app
@@ -30,6 +29,7 @@ _COMMAND = re.compile(r"^(?:python -m )?anchorsr .*$", re.MULTILINE)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dog: np.ndarray) -> Path:
     """A folder with the files that the pages name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     image = Image.fromarray(dog[64:112, 64:144])
     for name in ("photo.jpg", "docs/dog.jpg", "holiday/1.jpg", "holiday/beach/2.jpg"):
         path = tmp_path / name
@@ -52,12 +52,11 @@ def test_marked_blocks_run(name: str, folder: Path, capsys: pytest.CaptureFixtur
             from helpers.videos import make_video, moving
 
             make_video(folder / "film.mp4", moving(4))
-        if block.language == "python":
+        if block.file:
+            (folder / block.file).write_text(block.text)
+        elif block.language == "python":
             exec(compile(block.text, name, "exec"), scope)
-            continue
-        if block.language == "toml":
-            first, _, _ = block.text.partition("\n")
-            (folder / first.removeprefix("# ")).write_text(block.text)
+        if block.language in ("python", "toml"):
             continue
         for program, *arguments in block.commands():
             assert program == "anchorsr", f"{name}: a block that runs has anchorsr commands only"
@@ -68,7 +67,7 @@ def test_marked_blocks_run(name: str, folder: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_commands_are_understood(name: str) -> None:
-    program = typer.main.get_command(app.app)
+    program = app.command_line()
     for line in _commands(ROOT / name):
         words = shlex.split(line.split(" && ")[0].split("; ")[0], comments=True)
         try:

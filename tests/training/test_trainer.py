@@ -7,7 +7,6 @@ import itertools
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +47,7 @@ from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
 from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table
 from helpers.examples import run_example
+from helpers.two_processes import launch_two, train_with_two
 
 ONE_THREAD = Machine(threads=1)
 
@@ -265,6 +265,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: Path) -> None:
     """In a process of its own: one that a signal ends would take other tests with it."""
     table = json.dumps(recipe(images).as_table())
@@ -572,73 +573,40 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert learning_rate(constant, 0.25, 4) == 0.25
 
 
-SCRIPT = """
-import json, os, signal, sys
-from pathlib import Path
-from anchorsr.training.recipe import Recipe, parse_table
-from anchorsr.training.machine import Machine
-from anchorsr.training.trainer import train
-
-recipe, folder, victim = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), sys.argv[3]
-number = Path(f"{folder}.process-{os.environ['RANK']}")
-number.write_text(str(os.getpid()))
-
-def kill(progress):  # only process 0 reports progress
-    if victim and progress.step == 8:
-        os.kill(int(Path(f"{folder}.process-{victim}").read_text()), signal.SIGKILL)
-
-train(parse_table(Recipe, recipe, ""), folder, machine=Machine(threads=1), on_progress=kill)
-"""
+FOR_TWO: dict[str, Any] = {
+    "schedule": {"steps": 12},
+    "optimizer": {"name": "adam", "learning_rate": 1e-3},
+}
 
 
-def train_with_two(
-    recipe: Recipe, run: Path, *, victim: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Train on two processes, of which one is killed in step 8 if it is named."""
-    (run.parent / "recipe.json").write_text(json.dumps(recipe.as_table()))
-    (run.parent / "script.py").write_text(SCRIPT)
-    # On a busy machine gloo aborts one launch in a hundred (exit code -6); the processes are then
-    # started again and resume from the checkpoint.
-    restarts = "0" if victim else "1"
-    # Without an address the launcher resolves the name of this machine.
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        + ["--max-restarts", restarts]
-        + ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-        + [str(run.parent / name) for name in ("script.py", "recipe.json", run.name)]
-        + [victim],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-@pytest.mark.parametrize(
-    "victim",
-    ["", pytest.param("0", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.slow)],
-)
-def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path, victim: str) -> None:
-    """Also when one of them is killed and the same command is repeated."""
-    wanted = recipe(
-        images,
-        schedule={"steps": 12},
-        optimizer={"name": "adam", "learning_rate": 1e-3},
-        validation={"folders": [str(images)], "every": 2},
-    )
-    if victim:
-        killed = train_with_two(wanted, tmp_path / "two", victim=victim)
-        assert killed.returncode != 0
-        assert json.loads((tmp_path / "two" / RECORD).read_text())["step"] in (6, 8)
-    ended = train_with_two(wanted, tmp_path / "two")
-    assert ended.returncode == 0, ended.stderr
-    train(wanted, tmp_path / "one", machine=ONE_THREAD)
-    one, two = (read_history(tmp_path / name) for name in ("one", "two"))
-    assert (
-        [entry["step"] for entry in one] == [entry["step"] for entry in two] == [*range(2, 13, 2)]
-    )
+def check_curve(wanted: Recipe, run: Path) -> None:
+    """Compare the losses of a run of two processes with those of one."""
+    train(wanted, run.with_name("one"), machine=ONE_THREAD)
+    one, two = read_history(run.with_name("one")), read_history(run)
+    assert [each["step"] for each in one] == [each["step"] for each in two] == [*range(2, 13, 2)]
     for mine, theirs in zip(one, two, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
-        assert mine[images.name] == pytest.approx(theirs[images.name], abs=0.01)
+        (name,) = mine.keys() - {"step", "loss"}  # of the validation folder
+        assert mine[name] == pytest.approx(theirs[name], abs=0.01)
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path) -> None:
+    wanted = recipe(images, **FOR_TWO, validation={"folders": [str(images)], "every": 2})
+    assert launch_two(wanted, tmp_path / "two")
+    check_curve(wanted, tmp_path / "two")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_two_processes_resume_after_one_is_killed(
+    images: Path, tmp_path: Path, victim: int
+) -> None:
+    """By the same command, with the same curve."""
+    wanted = recipe(images, **FOR_TWO, validation={"folders": [str(images)], "every": 2})
+    assert not train_with_two(wanted, tmp_path / "two", victim=victim)
+    assert json.loads((tmp_path / "two" / RECORD).read_text())["step"] in (6, 8)
+    assert train_with_two(wanted, tmp_path / "two")
+    check_curve(wanted, tmp_path / "two")
 
 
 def test_two_resumed_processes_equal_two_uninterrupted_ones(images: Path, tmp_path: Path) -> None:
@@ -650,17 +618,11 @@ def test_two_resumed_processes_equal_two_uninterrupted_ones(images: Path, tmp_pa
         schedule={"steps": 12},
         validation={"folders": [str(images)], "every": 2},
     )
-    assert train_with_two(wanted, tmp_path / "whole").returncode == 0
-    assert train_with_two(wanted, tmp_path / "torn", victim="1").returncode != 0
-    assert train_with_two(wanted, tmp_path / "torn").returncode == 0
+    assert train_with_two(wanted, tmp_path / "whole")
+    assert not train_with_two(wanted, tmp_path / "torn", victim=1)
+    assert train_with_two(wanted, tmp_path / "torn")
     whole, torn = state_of(tmp_path / "whole"), state_of(tmp_path / "torn")
     assert all(torch.equal(whole[name], torn[name]) for name in whole)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:

@@ -149,12 +149,12 @@ def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]
     Args:
         graph: An integer graph.
         engine: What runs the graph's file.
-        sizes: Height and width of the images to try.
+        sizes: Height and width of the images to try, enlarged where the graph needs multiples.
 
     Raises:
         ExactnessError: The engine's bytes differ.
     """
-    for index, (height, width) in enumerate(sizes):
+    for index, (height, width) in enumerate(graph.fit(*side) for side in sizes):
         images = sample_image(height, width, seed=index)[None]
         expected, actual = run_graph(graph, images), engine(images)
         different = int((expected != actual).sum()) if expected.shape == actual.shape else -1

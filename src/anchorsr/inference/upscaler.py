@@ -16,7 +16,8 @@ from PIL import Image
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.engines.runtimes import NATIVE, default_threads
-from anchorsr.engines.selection import AUTO, choose_engine
+from anchorsr.engines.selection import AUTO, Choice, choose_engine
+from anchorsr.engines.sized import SizedEngine
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
 from anchorsr.images.animation import Animation
@@ -68,14 +69,38 @@ class Upscaler:
         engine: str = AUTO,
     ) -> None:
         path = model_path(model, factor)
-        data, self.graph = read_model(path)
-        _check_upscales_images(path, self.graph)
-        if fixed_size(data) is not None and not needs_size(self.graph):
-            data = write_tflite(self.graph)  # tiles, and changed parts of a video, differ in size
-        self.factor = self.graph.factor
-        if factor not in (None, self.factor):
-            raise ModelError(f"{path} upscales {self.factor} times, not {factor}")
-        choice = choose_engine(data, self.graph, name=engine, threads=threads)
+        data, graph = read_model(path)
+        _check_upscales_images(path, graph)
+        if fixed_size(data) is not None and not needs_size(graph):
+            data = write_tflite(graph)  # tiles, and changed parts of a video, differ in size
+        if factor not in (None, graph.factor):
+            raise ModelError(f"{path} upscales {graph.factor} times, not {factor}")
+        self._prepare(graph, choose_engine(data, graph, name=engine, threads=threads), threads)
+
+    @classmethod
+    def of_graph(cls, graph: Graph, *, threads: int | None = None, engine: str = AUTO) -> Upscaler:
+        """Make an Upscaler of an integer graph that is in no file.
+
+        Args:
+            graph: The graph.
+            threads: As for `Upscaler`.
+            engine: As for `Upscaler`; graphs whose files store a size run in LiteRT.
+
+        Raises:
+            ModelError: As `Upscaler` does.
+        """
+        _check_upscales_images(Path(graph.name), graph)
+        if needs_size(graph):
+            choice = Choice(SizedEngine(graph, threads), "each size of an image needs a file")
+        else:
+            choice = choose_engine(write_tflite(graph), graph, name=engine, threads=threads)
+        upscaler = cls.__new__(cls)
+        upscaler._prepare(graph, choice, threads)
+        return upscaler
+
+    def _prepare(self, graph: Graph, choice: Choice, threads: int | None) -> None:
+        self.graph = graph
+        self.factor = graph.factor
         self.engine, self.why = choice.engine.name, choice.why
         self._engine = choice.engine
         self._threads = threads or default_threads()
@@ -166,7 +191,9 @@ class Upscaler:
     def _tiles(self, rgb: UInt8Array) -> dict[str, int]:
         """Return how to cut an image: not at all if it fits into one tile, whatever the halo."""
         halo = 0 if max(rgb.shape[:2]) <= TILE else self.graph.halo
-        return {"factor": self.factor, "halo": halo, "tile": max(TILE, 4 * halo)}
+        multiple = self.graph.multiple
+        tile = max(TILE, 4 * halo + 2 * multiple)
+        return {"factor": self.factor, "halo": halo, "tile": tile, "multiple": multiple}
 
 
 @overload

@@ -181,7 +181,8 @@ def calibrate(run: TrainingRun, strengths: Strengths = CLEAN) -> Calibration:
     )
     random = np.random.default_rng(run.recipe.seed)
     images = [degrade_like(pair.lr, strengths, random) for pair in pairs]
-    graph = lower(network, name=f"{run.recipe.network['name']}_x{network.factor}")
+    name = str(run.recipe.network["name"]).rpartition(":")[2]
+    graph = lower(network, name=f"{name}_x{network.factor}")
     if settings.equalize:
         graph = equalize(graph, images)
     ranges = observe_ranges(graph, images, settings.percentile)

@@ -61,6 +61,8 @@ def write_onnx(
     """
     if size is not None and min(size) < 1:
         raise GraphError(f"height and width are positive, not {size}")
+    if size is not None:
+        graph.check_size(*size)
     with needs("onnx", "onnx"):
         from onnx import helper
     writer = _Writer(graph)
@@ -181,10 +183,13 @@ class _Writer(IntegerNodes):
         """weights: in the layout of ONNX, (out, in / groups, height, width)."""
         source, output = self._stored[conv.input], self._stored[conv.output]
         height, width = weights.shape[2:]
+        stride = conv.stride if isinstance(conv, ops.Conv2D) else 1
         attributes: dict[str, Any] = {
             "kernel_shape": [height, width],
-            "pads": [height // 2, width // 2, height // 2, width // 2],
+            "pads": [(height - stride) // 2, (width - stride) // 2] * 2,
         }
+        if stride > 1:
+            attributes["strides"] = [stride, stride]
         if groups > 1:
             attributes["group"] = groups
         made = f"{output}/linear" if self._needs_relu(conv) else output
@@ -238,7 +243,10 @@ class _Writer(IntegerNodes):
         self._node("QuantizeLinear", [scaled, one, self._zero_point(conv.output)], output)
 
     def _add_pool(self, pool: ops.Pool2D, inputs: list[str], output: str) -> None:
-        attributes = {"kernel_shape": [pool.size] * 2, "pads": [pool.size // 2] * 4}
+        padding = (pool.size - pool.stride) // 2
+        attributes = {"kernel_shape": [pool.size] * 2, "pads": [padding] * 4}
+        if pool.stride > 1:
+            attributes["strides"] = [pool.stride] * 2
         if pool.kind == "max":
             self._node("MaxPool", inputs, output, **attributes)
         elif pool.output in self._quantization:

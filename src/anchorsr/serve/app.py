@@ -19,9 +19,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from anchorsr import __version__
+from anchorsr.errors import RequestError
 from anchorsr.serve.guard import Application, Guard
 from anchorsr.serve.jobs import DONE, ENDED, FAILED, RUNNING, WAITING, Job, Jobs
-from anchorsr.serve.limits import Limits, RequestError
+from anchorsr.serve.limits import Limits
 from anchorsr.serve.metrics import Metrics
 from anchorsr.serve.openapi import describe_api
 from anchorsr.serve.options import parse_options, plain_name
@@ -100,7 +101,7 @@ def _refusal(error: RequestError) -> Application:
     headers |= {"retry-after": "5"} if error.status == 429 else {}
     headers |= {"connection": "close"} if error.status == 413 else {}
     answer: Application = JSONResponse(
-        {"error": error.message}, status_code=error.status, headers=headers
+        {"error": str(error)}, status_code=error.status, headers=headers
     )
     return answer
 

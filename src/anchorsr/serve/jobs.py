@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from anchorsr.serve.limits import Limits, RequestError
+from anchorsr.errors import RequestError
+from anchorsr.serve.limits import Limits
 from anchorsr.serve.options import Options, options_from_dict
 from anchorsr.serve.work import order
 from anchorsr.utils.files import publish
@@ -269,7 +270,7 @@ class Jobs:
                 job.result = await self._ask(job, process)
             job.state, job.progress = DONE, 1.0
         except RequestError as error:
-            job.state, job.error, job.status = FAILED, error.message, error.status
+            job.state, job.error, job.status = FAILED, str(error), error.status
         except TimeoutError:
             process.kill()
             await process.wait()

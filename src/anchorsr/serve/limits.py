@@ -1,4 +1,4 @@
-"""What a server accepts, and the error that says why it does not."""
+"""What a server accepts."""
 
 from __future__ import annotations
 
@@ -28,17 +28,3 @@ class Limits:
     memory: int = 6 << 30
     kept: int = 1000
     kept_seconds: float = 3600
-
-
-class RequestError(Exception):
-    """A request that is refused, or a job that failed.
-
-    Attributes:
-        status: The HTTP status.
-        message: One sentence for the person who sent it.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message

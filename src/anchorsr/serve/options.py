@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from anchorsr.errors import AnchorSRError, unknown_choice
+from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.sizes import TargetSize, parse_size
 from anchorsr.models.registry import DEFAULT, list_models, model_path
-from anchorsr.serve.limits import RequestError
 from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)

@@ -18,13 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError
+from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, RequestError
 from anchorsr.images.animation import read_header
 from anchorsr.images.formats import SUFFIXES, format_of, format_of_content
 from anchorsr.inference.batch import Job
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
-from anchorsr.serve.limits import RequestError
 from anchorsr.serve.options import Options, is_video_name, options_from_dict
 
 try:
@@ -59,6 +58,8 @@ def upscale_file(
         if is_video_name(name):
             return _upscale_video(source, folder, name, options, tell)
         return _upscale_image(source, folder, name, options, pixels)
+    except RequestError:
+        raise
     except MissingDependencyError as error:
         raise RequestError(501, f"this server cannot do that: {error}") from error
     except AnchorSRError as error:
@@ -152,7 +153,7 @@ def main(memory: int, pixels: int) -> None:
                 )
                 tell({"result": result})
             except RequestError as error:
-                tell({"error": error.message, "status": error.status})
+                tell({"error": str(error), "status": error.status})
 
 
 def order(source: Path, folder: Path, name: str, options: Options) -> bytes:

@@ -163,7 +163,8 @@ class Recipe:
     """Everything that decides what a run computes; `machine.Machine` decides how fast.
 
     Attributes:
-        network: Name and options of the network (`networks.registry`).
+        network: Name and options of the network (`networks.registry`); the name alone in a file
+            stands for a network with its defaults.
         data: Training images.
         schedule: Steps and learning rate.
         optimizer: That of float training.
@@ -217,6 +218,8 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(cannot_read(path, error)) from error
     except ValueError as error:  # neither UTF-8 nor TOML, or a number of thousands of digits
         raise RecipeError(f"{path} is not a TOML file: {error}") from error
+    if isinstance(table.get("network"), str):
+        table["network"] = {"name": table["network"]}
     try:
         return parse_table(Recipe, table, "")
     except RecipeError as error:

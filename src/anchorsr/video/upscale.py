@@ -39,6 +39,8 @@ __all__ = ["CODECS", "SUFFIXES", "VideoProgress", "VideoResult", "default_target
 
 # Frames per second are those of the last few seconds.
 _RATE_WINDOW_S = 5
+# A halo that reaches over every frame.
+_WHOLE_FRAME = 2**20
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,9 @@ def _write(
     note: Callable[[str], None],
 ) -> VideoResult:
     """Upscale all of a source; the `.part` file is complete when this returns."""
-    frames = ReusingUpscaler(upscaler.upscale_rgb, factor=upscaler.factor, halo=upscaler.graph.halo)
+    # With strides a pixel also depends on where its tile begins: a changed frame is computed whole.
+    halo = upscaler.graph.halo if upscaler.graph.multiple == 1 else _WHOLE_FRAME
+    frames = ReusingUpscaler(upscaler.upscale_rgb, factor=upscaler.factor, halo=halo)
     pipeline = VideoPipeline(source, target, frames)
     progress = _Progress(source, target, frames)
     started = time.perf_counter()

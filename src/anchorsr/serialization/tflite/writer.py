@@ -54,18 +54,21 @@ def write_tflite(
     Args:
         graph: The graph.
         size: (height, width) of the input for a file of fixed size; None for a file that takes
-            every size, whose input must be resized from (1, 1, 1, C) before it is run.
+            every size, whose input must be resized before it is run.
         description: The description in the file.
 
     Returns:
         The bytes of the file.
 
     Raises:
-        GraphError: The graph has a convolution of uint8, which the format lacks, or a
-            TransposedConv2D or Resize without `size`, because the format stores their output size.
+        GraphError: The graph does not accept this size, has a convolution of uint8, which the
+            format lacks, or a TransposedConv2D or Resize without `size`, because the format
+            stores their output size.
     """
     if size is not None and min(size) < 1:
         raise GraphError(f"height and width are positive, not {size}")
+    if size is not None:
+        graph.check_size(*size)
     return _Writer(graph, size).file(description)
 
 
@@ -135,8 +138,8 @@ class _Writer:
         inputs = [self._index[conv.input], *self._add_weights(conv, conv.weights)]
         options = self._schema.Conv2DOptionsT(
             padding=self._schema.Padding.SAME,
-            strideW=1,
-            strideH=1,
+            strideW=conv.stride,
+            strideH=conv.stride,
             fusedActivationFunction=self._activation(conv.relu),
         )
         version = 6 if conv.groups > 1 else None
@@ -200,8 +203,8 @@ class _Writer:
     def write_pool(self, pool: ops.Pool2D) -> None:
         options = self._schema.Pool2DOptionsT(
             padding=self._schema.Padding.SAME,
-            strideW=1,
-            strideH=1,
+            strideW=pool.stride,
+            strideH=pool.stride,
             filterWidth=pool.size,
             filterHeight=pool.size,
         )
@@ -319,7 +322,7 @@ class _Writer:
                 " (size=)"
             )
         extent = self._graph.extents[operator.output]
-        return self._size[0] * extent, self._size[1] * extent
+        return int(self._size[0] * extent), int(self._size[1] * extent)
 
     def _add_weights(self, conv: ops.Convolution, weights: Array, axis: int = 0) -> list[int]:
         """Add weights and bias of a convolution; axis: the output channels' axis of the weights."""
@@ -359,7 +362,7 @@ class _Writer:
         """Add the tensor `name`, with the type of the graph's tensor `like` if given."""
         tensor: ops.TensorType = self._graph.tensors[like or name]
         extent = self._graph.extents[like or name]
-        height, width = self._size or (1, 1)
+        height, width = self._size or (self._graph.multiple,) * 2
         quantization = None
         if tensor.quantization is not None:
             scale = np.array([tensor.quantization.scale])
@@ -367,7 +370,7 @@ class _Writer:
         self._index[name] = self._add_tensor(
             name,
             tensor.dtype,
-            [1, height * extent or 1, width * extent or 1, tensor.channels],
+            [1, int(height * extent) or 1, int(width * extent) or 1, tensor.channels],
             shapeSignature=[1, -1, -1, tensor.channels] if extent and not self._size else None,
             quantization=quantization,
         )
