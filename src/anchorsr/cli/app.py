@@ -27,6 +27,7 @@ from anchorsr.utils.signals import ignore_interrupts, interrupted_code, raise_in
 _COMMANDS = {
     "upscale": "upscale:upscale_command",
     "video": "video:video_command",
+    "serve": "serve:serve_command",
     "compare": "compare:compare_command",
     "models": "models:models_command",
     "evaluate": "models:evaluate_command",
