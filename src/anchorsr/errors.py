@@ -14,6 +14,7 @@
     ├── ExactnessError          a runtime does not reproduce the integer arithmetic
     ├── BenchmarkError          a benchmark cannot run
     ├── MissingDependencyError  an optional package is not installed
+    ├── RequestError            a request to a server is refused, or its job failed
     └── StoppedError            the user interrupted the command
 
 A message says what was expected, what was found and what to do. The command line prints it as one
@@ -87,6 +88,18 @@ class MissingDependencyError(AnchorSRError):
 
 class StoppedError(AnchorSRError):
     """The user interrupted a command; the message says what is done and how to resume."""
+
+
+class RequestError(AnchorSRError):
+    """A request to a server was refused, or its job failed.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @contextmanager

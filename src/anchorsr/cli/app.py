@@ -16,7 +16,14 @@ from typing import Annotated, Any
 import typer
 
 from anchorsr import __version__
-from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams, show_trials
+from anchorsr.cli.terminal import (
+    complain,
+    console,
+    give_up_stdout,
+    prepare_streams,
+    show_trials,
+    visible,
+)
 from anchorsr.cli.usage import describe_usage_error
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.utils.files import reason
@@ -27,6 +34,7 @@ from anchorsr.utils.signals import ignore_interrupts, interrupted_code, raise_in
 _COMMANDS = {
     "upscale": "upscale:upscale_command",
     "video": "video:video_command",
+    "serve": "serve:serve_command",
     "compare": "compare:compare_command",
     "models": "models:models_command",
     "evaluate": "models:evaluate_command",
@@ -132,7 +140,7 @@ def run(arguments: list[str]) -> int:
         code = program(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
     except StoppedError as stopped:
-        console().print(f"stopped: {stopped}", soft_wrap=True, markup=False)
+        console().print(f"stopped: {visible(stopped)}", soft_wrap=True, markup=False)
         return interrupted_code()
     except AnchorSRError as error:
         complain(error)

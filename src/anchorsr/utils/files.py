@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -100,8 +101,8 @@ def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
 def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that becomes `path` if the block succeeds.
 
-    It is deleted if the block fails. Whether `path` is free is checked before the block, and again
-    when the file is moved.
+    It has the permissions of the file that it replaces, and is deleted if the block fails. Whether
+    `path` is free is checked before the block, and again when the file is moved.
 
     Args:
         path: The file; its folder must exist.
@@ -118,9 +119,16 @@ def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         with temporary_beside(path) as (temporary, file):
             with file:
                 yield file
+            _take_mode(path, temporary)
             move_into_place(temporary, path, overwrite=overwrite)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+
+
+def _take_mode(old: Path, new: Path) -> None:
+    """Give a new file the permissions of the one that it replaces, if there is one."""
+    with contextlib.suppress(FileNotFoundError, NotImplementedError):
+        new.chmod(stat.S_IMODE(old.stat().st_mode))
 
 
 def move_into_place(finished: Path, path: Path, *, overwrite: bool) -> None:

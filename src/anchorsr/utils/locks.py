@@ -3,13 +3,13 @@
 A lock is an empty hidden file beside the output, locked with `flock` while the output is made and
 removed afterwards. The system releases it when the process ends, however it ends; the file that a
 killed process leaves is reused or removed by the next one. Without `flock` (Windows, some network
-drives)
-every lock is granted; files are still written atomically.
+drives) every lock is granted; files are still written atomically.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+# A link in the place of a lock could lead to any file, which would be made, or removed later.
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class FileLocks:
@@ -57,11 +61,14 @@ class FileLocks:
         if fcntl is None:
             return True
         path = lock_name(target)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while True:
             try:
-                descriptor = os.open(path, flags, 0o666)
+                descriptor = os.open(path, _FLAGS, 0o666)
             except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise OutputError(
+                        f"{path} is a link in the place of a lock: remove it"
+                    ) from error
                 raise OutputError(f"{target} cannot be written ({reason(error)})") from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,8 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
         value: What `json.dumps` takes.
         indent: Spaces per level; None for one line.
     """
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    text = json.dumps(_finite(value), indent=indent, allow_nan=False)
+    return text.replace("\x7f", "\\u007f")  # the one control character that JSON allows
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -19,7 +19,7 @@ from anchorsr.cli.commands.options import (
     Verbose,
     complete_from,
 )
-from anchorsr.cli.terminal import complain, complain_of_all, print_json, remark, video_bar
+from anchorsr.cli.terminal import complain, complain_of_all, print_json, remark, say, video_bar
 from anchorsr.cli.usage import UsageError
 from anchorsr.engines.selection import AUTO
 from anchorsr.errors import StoppedError, unknown_choice
@@ -178,7 +178,7 @@ def _show(outcome: VideoOutcome, *, as_json: bool) -> None:
         for problem in outcome.result.problems:
             complain(problem)
         if not as_json:
-            print(outcome.result.target, flush=True)
+            say(outcome.result.target)
             remark(_summary(outcome.result))
 
 
