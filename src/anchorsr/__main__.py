@@ -15,6 +15,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from anchorsr.cli import app
 
+    app.command_line(*sys.argv[1:2])  # imports what the command needs
     if handled:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(app.main(sys.argv[1:]))

@@ -250,8 +250,14 @@ def test_the_help_names_every_command(call: Call) -> None:
     groups = {command.split()[0] for command in IN_GROUPS}
     for command in [*COMMANDS, *groups]:
         assert command in result.out
-    assert {group.name for group in app.app.registered_groups} == groups
-    assert {command.name for command in app.app.registered_commands} == set(COMMANDS)
+    assert set(app.command_line().commands) == {*COMMANDS, *groups}
+
+
+def test_a_command_imports_no_other(tmp_path: Path) -> None:
+    code = "from anchorsr.cli import app; import sys; app.run(['upscale']); print(*sys.modules)"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
+    commands = {name for name in printed.split() if name.startswith("anchorsr.cli.commands.")}
+    assert commands - {"anchorsr.cli.commands.options"} == {"anchorsr.cli.commands.upscale"}
 
 
 # JSON
@@ -655,9 +661,9 @@ def test_shells_complete_names(
 def named_shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The shell is the one that is named, not the one that the tests were started from."""
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    app._command_line.cache_clear()
+    app.command_line.cache_clear()
     yield
-    app._command_line.cache_clear()
+    app.command_line.cache_clear()
 
 
 @pytest.mark.usefixtures("named_shell")
@@ -922,6 +928,7 @@ def test_the_same_command_goes_on_after_a_kill_and_beside_another(tmp_path: Path
             assert image.size == (180, 180)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: None) -> None:
     text = recipe(Path("images"), steps="steps = 100_000", every="every = 3")
     (workshop / "long.toml").write_text(text)
@@ -952,7 +959,7 @@ sys.meta_path.insert(0, Interrupt())
 
 
 @needs_shell
-@pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.video"])
+@pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.evaluation"])
 def test_ctrl_c_during_the_imports_ends_without_a_traceback(
     tmp_path: Path, interruptible: None, module: str
 ) -> None:
@@ -1000,6 +1007,7 @@ def test_a_disk_that_fills_leaves_nothing_half_written(tmp_path: Path) -> None:
         assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 @needs_shell
 def test_a_disk_that_fills_in_training_is_one_line(workshop: Path) -> None:
     result = finish(start("train", "tiny.toml", "-o", "run", folder=workshop, shell="ulimit -f 6"))
@@ -1099,7 +1107,7 @@ def test_pytorchs_lack_of_memory_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("anchorsr.cli.app._command_line", lambda: fail)
+    monkeypatch.setattr("anchorsr.cli.app.command_line", lambda only: fail)
     result = call("train", "tiny.toml")
     assert_one_error(result)
     assert "not enough memory" in result.err

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer.main
 from PIL import Image
 
 from anchorsr.cli import app
@@ -68,7 +67,7 @@ def test_marked_blocks_run(name: str, folder: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_commands_are_understood(name: str) -> None:
-    program = typer.main.get_command(app.app)
+    program = app.command_line()
     for line in _commands(ROOT / name):
         words = shlex.split(line.split(" && ")[0].split("; ")[0], comments=True)
         try:

@@ -245,6 +245,7 @@ def test_what_is_too_large_is_cut_and_lossy(
     assert "JPEG of quality 75" in page(made_up(large))
 
 
+@pytest.mark.slow
 def test_a_page_of_24_megapixels_is_of_a_reasonable_size(dog: np.ndarray) -> None:
     """Photographic detail and noise of single pixels, more than an enlarged image has."""
     tiles = np.tile(dog, (14, 21, 1))[:4000, :6000]

@@ -55,6 +55,7 @@ def test_the_graphs_have_the_halos_that_they_are_meant_to_have() -> None:
     assert [graph.halo for graph in GRAPHS] == [3, 1, 2, 4]
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     index=st.integers(0, len(GRAPHS) - 1),
@@ -202,8 +203,8 @@ print((peak - held) / 1e6, rgb.nbytes * 9 / 1e6)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
-@pytest.mark.parametrize("how", ["whole", "strips"])
-@pytest.mark.parametrize("name", ["litert", "openvino"])
+@pytest.mark.parametrize("how", [pytest.param("whole", marks=pytest.mark.slow), "strips"])
+@pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_memory_stays_within_300_mb_of_input_and_output(name: str, how: str) -> None:
     """6.6 to 59 megapixels; the overhead does not grow with the image."""
     if name == "openvino":

@@ -337,11 +337,11 @@ def test_a_flat_image_stays_almost_flat(model: Model, level: int) -> None:
         # The INT8 file of ABPN's authors, on the same images.
         ("abpn", "Set5", 31.471),
         ("abpn", "Set14", 27.830),
-        ("abpn", "BSD100", 27.320),
+        pytest.param("abpn", "BSD100", 27.320, marks=pytest.mark.slow),
         # NCNet, the best published network of this cost.
         ("quality", "Set5", 31.573),
         ("quality", "Set14", 27.876),
-        ("quality", "BSD100", 27.354),
+        pytest.param("quality", "BSD100", 27.354, marks=pytest.mark.slow),
     ],
 )
 def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: float) -> None:
@@ -349,7 +349,14 @@ def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: f
     assert evaluate(model, shared_data / "test" / name).psnr_rgb >= least
 
 
-@pytest.mark.parametrize(("name", "least"), [("Set5", 33.20), ("Set14", 29.57), ("BSD100", 28.59)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("Set5", 33.20),
+        ("Set14", 29.57),
+        pytest.param("BSD100", 28.59, marks=pytest.mark.slow),
+    ],
+)
 def test_fast_keeps_its_quality_in_luma(shared_data: Path, name: str, least: float) -> None:
     """Above float networks of its cost: ETDS-T (33.14 / 29.53 / 28.54) and ECBSR-M4C16."""
     assert evaluate("fast", shared_data / "test" / name).psnr_y >= least

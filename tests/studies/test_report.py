@@ -78,6 +78,7 @@ def test_the_studies_take_turns() -> None:
     assert {"abpn", "imdn"} <= {p.name for p in measurements if p.study == "networks"}
 
 
+@pytest.mark.slow
 def test_a_page_shows_what_was_measured_and_what_was_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,6 +265,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: Path) -> None:
     """In a process of its own: one that a signal ends would take other tests with it."""
     table = json.dumps(recipe(images).as_table())
@@ -589,6 +590,7 @@ def check_curve(wanted: Recipe, run: Path) -> None:
         assert mine[name] == pytest.approx(theirs[name], abs=0.01)
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images, **FOR_TWO, validation={"folders": [str(images)], "every": 2})
     assert launch_two(wanted, tmp_path / "two")

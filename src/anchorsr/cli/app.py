@@ -7,39 +7,36 @@ code 1; wrong usage is one line and exit code 2; an interrupt is one line and ex
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from anchorsr import __version__
-from anchorsr.cli.commands import (
-    benchmark,
-    challenge,
-    compare,
-    data,
-    models,
-    probe,
-    study,
-    training,
-    upscale,
-    video,
-)
 from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams
 from anchorsr.cli.usage import describe_usage_error
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.utils.files import reason
 
-app = typer.Typer(
-    name="anchorsr",
-    help="Super-resolution that runs on phones, in browsers and on plain CPUs, in 8-bit integers.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# Commands and groups of commands: the function or the Typer of each, in `cli.commands`. A module is
+# imported when its command is called, because all of them together take longer than an image.
+_COMMANDS = {
+    "upscale": "upscale:upscale_command",
+    "video": "video:video_command",
+    "compare": "compare:compare_command",
+    "models": "models:models_command",
+    "evaluate": "models:evaluate_command",
+    "train": "training:train_command",
+    "quantize": "training:quantize_command",
+    "study": "study:study_command",
+    "export": "models:export_command",
+    "challenge": "challenge:challenge_command",
+    "benchmark": "benchmark:benchmark_command",
+    "report": "probe:report_command",
+}
+_GROUPS = {"data": "data:data_app", "probe": "probe:probe_app"}
 
 
 def _print_version(requested: bool) -> None:
@@ -48,7 +45,6 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool,
@@ -60,26 +56,36 @@ def options(
     """Upscale images and videos; train, quantize, export and benchmark the networks for it."""
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "upscale": upscale.upscale_command,
-    "video": video.video_command,
-    "compare": compare.compare_command,
-    "models": models.models_command,
-    "evaluate": models.evaluate_command,
-    "train": training.train_command,
-    "quantize": training.quantize_command,
-    "study": study.study_command,
-    "export": models.export_command,
-    "challenge": challenge.challenge_command,
-    "benchmark": benchmark.benchmark_command,
-    "report": probe.report_command,
-}
-for _name, _command_function in _COMMANDS.items():
-    app.command(_name)(_command_function)
+@functools.cache
+def command_line(only: str = "") -> Any:
+    """Build the command line, as a command of Click's kind.
 
-_GROUPS = {"data": data.data_app, "probe": probe.probe_app}
-for _name, _group in _GROUPS.items():
-    app.add_typer(_group, name=_name)
+    Args:
+        only: The one command or group that it needs to have; by default, and if there is none of
+            this name, it has all.
+    """
+    app = typer.Typer(
+        name="anchorsr",
+        help="Super-resolution on phones, in browsers and on plain CPUs, in 8-bit integers.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(options)
+    known = only in _COMMANDS or only in _GROUPS
+    for name in [only] if known else _COMMANDS:
+        if name in _COMMANDS:
+            app.command(name)(_load(_COMMANDS[name]))
+    for name in [only] if known else _GROUPS:
+        if name in _GROUPS:
+            app.add_typer(_load(_GROUPS[name]), name=name)
+    return typer.main.get_command(app)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"anchorsr.cli.commands.{module}"), name)
 
 
 def main(arguments: list[str]) -> int:
@@ -110,7 +116,8 @@ def run(arguments: list[str]) -> int:
         complain("an argument is empty: is a shell variable not set?")
         return 2
     try:
-        code = _command_line()(arguments, prog_name="anchorsr", standalone_mode=False)
+        program = command_line(*arguments[:1])
+        code = program(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
     except StoppedError as stopped:
         console().print(f"stopped: {stopped}", soft_wrap=True, markup=False)
@@ -151,12 +158,6 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-@functools.cache
-def _command_line() -> Callable[..., object]:
-    """The commands with their options, which take a tenth of a second to build."""
-    return typer.main.get_command(app)
-
-
 _NO_MEMORY = "there is not enough memory for this: use smaller images, or fewer at once"
 _PYTORCH_NO_MEMORY = "out of memory|can't allocate memory"
 
@@ -169,6 +170,6 @@ def _command(arguments: list[str]) -> list[str]:
     """The name of the command that is called, after its group's; empty if there is none."""
     name, below = (*arguments[:2], "", "")[:2]
     if name in _GROUPS:
-        known = [command.name for command in _GROUPS[name].registered_commands]
+        known = [command.name for command in _load(_GROUPS[name]).registered_commands]
         return [name, below] if below in known else [name]
     return [name] if name in _COMMANDS else []

@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from anchorsr.metrics import Score
 from anchorsr.utils.strict_json import to_json
 
 if TYPE_CHECKING:
@@ -216,3 +217,21 @@ def training_bars(title: str) -> Iterator[dict[str, Any]]:
                 console().print(line, soft_wrap=True)
 
         yield {"on_loading": on_loading, "on_progress": on_progress}
+
+
+def print_scores(scores: list[Score]) -> None:
+    """Print PSNR and SSIM as a table, with a column of damages if any image was damaged."""
+    damaged = any(score.damage != "clean" for score in scores)
+    columns = ["model", "set", *(["damage"] if damaged else [])]
+    table = Table(*columns, "images", "PSNR RGB", "PSNR Y", "SSIM Y")
+    for score in scores:
+        table.add_row(
+            score.method,
+            score.test_set,
+            *([score.damage] if damaged else []),
+            str(score.images),
+            f"{score.psnr_rgb:.3f}",
+            f"{score.psnr_y:.3f}",
+            f"{score.ssim_y:.4f}",
+        )
+    print_table(table)

@@ -18,9 +18,8 @@ from anchorsr.cli.commands.options import (
     OptionalFactor,
     Threads,
     parse_size,
-    print_scores,
 )
-from anchorsr.cli.terminal import bar, print_json, print_table
+from anchorsr.cli.terminal import bar, print_json, print_scores, print_table
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES

@@ -1,4 +1,4 @@
-"""Options shared by several commands, how they are parsed, and a table that several print."""
+"""Options shared by several commands, and how they are parsed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from anchorsr.bench.plots import check_matplotlib
-from anchorsr.cli.terminal import print_table
 from anchorsr.cli.usage import UsageError
 from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, NATIVE, default_threads
 from anchorsr.engines.selection import AUTO, installed_engines
 from anchorsr.errors import OutputError, unknown_choice
-from anchorsr.evaluation.evaluate import Score
 from anchorsr.inference import sizes
 from anchorsr.models.registry import list_models
 from anchorsr.utils.files import check_free
@@ -134,6 +130,8 @@ def check_plot(plot: Path | None, *, overwrite: bool) -> None:
     if plot.suffix.lower() != ".svg":
         raise OutputError(f"{plot} does not end with .svg, which is the only format of plots")
     check_free(plot, overwrite=overwrite)
+    from anchorsr.bench.plots import check_matplotlib
+
     check_matplotlib()
 
 
@@ -150,21 +148,3 @@ def parse_size(text: str) -> tuple[int, int]:
     if height_and_width is None:
         raise UsageError(f"--size is WIDTHxHEIGHT, such as 640x360, not {text!r}")
     return height_and_width
-
-
-def print_scores(scores: list[Score]) -> None:
-    """Print PSNR and SSIM as a table, with a column of damages if any image was damaged."""
-    damaged = any(score.damage != "clean" for score in scores)
-    columns = ["model", "set", *(["damage"] if damaged else [])]
-    table = Table(*columns, "images", "PSNR RGB", "PSNR Y", "SSIM Y")
-    for score in scores:
-        table.add_row(
-            score.method,
-            score.test_set,
-            *([score.damage] if damaged else []),
-            str(score.images),
-            f"{score.psnr_rgb:.3f}",
-            f"{score.psnr_y:.3f}",
-            f"{score.ssim_y:.4f}",
-        )
-    print_table(table)

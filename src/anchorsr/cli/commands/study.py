@@ -14,10 +14,9 @@ from anchorsr.cli.commands.options import (
     AsJson,
     Threads,
     choose_engines,
-    print_scores,
 )
 from anchorsr.cli.commands.training import training_machine
-from anchorsr.cli.terminal import print_json, print_table, remark, training_bars
+from anchorsr.cli.terminal import print_json, print_scores, print_table, remark, training_bars
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.errors import needs
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from anchorsr.cli.commands.options import Force, Threads, print_scores
-from anchorsr.cli.terminal import training_bars
+from anchorsr.cli.commands.options import Force, Threads
+from anchorsr.cli.terminal import print_scores, training_bars
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
