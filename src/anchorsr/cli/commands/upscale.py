@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from anchorsr.cli.commands.options import (
     complete_from,
     parse_size,
 )
+from anchorsr.cli.commands.watch import check_watched, new_jobs
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark
 from anchorsr.cli.usage import UsageError
 from anchorsr.engines.selection import AUTO
@@ -87,6 +89,12 @@ def upscale_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and stop.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on with images that come into the folders later, until Ctrl-C."
+        ),
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -108,14 +116,26 @@ def upscale_command(
         anchorsr upscale photo.jpg -o larger.png --size 3840x2160
 
         anchorsr upscale holiday/ -o holiday-large/ --scale 2.5 --quality 95
+
+        anchorsr upscale scans/ -o scans-large/ --watch
     """
     _check_inputs(images)
+    if watch:
+        check_watched(images, output)
+        if dry_run or as_json:
+            raise UsageError("--watch excludes --dry-run and --json")
     target = _target_size(scale, size, width, height, stretch)
     suffix = _suffix(format_name)
     upscaler = ImageUpscaler(model, factor, target, threads=threads or None, engine=engine)
     if verbose:
         remark(f"engine {upscaler.engine}: {upscaler.why}")
-    jobs = plan_jobs(images, output, label=upscaler.label, suffix=suffix, overwrite=force)
+    plan = partial(plan_jobs, images, output, label=upscaler.label, suffix=suffix, overwrite=force)
+    if watch:
+        remark("watching; Ctrl-C stops")
+        for some in new_jobs(images, plan):
+            running = upscale_files(some, upscaler, quality=quality, overwrite=force)
+            _follow(some, running, dry_run=False, as_json=False, force=force)
+    jobs = plan()
     if not dry_run:
         running = upscale_files(jobs, upscaler, quality=quality, overwrite=force)
     else:
