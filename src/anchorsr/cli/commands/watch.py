@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from anchorsr.cli.usage import UsageError
 from anchorsr.errors import DataError, needs
@@ -50,12 +53,32 @@ def new_jobs(folders: Sequence[Path], plan: Callable[[], list[Job]]) -> Iterator
     changes = watch(
         *folders, yield_on_timeout=True, rust_timeout=_POLL_MILLISECONDS, raise_interrupt=True
     )
-    while True:
-        if unsettled:
-            jobs, unsettled = _fresh(plan, seen)
-            if jobs:
-                yield jobs
-        unsettled |= bool(next(changes))
+    with _remembered_interrupt() as was_interrupted:
+        while True:
+            if unsettled:
+                jobs, unsettled = _fresh(plan, seen)
+                if jobs:
+                    yield jobs
+                if was_interrupted():
+                    raise KeyboardInterrupt
+            unsettled |= bool(next(changes))
+
+
+@contextlib.contextmanager
+def _remembered_interrupt() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C also where the end of a batch swallows it, as there is nothing left to stop."""
+    pressed = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fresh(plan: Callable[[], list[Job]], seen: dict[Path, _Stamp]) -> tuple[list[Job], bool]:
