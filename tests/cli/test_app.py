@@ -617,7 +617,7 @@ def test_nothing_asked_for_is_the_help(call: Call) -> None:
     ("command", "missing"),
     [
         ("upscale", "name at least one image or folder to upscale"),
-        ("video", "VIDEO is missing"),
+        ("video", "VIDEOS is missing"),
         ("train", "RECIPE is missing"),
         ("quantize", "RUN is missing"),
         ("quantize run", "--output is missing"),
@@ -1120,7 +1120,7 @@ def test_an_empty_argument_is_not_the_folder_where_we_are(call: Call, command: s
     assert "is a shell variable not set?" in result.err
 
 
-@pytest.mark.parametrize("command", ["video", "compare"])
+@pytest.mark.parametrize("command", ["compare"])
 def test_the_folder_where_we_are_is_no_file(call: Call, command: str) -> None:
     result = call(command, ".")
     assert_one_error(result)

@@ -26,6 +26,7 @@ from anchorsr.images.io import (
     read_rgb,
     write_image,
 )
+from anchorsr.utils import temporary
 from helpers.images import (
     PNG_SIGNATURE,
     SIZES,
@@ -530,13 +531,10 @@ def test_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None:
 def test_interrupt_while_writing_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_open = Path.open
-
-    def interrupted(self: Path, *arguments: object) -> None:
-        real_open(self, *arguments).close()  # type: ignore[call-overload]
+    def interrupted(*_: object) -> None:  # the file exists by then
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "open", interrupted)
+    monkeypatch.setattr(temporary.os, "fdopen", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_image(tmp_path / "a.png", RasterImage(noise(3, 3)))
     assert os.listdir(tmp_path) == []
@@ -546,7 +544,7 @@ def test_unwritable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(temporary.os, "open", refuse)
     with pytest.raises(OutputError, match=r"a\.png cannot be written .Permission denied"):
         write_image(tmp_path / "a.png", RasterImage(noise(3, 3)))
 

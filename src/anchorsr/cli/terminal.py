@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import codecs
+import datetime
 import functools
 import io
 import os
@@ -190,25 +191,29 @@ def byte_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[VideoProgress], None]]:
-    """Show a progress bar in seconds of a video; call what it yields with a `VideoProgress`."""
+    """Show a progress bar of a video; call what it yields with a `VideoProgress`."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(
         *columns, console=console(), transient=True, disable=hidden or not console().is_terminal
     ) as progress:
-        task = progress.add_task(title, total=None, note="")
+        task = progress.add_task(title, total=None, note="", left="")
 
         def on_progress(state: VideoProgress) -> None:
-            note = f"{state.frames} frames, {state.frames_per_second:.1f} per second"
+            of = "" if state.total_frames is None else f" of {state.total_frames}"
+            note = f"{state.frames}{of} frames, {state.frames_per_second:.1f} per second"
             if state.reused >= 0.01:
                 note += f", {state.reused:.0%} reused"
-            progress.update(task, completed=state.seconds, total=state.total_seconds, note=note)
+            left = state.seconds_left
+            words = "" if left is None else f"{datetime.timedelta(seconds=round(left))} left"
+            progress.update(
+                task, completed=state.seconds, total=state.total_seconds, note=note, left=words
+            )
 
         yield on_progress
 

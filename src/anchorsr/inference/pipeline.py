@@ -34,6 +34,7 @@ from anchorsr.inference.streaming import should_stream, upscale_to_file
 from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.utils.files import check_free, make_folder, reason
 from anchorsr.utils.locks import FileLocks
+from anchorsr.utils.temporary import remove_leftovers
 
 # Images read ahead, and pixels waiting to be written (3 bytes each; one image in any case), which
 # bound the memory whatever the folder.
@@ -176,6 +177,8 @@ def preview(
 def _read(job: Job, *, upscaler: ImageUpscaler, options: FileOptions, locks: FileLocks) -> _Item:
     skipped = _why_skip(job, options.overwrite)
     if job.problem is not None or skipped:
+        if not job.left_out:
+            remove_leftovers(job.target)
         return JobResult(job, job.problem, skipped)
     item: _Opened | _OpenedBook
     try:

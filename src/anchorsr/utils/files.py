@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from anchorsr.errors import OutputError
+from anchorsr.utils.temporary import remove_leftovers, temporary_beside
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Check, before any work is done, that a file may be written.
+
+    Temporary files that a killed process left beside it are removed.
 
     Args:
         path: The file.
@@ -24,6 +26,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         OutputError: If it may not.
     """
     try:
+        remove_leftovers(path)
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give a file name")
         if not path.parent.is_dir():
@@ -112,18 +115,14 @@ def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         OutputError: If the file exists and `overwrite` is false, or cannot be written.
     """
     check_free(path, overwrite=overwrite)
-    # 60 characters are at most 240 bytes, so the name stays within the usual 255.
-    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            yield file
-        _take_mode(path, temporary)
-        move_into_place(temporary, path, overwrite=overwrite)
+        with temporary_beside(path) as (temporary, file):
+            with file:
+                yield file
+            _take_mode(path, temporary)
+            move_into_place(temporary, path, overwrite=overwrite)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            temporary.unlink()
 
 
 def _take_mode(old: Path, new: Path) -> None:
