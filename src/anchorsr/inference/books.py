@@ -120,8 +120,13 @@ def upscale_book(
             page = Path(folder, "page" + Path(entry.filename).suffix)
             with _damages(book.path, entry), archive.open(entry) as packed, page.open("wb") as out:
                 shutil.copyfileobj(packed, out)
+            if budget <= 0:
+                raise ImageError(
+                    f"{book.path} has pages of more than {_PAGES_TIMES * max_pixels / 1e6:.0f} "
+                    f"megapixels in all; raise the limit with --max-megapixels"
+                )
             name, data, told, pixels = _upscaled(
-                book, entry.filename, page, upscale, coding, min(max_pixels, budget)
+                book, entry.filename, page, upscale, coding, max_pixels
             )
             budget -= pixels
             if name in names:
