@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anchorsr.evaluation.evaluate import evaluate
     from anchorsr.export.convert import convert
     from anchorsr.export.export import export_model
+    from anchorsr.export.module import load_module
     from anchorsr.inference.upscaler import Upscaler, upscale
     from anchorsr.metrics import Score
     from anchorsr.models.card import ModelCard
@@ -40,6 +41,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "list_models",
+    "load_module",
     "quantize",
     "train",
     "upscale",
@@ -57,6 +59,7 @@ _LAZY = {
     "evaluate": "anchorsr.evaluation.evaluate:evaluate",
     "export_model": "anchorsr.export.export:export_model",
     "list_models": "anchorsr.models.registry:list_models",
+    "load_module": "anchorsr.export.module:load_module",
     "quantize": "anchorsr.quantization.qat:quantize",
     "train": "anchorsr.training.trainer:train",
     "upscale": "anchorsr.inference.upscaler:upscale",

@@ -4,6 +4,7 @@
     ├── ImageError              an image cannot be read or written
     ├── VideoError              a video cannot be read, or is of an unsupported kind
     ├── OutputError             an output cannot be written, or would overwrite something
+    │   └── InUseError          another process is writing it
     ├── DataError               a dataset is incomplete
     ├── RecipeError             a recipe has an unknown key or an invalid value
     ├── CheckpointError         a checkpoint is damaged or does not fit the network or recipe
@@ -38,6 +39,10 @@ class VideoError(AnchorSRError):
 
 class OutputError(AnchorSRError):
     """An output exists already, equals its input, or cannot be written."""
+
+
+class InUseError(OutputError):
+    """Another process is writing the output."""
 
 
 class DataError(AnchorSRError):

@@ -158,7 +158,7 @@ class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = conv(3, WIDTH)
-        self.down = conv(WIDTH, 2 * WIDTH, stride=2)
+        self.keys = conv(WIDTH, 2 * WIDTH, stride=2)  # also an attribute of nn.ParameterDict
         self.middle = conv(2 * WIDTH, 2 * WIDTH)
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
         self.join = conv(3 * WIDTH, WIDTH)
@@ -167,7 +167,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.act(self.head(x))
-        low = self.act(self.middle(self.act(self.down(first))))
+        low = self.act(self.middle(self.act(self.keys(first))))
         return self.tail(self.act(self.join(torch.cat([self.up(low), first], dim=1))))
 
 

@@ -391,7 +391,7 @@ def test_an_output_size_of_a_transposed_convolution_is_refused() -> None:
         lower(Large(), name="large")
 
 
-@pytest.mark.parametrize("name", ["images", "image", "upscaled"])
+@pytest.mark.parametrize("name", ["images", "image", "upscaled", "keys", "update"])
 def test_a_module_may_have_the_name_of_a_tensor_of_ours(name: str) -> None:
     network = nn.Sequential()
     network.add_module(name, nn.Conv2d(3, 3, 3, padding=1))

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from anchorsr.inference.batch import Job
-from anchorsr.inference.pipeline import upscale_files
+from anchorsr.inference.pipeline import FileOptions, upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.serve.static import write_static
@@ -136,7 +136,7 @@ def command_line(data: bytes, folder: Path, suffix: str = ".png", **target: Any)
     source, made = folder / f"in{suffix}", folder / f"out{suffix}"
     source.write_bytes(data)
     upscaler = ImageUpscaler("fast", None, TargetSize(**target))
-    (result,) = upscale_files([Job(source, made)], upscaler, overwrite=True)
+    (result,) = upscale_files([Job(source, made)], upscaler, FileOptions(overwrite=True))
     assert result.error is None
     return made.read_bytes()
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from anchorsr.inference.batch import Job
-from anchorsr.inference.pipeline import upscale_files
+from anchorsr.inference.pipeline import FileOptions, upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.serve.options import parse_options, plain_name
@@ -59,7 +59,7 @@ def photo(tmp_path: Path) -> Path:
 
 def command_line(source: Path, target: Path, *, quality: int = 92, **more: Any) -> bytes:
     upscaler = ImageUpscaler("fast", more.pop("factor", None), TargetSize(**more))
-    (result,) = upscale_files([Job(source, target)], upscaler, quality=quality)
+    (result,) = upscale_files([Job(source, target)], upscaler, FileOptions(quality))
     assert result.error is None
     return target.read_bytes()
 
@@ -98,7 +98,9 @@ def test_a_job_is_followed_collected_and_deleted(
     assert address == f"api/jobs/{told['id']}"
     told = json.loads(ask(server, f"{address}?wait=30")[1])
     assert told["state"] == "done"
-    assert told["result"] == {"name": "p_x3.jpg", "size": [40, 52], "target_size": [120, 156]}
+    assert told["result"] == {
+        "name": "p_x3.jpg", "size": [40, 52], "target_size": [120, 156], "notes": []
+    }  # fmt: skip
     assert told["id"] in [job["id"] for job in json.loads(ask(server, "api/jobs")[1])["jobs"]]
     assert ask(server, f"{address}/result")[1] == command_line(photo, tmp_path / "x.jpg")
     assert ask(server, address, method="DELETE")[0] == 204

@@ -19,7 +19,8 @@ from anchorsr.arrays import UInt8Array
 from anchorsr.data.pairs import draw_pairs
 from anchorsr.errors import DataError, GraphError, RecipeError
 from anchorsr.evaluation.evaluate import evaluate_method, float_method
-from anchorsr.export.export import ExportedModel, export_graph
+from anchorsr.export.export import ExportedModel, Precision, export_graph
+from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.graph import Graph
 from anchorsr.images.image import from_array
 from anchorsr.images.io import read_image, write_image
@@ -125,6 +126,7 @@ class ConvertedModel:
         path: str | Path,
         *,
         size: tuple[int, int] | None = None,
+        precision: Precision = "int8",
         overwrite: bool = False,
     ) -> ExportedModel:
         """Write a file, after its own runtime has given the bytes of the integer arithmetic.
@@ -132,6 +134,7 @@ class ConvertedModel:
         Args:
             path: The file; its suffix, `.tflite` or `.onnx`, is its format.
             size: Height and width, for a file that takes only this size; None for any size.
+            precision: As of `export_model`.
             overwrite: Whether to replace an existing file.
 
         Raises:
@@ -141,7 +144,9 @@ class ConvertedModel:
             MissingDependencyError: The runtime is not installed.
         """
         target = Path(path)
-        data = export_graph(self.graph, target, size=size, overwrite=overwrite)
+        graph = self.graph if precision == "int8" else dequantize(self.graph)
+        half = precision == "float16"
+        data = export_graph(graph, target, size=size, half=half, overwrite=overwrite)
         return ExportedModel(target, self.factor, size, hashlib.sha256(data).hexdigest())
 
     @property

@@ -1,4 +1,4 @@
-"""Model files for devices, written only if their own runtime reproduces the integer arithmetic.
+"""Model files for devices, written only if their own runtime reproduces the arithmetic.
 
 The runtime (LiteRT for `.tflite`, ONNX Runtime for `.onnx`) has to give the bytes of
 `graph.executor.run_graph` at every size that is tried: 1×1, odd, prime and larger ones.
@@ -11,21 +11,32 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from anchorsr.engines.runtimes import Engine, load_engine
 from anchorsr.errors import ExactnessError, GraphError, OutputError
+from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import model_path, read_model
-from anchorsr.serialization.onnx import write_onnx
+from anchorsr.serialization.onnx import DEFAULT_FORM, write_onnx
+from anchorsr.serialization.onnx_integer import OnnxForm
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import check_free, check_not_input, publish
 from anchorsr.utils.sample_image import sample_image
 
 # Height and width: the smallest, a line, odd, prime, and one above the kernels' tile sizes.
 SIZES = ((1, 1), (1, 9), (7, 2), (13, 31), (64, 96))
+
+
+_SUFFIXES = (".tflite", ".onnx")
+Precision: TypeAlias = Literal["int8", "float32", "float16"]
+
+# Levels of 255 by which a runtime's floats may differ from numpy's.
+_FLOAT32_TOLERANCE = 0.05
+_FLOAT16_TOLERANCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ def export_model(
     *,
     factor: int | None = None,
     size: tuple[int, int] | None = None,
+    precision: Precision = "int8",
+    onnx_form: OnnxForm = DEFAULT_FORM,
     overwrite: bool = False,
 ) -> ExportedModel:
     """Export a shipped model or a `.tflite` file as `.tflite` or `.onnx`.
@@ -60,6 +73,10 @@ def export_model(
         output: The file to write; its suffix is its format.
         factor: The super-resolution ratio; by default the model's, or 3.
         size: Height and width, for a file that takes only this size; None for any size.
+        precision: `int8`, or what the integers stand for in `float32` or `float16`. Float files
+            take and give float32 on [0, 255]; float16 is that of weights, and in `.onnx` also of
+            the computation.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -83,7 +100,13 @@ def export_model(
     data, graph = read_model(source)
     origin = {"model": graph.name, "from_sha256": hashlib.sha256(data).hexdigest()}
     exported = export_graph(
-        graph, target, size=size, description=json.dumps(origin), overwrite=overwrite
+        graph if precision == "int8" else dequantize(graph),
+        target,
+        size=size,
+        description=json.dumps(origin),
+        half=precision == "float16",
+        onnx_form=onnx_form,
+        overwrite=overwrite,
     )
     return ExportedModel(target, graph.factor, size, hashlib.sha256(exported).hexdigest())
 
@@ -94,15 +117,19 @@ def export_graph(
     *,
     size: tuple[int, int] | None = None,
     description: str = "",
+    half: bool = False,
+    onnx_form: OnnxForm = DEFAULT_FORM,
     overwrite: bool = False,
 ) -> bytes:
-    """Export an integer graph as a file whose suffix is `.tflite` or `.onnx`.
+    """Export a graph as a file whose suffix is `.tflite` or `.onnx`.
 
     Args:
         graph: What to export.
         path: The file to write.
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
+        half: Whether a float graph is stored in float16.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -112,35 +139,69 @@ def export_graph(
         AnchorSRError: What `export_model` raises.
     """
     check_free(path, overwrite=overwrite)
-    data = make_file(graph, path, size=size, description=description)
+    data = make_file(
+        graph, path, size=size, description=description, half=half, onnx_form=onnx_form
+    )
     publish(data, path, overwrite=overwrite)
     return data
 
 
 def make_file(
-    graph: Graph, path: Path, *, size: tuple[int, int] | None = None, description: str = ""
+    graph: Graph,
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    description: str = "",
+    half: bool = False,
+    onnx_form: OnnxForm = DEFAULT_FORM,
 ) -> bytes:
-    """Serialize an integer graph and verify the result, without writing it.
+    """Serialize a graph and verify the result, without writing it.
+
+    Integers are compared byte for byte, floats within rounding.
 
     Args:
         graph: What to serialize.
         path: Its suffix, `.tflite` or `.onnx`, is the format.
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
+        half: Whether a float graph is stored in float16.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
 
     Raises:
         OutputError: Another suffix.
-        GraphError: A float graph, or an impossible size.
-        ExactnessError: The runtime does not reproduce the integer arithmetic.
+        GraphError: An impossible size, or integers in float16.
+        ExactnessError: The runtime does not reproduce the arithmetic.
     """
-    if not graph.is_integer:
-        raise GraphError(f"{graph.name} is a float graph: quantize it first")
-    writers = {".tflite": write_tflite, ".onnx": write_onnx}
-    if path.suffix.lower() not in writers:
-        raise OutputError(f"{path} ends with none of: {', '.join(writers)}")
-    data = writers[path.suffix.lower()](graph, size=size, description=description)
-    check_exact(graph, load_engine(data), sizes=[size] if size else SIZES)
+    if half and graph.is_integer:
+        raise GraphError(f"{graph.name} is an integer graph: dequantize it for float16")
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise OutputError(f"{path} ends with none of: {', '.join(_SUFFIXES)}")
+    if suffix == ".onnx":
+        data = write_onnx(graph, size=size, description=description, half=half, form=onnx_form)
+    else:
+        data = write_tflite(graph, size=size, description=description, half=half)
+    sizes = [size] if size else SIZES
+    if graph.is_integer:
+        check_exact(graph, load_engine(data), sizes=sizes)
+    else:
+        tolerance = _FLOAT16_TOLERANCE if half else _FLOAT32_TOLERANCE
+        _check_close(graph, load_engine(data, dtype=np.float32), sizes, tolerance)
     return data
+
+
+def _check_close(
+    graph: Graph, engine: Engine, sizes: Sequence[tuple[int, int]], tolerance: float
+) -> None:
+    """Raise ExactnessError if an engine's floats differ by more than this, in levels of 255."""
+    for index, (height, width) in enumerate(graph.fit(*side) for side in sizes):
+        images = sample_image(height, width, seed=index)[None].astype(np.float32)
+        largest = float(np.abs(run_graph(graph, images) - engine(images)).max())
+        if not largest <= tolerance:
+            raise ExactnessError(
+                f"{engine.name} differs from the network by {largest:.3g} levels at"
+                f" {height}x{width}, and {tolerance:g} are accepted"
+            )
 
 
 def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]] = SIZES) -> None:

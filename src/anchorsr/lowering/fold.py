@@ -48,6 +48,14 @@ def fold(graph: Graph) -> Graph:
     return folder.graph()
 
 
+def fold_orders(graph: Graph) -> Graph:
+    """Compute channels in the order into which convolutions put them, where that is possible."""
+    folder = _Folder(graph)
+    while any(folder.order(operator) for operator in list(folder.operators.values())):
+        pass
+    return folder.graph()
+
+
 class _Folder:
     """The operators of a graph by their outputs, while they are changed.
 

@@ -94,7 +94,8 @@ def lower(network: nn.Module, *, name: str, channels: int = 3, maximum: float = 
             traced.erase_node(node)
     builder = Builder(network, channels, 255.0 / maximum)
     for node in traced.nodes:
-        if node.name in _RESERVED_NAMES:
+        # Quantization-aware training keeps parameters by name, beside the attributes of a module.
+        if node.name in _RESERVED_NAMES or hasattr(nn.ParameterDict, node.name):
             node.name = f"{node.name}/own"
         _add(builder, node)
     return fold(builder.graph(name))

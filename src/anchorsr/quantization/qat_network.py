@@ -88,6 +88,7 @@ class IntegerNetwork(Trainable):
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """Compute the image without the last saturation, which would stop gradients."""
+        self.source.check_size(*images.shape[2:])
         # Values are integers minus their zero point, so that zero padding is zero.
         values = {self.source.input: images}
         for operator in self.source.operators:

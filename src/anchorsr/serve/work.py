@@ -22,7 +22,7 @@ from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, 
 from anchorsr.images.animation import read_header
 from anchorsr.images.formats import SUFFIXES, format_of, format_of_content
 from anchorsr.inference.batch import Job
-from anchorsr.inference.pipeline import upscale_files
+from anchorsr.inference.pipeline import FileOptions, upscale_files
 from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
 from anchorsr.serve.options import Options, is_video_name, options_from_dict
 
@@ -83,7 +83,8 @@ def _upscale_image(
     out = f".{options.format}" if options.format else suffix
     target = folder / f"result{out}"
     jobs = [Job(source, target)]
-    (done,) = upscale_files(jobs, upscaler, quality=options.quality, overwrite=True)
+    files = FileOptions(options.quality, overwrite=True, max_pixels=pixels)
+    (done,) = upscale_files(jobs, upscaler, files)
     if done.error is not None:
         raise done.error
     if done.skipped or done.target_size is None:
@@ -93,6 +94,7 @@ def _upscale_image(
         "name": f"{Path(name).stem}_{upscaler.label}{out}",
         "size": list(size[::-1]),
         "target_size": list(done.target_size[::-1]),
+        "notes": list(done.notes),
     }
 
 

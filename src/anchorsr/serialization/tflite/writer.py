@@ -45,7 +45,11 @@ _BUFFER_ALIGNMENT = 16
 
 
 def write_tflite(
-    graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
+    graph: Graph,
+    *,
+    size: tuple[int, int] | None = None,
+    description: str = "",
+    half: bool = False,
 ) -> bytes:
     """Write a graph as a `.tflite` file with the signature `serving_default`.
 
@@ -56,6 +60,7 @@ def write_tflite(
         size: (height, width) of the input for a file of fixed size; None for a file that takes
             every size, whose input must be resized before it is run.
         description: The description in the file.
+        half: Whether the weights of a float graph are stored as float16.
 
     Returns:
         The bytes of the file.
@@ -69,7 +74,7 @@ def write_tflite(
         raise GraphError(f"height and width are positive, not {size}")
     if size is not None:
         graph.check_size(*size)
-    return _Writer(graph, size).file(description)
+    return _Writer(graph, size, half).file(description)
 
 
 def needs_size(graph: Graph) -> bool:
@@ -95,10 +100,11 @@ def _packed(schema: ModuleType, model: Any) -> bytes:
 class _Writer:
     """Collects the tensors, constants and operators of one file."""
 
-    def __init__(self, graph: Graph, size: tuple[int, int] | None) -> None:
+    def __init__(self, graph: Graph, size: tuple[int, int] | None, half: bool) -> None:
         self._schema = schema_module()
         self._graph = graph
         self._size = size
+        self._half = half
         self._buffers = [self._schema.BufferT()]  # buffer 0 is empty by convention
         self._codes: dict[tuple[str, int], int] = {}
         self._tensors: list[Any] = []
@@ -329,7 +335,7 @@ class _Writer:
         source = self._graph.tensors[conv.input]
         names = f"{conv.output}/weights", f"{conv.output}/bias"
         if source.quantization is None or conv.weight_scales is None:
-            return [self._add_constant(names[0], weights), self._add_constant(names[1], conv.bias)]
+            return [self._add_real(names[0], weights), self._add_real(names[1], conv.bias)]
         if source.dtype != "int8":
             raise GraphError(
                 f"{type(conv).__name__} reads {conv.input!r} as {source.dtype}, but a .tflite"
@@ -340,6 +346,16 @@ class _Writer:
             self._add_constant(names[0], weights, conv.weight_scales, axis),
             self._add_constant(names[1], conv.bias, bias_scales),
         ]
+
+    def _add_real(self, name: str, values: Array) -> int:
+        """Add float32 numbers, or float16 ones that the file converts when it is loaded."""
+        if not self._half:
+            return self._add_constant(name, values)
+        stored = self._add_constant(f"{name}/half", values.astype(np.float16))
+        real = self._add_tensor(name, "float32", list(values.shape))
+        # Version 3 is the first that reads float16.
+        self._emit("DEQUANTIZE", [stored], real, self._schema.DequantizeOptionsT(), version=3)
+        return real
 
     def _add_constant(
         self, name: str, values: Array, scales: Array | None = None, axis: int = 0
