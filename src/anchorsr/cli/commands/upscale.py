@@ -29,10 +29,10 @@ from anchorsr.cli.commands.options import (
     complete_from,
     parse_size,
 )
-from anchorsr.cli.commands.watch import check_watched, new_jobs
 from anchorsr.cli.pipes import Places, piped
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark, say
 from anchorsr.cli.usage import UsageError
+from anchorsr.cli.watch import check_watched, new_jobs
 from anchorsr.engines.selection import AUTO
 from anchorsr.errors import ImageError, OutputError, StoppedError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
@@ -134,9 +134,9 @@ def upscale_command(
 
         anchorsr upscale holiday/ -o holiday-large/ --scale 2.5 --quality 95
 
-        cat photo.jpg | anchorsr upscale - -o - > larger.jpg
-
         anchorsr upscale scans/ -o scans-large/ --watch
+
+        cat photo.jpg | anchorsr upscale - -o - > larger.jpg
     """
     _check_inputs(images)
     if watch:
@@ -164,14 +164,13 @@ def upscale_command(
             suffix=None if places.is_piped else suffix,
             overwrite=force,
             is_folder=places.is_folder,
-            others=others,
         )
         printer = _Printer(places, dry_run=dry_run, as_json=as_json, force=force)
         if watch:
             remark("watching; Ctrl-C stops")
             for some in new_jobs(images, plan):
-                printer.summarize(printer.follow(some, run(some, upscaler, options)), Counter())
-        jobs = plan()
+                printer.summarize(printer.follow(some, run(some, upscaler, options)), others)
+        jobs = plan(others=others)
         results = printer.follow(jobs, run(jobs, upscaler, options))
         printer.summarize(results, others)
         if any(result.error is not None for result in results):

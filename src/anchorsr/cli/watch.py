@@ -30,7 +30,7 @@ def check_watched(folders: Sequence[Path], output: str | None) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"--watch takes folders, and {folder} is none")
-    if output is None or Path(output).suffix:
+    if output is None or output == "-" or Path(output).suffix:
         raise UsageError("--watch needs -o and a folder for the results")
     with needs("watchfiles", "watch"):
         import watchfiles  # noqa: F401
