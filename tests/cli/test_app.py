@@ -505,7 +505,7 @@ FAILURES = {
     "export abpn -o missing/out.onnx": "missing is not an existing folder",
     "export abpn -f 4 -o out.onnx": "no model 'abpn' for factor 4",
     "export text.tflite -o out.onnx": "text.tflite: this is not a .tflite file",
-    "export float.tflite -o out.onnx": "float graph: quantize it first",
+    "export float.tflite -o out.onnx": "float graph: quantize it first, or say --float32",
     "export good.tflite -o good.tflite --force --size 36x64": "good.tflite is an input",
 }
 
