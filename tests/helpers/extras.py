@@ -28,6 +28,7 @@ EXTRAS = {
     "cv2": "opencv",
     "matplotlib": "plots",
     "ai_edge_quantizer": "dev",
+    "huggingface_hub": "dev",
     "hypothesis": "dev",
     "skimage": "dev",
     "scipy": "dev",
