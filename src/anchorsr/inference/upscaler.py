@@ -24,7 +24,7 @@ from anchorsr.images.animation import Animation
 from anchorsr.images.image import Pixels, RasterImage, from_array, to_array
 from anchorsr.images.io import read_image
 from anchorsr.images.pillow import from_pillow, to_pillow
-from anchorsr.images.resize import resize_image
+from anchorsr.images.resize import resize_image, without_margin, wrapped
 from anchorsr.inference.raster import upscale_image
 from anchorsr.inference.sizes import TargetSize, UpscalePlan, plan_upscale
 from anchorsr.inference.tiling import TILE, upscale_strips, upscale_tiled
@@ -304,10 +304,12 @@ class ImageUpscaler:
         target: The size of the results; by default the model's factor.
         threads: As for `Upscaler`.
         engine: As for `Upscaler`.
+        wraps: Whether images are textures whose edges meet, so that the results' edges do too.
 
     Attributes:
         engine: The engine in use.
         why: One line on why this engine is used.
+        wraps: Whether images are textures whose edges meet.
         label: The suffix of results' names, such as `x3`.
 
     Raises:
@@ -322,7 +324,9 @@ class ImageUpscaler:
         *,
         threads: int | None = None,
         engine: str = AUTO,
+        wraps: bool = False,
     ) -> None:
+        self.wraps = wraps
         self._load = functools.partial(ready_upscaler, model, threads=threads, engine=engine)
         first = self._load(factor)
         self.engine, self.why = first.engine, first.why
@@ -339,7 +343,7 @@ class ImageUpscaler:
             OutputError: If the result has too many pixels.
         """
         plan = self.plan(*image.size)
-        return resize_image(self.run_passes(image, plan.factors), *plan.target)
+        return self.resize(self.run_passes(image, plan.factors), plan)
 
     def plan(self, height: int, width: int) -> UpscalePlan:
         """Plan the passes for an image of this size.
@@ -350,16 +354,26 @@ class ImageUpscaler:
         return plan_upscale(height, width, self._target, self._factors)
 
     def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
-        """Run the network passes of a plan; resizing to its target is left to the caller."""
+        """Run the network passes of a plan; resizing to its target is left to `resize`."""
         for factor in factors:
-            image = self.upscaler(factor).upscale_image(image)
+            upscaler = self.upscaler(factor)
+            if self.wraps:
+                margin = max(upscaler.graph.halo, 4)  # the bicubic filter of alpha sees two
+                image = upscaler.upscale_image(wrapped(image, margin))
+                image = without_margin(image, margin * factor)
+            else:
+                image = upscaler.upscale_image(image)
         return image
+
+    def resize(self, image: RasterImage, plan: UpscalePlan) -> RasterImage:
+        """Resize the last pass to the target of its plan."""
+        return resize_image(image, *plan.target, wraps=self.wraps)
 
     def animate(self, animation: Animation, plan: UpscalePlan) -> Animation:
         """Return the animation in the plan's size; each frame is made when it is asked for."""
 
         def change(frame: RasterImage) -> RasterImage:
-            return resize_image(self.run_passes(frame, plan.factors), *plan.target)
+            return self.resize(self.run_passes(frame, plan.factors), plan)
 
         return animation.with_frames(plan.target, change)
 

@@ -19,7 +19,7 @@ from anchorsr.cli.commands.options import (
     Threads,
     parse_size,
 )
-from anchorsr.cli.terminal import bar, print_json, print_scores, print_table
+from anchorsr.cli.terminal import bar, print_json, print_scores, print_table, say
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.engines.runtimes import ENGINES
@@ -31,7 +31,6 @@ from anchorsr.models.hugging_face import describe
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.serialization.onnx import DEFAULT_FORM
 from anchorsr.serialization.onnx_integer import OnnxForm
-from anchorsr.utils.strict_json import to_json
 
 ALL_DAMAGES = "usual"
 
@@ -70,7 +69,7 @@ def models_command(
         print(describe(found[0]), end="")
         return
     if name is not None:
-        print(to_json(read_card(model_path(name)).to_dict(), indent=1))
+        print_json(read_card(model_path(name)).to_dict())
         return
     shipped = list_models()
     if as_json:
@@ -212,4 +211,4 @@ def export_command(
         onnx_form=cast(OnnxForm, onnx_form or DEFAULT_FORM),
         overwrite=force,
     )
-    print(exported.path)
+    say(exported.path)
