@@ -337,3 +337,33 @@ def test_the_page_needs_the_token_beyond_loopback(page: Any) -> None:
     drop(page, ("a.png", png()))
     finish(page, 1)
     assert "token" in page.inner_text("li.failed .state")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, server: Server, scheme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs anchorsr[dev]: axe"
+    ).Axe()
+    with opened(browser, server.address, color_scheme=scheme) as page:
+        assert axe.run(page).violations_count == 0
+        drop(page, ("a.png", png()), ("bad.png", b"no image"))
+        finish(page, 2)
+        found = axe.run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.slow
+def test_a_batch_of_fifty_and_large_images(page: Any) -> None:
+    page.click("label:has(input[value='2'])")
+    drop(page, *((f"{number}.png", png(20 + number, 30)) for number in range(50)))
+    finish(page, 50)
+    assert page.locator("li.done").count() == 50
+    page.click("#clear")
+    for count, (height, width) in enumerate([(1000, 1000), (2000, 2000), (4000, 6000)], 1):
+        stream = io.BytesIO()
+        gradient = np.add.outer(np.arange(height), np.arange(width)) % 256
+        Image.fromarray(gradient.astype(np.uint8)).convert("RGB").save(stream, "JPEG")
+        drop(page, (f"{count}.jpg", stream.getvalue()))
+        finish(page, count)
+        assert page.locator("li.done").count() == count
+        page.wait_for_selector("#stage:not([hidden])")
