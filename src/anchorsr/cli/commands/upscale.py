@@ -41,10 +41,9 @@ from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.models.registry import DEFAULT
-from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
+from anchorsr.video.codecs import READ_SUFFIXES as VIDEO_SUFFIXES
 
 _FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
-_READ_VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".avi", ".3gp", ".mpg", ".mpeg", ".ts", ".wmv")
 
 
 def upscale_command(
@@ -182,7 +181,7 @@ def _check_inputs(images: list[Path]) -> None:
     if not images:
         raise typer.BadParameter("name at least one image or folder to upscale")
     for path in images:
-        if path.suffix.lower() in _READ_VIDEO_SUFFIXES and not path.is_dir():
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
             raise ImageError(f"{path} is a video: use anchorsr video {path}")
 
 
