@@ -163,15 +163,27 @@ def test_the_browser_alone_gives_the_pixels_of_the_command_line(
     profile = b"a profile" * 20
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "a description", 1
-    data = png(70, 700, exif=exif, icc_profile=profile)
-    drop(offline_page, ("wide.png", data))
+    # Coloured everywhere: in grey areas, the command line takes back the tints of the network.
+    colours = np.random.default_rng(0).integers(0, 256, (70, 700, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(colours).save(stream, "PNG", exif=exif, icc_profile=profile)
+    drop(offline_page, ("wide.png", stream.getvalue()))
     finish(offline_page, 1)
     name, result = saved(offline_page, "li button:text('Save')")
     assert name == "wide_x3.png"
-    np.testing.assert_array_equal(pixels(result)[..., :3], pixels(command_line(data, tmp_path)))
+    expected = pixels(command_line(stream.getvalue(), tmp_path))
+    np.testing.assert_array_equal(pixels(result)[..., :3], expected)
     made = Image.open(io.BytesIO(result))
     assert made.info["icc_profile"] == profile
     assert made.getexif()[0x010E] == "a description"
+    grey = np.repeat(colours[:40, :50, :1], 3, axis=2)
+    stream = io.BytesIO()
+    Image.fromarray(grey).save(stream, "PNG")
+    drop(offline_page, ("grey.png", stream.getvalue()))
+    finish(offline_page, 2)
+    _, result = saved(offline_page, "li:last-child button:text('Save')")
+    expected = pixels(command_line(stream.getvalue(), tmp_path))
+    np.testing.assert_array_equal(pixels(result)[..., :3], expected)
 
 
 def test_the_browser_keeps_profile_exif_and_orientation(offline_page: Any, tmp_path: Path) -> None:
