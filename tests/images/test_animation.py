@@ -32,7 +32,7 @@ TIMES = (70, 130, 200, 40, 1000, 30)
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1, engine="litert")
+    return Upscaler("quality", threads=1, engine="litert")
 
 
 def drawn(transparent: bool) -> list[Image.Image]:
@@ -323,7 +323,7 @@ def test_gif_keeps_up_to_255_colours_exactly(tmp_path: Path, colours: int) -> No
 @pytest.mark.parametrize("transparent", [False, True])
 def test_each_frame_is_what_its_image_would_become(upscaler: Upscaler, transparent: bool) -> None:
     animation = made(transparent)
-    image_upscaler = ImageUpscaler(threads=1, engine="litert")
+    image_upscaler = ImageUpscaler("quality", threads=1, engine="litert")
     larger = image_upscaler.animate(animation, image_upscaler.plan(*animation.size))
     assert (larger.size, larger.durations_ms, larger.plays) == ((90, 120), TIMES, 3)
     for before, after in zip(animation.frames(), larger.frames(), strict=True):

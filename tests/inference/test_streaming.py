@@ -30,7 +30,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1, engine="litert")
+    return Upscaler("quality", threads=1, engine="litert")
 
 
 @pytest.fixture

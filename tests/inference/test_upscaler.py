@@ -34,12 +34,13 @@ from helpers.graphs import float_graph, image, integer_graph, reference_run
 SIZES = [(1, 1), (1, 7), (2, 2), (13, 11), (31, 17)]
 
 # Other engines may round a tie differently (test_selection).
-upscale = functools.partial(upscale_with_any_engine, engine="litert")
+# And `auto` would choose by the pixels (test_estimate).
+upscale = functools.partial(upscale_with_any_engine, model=DEFAULT, engine="litert")
 
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1, engine="litert")
+    return Upscaler(DEFAULT, threads=1, engine="litert")
 
 
 def executed(rgb: np.ndarray) -> np.ndarray:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.engines.runtimes import Engine, load_engine
 from anchorsr.errors import ExactnessError, GraphError, OutputError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.models.registry import model_path, read_model
+from anchorsr.models.registry import apply_strengths, model_path, read_model
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import check_free, check_not_input, publish
@@ -51,6 +54,7 @@ def export_model(
     *,
     factor: int | None = None,
     size: tuple[int, int] | None = None,
+    strengths: Strengths = CLEAN,
     overwrite: bool = False,
 ) -> ExportedModel:
     """Export a shipped model or a `.tflite` file as `.tflite` or `.onnx`.
@@ -60,13 +64,15 @@ def export_model(
         output: The file to write; its suffix is its format.
         factor: The super-resolution ratio; by default the model's, or 3.
         size: Height and width, for a file that takes only this size; None for any size.
+        strengths: The degradation of the images that the file is for, for a model that takes
+            strengths. The file holds the plain network for these.
         overwrite: Whether to replace an existing file.
 
     Returns:
         What was written.
 
     Raises:
-        ModelError: There is no such model, or the file is none.
+        ModelError: There is no such model, or the file is none, or takes no such strength.
         OutputError: `output` exists, is the model itself, or has another suffix.
         GraphError: The model is not an integer one, or cannot have this size.
         ExactnessError: The runtime does not reproduce the integer arithmetic.
@@ -81,7 +87,10 @@ def export_model(
     source, target = model_path(model, factor), Path(output)
     check_not_input(target, [source])
     data, graph = read_model(source)
-    origin = {"model": graph.name, "from_sha256": hashlib.sha256(data).hexdigest()}
+    origin: dict[str, Any] = {"model": graph.name, "from_sha256": hashlib.sha256(data).hexdigest()}
+    if strengths != CLEAN:
+        origin["strengths"] = strengths.as_table()
+    graph = apply_strengths(data, graph, strengths.as_table())
     exported = export_graph(
         graph, target, size=size, description=json.dumps(origin), overwrite=overwrite
     )
@@ -118,7 +127,12 @@ def export_graph(
 
 
 def make_file(
-    graph: Graph, path: Path, *, size: tuple[int, int] | None = None, description: str = ""
+    graph: Graph,
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    description: str = "",
+    metadata: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """Serialize an integer graph and verify the result, without writing it.
 
@@ -127,6 +141,7 @@ def make_file(
         path: Its suffix, `.tflite` or `.onnx`, is the format.
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
+        metadata: Further contents of a `.tflite` file, by name.
 
     Raises:
         OutputError: Another suffix.
@@ -135,7 +150,10 @@ def make_file(
     """
     if not graph.is_integer:
         raise GraphError(f"{graph.name} is a float graph: quantize it first")
-    writers = {".tflite": write_tflite, ".onnx": write_onnx}
+    writers: dict[str, Callable[..., bytes]] = {
+        ".tflite": partial(write_tflite, metadata=metadata),
+        ".onnx": write_onnx,
+    }
     if path.suffix.lower() not in writers:
         raise OutputError(f"{path} ends with none of: {', '.join(writers)}")
     data = writers[path.suffix.lower()](graph, size=size, description=description)

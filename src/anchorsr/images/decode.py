@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from anchorsr.errors import ImageError
+from anchorsr.images.coding import coding_of
 from anchorsr.images.exif import exif_dpi, upright_exif
 from anchorsr.images.formats import check_pixels, frame_count, open_image, quietly
 from anchorsr.images.gif import check_gif_end
@@ -51,6 +52,7 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Ras
     _check(image, path, depth)
     if format_name == "GIF":
         check_gif_end(file)
+    coding = coding_of(file, image)
     stored_orientation = _tiff_tag(image, 0x0112, 1) if format_name == "TIFF" else None
     if depth == 16:
         rgb, alpha, grey = _colours_of_16_bits(file, image)
@@ -73,6 +75,7 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Ras
         rgb=turn(rgb, orientation),
         alpha=None if alpha is None else turn(alpha, orientation),
         grey=grey,
+        coding=coding,
         **vars(metadata),
     )
 

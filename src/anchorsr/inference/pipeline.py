@@ -21,6 +21,7 @@ from anchorsr.images.animation import Animation, read_file, read_header, write_f
 from anchorsr.images.formats import check_output
 from anchorsr.images.image import RasterImage
 from anchorsr.images.resize import resize_image
+from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job
 from anchorsr.inference.sizes import UpscalePlan
 from anchorsr.inference.streaming import should_stream, upscale_to_png
@@ -44,6 +45,7 @@ class JobResult:
         skipped: Why it was skipped; empty if it was not.
         size: (height, width) of the image, if known.
         target_size: (height, width) of the result, if known.
+        selection: The model that was taken for the image, once it was read.
     """
 
     job: Job
@@ -51,6 +53,7 @@ class JobResult:
     skipped: str = ""
     size: tuple[int, int] | None = None
     target_size: tuple[int, int] | None = None
+    selection: Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,14 @@ class _Opened:
     job: Job
     image: RasterImage | Animation
     plan: UpscalePlan
+    selection: Selection
 
     @property
     def result(self) -> JobResult:
-        return JobResult(self.job, size=self.plan.size, target_size=self.plan.target)
+        plan = self.plan
+        return JobResult(
+            self.job, size=plan.size, target_size=plan.target, selection=self.selection
+        )
 
 
 def upscale_files(
@@ -141,11 +148,16 @@ def _read(
         if skipped:
             locks.release(job.target)
             return JobResult(job, skipped=skipped)
+        selection = upscaler.select(_first_frame(image), plan)
     except AnchorSRError as error:
         return JobResult(job, error)
     except MemoryError:
         return JobResult(job, _too_large(job))
-    return _Opened(job, image, plan)
+    return _Opened(job, image, plan, selection)
+
+
+def _first_frame(image: RasterImage | Animation) -> RasterImage:
+    return next(image.frames()) if isinstance(image, Animation) else image
 
 
 def _plan(
@@ -168,11 +180,12 @@ def _upscale(
     error: AnchorSRError
     try:
         if isinstance(item.image, Animation):  # frames are upscaled as they are written
-            return replace(item, image=upscaler.animate(item.image, item.plan))
+            return replace(item, image=upscaler.animate(item.image, item.plan, item.selection))
         if _stream(item, item.image, upscaler, overwrite=overwrite):
             locks.release(item.job.target)
             return item.result
-        return replace(item, image=upscaler.run_passes(item.image, item.plan.factors))
+        passed = upscaler.run_passes(item.image, item.plan.factors, item.selection)
+        return replace(item, image=passed)
     except AnchorSRError as caught:
         error = caught
     except MemoryError:
@@ -188,7 +201,8 @@ def _stream(item: _Opened, image: RasterImage, upscaler: ImageUpscaler, *, overw
     (factor,) = item.plan.factors
     if not should_stream(image, item.job.target, factor):
         return False
-    upscale_to_png(image, upscaler.upscaler(factor), item.job.target, overwrite=overwrite)
+    chosen = upscaler.upscaler(factor, item.selection)
+    upscale_to_png(image, chosen, item.job.target, overwrite=overwrite)
     return True
 
 

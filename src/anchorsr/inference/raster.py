@@ -46,7 +46,7 @@ def upscale_image(image: RasterImage, upscaler: RgbUpscaler) -> RasterImage:
     """
     rgb, alpha, factor = image.rgb, image.alpha, upscaler.factor
     if alpha is not None:
-        rgb = _fill_transparent(rgb, alpha)
+        rgb = fill_transparent(rgb, alpha)
         alpha = _upscale_alpha(alpha, factor)
     upscaled: Pixels = upscaler.upscale_rgb(eight_bits(rgb))
     if image.grey:  # the three channels may differ by a rounding: grey is their mean
@@ -57,7 +57,7 @@ def upscale_image(image: RasterImage, upscaler: RgbUpscaler) -> RasterImage:
         upscaled = _add_low_bits(upscaled, rgb, factor)
     if image.grey:
         upscaled = np.broadcast_to(upscaled, (*upscaled.shape[:2], 3))
-    return dataclasses.replace(image, rgb=upscaled, alpha=alpha)
+    return dataclasses.replace(image, rgb=upscaled, alpha=alpha, coding=None)
 
 
 def _add_low_bits(upscaled: Pixels, pixels: Pixels, factor: int) -> Pixels:
@@ -93,7 +93,7 @@ def _upscale_plane(plane: Pixels, factor: int) -> npt.NDArray[np.float32]:
     return resize_plane(plane, height, width, Image.Resampling.BICUBIC)
 
 
-def _fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
+def fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
     """Replace hardly visible colours by the alpha-weighted mean of the visible ones around.
 
     Below an alpha of 1/8, colours are trusted less and less, at 0 not at all: programs that store

@@ -6,7 +6,8 @@ import functools
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,19 +16,27 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.arrays import UInt8Array
-from anchorsr.engines.runtimes import NATIVE, default_threads
+from anchorsr.data.strengths import CLEAN, Strengths
+from anchorsr.engines.runtimes import NATIVE, default_threads, load_engine
 from anchorsr.engines.selection import AUTO, choose_engine
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
 from anchorsr.images.animation import Animation
-from anchorsr.images.image import Pixels, RasterImage, from_array, to_array
-from anchorsr.images.io import read_image
-from anchorsr.images.pillow import from_pillow, to_pillow
+from anchorsr.images.image import Pixels, RasterImage
 from anchorsr.images.resize import resize_image
+from anchorsr.inference.automatic import Selection, resolve_model, select_model
+from anchorsr.inference.kinds import check_kind, upscale_any
 from anchorsr.inference.raster import upscale_image
 from anchorsr.inference.sizes import TargetSize, UpscalePlan, plan_upscale
 from anchorsr.inference.tiling import TILE, upscale_strips, upscale_tiled
-from anchorsr.models.registry import DEFAULT, list_models, model_path, read_model
+from anchorsr.models.registry import (
+    AUTO_MODEL,
+    DEFAULT,
+    apply_strengths,
+    list_models,
+    model_path,
+    read_model,
+)
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 
@@ -38,11 +47,15 @@ class Upscaler:
     Calls from several threads wait for one another.
 
     Args:
-        model: The name of a shipped model, or the path of a `.tflite` file.
+        model: `auto`, the name of a shipped model, or the path of a `.tflite` file. With `auto`,
+            each image gets the model that fits its damage: `photo`, with measured strengths, or
+            `quality`.
         factor: The super-resolution factor; by default that of the file, or 3.
         threads: Processor threads; by default all.
         engine: `litert`, `openvino`, `onnxruntime`, or `auto` for the fastest of them that is
             installed and exact enough on this machine.
+        strengths: How damaged the images are, for a model that takes strengths. With `auto`, they
+            are then not measured.
 
     Attributes:
         factor: The super-resolution factor.
@@ -51,7 +64,8 @@ class Upscaler:
         graph: The model's graph.
 
     Raises:
-        ModelError: For an unknown model, factor or engine, or an engine that is not exact.
+        ModelError: For an unknown model, factor or engine, an engine that is not exact, or
+            strengths that the model does not take.
 
     >>> import numpy
     >>> upscaler = Upscaler("fast", factor=2)
@@ -61,13 +75,17 @@ class Upscaler:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT,
+        model: str | Path = AUTO_MODEL,
         factor: int | None = None,
         *,
         threads: int | None = None,
         engine: str = AUTO,
+        strengths: Strengths = CLEAN,
     ) -> None:
-        path = model_path(model, factor)
+        automatic = model == AUTO_MODEL and strengths == CLEAN
+        # What loads the model for the damage of an image; None where a model was named.
+        self._load = partial(ready_upscaler, threads=threads, engine=engine) if automatic else None
+        path = model_path(resolve_model(model, factor, strengths), factor)
         data, self.graph = read_model(path)
         _check_upscales_images(path, self.graph)
         if fixed_size(data) is not None and not needs_size(self.graph):
@@ -78,6 +96,10 @@ class Upscaler:
         choice = choose_engine(data, self.graph, name=engine, threads=threads)
         self.engine, self.why = choice.engine.name, choice.why
         self._engine = choice.engine
+        if strengths != CLEAN:  # the same operators and integer weights, so the same engine
+            self.graph = apply_strengths(data, self.graph, strengths.as_table())
+            changed = write_tflite(self.graph)
+            self._engine = load_engine(changed, name=self.engine, threads=threads)
         self._threads = threads or default_threads()
         self._lock = threading.Lock()
 
@@ -103,7 +125,7 @@ class Upscaler:
             ValueError: For an array or Pillow image of any other type or shape.
             ImageError: If the file cannot be read.
         """
-        result: Pixels | Image.Image = _upscale_any(image, self.upscale_image)
+        result: Pixels | Image.Image = upscale_any(image, self.upscale_image)
         return result
 
     @overload
@@ -135,6 +157,9 @@ class Upscaler:
             ValueError: For any other type or shape.
         """
         _check_rgb(rgb)
+        chosen = self.for_image(RasterImage(rgb))
+        if chosen is not self:
+            return chosen.upscale_rgb(rgb)
         with self._lock:
             if self.engine == NATIVE:  # it needs memory for some rows only, whatever the size
                 whole: UInt8Array = self._engine(np.ascontiguousarray(rgb[None]))[0]
@@ -143,7 +168,14 @@ class Upscaler:
 
     def upscale_image(self, image: RasterImage) -> RasterImage:
         """Upscale an image with its metadata, keeping grey, alpha and bit depth."""
-        return upscale_image(image, self)
+        return upscale_image(image, self.for_image(image))
+
+    def for_image(self, image: RasterImage) -> Upscaler:
+        """Return the upscaler for an image: this one, unless its model is `auto`."""
+        if self._load is None:
+            return self
+        selection = select_model(image, self.factor)
+        return self._load(selection.model, self.factor, strengths=selection.strengths)
 
     def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
         """Upscale 8-bit RGB in strips of rows, of which only one is in memory.
@@ -160,6 +192,10 @@ class Upscaler:
             ValueError: For any other type or shape.
         """
         _check_rgb(rgb)
+        chosen = self.for_image(RasterImage(rgb))
+        if chosen is not self:
+            yield from chosen.strips(rgb)
+            return
         with self._lock:
             yield from upscale_strips(self._engine, rgb, **self._tiles(rgb))
 
@@ -176,9 +212,10 @@ def upscale(
     factor: int | None = None,
     scale: float | None = None,
     size: tuple[int, int] | None = None,
-    model: str | Path = DEFAULT,
+    model: str | Path = AUTO_MODEL,
     threads: int | None = None,
     engine: str = AUTO,
+    strengths: Strengths = CLEAN,
 ) -> Image.Image: ...
 @overload
 def upscale(
@@ -187,9 +224,10 @@ def upscale(
     factor: int | None = None,
     scale: float | None = None,
     size: tuple[int, int] | None = None,
-    model: str | Path = DEFAULT,
+    model: str | Path = AUTO_MODEL,
     threads: int | None = None,
     engine: str = AUTO,
+    strengths: Strengths = CLEAN,
 ) -> Pixels: ...
 def upscale(
     image: Pixels | str | os.PathLike[str] | Image.Image,
@@ -197,9 +235,10 @@ def upscale(
     factor: int | None = None,
     scale: float | None = None,
     size: tuple[int, int] | None = None,
-    model: str | Path = DEFAULT,
+    model: str | Path = AUTO_MODEL,
     threads: int | None = None,
     engine: str = AUTO,
+    strengths: Strengths = CLEAN,
 ) -> Pixels | Image.Image:
     """Upscale an image by the model's factor, by any scale, or to any size.
 
@@ -212,9 +251,10 @@ def upscale(
         factor: The super-resolution factor of the network; by default that of the file, or 3.
         scale: How many times larger, or smaller if below 1; any number.
         size: Exactly this (height, width) in pixels.
-        model: The name of a shipped model, or the path of a `.tflite` file.
+        model: As for `Upscaler`.
         threads: Processor threads; by default all.
         engine: As for `Upscaler`.
+        strengths: As for `Upscaler`.
 
     Returns:
         An array of the same type and layout; for a Pillow image, a Pillow image. A file becomes
@@ -235,10 +275,12 @@ def upscale(
         height, width = (None, None) if size is None else (operator.index(side) for side in size)
     except (TypeError, ValueError):
         raise ValueError(f"a size is two integers, (height, width), not {size!r}") from None
-    _check_kind(image)
+    check_kind(image)
     target = TargetSize(scale, height, width, stretch=size is not None)
-    upscaler = ImageUpscaler(model, factor, target, threads=threads, engine=engine)
-    result: Pixels | Image.Image = _upscale_any(image, upscaler)
+    upscaler = ImageUpscaler(
+        model, factor, target, threads=threads, engine=engine, strengths=strengths
+    )
+    result: Pixels | Image.Image = upscale_any(image, upscaler)
     return result
 
 
@@ -248,26 +290,30 @@ def ready_upscaler(
     *,
     threads: int | None = None,
     engine: str = AUTO,
+    strengths: Strengths = CLEAN,
 ) -> Upscaler:
     """Return the Upscaler of an earlier call, or load it, also if the file has changed.
+
+    It does not choose: `auto` is the model for clean images, or the one that takes strengths.
 
     Args:
         model: As for `Upscaler`.
         factor: As for `Upscaler`.
         threads: As for `Upscaler`.
         engine: As for `Upscaler`.
+        strengths: As for `Upscaler`.
 
     Raises:
         ModelError: As `Upscaler` does.
     """
-    path = model_path(model, factor)
+    path = model_path(resolve_model(model, factor, strengths), factor)
     status = path.stat() if path.is_file() else None
     file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else ()
-    return _ready(path, file, factor, threads, engine)
+    return _ready(path, file, factor, threads, engine, strengths)
 
 
 class ImageUpscaler:
-    """Upscales images to a target size, with the networks of one model.
+    """Upscales images to a target size, with the networks of one model, or the ones that fit.
 
     Without a factor, every factor of a shipped model may be used; each is loaded when first needed.
 
@@ -277,6 +323,7 @@ class ImageUpscaler:
         target: The size of the results; by default the model's factor.
         threads: As for `Upscaler`.
         engine: As for `Upscaler`.
+        strengths: As for `Upscaler`. Later passes see an image that is clean.
 
     Attributes:
         engine: The engine in use.
@@ -289,18 +336,21 @@ class ImageUpscaler:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT,
+        model: str | Path = AUTO_MODEL,
         factor: int | None = None,
         target: TargetSize = TargetSize(),
         *,
         threads: int | None = None,
         engine: str = AUTO,
+        strengths: Strengths = CLEAN,
     ) -> None:
-        self._load = functools.partial(ready_upscaler, model, threads=threads, engine=engine)
-        first = self._load(factor)
+        self._load = partial(ready_upscaler, threads=threads, engine=engine)
+        self._automatic = model == AUTO_MODEL and strengths == CLEAN
+        self._model = resolve_model(model, factor, strengths)
+        self._strengths = strengths
+        first = self._load(self._model, factor, strengths=strengths)
         self.engine, self.why = first.engine, first.why
-        self._upscalers = {first.factor: first}
-        shipped = [entry.factor for entry in list_models() if entry.name == model]
+        shipped = [entry.factor for entry in list_models() if entry.name == self._model]
         self._factors = shipped if factor is None and shipped else [first.factor]
         self.label = target.label(first.factor)
         self._target = TargetSize(scale=first.factor) if target == TargetSize() else target
@@ -312,7 +362,14 @@ class ImageUpscaler:
             OutputError: If the result has too many pixels.
         """
         plan = self.plan(*image.size)
-        return resize_image(self.run_passes(image, plan.factors), *plan.target)
+        passed = self.run_passes(image, plan.factors, self.select(image, plan))
+        return resize_image(passed, *plan.target)
+
+    def select(self, image: RasterImage, plan: UpscalePlan) -> Selection:
+        """Choose the model and the strengths for an image, as `select_model` does for `auto`."""
+        if self._automatic and plan.factors:
+            return select_model(image, plan.factors[0])
+        return Selection(self._model, self._strengths)
 
     def plan(self, height: int, width: int) -> UpscalePlan:
         """Plan the passes for an image of this size.
@@ -322,55 +379,56 @@ class ImageUpscaler:
         """
         return plan_upscale(height, width, self._target, self._factors)
 
-    def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
-        """Run the network passes of a plan; resizing to its target is left to the caller."""
-        for factor in factors:
-            image = self.upscaler(factor).upscale_image(image)
+    def run_passes(
+        self, image: RasterImage, factors: Sequence[int], selection: Selection
+    ) -> RasterImage:
+        """Run the network passes of a plan; resizing to its target is left to the caller.
+
+        Args:
+            image: The image.
+            factors: Those of the plan.
+            selection: What `select` chose. It is for the first pass, whose result is clean.
+        """
+        for number, factor in enumerate(factors):
+            upscaler = self.upscaler(factor, selection) if number == 0 else self.upscaler(factor)
+            image = upscaler.upscale_image(image)
         return image
 
-    def animate(self, animation: Animation, plan: UpscalePlan) -> Animation:
-        """Return the animation in the plan's size; each frame is made when it is asked for."""
+    def animate(
+        self, animation: Animation, plan: UpscalePlan, selection: Selection | None = None
+    ) -> Animation:
+        """Return the animation in the plan's size; each frame is made when it is asked for.
+
+        Args:
+            animation: The animation.
+            plan: Its plan.
+            selection: What `select` chose for the first frame; by default it is asked now.
+        """
+        chosen = selection or self.select(next(animation.frames()), plan)
 
         def change(frame: RasterImage) -> RasterImage:
-            return resize_image(self.run_passes(frame, plan.factors), *plan.target)
+            return resize_image(self.run_passes(frame, plan.factors, chosen), *plan.target)
 
         return animation.with_frames(plan.target, change)
 
-    def upscaler(self, factor: int) -> Upscaler:
+    def upscaler(self, factor: int, selection: Selection | None = None) -> Upscaler:
         """Return the network of this factor, loading it if need be."""
-        if factor not in self._upscalers:
-            self._upscalers[factor] = self._load(factor)
-        return self._upscalers[factor]
+        if selection is None:
+            return self._load(DEFAULT if self._automatic else self._model, factor)
+        return self._load(selection.model, factor, strengths=selection.strengths)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _ready(
-    path: Path, file: tuple[int, ...], factor: int | None, threads: int | None, engine: str
+    path: Path,
+    file: tuple[int, ...],
+    factor: int | None,
+    threads: int | None,
+    engine: str,
+    strengths: Strengths,
 ) -> Upscaler:
     """Load an Upscaler; `file` identifies the contents, so a changed file is loaded again."""
-    return Upscaler(path, factor, threads=threads, engine=engine)
-
-
-def _upscale_any(image: Any, upscale: Callable[[RasterImage], RasterImage]) -> Any:
-    """Convert an image or a batch to `RasterImage`, upscale it, and convert the result back."""
-    _check_kind(image)
-    if isinstance(image, Image.Image):
-        return to_pillow(upscale(from_pillow(image)), like=image)
-    if isinstance(image, str | os.PathLike):
-        return to_array(upscale(read_image(Path(image))))
-    if image.ndim == 4 and image.size:
-        return np.stack([_upscale_any(entry, upscale) for entry in image])
-    result = to_array(upscale(from_array(image)))
-    if not result.flags.writeable or np.may_share_memory(result, image):
-        result = result.copy()
-    return result[:, :, None] if image.ndim == 3 and image.shape[2] == 1 else result
-
-
-def _check_kind(image: object) -> None:
-    if not isinstance(image, np.ndarray | Image.Image | str | os.PathLike):
-        raise ValueError(
-            f"an image is a numpy array, a PIL image or a path, not {type(image).__name__}"
-        )
+    return Upscaler(path, factor, threads=threads, engine=engine, strengths=strengths)
 
 
 def _check_rgb(rgb: npt.NDArray[Any]) -> None:

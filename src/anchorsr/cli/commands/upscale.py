@@ -13,8 +13,9 @@ from anchorsr.cli.commands.options import (
     AsJson,
     Engine,
     Force,
-    Model,
+    ModelOrAuto,
     OptionalFactor,
+    StrengthTexts,
     Threads,
     Verbose,
     complete_from,
@@ -22,14 +23,16 @@ from anchorsr.cli.commands.options import (
 )
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark
 from anchorsr.cli.usage import UsageError
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.selection import AUTO
 from anchorsr.errors import ImageError, OutputError, StoppedError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
+from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job, plan_jobs
 from anchorsr.inference.pipeline import JobResult, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.upscaler import ImageUpscaler
-from anchorsr.models.registry import DEFAULT
+from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
 
 _FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
@@ -50,7 +53,8 @@ def upscale_command(
         ),
     ] = None,
     factor: OptionalFactor = None,
-    model: Model = DEFAULT,
+    model: ModelOrAuto = AUTO_MODEL,
+    strengths: StrengthTexts = None,
     scale: Annotated[
         float | None, typer.Option(help="How many times larger, or smaller; any number, like 2.5.")
     ] = None,
@@ -97,6 +101,11 @@ def upscale_command(
     original as NAME_x3. Colour profile, transparency and metadata are kept. Existing files are not
     replaced without --force.
 
+    The model `auto` looks at each image: `photo` removes the damage of JPEG, noise, scans and
+    video while it upscales, and clean images go to `quality`. --strength replaces what it measures:
+    higher sigmas smooth more. --model quality leaves all damage as it is. --verbose says what was
+    taken and why.
+
     Folders are searched recursively. Existing results are skipped, so the same command resumes
     after an interrupt, and several processes can share the work. A bad file does not stop the
     others; bad files are listed at the end.
@@ -112,7 +121,14 @@ def upscale_command(
     _check_inputs(images)
     target = _target_size(scale, size, width, height, stretch)
     suffix = _suffix(format_name)
-    upscaler = ImageUpscaler(model, factor, target, threads=threads or None, engine=engine)
+    upscaler = ImageUpscaler(
+        model,
+        factor,
+        target,
+        threads=threads or None,
+        engine=engine,
+        strengths=parse_strengths(strengths or []),
+    )
     if verbose:
         remark(f"engine {upscaler.engine}: {upscaler.why}")
     jobs = plan_jobs(images, output, label=upscaler.label, suffix=suffix, overwrite=force)
@@ -120,7 +136,7 @@ def upscale_command(
         running = upscale_files(jobs, upscaler, quality=quality, overwrite=force)
     else:
         running = preview(jobs, upscaler, overwrite=force)
-    results = _follow(jobs, running, dry_run=dry_run, as_json=as_json, force=force)
+    results = _follow(jobs, running, dry_run=dry_run, as_json=as_json, force=force, verbose=verbose)
     failed = [result for result in results if result.error is not None]
     if not as_json:
         _summarize(results, failed)
@@ -140,7 +156,13 @@ def _check_inputs(images: list[Path]) -> None:
 
 
 def _follow(
-    jobs: list[Job], running: Iterable[JobResult], *, dry_run: bool, as_json: bool, force: bool
+    jobs: list[Job],
+    running: Iterable[JobResult],
+    *,
+    dry_run: bool,
+    as_json: bool,
+    force: bool,
+    verbose: bool,
 ) -> list[JobResult]:
     """Show each result as it comes; return all. Raises StoppedError on Ctrl-C if several."""
     results: list[JobResult] = []
@@ -150,6 +172,8 @@ def _follow(
             for result in running:
                 advance()
                 results.append(result)
+                if verbose and result.selection is not None:
+                    remark(f"{result.job.source}: {_describe_model(result.selection)}")
                 if result.error is not None:
                     complain(result.error)
                 elif not as_json and (dry_run or not result.skipped):
@@ -184,6 +208,13 @@ def _describe(result: JobResult) -> str:
     return f"{source} {width}x{height} -> {target} {target_width}x{target_height}"
 
 
+def _describe_model(selection: Selection) -> str:
+    strengths = selection.strengths.describe()
+    told = f", {strengths}" if strengths else ""
+    why = f": {selection.why}" if selection.why else ""
+    return f"model {selection.model}{told}{why}"
+
+
 def _to_row(result: JobResult, *, dry_run: bool) -> dict[str, Any]:
     """Return a result as JSON shows it."""
     row: dict[str, Any] = {
@@ -199,6 +230,12 @@ def _to_row(result: JobResult, *, dry_run: bool) -> dict[str, Any]:
         row.update(zip(("input_height", "input_width"), result.size, strict=True))
     if result.target_size is not None:
         row.update(zip(("output_height", "output_width"), result.target_size, strict=True))
+    if result.selection is not None:
+        row.update(
+            model=str(result.selection.model),
+            strengths=result.selection.strengths.in_units(),
+            why=result.selection.why,
+        )
     return row
 
 

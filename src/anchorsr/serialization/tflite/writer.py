@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -45,7 +45,11 @@ _BUFFER_ALIGNMENT = 16
 
 
 def write_tflite(
-    graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
+    graph: Graph,
+    *,
+    size: tuple[int, int] | None = None,
+    description: str = "",
+    metadata: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """Write a graph as a `.tflite` file with the signature `serving_default`.
 
@@ -56,6 +60,7 @@ def write_tflite(
         size: (height, width) of the input for a file of fixed size; None for a file that takes
             every size, whose input must be resized from (1, 1, 1, C) before it is run.
         description: The description in the file.
+        metadata: Contents by name, which runtimes ignore.
 
     Returns:
         The bytes of the file.
@@ -66,7 +71,7 @@ def write_tflite(
     """
     if size is not None and min(size) < 1:
         raise GraphError(f"height and width are positive, not {size}")
-    return _Writer(graph, size).file(description)
+    return _Writer(graph, size).file(description, metadata or {})
 
 
 def needs_size(graph: Graph) -> bool:
@@ -102,7 +107,7 @@ class _Writer:
         self._operators: list[Any] = []
         self._index: dict[str, int] = {}
 
-    def file(self, description: str) -> bytes:
+    def file(self, description: str, metadata: Mapping[str, bytes]) -> bytes:
         schema, graph = self._schema, self._graph
         source = self._add_activation(graph.input)
         for operator in graph.operators:
@@ -114,6 +119,10 @@ class _Writer:
             outputs=[schema.TensorMapT(OUTPUT_NAME, target)],
             signatureKey=SIGNATURE,
         )
+        stored = []
+        for name, content in metadata.items():
+            stored.append(schema.MetadataT(name=name, buffer=len(self._buffers)))
+            self._buffers.append(schema.BufferT(data=np.frombuffer(content, np.uint8)))
         model = schema.ModelT(
             version=SCHEMA_VERSION,
             operatorCodes=[self._operator_code(*key) for key in self._codes],
@@ -121,6 +130,7 @@ class _Writer:
             description=description,
             buffers=self._buffers,
             signatureDefs=[signature],
+            metadata=stored or None,
         )
         return _packed(schema, model)
 
