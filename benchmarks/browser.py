@@ -1,11 +1,10 @@
 """Check that a browser gives the bytes of the integer arithmetic.
 
-    python benchmarks/browser.py [--model abpn_x3] [--browser chromium] [--folder FOLDER]
+    python benchmarks/browser.py [--model abpn_x3] [--browser chromium]
 
-Each model is exported as `.onnx` and run by `browser/upscale.mjs` in a headless browser, and every
-byte is compared with `anchorsr.graph.executor.run_graph`; one image takes several tiles. The first
-run downloads ONNX Runtime Web, 140 MB, into --folder through npm. Exits with 1 on any difference.
-Needs npm and a Chromium-based browser, such as Debian's chromium-headless-shell.
+Each `.tflite` file is run by `src/anchorsr/serve/page/upscale.mjs` in a headless browser, and every
+byte is compared with `anchorsr.graph.executor.run_graph`; one image takes several tiles. Exits with
+1 on any difference. Needs a Chromium-based browser, such as Debian's chromium.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ import sys
 import tempfile
 import threading
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,44 +34,38 @@ from anchorsr.errors import BenchmarkError
 from anchorsr.graph.executor import run_graph
 from anchorsr.images.io import read_rgb
 from anchorsr.models.registry import list_models
-from anchorsr.serialization.onnx import write_onnx
-from anchorsr.utils.cache import cache_folder
+from anchorsr.serialization.tflite.writer import write_tflite
 from exactness import (
     PHOTOGRAPH,
     UInt8Array,
     crop,
     difference,
-    downloaded,
     exit_code,
     load_models,
     run_command,
 )
 
-PAGES = Path(__file__).parents[1] / "browser"
-RUNTIME = "onnxruntime-web"
-BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome", "chrome")
-SIZES = ((96, 128), (213, 397))
+PAGES = Path(__file__).parents[1] / "src/anchorsr/serve/page"
+BROWSERS = ("chromium", "chromium-headless-shell", "google-chrome", "chrome")
+SIZES = ((96, 128), (213, 1397))
 TIMEOUT_SECONDS = 120
 
-# The page fetches N.onnx and N.rgba for each job and posts the result.
+# The page fetches N.tflite and N.rgba for each job and posts the result.
 CHECK = """<!doctype html>
-<script type="importmap">
-  {"imports": {"onnxruntime-web": "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"}}
-</script>
 <script type="module">
   const post = (path, body) => fetch(path, {method: "POST", body});
   try {
     const {load, upscale} = await import("./upscale.mjs");
-    for (const [number, [width, height, halo]] of JOBS.entries()) {
+    for (const [number, [width, height]] of JOBS.entries()) {
       const [model, pixels] = await Promise.all(
-        ["onnx", "rgba"].map(async (kind) => (await fetch(`${number}.${kind}`)).arrayBuffer()));
+        ["tflite", "rgba"].map(async (kind) => (await fetch(`${number}.${kind}`)).arrayBuffer()));
       const session = await load(new Uint8Array(model));
       const image = {data: new Uint8ClampedArray(pixels), width, height};
       const start = performance.now();
-      const larger = await upscale(session, image, {halo});
+      const larger = await upscale(session, image);
       const ms = performance.now() - start;
       await post(`made?height=${larger.height}&ms=${ms}`, larger.data);
-      await session.release();
+      session.release();
     }
   } catch (error) {
     await post("failed", String(error));
@@ -83,15 +76,10 @@ CHECK = """<!doctype html>
 
 @dataclass(frozen=True)
 class Job:
-    """An `.onnx` file, its input (1, H, W, 3), and its halo in pixels."""
+    """A `.tflite` file and its input (1, H, W, 3)."""
 
     model: bytes
     image: UInt8Array
-    halo: int
-
-
-def default_folder() -> Path:
-    return cache_folder() / "browser"
 
 
 def find_browser(path: str | None = None) -> str:
@@ -103,39 +91,26 @@ def find_browser(path: str | None = None) -> str:
     raise BenchmarkError(
         f"there is no program {path}"
         if path
-        else "no browser was found: apt-get install chromium-headless-shell, or give --browser"
+        else "no browser was found: apt-get install chromium, or give --browser"
     )
 
 
-def runtime_in(folder: Path) -> Path:
-    """Return the folder of the packages that `browser/package.json` asks for."""
-    version = json.loads((PAGES / "package.json").read_text())["dependencies"][RUNTIME]
-    return folder / f"{RUNTIME}-{version}"
-
-
-def prepare(folder: Path) -> Path:
-    """Return the folder of the packages, which are downloaded if they are missing."""
-
-    def make(packages: Path, _: Path) -> None:
-        shutil.copy(PAGES / "package.json", packages)
-        command = ["npm", "install", "--ignore-scripts", "--no-audit", "--prefix", str(packages)]
-        run_command(command, f"npm cannot download {RUNTIME}")
-
-    runtime = runtime_in(folder)
-    return downloaded(runtime, runtime.name, make)
-
-
 class _Server(http.server.SimpleHTTPRequestHandler):
-    """Serves the pages, the packages and the jobs; puts what is posted into a queue."""
+    """Serves the page's modules and the given files; puts what is posted into a queue."""
+
+    extensions_map: ClassVar = {
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+    }
 
     def __init__(
         self,
         *given: Any,
-        files: dict[str, bytes],
-        runtime: Path,
+        files: Mapping[str, bytes],
+        packages: Path | None,
         posted: queue.Queue[tuple[str, bytes]],
     ) -> None:
-        self._files, self._runtime, self._posted = files, runtime, posted
+        self._files, self._packages, self._posted = files, packages, posted
         super().__init__(*given, directory=str(PAGES))
 
     def do_GET(self) -> None:
@@ -156,28 +131,31 @@ class _Server(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
 
     def translate_path(self, path: str) -> str:
-        self.directory = str(self._runtime if path.startswith("/node_modules/") else PAGES)
+        packages = self._packages if path.startswith("/node_modules/") else None
+        self.directory = str(packages or PAGES)
         return super().translate_path(path)
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
-def run_in_browser(
-    browser: str, runtime: Path, jobs: Sequence[Job]
-) -> list[tuple[UInt8Array, float]]:
-    """Run the jobs; returns the result (1, H, W, 3) and the milliseconds of each.
+@contextlib.contextmanager
+def opened(
+    browser: str, files: Mapping[str, bytes], packages: Path | None = None
+) -> Iterator[Callable[[], tuple[str, bytes]]]:
+    """Open /check.html in a headless browser.
 
-    Raises BenchmarkError for an error in the page, and where no result comes.
+    Args:
+        browser: The program.
+        files: What is served beside the page's modules, by path.
+        packages: A folder with `node_modules`, for pages that import from it.
+
+    Yields:
+        A call that waits for what the page posts next: its path and body. It raises
+        BenchmarkError for an error in the page, and where nothing comes.
     """
-    sizes = [(*job.image.shape[2:0:-1], job.halo) for job in jobs]
-    files = {"/check.html": CHECK.replace("JOBS", json.dumps(sizes)).encode()}
-    for number, job in enumerate(jobs):
-        opaque = np.full((*job.image.shape[1:3], 1), 255, np.uint8)
-        files[f"/{number}.onnx"] = job.model
-        files[f"/{number}.rgba"] = np.concatenate((job.image[0], opaque), axis=2).tobytes()
     posted: queue.Queue[tuple[str, bytes]] = queue.Queue()
-    handler = partial(_Server, files=files, runtime=runtime, posted=posted)
+    handler = partial(_Server, files=files, packages=packages, posted=posted)
     with (
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
@@ -195,7 +173,7 @@ def run_in_browser(
             start_new_session=True,
         )
         try:
-            return [_result(posted, process) for _ in jobs]
+            yield lambda: _next(posted, process)
         finally:
             _end(process)
             server.shutdown()
@@ -211,9 +189,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _result(
+def _next(
     posted: queue.Queue[tuple[str, bytes]], process: subprocess.Popen[bytes]
-) -> tuple[UInt8Array, float]:
+) -> tuple[str, bytes]:
     for _ in range(TIMEOUT_SECONDS):
         try:
             path, data = posted.get(timeout=1)
@@ -225,8 +203,34 @@ def _result(
         raise BenchmarkError(f"no result from the browser within {TIMEOUT_SECONDS} seconds")
     if path == "/failed":
         raise BenchmarkError(f"in the browser: {data.decode()}")
+    return path, data
+
+
+def run_in_browser(browser: str, jobs: Sequence[Job]) -> list[tuple[UInt8Array, float]]:
+    """Run the jobs; returns the result (1, H, W, 3) and the milliseconds of each.
+
+    Raises BenchmarkError for an error in the page, and where no result comes.
+    """
+    sizes = [job.image.shape[2:0:-1] for job in jobs]
+    files = {"/check.html": CHECK.replace("JOBS", json.dumps(sizes)).encode()}
+    for number, job in enumerate(jobs):
+        files[f"/{number}.tflite"] = job.model
+        files[f"/{number}.rgba"] = with_alpha(job.image)
+    with opened(browser, files) as following:
+        return [_result(*following()) for _ in jobs]
+
+
+def with_alpha(image: UInt8Array) -> bytes:
+    """An image (1, H, W, 3) as opaque RGBA."""
+    opaque = np.full((*image.shape[1:3], 1), 255, np.uint8)
+    return np.concatenate((image[0], opaque), axis=2).tobytes()
+
+
+def _result(path: str, data: bytes) -> tuple[UInt8Array, float]:
     told = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)
     rgba = np.frombuffer(data, np.uint8).reshape(1, int(told["height"][0]), -1, 4)
+    if (rgba[..., 3] != 255).any():
+        raise BenchmarkError("the result in the browser is not opaque")
     return rgba[..., :3], float(told["ms"][0])
 
 
@@ -235,19 +239,18 @@ def check(options: argparse.Namespace) -> list[str]:
     models = load_models(options.model)
     photograph = read_rgb(PHOTOGRAPH)
     browser = find_browser(options.browser)
-    runtime = prepare(options.folder or default_folder())
     titles, jobs, expected = [], [], []
     for name, _, graph in models:
-        model = write_onnx(graph)
+        model = write_tflite(graph)
         for height, width in SIZES:
             image = crop(photograph, height, width)
             titles.append(f"{name} {width}x{height}")
-            jobs.append(Job(model, image, graph.halo))
+            jobs.append(Job(model, image))
             expected.append(run_graph(graph, image))
     version = run_command([browser, "--version"], f"{browser} cannot be run").strip()
-    print(f"{runtime.name}, {version}", flush=True)
+    print(version, flush=True)
     faults = []
-    results = run_in_browser(browser, runtime, jobs)
+    results = run_in_browser(browser, jobs)
     for title, (made, ms), wanted in zip(titles, results, expected, strict=True):
         found = difference(made, wanted)
         print(f"{title:22} {'differs' if found else 'the same':>8} {ms:8.0f} ms")
@@ -262,7 +265,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         help="a shipped model or a .tflite file; by default all shipped models; repeatable",
     )
-    parser.add_argument("--folder", type=Path, help="where to keep the packages")
     parser.add_argument("--browser", help="the browser to use")
     options = parser.parse_args(arguments)
     options.model = options.model or [model.path.stem for model in list_models()]

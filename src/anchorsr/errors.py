@@ -4,6 +4,7 @@
     ├── ImageError              an image cannot be read or written
     ├── VideoError              a video cannot be read, or is of an unsupported kind
     ├── OutputError             an output cannot be written, or would overwrite something
+    │   └── InUseError          another process is writing it
     ├── DataError               a dataset is incomplete
     ├── RecipeError             a recipe has an unknown key or an invalid value
     ├── CheckpointError         a checkpoint is damaged or does not fit the network or recipe
@@ -13,6 +14,7 @@
     ├── ExactnessError          a runtime does not reproduce the integer arithmetic
     ├── BenchmarkError          a benchmark cannot run
     ├── MissingDependencyError  an optional package is not installed
+    ├── RequestError            a request to a server is refused, or its job failed
     └── StoppedError            the user interrupted the command
 
 A message says what was expected, what was found and what to do. The command line prints it as one
@@ -37,6 +39,10 @@ class VideoError(AnchorSRError):
 
 class OutputError(AnchorSRError):
     """An output exists already, equals its input, or cannot be written."""
+
+
+class InUseError(OutputError):
+    """Another process is writing the output."""
 
 
 class DataError(AnchorSRError):
@@ -82,6 +88,18 @@ class MissingDependencyError(AnchorSRError):
 
 class StoppedError(AnchorSRError):
     """The user interrupted a command; the message says what is done and how to resume."""
+
+
+class RequestError(AnchorSRError):
+    """A request to a server was refused, or its job failed.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @contextmanager

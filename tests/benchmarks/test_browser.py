@@ -12,35 +12,29 @@ import numpy as np
 import pytest
 
 import browser
+import browser_speed
 from anchorsr.errors import BenchmarkError
 from anchorsr.graph.executor import run_graph
 from anchorsr.models.registry import list_models
-from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.sample_image import sample_image
 from exactness import load_models
 from helpers.graphs import integer_graph
 
-FOLDER = browser.default_folder()  # the user's, before the tests get a cache of their own
-
 
 @pytest.fixture(scope="module")
 def program() -> str:
-    """A browser; skips without it, or without the packages, which no test downloads."""
+    """A browser; skips without it."""
     if not any(map(shutil.which, browser.BROWSERS)):
-        pytest.skip("needs a browser: apt-get install chromium-headless-shell")
-    if not browser.runtime_in(FOLDER).is_dir():
-        pytest.skip("needs the packages that python benchmarks/browser.py downloads")
+        pytest.skip("needs a browser: apt-get install chromium")
     return browser.find_browser()
 
 
 def test_every_model_gives_the_bytes_of_the_arithmetic(program: str) -> None:
     models = load_models([model.path.stem for model in list_models()])
-    images = [sample_image(*size, seed=0)[None] for size in ((30, 390), (390, 30))]
-    jobs = [
-        browser.Job(write_onnx(graph), one, graph.halo) for _, _, graph in models for one in images
-    ]
-    results = browser.run_in_browser(program, browser.runtime_in(FOLDER), jobs)
+    images = [sample_image(*size, seed=0)[None] for size in ((30, 690), (110, 30))]
+    jobs = [browser.Job(write_tflite(graph), one) for _, _, graph in models for one in images]
+    results = browser.run_in_browser(program, jobs)
     expected = [run_graph(graph, one) for _, _, graph in models for one in images]
     for (made, ms), wanted in zip(results, expected, strict=True):
         np.testing.assert_array_equal(made, wanted)
@@ -48,18 +42,12 @@ def test_every_model_gives_the_bytes_of_the_arithmetic(program: str) -> None:
 
 
 def test_what_goes_wrong_in_the_browser_is_told(program: str) -> None:
-    job = browser.Job(b"no model", sample_image(4, 5, seed=0)[None], 8)
-    with pytest.raises(BenchmarkError, match="in the browser: "):
-        browser.run_in_browser(program, browser.runtime_in(FOLDER), [job])
+    job = browser.Job(b"no model", sample_image(4, 5, seed=0)[None])
+    with pytest.raises(BenchmarkError, match=r"in the browser: .* not a \.tflite file"):
+        browser.run_in_browser(program, [job])
 
 
 # What follows needs no browser.
-
-
-def test_a_tile_is_given_all_that_its_pixels_see() -> None:
-    page = (browser.PAGES / "upscale.mjs").read_text()
-    halos = [graph.halo for _, _, graph in load_models([m.path.stem for m in list_models()])]
-    assert f"const HALO = {max(halos)};" in page
 
 
 @pytest.fixture
@@ -69,10 +57,9 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     graph = integer_graph(0)
     model.write_bytes(write_tflite(graph))
     monkeypatch.setattr(browser, "find_browser", lambda path: "browser")
-    monkeypatch.setattr(browser, "prepare", lambda folder: folder)
     monkeypatch.setattr(browser, "run_command", lambda *given: "Browser 1.0\n")
 
-    def run(program: str, runtime: Path, jobs: Sequence[browser.Job]) -> list[object]:
+    def run(program: str, jobs: Sequence[browser.Job]) -> list[object]:
         return [(run_graph(graph, job.image), 1.0) for job in jobs]
 
     monkeypatch.setattr(browser, "run_in_browser", run)
@@ -140,13 +127,10 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 def test_the_page_its_files_and_the_jobs_are_served(tmp_path: Path) -> None:
-    runtime = tmp_path / "runtime"
-    (runtime / "node_modules").mkdir(parents=True)
-    (runtime / "node_modules" / "a.mjs").write_text("module")
     image = sample_image(2, 3, seed=0)[None]
     does = """
-assert b"[[3, 2, 8]]" in get("check.html") and b"HALO" in get("upscale.mjs")
-assert get("node_modules/a.mjs") == b"module" and get("0.onnx") == b"model"
+assert b"[[3, 2]]" in get("check.html") and b"cutUp" in get("upscale.mjs")
+assert get("kernel.wasm")[:4] == bytes([0]) + b"asm" and get("0.tflite") == b"model"
 try:
     get("node_modules/../../pids")
     sys.exit("got what is none of its business")
@@ -155,7 +139,7 @@ except urllib.error.HTTPError as error:
 post("made?height=2&ms=1.5", get("0.rgba"))
 """
     program = player(tmp_path, does)
-    ((made, ms),) = browser.run_in_browser(program, runtime, [browser.Job(b"model", image, 8)])
+    ((made, ms),) = browser.run_in_browser(program, [browser.Job(b"model", image)])
     np.testing.assert_array_equal(made, image)
     assert ms == 1.5
 
@@ -174,9 +158,9 @@ def test_a_browser_that_makes_nothing_is_told_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, message: str, seconds: int
 ) -> None:
     monkeypatch.setattr(browser, "TIMEOUT_SECONDS", seconds)
-    job = browser.Job(b"model", sample_image(2, 3, seed=0)[None], 8)
+    job = browser.Job(b"model", sample_image(2, 3, seed=0)[None])
     with pytest.raises(BenchmarkError, match=message):
-        browser.run_in_browser(player(tmp_path, does), tmp_path, [job])
+        browser.run_in_browser(player(tmp_path, does), [job])
     for pid in map(int, (tmp_path / "pids").read_text().split()):
         assert not is_running(pid)
 
@@ -196,6 +180,6 @@ def test_no_npm_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BenchmarkError, match="npm cannot download onnxruntime-web: npm"):
-        browser.prepare(tmp_path / "cache")
+    with pytest.raises(BenchmarkError, match=r"npm cannot download onnxruntime-web.*: npm"):
+        browser_speed.prepare(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -31,7 +31,7 @@ from anchorsr.cli import app
 from anchorsr.cli.commands import models
 from anchorsr.cli.commands import upscale as upscale_module
 from anchorsr.cli.terminal import print_table
-from anchorsr.inference.upscaler import upscale
+from anchorsr.inference.image_upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.extras import hiding
@@ -451,8 +451,8 @@ FAILURES = {
     "upscale a.png -o file": "file is not a folder",
     "upscale a.png -o file/out.png": "not an existing folder",
     "upscale a.png -o missing/out.png": "missing is not an existing folder",
-    "upscale a.png images -o taken.png": "taken.png is not a folder",
-    "upscale a.png -o out.bmp": "no suffix that can be written",
+    "upscale a.png images -o taken.png": "taken.png is the name of one image",
+    "upscale a.png -o out.pcx": "no suffix that can be written",
     "upscale a.png a.png": "two images would become a_x3.png",
     "upscale a.png -o out.png --format jpg": "names a format already",
     "upscale a.png -o out.webp --size 17000x9 --stretch": "16383 a side that WEBP can hold",
@@ -548,7 +548,7 @@ USAGE = {
     "upscale --size 9x9 --width 9 a.png": "--size excludes",
     "upscale --size 9x9 --scale 2 a.png": "exclude one another",
     "upscale --width 9 --stretch a.png": "both a width and a height",
-    "upscale --format bmp a.png": "no format 'bmp'; choose from: png",
+    "upscale --format pcx a.png": "no format 'pcx'; choose from: png",
     "upscale -o": "-o",
     "enlarge a.png": "enlarge",
     "--enlarge": "--enlarge",
@@ -617,7 +617,7 @@ def test_nothing_asked_for_is_the_help(call: Call) -> None:
     ("command", "missing"),
     [
         ("upscale", "name at least one image or folder to upscale"),
-        ("video", "VIDEO is missing"),
+        ("video", "VIDEOS is missing"),
         ("train", "RECIPE is missing"),
         ("quantize", "RUN is missing"),
         ("quantize run", "--output is missing"),
@@ -1120,7 +1120,7 @@ def test_an_empty_argument_is_not_the_folder_where_we_are(call: Call, command: s
     assert "is a shell variable not set?" in result.err
 
 
-@pytest.mark.parametrize("command", ["video", "compare"])
+@pytest.mark.parametrize("command", ["compare"])
 def test_the_folder_where_we_are_is_no_file(call: Call, command: str) -> None:
     result = call(command, ".")
     assert_one_error(result)

@@ -29,6 +29,7 @@ _COMMAND = re.compile(r"^(?:python -m )?anchorsr .*$", re.MULTILINE)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dog: np.ndarray) -> Path:
     """A folder with the files that the pages name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     image = Image.fromarray(dog[64:112, 64:144])
     for name in ("photo.jpg", "docs/dog.jpg", "holiday/1.jpg", "holiday/beach/2.jpg"):
         path = tmp_path / name
@@ -51,12 +52,11 @@ def test_marked_blocks_run(name: str, folder: Path, capsys: pytest.CaptureFixtur
             from helpers.videos import make_video, moving
 
             make_video(folder / "film.mp4", moving(4))
-        if block.language == "python":
+        if block.file:
+            (folder / block.file).write_text(block.text)
+        elif block.language == "python":
             exec(compile(block.text, name, "exec"), scope)
-            continue
-        if block.language == "toml":
-            first, _, _ = block.text.partition("\n")
-            (folder / first.removeprefix("# ")).write_text(block.text)
+        if block.language in ("python", "toml"):
             continue
         for program, *arguments in block.commands():
             assert program == "anchorsr", f"{name}: a block that runs has anchorsr commands only"

@@ -17,6 +17,7 @@ from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import ExactnessError, GraphError, ModelError, OutputError
 from anchorsr.export import export as export_module
 from anchorsr.export.export import SIZES, check_exact, export_graph, export_model
+from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import WEIGHT_LIMIT, Clip, Conv2D
@@ -101,10 +102,36 @@ def test_a_result_of_another_shape_is_not_exact() -> None:
         check_exact(integer_graph(0), Cropping())
 
 
-def test_a_float_graph_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GraphError, match="quantize it first"):
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_floats_are_those_of_the_graph(tmp_path: Path, suffix: str, half: bool) -> None:
+    graph = dequantize(read_model(model_path("fast", 2))[1])
+    path = tmp_path / f"mine{suffix}"
+    data = export_graph(graph, path, half=half)
+    assert (np.frombuffer(data, np.uint8).size < 4 * graph.parameter_count) == half
+    images = image(0, 9, 14)
+    made = load_engine(path, threads=1, dtype=np.float32)(images.astype(np.float32))
+    whole = run_graph(graph, images.astype(np.float32))
+    np.testing.assert_allclose(made, whole, atol=2 if half else 0.05)
+
+
+def test_a_float_file_is_one_of_a_shipped_model(tmp_path: Path, dog: np.ndarray) -> None:
+    exported = export_model("fast", tmp_path / "fast.tflite", factor=2, precision="float32")
+    engine = load_engine(exported.path, threads=1, dtype=np.float32)
+    images = dog[None, 64:88, 64:96]
+    integers = run_graph(read_model(model_path("fast", 2))[1], images)
+    assert np.abs(engine(images.astype(np.float32)) - integers).mean() < 0.6
+
+
+def test_a_runtime_whose_floats_differ_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "_FLOAT32_TOLERANCE", -1.0)
+    with pytest.raises(ExactnessError, match=r"differs from the network by .* levels at 1x1"):
         export_graph(float_graph(0), tmp_path / "mine.tflite")
     assert not list(tmp_path.iterdir())
+    with pytest.raises(GraphError, match="dequantize it for float16"):
+        export_graph(integer_graph(0), tmp_path / "mine.tflite", half=True)
 
 
 @pytest.mark.parametrize("name", ["mine", "mine.tfl", "mine.tflite.txt", ".onnx"])

@@ -44,12 +44,13 @@ def in_torch(operator: Operator, inputs: list[Tensor], graph: Graph) -> Tensor:
     """One float operator over (N, C, H, W)."""
     first = inputs[0]
     match operator:
-        case Conv2D(weights=weights, groups=groups):
+        case Conv2D(weights=weights, groups=groups, stride=stride):
             made = functional.conv2d(
                 first,
                 torch.from_numpy(weights.transpose(0, 3, 1, 2).copy()),
                 torch.from_numpy(operator.bias),
-                padding=(weights.shape[1] // 2, weights.shape[2] // 2),
+                stride=stride,
+                padding=((weights.shape[1] - stride) // 2, (weights.shape[2] - stride) // 2),
                 groups=groups,
             )
             return made.relu() if operator.relu else made
@@ -99,8 +100,8 @@ def in_torch(operator: Operator, inputs: list[Tensor], graph: Graph) -> Tensor:
             return first.sigmoid()
         case SquareRoot():
             return first.sqrt()
-        case Pool2D(kind="max", size=size):
-            return functional.max_pool2d(first, size, 1, size // 2)
+        case Pool2D(kind="max", size=size, stride=stride):
+            return functional.max_pool2d(first, size, stride, (size - stride) // 2)
         case Pool2D(size=size):
             return functional.avg_pool2d(first, size, 1, size // 2, count_include_pad=False)
         case GlobalAveragePool():
@@ -132,7 +133,7 @@ def test_floats_are_those_of_pytorch(name: str) -> None:
     for seed, size in enumerate(SIZES):
         maker = Maker(seed, integer=False)
         graph = MAKERS[name](maker)
-        images = maker.images(*size)
+        images = maker.images(*graph.fit(*size))
         assert_close(run_graph(graph, images), run_torch(graph, images))
 
 
@@ -141,6 +142,7 @@ def test_floats_are_those_of_litert(name: str) -> None:
     for seed, size in enumerate(SIZES):
         maker = Maker(seed, integer=False)
         graph = MAKERS[name](maker)
+        size = graph.fit(*size)
         images = maker.images(*size)
         expected = run_graph(graph, images)
         assert_close(run_litert(write_tflite(graph, size=size), images), expected)
@@ -154,7 +156,7 @@ def test_integers_are_those_of_litert_in_every_bit(name: str) -> None:
         maker = Maker(seed, integer=True)
         graph = INTEGER_MAKERS[name](maker)
         assert graph.is_integer
-        size = SIZES[seed % len(SIZES)]
+        size = graph.fit(*SIZES[seed % len(SIZES)])
         images = maker.images(*size)
         data = write_tflite(graph, size=size if seed % 3 == 0 or name in FIXED else None)
         np.testing.assert_array_equal(run_litert(data, images), run_graph(graph, images))
@@ -185,7 +187,8 @@ def test_reading_returns_what_was_written(name: str, integer: bool) -> None:
     if name not in MAKERS and not integer:
         return
     graph = INTEGER_MAKERS[name](Maker(0, integer=integer))
-    for size in [(1, 1), (5, 7)] if name in FIXED else [None, (5, 7)]:
+    fixed = graph.fit(5, 7)
+    for size in [graph.fit(1, 1), fixed] if name in FIXED else [None, fixed]:
         data = write_tflite(graph, size=size)
         found = read_tflite(data)
         assert_equal_graphs(found, graph)

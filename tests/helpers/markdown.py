@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "browser" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
     r"(?:^<!-- run(?P<needs>[ \w]*) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```$",
@@ -22,14 +22,20 @@ class Block:
     """A fenced block.
 
     A block runs in the tests if the line above it is `<!-- run -->`; names after `run` are the
-    optional packages that it needs. A TOML block that runs is written to the file that its first
-    line names, `# NAME.toml`.
+    optional packages that it needs. A block that runs and whose first line names a file, such as
+    `# NAME.toml` or `# NAME.py`, is written to that file.
     """
 
     language: str
     text: str
     run: bool
     needs: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        """The name of the file in the first line, if there is one."""
+        first, _, _ = self.text.partition("\n")
+        return first.removeprefix("# ") if re.fullmatch(r"# \w+\.(toml|py)", first) else ""
 
     def commands(self) -> Iterator[list[str]]:
         """The arguments of each line of a shell block, without comments."""

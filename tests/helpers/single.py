@@ -100,6 +100,27 @@ def _conv(shape: tuple[int, int], groups: int = 1, relu: bool = False) -> Callab
     return make
 
 
+def _strided(kernel: int, stride: int) -> Callable[[Maker], Graph]:
+    """A convolution that makes the image smaller, and depth-to-space that undoes that."""
+
+    def make(maker: Maker) -> Graph:
+        channels = 2 * stride**2
+        maker.tensor("small", channels)
+        weights = maker.weights((channels, kernel, kernel, CHANNELS), channels, "x", "small")
+        conv = Conv2D("x", "small", *weights, relu=True, stride=stride)
+        maker.tensor("y", 2, "small")
+        return maker.graph(conv, DepthToSpace("small", "y", stride))
+
+    return make
+
+
+def _blocks(maker: Maker) -> Graph:
+    maker.tensor("small", CHANNELS, "x")
+    maker.tensor("y", 2, "x")
+    pool = Pool2D("x", "small", "max", 2, 2)
+    return maker.graph(pool, DepthToSpace("small", "y", 2))
+
+
 def _depthwise(shape: tuple[int, int], relu: bool = False) -> Callable[[Maker], Graph]:
     def make(maker: Maker) -> Graph:
         maker.tensor("y", CHANNELS)
@@ -207,6 +228,9 @@ MAKERS: dict[str, Callable[[Maker], Graph]] = {
     "convolution 3x3": _conv((3, 3), relu=True),
     "convolution 3x5": _conv((3, 5)),
     "grouped": _conv((3, 3), groups=4, relu=True),
+    "strided 2x2, 2": _strided(2, 2),
+    "strided 4x4, 2": _strided(4, 2),
+    "strided 5x5, 3": _strided(5, 3),
     "depthwise 1x1": _depthwise((1, 1)),
     "depthwise 3x3": _depthwise((3, 3), relu=True),
     "depthwise 5x3": _depthwise((5, 3)),
@@ -233,6 +257,7 @@ MAKERS: dict[str, Callable[[Maker], Graph]] = {
     "sigmoid": _sigmoid,
     "square root": _square_root,
     "max pool 3": _plain(Pool2D("x", "y", "max", 3)),
+    "max of blocks": _blocks,
     "average pool 3": _plain(Pool2D("x", "y", "average", 3)),
     "average pool 5": _plain(Pool2D("x", "y", "average", 5)),
     "global pool": _rescaled(GlobalAveragePool("x", "y")),

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anchorsr.images.coding import Coding, coding_of, jpeg_luma_table, jpeg_quality_of, webp_quality
+from anchorsr.images.coding import (
+    SourceCoding,
+    coding_of,
+    jpeg_luma_table,
+    jpeg_quality_of,
+    webp_quality,
+)
 from anchorsr.images.io import read_image
 from anchorsr.images.pillow import from_pillow
 from helpers.images import noise, smooth
@@ -26,10 +32,10 @@ def stored(kind: str, **options: object) -> bytes:
 def test_tables_of_jpeg_tell_its_quality(tmp_path: Path, quality: int) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(stored("JPEG", quality=quality))
-    assert read_image(path).coding == Coding("JPEG", quality)
+    assert read_image(path).coding == SourceCoding("JPEG", quality)
     with Image.open(path) as image:
         assert image.quantization[0] == jpeg_luma_table(quality).ravel().tolist()
-        assert from_pillow(image).coding == Coding("JPEG", quality)
+        assert from_pillow(image).coding == SourceCoding("JPEG", quality)
         assert from_pillow(image.rotate(90)).coding is None
 
 

@@ -26,6 +26,7 @@ from anchorsr.images.io import (
     read_rgb,
     write_image,
 )
+from anchorsr.utils import temporary
 from helpers.images import (
     PNG_SIGNATURE,
     SIZES,
@@ -261,7 +262,7 @@ def test_pages_of_a_tiff_are_refused_but_a_thumbnail_is_no_page(tmp_path: Path) 
     first, second = Image.fromarray(noise(9, 9)), Image.fromarray(noise(5, 5))
     path = tmp_path / "a.tif"
     first.save(path, save_all=True, append_images=[second])
-    assert_refused(path, "2 pages", "save each")
+    assert_refused(path, "several pages", "save each")
     second.encoderinfo = {"tiffinfo": {254: 1}}
     first.save(path, save_all=True, append_images=[second])
     np.testing.assert_array_equal(read_rgb(path), noise(9, 9))
@@ -285,7 +286,7 @@ def test_further_images_in_a_phones_jpeg_are_ignored(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_rgb(path), np.array(image))
 
 
-@pytest.mark.parametrize("format_name", ["BMP", "PPM", "ICO"])
+@pytest.mark.parametrize("format_name", ["PPM", "ICO"])
 def test_other_formats_are_refused(tmp_path: Path, format_name: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.fromarray(smooth(8, 8)), format_name))
@@ -530,13 +531,10 @@ def test_full_disk_is_reported_and_leaves_the_old_file(tmp_path: Path) -> None:
 def test_interrupt_while_writing_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_open = Path.open
-
-    def interrupted(self: Path, *arguments: object) -> None:
-        real_open(self, *arguments).close()  # type: ignore[call-overload]
+    def interrupted(*_: object) -> None:  # the file exists by then
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "open", interrupted)
+    monkeypatch.setattr(temporary.os, "fdopen", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_image(tmp_path / "a.png", RasterImage(noise(3, 3)))
     assert os.listdir(tmp_path) == []
@@ -546,7 +544,7 @@ def test_unwritable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(temporary.os, "open", refuse)
     with pytest.raises(OutputError, match=r"a\.png cannot be written .Permission denied"):
         write_image(tmp_path / "a.png", RasterImage(noise(3, 3)))
 
@@ -564,7 +562,7 @@ def test_permissions_of_the_system_are_reported(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-@pytest.mark.parametrize("name", ["a", "a.bmp", "a.png.txt", ".png", "a.jp2"])
+@pytest.mark.parametrize("name", ["a", "a.pcx", "a.png.txt", ".png", "a.jp2"])
 def test_unknown_suffix_is_refused_and_known_ones_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError) as caught:
         write_image(tmp_path / name, RasterImage(noise(3, 3)))
@@ -651,7 +649,7 @@ def test_threads_read_with_warning_filters_intact(tmp_path: Path) -> None:
 
 
 def test_images_of_a_folder_are_found_in_order(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "c.Jpeg", "d.webp", "e.txt", ".hidden.png", "f.bmp"):
+    for name in ("b.PNG", "a.jpg", "c.Jpeg", "d.webp", "e.txt", ".hidden.png", "f.pcx"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "folder.png" / "z.png").touch()

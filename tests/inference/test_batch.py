@@ -20,9 +20,9 @@ from anchorsr.images.io import RasterImage, read_image
 from anchorsr.inference import pipeline
 from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job, plan_jobs
-from anchorsr.inference.pipeline import JobResult, preview, upscale_files
+from anchorsr.inference.image_upscaler import ImageUpscaler
+from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.utils.locks import FileLocks
 from helpers.graphs import image
 
@@ -58,7 +58,7 @@ def test_without_an_output_the_result_is_beside_the_original() -> None:
     assert [str(job.target) for job in plan_jobs(sources, None, label="x3")] == [
         "a/photo_x3.JPG",
         "b.c/my.photo_x3.webp",
-        "x_x3.png",
+        "x_x3.bmp",
         "noname_x3.png",
     ]
 
@@ -229,9 +229,17 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path, overwrite: bool) 
 
 
 def test_a_result_that_would_replace_another_input_is_refused(tmp_path: Path) -> None:
-    both = [write_png(tmp_path / name, small()) for name in ("a.png", "a_x3.png")]
-    with pytest.raises(OutputError, match=r"a_x3\.png is an input"):
-        plan_jobs(both, None, label="x3", overwrite=True)
+    both = [write_png(tmp_path / name, small()) for name in ("a.png", "out/a.jpg")]
+    with pytest.raises(OutputError, match=r"a\.jpg is an input"):
+        plan_jobs(both, tmp_path / "out", label="x3", suffix=".jpg", overwrite=True)
+
+
+def test_named_results_of_an_earlier_run_are_left_out_as_in_folders(tmp_path: Path) -> None:
+    named = [write_png(tmp_path / name, small()) for name in ("a.png", "a_x3.png", "b_x3.png")]
+    jobs = plan_jobs(named, None, label="x3")
+    assert [bool(job.left_out) for job in jobs] == [False, True, False]
+    elsewhere = plan_jobs(named, tmp_path / "out", label="x3")
+    assert not any(job.left_out for job in elsewhere)
 
 
 def test_results_of_an_earlier_run_in_a_folder_are_not_upscaled_again(tmp_path: Path) -> None:
@@ -292,7 +300,7 @@ def test_a_dangling_link_is_an_existing_file(tmp_path: Path) -> None:
     ("output", "message"),
     [
         ("missing/b.png", "not an existing folder"),
-        ("b.bmp", "no suffix that can be written"),
+        ("b.pcx", "no suffix that can be written"),
         ("a.png/b", "a.png is not a folder"),
         ("file", "file is not a folder"),
         ("file/b/c", "file is not a folder"),
@@ -360,7 +368,9 @@ def test_an_existing_result_of_several_is_skipped_and_counts_as_done(
     assert last.skipped == "already exists, older than the original"
 
     jobs = plan_jobs(inputs, tmp_path / "out", label="x3", overwrite=True)
-    assert not any(d.skipped or d.error for d in upscale_files(jobs, upscaler, overwrite=True))
+    assert not any(
+        d.skipped or d.error for d in upscale_files(jobs, upscaler, FileOptions(overwrite=True))
+    )
     assert old.read_bytes() != before
 
 
@@ -422,10 +432,10 @@ def test_a_preview_turns_an_image_as_it_will_be_turned(
 def test_a_preview_refuses_what_the_headers_tell(tmp_path: Path, upscaler: ImageUpscaler) -> None:
     frames = [Image.fromarray(small(seed)) for seed in range(2)]
     frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
-    Image.new("1", (20_000, 5_001)).save(tmp_path / "huge.png")
+    Image.new("1", (50_000, 5_001)).save(tmp_path / "huge.png")
     moves = plan_jobs([tmp_path / "moves.gif"], tmp_path / "still.jpg", label="x3")
     huge = plan_jobs([tmp_path / "huge.png"], None, label="x3")
-    for jobs, words in ((moves, "would be an animation"), (huge, "more than the limit of 1000")):
+    for jobs, words in ((moves, "would be an animation"), (huge, "more than the limit of 2500")):
         for results in (preview(jobs, upscaler), upscale_files(jobs, upscaler)):
             (done,) = results
             assert words in str(done.error)
@@ -494,7 +504,7 @@ def test_two_runs_share_the_work_and_do_nothing_twice(
 
     def run(overwrite: bool) -> list[JobResult]:
         jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3", overwrite=overwrite)
-        return list(upscale_files(jobs, upscaler, overwrite=overwrite))
+        return list(upscale_files(jobs, upscaler, FileOptions(overwrite=overwrite)))
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(run, [False, False]))
@@ -624,8 +634,8 @@ def test_reading_and_writing_go_on_while_the_network_works(
     read, written = set(), set()
     real_read, real_write = pipeline.read_file, pipeline.write_file
 
-    def reading(path: Path) -> RasterImage:
-        image = real_read(path)
+    def reading(path: Path, **options: Any) -> RasterImage:
+        image = real_read(path, **options)
         read.add(path.stem)
         return image
 
@@ -663,8 +673,8 @@ def test_what_is_in_memory_is_bounded(
     alive, seen = weakref.WeakSet[RasterImage](), []
     real_read, real_write = pipeline.read_file, pipeline.write_file
 
-    def reading(path: Path) -> RasterImage:
-        image = real_read(path)
+    def reading(path: Path, **options: Any) -> RasterImage:
+        image = real_read(path, **options)
         alive.add(image)
         return image
 

@@ -18,13 +18,14 @@ from anchorsr.data.imresize import downscale
 from anchorsr.data.pairs import Pair
 from anchorsr.data.strengths import CLEAN, jpeg_strength, noise_strength, webp_strength
 from anchorsr.errors import ModelError
-from anchorsr.images.coding import Coding
+from anchorsr.images.coding import SourceCoding
 from anchorsr.images.image import RasterImage
 from anchorsr.images.io import read_rgb, write_image
 from anchorsr.inference.automatic import Selection, select_model
 from anchorsr.inference.estimate import estimate_damage
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler, Upscaler
+from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import DEFAULT
 
 
@@ -68,12 +69,12 @@ def test_grain_of_a_scan_is_not_noise_of_a_sensor(pair: Pair) -> None:
 
 
 def test_files_tell_their_quality(pair: Pair) -> None:
-    told = estimate_damage(pair.lr, Coding("WEBP", 60))
+    told = estimate_damage(pair.lr, SourceCoding("WEBP", 60))
     assert told.strengths.webp == webp_strength(60)
     assert "WebP quality 60 in the file" in told.why
-    told = estimate_damage(encode_jpeg(pair.lr, 75), Coding("JPEG", 75))
+    told = estimate_damage(encode_jpeg(pair.lr, 75), SourceCoding("JPEG", 75))
     assert "JPEG quality 75 in the file" in told.why
-    small = estimate_damage(pair.lr[:9, :9], Coding("JPEG", 40))
+    small = estimate_damage(pair.lr[:9, :9], SourceCoding("JPEG", 40))
     assert small.strengths.as_table() == {"jpeg": jpeg_strength(40)}
 
 

@@ -101,10 +101,10 @@ def test_a_size_without_a_sense_is_refused(arguments: dict[str, float]) -> None:
     "wanted",
     [
         TargetSize(scale=1e12),
-        TargetSize(scale=5000),
+        TargetSize(scale=8000),
         TargetSize(width=10**9),
         TargetSize(height=10**9),
-        TargetSize(height=50_000, width=50_000, stretch=True),
+        TargetSize(height=80_000, width=80_000, stretch=True),
     ],
 )
 def test_more_pixels_than_can_be_are_refused(wanted: TargetSize) -> None:

@@ -15,14 +15,16 @@ import pytest
 from PIL import Image, ImageCms
 
 import anchorsr
-from anchorsr.errors import ImageError, OutputError
-from anchorsr.images.io import RasterImage, read_image, write_image
+from anchorsr.errors import OutputError
+from anchorsr.images.encode import Coding
+from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
 from anchorsr.inference import pipeline, streaming
 from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.streaming import should_stream, upscale_to_png
+from anchorsr.inference.streaming import should_stream, upscale_to_file
 from anchorsr.inference.tiling import upscale_strips
-from anchorsr.inference.upscaler import ImageUpscaler, Upscaler, upscale_image
+from anchorsr.inference.upscaler import Upscaler, upscale_image
 from helpers.graphs import image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -90,7 +92,7 @@ def test_the_file_says_what_the_ordinary_one_says(
     small = plain(61, 45, **fields)
     ordinary, streamed = tmp_path / "ordinary.png", tmp_path / "streamed.png"
     write_image(ordinary, upscale_image(small, upscaler))
-    upscale_to_png(small, upscaler, streamed)
+    upscale_to_file(small, upscaler, streamed)
     one, other = read_image(ordinary), read_image(streamed)
     np.testing.assert_array_equal(one.rgb, other.rgb)
     assert (one.icc_profile, one.exif, one.dpi) == (other.icc_profile, other.exif, other.dpi)
@@ -114,14 +116,14 @@ def test_every_size_has_the_pixels_of_the_whole(
     tmp_path: Path, upscaler: Upscaler, size: tuple[int, int]
 ) -> None:
     small = plain(*size, seed=2)
-    upscale_to_png(small, upscaler, tmp_path / "a.png")
+    upscale_to_file(small, upscaler, tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").rgb, upscaler(small.rgb))
 
 
 def test_a_photograph_takes_no_more_bytes_than_the_ordinary_way(
     tmp_path: Path, upscaler: Upscaler, dog: np.ndarray
 ) -> None:
-    upscale_to_png(RasterImage(dog), upscaler, tmp_path / "streamed.png")
+    upscale_to_file(RasterImage(dog), upscaler, tmp_path / "streamed.png")
     write_image(tmp_path / "ordinary.png", RasterImage(upscaler(dog)))
     streamed, ordinary = (
         (tmp_path / f"{name}.png").stat().st_size for name in ("streamed", "ordinary")
@@ -129,22 +131,58 @@ def test_a_photograph_takes_no_more_bytes_than_the_ordinary_way(
     assert streamed < 1.02 * ordinary
 
 
-def test_alpha_and_grey_are_refused(tmp_path: Path, upscaler: Upscaler) -> None:
-    rgb = image(0, 5, 4)[0]
-    for other in (RasterImage(rgb, alpha=rgb[:, :, 0]), RasterImage(rgb, grey=True)):
-        with pytest.raises(ImageError, match="opaque 8-bit RGB"):
-            upscale_to_png(other, upscaler, tmp_path / "a.png")
-        assert not should_stream(other, tmp_path / "a.png", 3)
-    assert list(tmp_path.iterdir()) == []
+def alike(**fields: object) -> dict[str, RasterImage]:
+    """Images of every kind, with the same metadata."""
+    rgb, alpha = image(3, 40, 30)[0], image(4, 40, 30)[0][:, :, 0]
+    grey = rgb[:, :, :1].repeat(3, axis=2)
+    return {
+        "rgb": RasterImage(rgb, **fields),  # type: ignore[arg-type]
+        "rgba": RasterImage(rgb, alpha, **fields),  # type: ignore[arg-type]
+        "grey": RasterImage(grey, grey=True, **fields),  # type: ignore[arg-type]
+        "grey and alpha": RasterImage(grey, alpha, True, **fields),  # type: ignore[arg-type]
+        "black and white": RasterImage(grey, **fields),  # type: ignore[arg-type]
+        "16 bits": RasterImage(rgb.astype(np.uint16) * 257, **fields),  # type: ignore[arg-type]
+    }
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+@pytest.mark.parametrize("kind", alike())
+@pytest.mark.usefixtures("short_strips")
+def test_every_kind_is_written_as_the_whole(
+    tmp_path: Path, upscaler: Upscaler, suffix: str, kind: str
+) -> None:
+    gamma = b"\0\0\0\4gAMA\0\1\x86\xa0" + struct.pack(">I", zlib.crc32(b"gAMA\0\1\x86\xa0"))
+    for fields in ({"icc_profile": SRGB, "exif": exif()}, {"png_colour": gamma, "comment": b"a"}):
+        small = alike(**fields)[kind]
+        ordinary, streamed = tmp_path / f"ordinary{suffix}", tmp_path / f"streamed{suffix}"
+        write_image(ordinary, upscale_image(small, upscaler), overwrite=True)
+        upscale_to_file(small, upscaler, streamed, overwrite=True)
+        one, other = read_image(ordinary), read_image(streamed)
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+        assert (one.alpha is None) == (other.alpha is None)
+        if one.alpha is not None and other.alpha is not None:
+            np.testing.assert_array_equal(one.alpha, other.alpha)
+        for name in ("grey", "icc_profile", "exif", "dpi", "png_colour", "comment", "notes"):
+            assert getattr(one, name) == getattr(other, name), name
+        if suffix == ".tif":
+            assert ordinary.read_bytes() == streamed.read_bytes()
+
+
+def test_a_jpeg_of_many_strips_has_every_restart_marker(tmp_path: Path, upscaler: Upscaler) -> None:
+    small = RasterImage(image(7, 400, 9)[0])  # 1200 rows: two strips of 512, and a shorter one
+    upscale_to_file(small, upscaler, tmp_path / "a.jpg", Coding(quality=80))
+    write_image(tmp_path / "b.jpg", upscale_image(small, upscaler), quality=80)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.jpg"), read_rgb(tmp_path / "b.jpg"))
+    assert not read_image(tmp_path / "a.jpg").notes
 
 
 def test_a_file_that_exists_is_replaced_only_when_asked(tmp_path: Path, upscaler: Upscaler) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"precious")
     with pytest.raises(OutputError, match="exists already"):
-        upscale_to_png(plain(4, 4), upscaler, path)
+        upscale_to_file(plain(4, 4), upscaler, path)
     assert path.read_bytes() == b"precious"
-    upscale_to_png(plain(4, 4), upscaler, path, overwrite=True)
+    upscale_to_file(plain(4, 4), upscaler, path, overwrite=True)
     assert read_image(path).rgb.shape == (12, 12, 3)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -162,7 +200,7 @@ def test_what_fails_halfway_leaves_nothing(
     (tmp_path / "old.png").write_bytes(b"precious")
     for name in ("new.png", "old.png"):
         with pytest.raises(expected):
-            upscale_to_png(plain(4, 4), upscaler, tmp_path / name, overwrite=True)
+            upscale_to_file(plain(4, 4), upscaler, tmp_path / name, overwrite=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old.png": b"precious"}
 
 
@@ -174,7 +212,7 @@ def test_only_what_is_large_for_the_memory_should_stream(monkeypatch: pytest.Mon
     for available, expected in ((10_800, False), (10_799, True)):
         monkeypatch.setattr(streaming, "_available_memory", lambda available=available: available)
         assert should_stream(small, Path("a.PNG"), 3) is expected
-        assert not should_stream(small, Path("a.jpg"), 3)
+        assert not should_stream(small, Path("a.webp"), 3)
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
@@ -205,7 +243,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from anchorsr.images.io import RasterImage
-from anchorsr.inference.streaming import upscale_to_png
+from anchorsr.inference.streaming import upscale_to_file
 from anchorsr.inference.tiling import upscale_strips
 
 class Repeating:  # in place of a network, which takes its time and little memory
@@ -218,7 +256,7 @@ class Repeating:  # in place of a network, which takes its time and little memor
 
 rgb = np.random.default_rng(0).integers(0, 256, (2200, 3000, 3), np.uint8)
 rgb //= 8  # compresses, and takes no part in what is measured
-upscale_to_png(RasterImage(rgb), Repeating(), Path(sys.argv[1]))
+upscale_to_file(RasterImage(rgb), Repeating(), Path(sys.argv[1]))
 status = open("/proc/self/status").read()  # what getrusage says begins with the parent's peak
 peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print((peak - rgb.nbytes) / 1e6)

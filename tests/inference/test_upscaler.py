@@ -18,11 +18,12 @@ from anchorsr.errors import GraphError, ImageError, ModelError, OutputError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.operators import Conv2D, Requantize
 from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
+from anchorsr.inference.image_upscaler import upscale as upscale_with_any_engine
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.tiling import upscale_tiled
-from anchorsr.inference.upscaler import ImageUpscaler, Upscaler
-from anchorsr.inference.upscaler import upscale as upscale_with_any_engine
+from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.card import ModelCard, write_card
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.networks.registry import build_network

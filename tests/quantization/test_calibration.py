@@ -26,7 +26,7 @@ from anchorsr.quantization.calibration import (
     observe_ranges,
     tensor_roles,
 )
-from anchorsr.quantization.ptq import apply_quantization, quantize_graph
+from anchorsr.quantization.ptq import apply_quantization, clip_limits, quantize_graph
 from helpers.float_graphs import FloatChain, anchored, with_every_operator
 from helpers.graphs import image
 
@@ -155,12 +155,28 @@ def test_scales_that_litert_would_take_another_kernel_for_are_made_larger() -> N
     assert chosen["wide"].scale == np.float32(18e4 / 255)
 
 
+def test_features_are_clipped_by_saturation_or_by_operators() -> None:
+    chain = FloatChain()
+    chain.convolve("images", "wide", 4)
+    chain.add(Clip("wide", "clipped", 0.0, 3.0))
+    chain.convolve("clipped", "next", 4)
+    graph = anchored("next", chain)
+    chosen = scales(graph, wide=(-9, 9), clipped=(0, 3), next=(-1, 1))
+    assert chosen["wide"] == chosen["clipped"]
+    assert chosen["wide"].scale == np.float32(3 / 255)
+    assert chosen["wide"].zero_point == -128
+    wide = Quantization(0.5, 10)
+    assert clip_limits(Clip("x", "y", 0.0, 3.0), wide) == (10, 16)
+    assert clip_limits(Clip("x", "y", -np.inf, 3.0), wide) == (-128, 16)
+    assert clip_limits(Clip("x", "y", 0.0, np.inf), wide) == (10, 127)
+
+
 def test_a_clip_to_other_limits_is_refused() -> None:
     graph = with_every_operator()
     last = dataclasses.replace(graph.operators[-1], high=1.0)  # type: ignore[call-arg]
     graph = dataclasses.replace(graph, operators=[*graph.operators[:-1], last])
     chosen = choose_quantization(graph, observe_ranges(graph, IMAGES, 100))
-    with pytest.raises(Exception, match="only a clip of an image"):
+    with pytest.raises(Exception, match=r"upscaled clips to 0\.\.1, and integers clip images"):
         apply_quantization(graph, chosen)
 
 

@@ -63,6 +63,36 @@ def small_fsrcnn() -> Graph:
     return chain.graph("upscaled")
 
 
+def clipped_features() -> Graph:
+    """Clips that saturation does, and one of a tensor that shares a wider scale."""
+    chain = FloatChain(4)
+    chain.convolve("images", "wide", 6)
+    chain.add(Clip("wide", "narrow", 0.0, 30.0))
+    chain.add(Clip("wide", "below", -np.inf, 40.0))
+    chain.add(Add(("wide", "narrow"), "sum"))
+    chain.add(Add(("sum", "below"), "both"))
+    chain.convolve("both", "small", 6)
+    chain.add(Clip("small", "gate", 0.0, 6.0))
+    chain.convolve("gate", "packed", 12, gain=3.0)
+    chain.add(DepthToSpace("packed", "large", 2), 3)
+    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    return chain.graph("upscaled")
+
+
+def strided() -> Graph:
+    """A convolution and a pool that make images smaller, as in a U-net."""
+    chain = FloatChain(5)
+    chain.convolve("images", "first", 6, relu=True)
+    weights = chain.normal(4, 4, 4, 6, gain=0.1)
+    chain.add(Conv2D("first", "low", weights, chain.normal(4), relu=True, stride=2), 4)
+    chain.add(Pool2D("first", "pooled", "max", 2, 2), 6)
+    chain.add(Concat(("low", "pooled"), "both"), 10)
+    chain.convolve("both", "packed", 48, gain=0.3)
+    chain.add(DepthToSpace("packed", "large", 4), 3)
+    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    return chain.graph("upscaled")
+
+
 def selection() -> Graph:
     """Two of four features, copied by a 1×1 convolution to a scale of their own."""
     chain = FloatChain(3)
@@ -80,6 +110,8 @@ GRAPHS = {
 }
 GRAPHS["fsrcnn"] = small_fsrcnn()
 GRAPHS["selection"] = selection()
+GRAPHS["clipped features"] = clipped_features()
+GRAPHS["strided"] = strided()
 GRAPHS["every operator"] = with_every_operator(square_root=False)
 
 
@@ -110,7 +142,7 @@ def test_training_forward_equals_the_executor_before_and_after_training(name: st
         train_a_little(network, steps)
         graph = network.to_graph()
         for size in ((1, 1), (1, 7), (13, 11)):
-            images = image(2, *size)
+            images = image(2, *graph.fit(*size))
             with torch.no_grad():
                 trained = network(to_tensor(images, "cpu")).permute(0, 2, 3, 1).numpy()
             np.testing.assert_array_equal(trained, run_graph(graph, images))

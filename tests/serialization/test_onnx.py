@@ -14,10 +14,16 @@ pytest.importorskip("onnxruntime", reason="needs anchorsr[onnx]")
 import onnx
 import onnxruntime
 
+from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, MissingDependencyError
+from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Quantization, Requantize, TensorType
+from anchorsr.models.registry import model_path, read_model
+from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.onnx import write_onnx
+from anchorsr.utils.sample_image import sample_image
+from helpers.float_graphs import with_every_operator
 from helpers.graphs import (
     SIZES,
     float_graph,
@@ -144,3 +150,36 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingDependencyError, match=r"anchorsr\[onnx\]"):
         write_onnx(integer_graph(0))
+
+
+def from_openvino(data: bytes, images: np.ndarray) -> np.ndarray:
+    openvino = pytest.importorskip("openvino", reason="needs anchorsr[fast]")
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(data), "CPU")
+    made = compiled(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))[0]
+    return np.asarray(made.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("name", ["abpn_x3", "fast_x2", "quality_x3"])
+def test_dequantized_form_is_exact_and_standard_in_both_runtimes(name: str) -> None:
+    _, graph = read_model(model_path(name))
+    data = write_onnx(graph, form="qdq")
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [entry.domain for entry in model.opset_import] == [""]
+    for size in ((1, 1), (7, 2), (24, 40)):
+        images = sample_image(*size)[None]
+        expected = run_graph(graph, images)
+        np.testing.assert_array_equal(load_engine(data, threads=1)(images), expected)
+        np.testing.assert_array_equal(from_openvino(data, images), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dequantized_form_of_every_operator_is_exact(seed: int) -> None:
+    graph = quantize_graph(with_every_operator(), [image(seed, 24, 24)[0]])
+    images = image(seed, 13, 11)
+    data, other = (write_onnx(graph, form=form) for form in ("qdq", "qlinear"))
+    onnx.checker.check_model(onnx.load_from_string(data))
+    made, wanted = (load_engine(each, threads=1)(images) for each in (data, other))
+    assert np.abs(made.astype(int) - wanted).max() <= 1  # ties of means and bilinear resizing

@@ -245,7 +245,7 @@ FOREIGN = {
     "operator number 9999": lambda model, _: setattr(model.operatorCodes[0], "builtinCode", 9999),
     "one subgraph": lambda model, subgraph: model.subgraphs.append(subgraph),
     "one input and one output": lambda _, subgraph: setattr(subgraph, "inputs", [0, 1]),
-    "CONV_2D has a stride": lambda model, _: setattr(
+    "CONV_2D has two strides": lambda model, _: setattr(
         of_kind(model, "CONV_2D").builtinOptions, "strideW", 2
     ),
     "CONV_2D has a fused": lambda model, _: setattr(
@@ -339,7 +339,7 @@ def quantization_of(kind: str, place: int, **fields: Any) -> Any:
 
 # By the message: an operator of `single`, and what is changed in its file.
 FOREIGN_OPERATORS = {
-    "DEPTHWISE_CONV_2D has a stride": (
+    "DEPTHWISE_CONV_2D has two strides": (
         "depthwise 3x3",
         options_of("DEPTHWISE_CONV_2D", strideH=2),
     ),
@@ -373,11 +373,11 @@ FOREIGN_OPERATORS = {
         "PReLU",
         quantization_of("PRELU", 1, zeroPoint=[1]),
     ),
-    "AVERAGE_POOL_2D has a stride": (
+    "AVERAGE_POOL_2D has two strides": (
         "average pool 3",
         options_of("AVERAGE_POOL_2D", strideW=2),
     ),
-    "MAX_POOL_2D has a stride, two sizes": (
+    "MAX_POOL_2D has two strides, two sizes": (
         "max pool 3",
         options_of("MAX_POOL_2D", filterWidth=5),
     ),
@@ -439,7 +439,8 @@ def test_an_operator_whose_output_size_is_stored_needs_a_size(name: str) -> None
 @pytest.mark.parametrize("name", INTEGER_MAKERS)
 def test_integers_stay_integers_and_nothing_is_turned(name: str) -> None:
     """Only a square root is computed in floats, and that of 1x1 tensors."""
-    model = unpacked(write_tflite(INTEGER_MAKERS[name](Maker(0, integer=True)), size=(5, 7)))
+    graph = INTEGER_MAKERS[name](Maker(0, integer=True))
+    model = unpacked(write_tflite(graph, size=graph.fit(5, 7)))
     kinds = {code: kind for kind, code in vars(schema.BuiltinOperator).items()}
     operators = {kinds[code.builtinCode] for code in model.operatorCodes}
     assert not operators & {"TRANSPOSE", "RESHAPE", "CUSTOM"}

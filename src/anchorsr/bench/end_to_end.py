@@ -17,8 +17,9 @@ from PIL import Image
 
 from anchorsr.bench.process import ProcessResult, run_process
 from anchorsr.inference.batch import Job
-from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
+from anchorsr.inference.image_upscaler import ImageUpscaler
+from anchorsr.inference.pipeline import FileOptions, upscale_files
+from anchorsr.inference.upscaler import ready_upscaler
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.timing import count_progress, time_interleaved
 
@@ -121,7 +122,7 @@ def measure_end_to_end(
 
 
 def _upscale_file(upscaler: ImageUpscaler, source: Path, target: Path) -> None:
-    for done in upscale_files([Job(source, target)], upscaler, overwrite=True):
+    for done in upscale_files([Job(source, target)], upscaler, FileOptions(overwrite=True)):
         if done.error is not None:
             raise done.error
 

@@ -1,7 +1,8 @@
 """Collect the commands, and turn what they raise into one line and an exit code.
 
 Results go to standard output, progress and errors to standard error. An error is one line and exit
-code 1; wrong usage is one line and exit code 2; an interrupt is one line and exit code 130.
+code 1; wrong usage is one line and exit code 2. Ctrl-C and every other request to stop is one line
+and 128 plus the number of its signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for a closed terminal.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from typing import Annotated, Any
 import typer
 
 from anchorsr import __version__
-from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams
+from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams, visible
 from anchorsr.cli.usage import describe_usage_error
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.utils.files import reason
+from anchorsr.utils.signals import ignore_interrupts, interrupted_code, raise_interrupts
 
 # Commands and groups of commands: the function or the Typer of each, in `cli.commands`. A module is
 # imported when its command is called, because all of them together take longer than an image.
 _COMMANDS = {
     "upscale": "upscale:upscale_command",
     "video": "video:video_command",
+    "serve": "serve:serve_command",
     "compare": "compare:compare_command",
     "models": "models:models_command",
     "evaluate": "models:evaluate_command",
@@ -97,9 +100,17 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    # If a native library aborts a training, its message is needed; elsewhere it is noise.
-    prepare_streams(drop_native="train" not in arguments[:1])
-    return run(arguments)
+    try:
+        raise_interrupts()
+        # If a native library aborts a training, its message is needed; elsewhere it is noise.
+        prepare_streams(drop_native="train" not in arguments[:1])
+        code = run(arguments)
+    except KeyboardInterrupt:  # while a result or an error is printed
+        code = interrupted_code()
+    except OSError:  # there is no standard error any more, as after a terminal was closed
+        code = 1
+    ignore_interrupts()
+    return code
 
 
 def run(arguments: list[str]) -> int:
@@ -120,8 +131,8 @@ def run(arguments: list[str]) -> int:
         code = program(arguments, prog_name="anchorsr", standalone_mode=False)
         sys.stdout.flush()
     except StoppedError as stopped:
-        console().print(f"stopped: {stopped}", soft_wrap=True, markup=False)
-        return _INTERRUPTED
+        console().print(f"stopped: {visible(stopped)}", soft_wrap=True, markup=False)
+        return interrupted_code()
     except AnchorSRError as error:
         complain(error)
         return 1
@@ -155,13 +166,14 @@ def run(arguments: list[str]) -> int:
     if code == _INTERRUPTED:
         resumes = _command(arguments) in (["train"], ["quantize"])
         console().print(f"stopped{_RESUMES if resumes else ''}")
+        return interrupted_code()
     return code if isinstance(code, int) else 0
 
 
 _NO_MEMORY = "there is not enough memory for this: use smaller images, or fewer at once"
 _PYTORCH_NO_MEMORY = "out of memory|can't allocate memory"
 
-# What Typer returns after Ctrl-C: 128 plus the number of the signal, as shells have it.
+# What Typer returns after a KeyboardInterrupt.
 _INTERRUPTED = 130
 _RESUMES = "; the same command resumes from the last checkpoint"
 

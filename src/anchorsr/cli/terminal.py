@@ -6,9 +6,11 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import codecs
+import datetime
 import functools
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,13 @@ from anchorsr.utils.strict_json import to_json
 
 if TYPE_CHECKING:
     from anchorsr.video.upscale import VideoProgress
+
+
+# C0, DEL and C1, as characters and as bytes that are no text; line ends of Unicode; and marks that
+# change the direction in which a line is shown.
+_CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\udc80-\udc9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def prepare_streams(*, drop_native: bool) -> None:
@@ -84,9 +93,26 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def visible(text: object) -> str:
+    """Return a text with its control characters escaped.
+
+    File names, metadata and keys can hold sequences that move the cursor, change the title or fill
+    the clipboard of a terminal.
+
+    Args:
+        text: What is to be printed as one line.
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), str(text))
+
+
+def say(text: object) -> None:
+    """Print a line of results on standard output; escape control characters for a terminal."""
+    print(visible(text) if sys.stdout.isatty() else text, flush=True)
+
+
 def complain(error: BaseException | str) -> None:
     """Print an error as one line."""
-    text = " ".join(str(error).split())
+    text = visible(str(error).strip())
     console().print(Text.assemble(("error:", "bold red"), " ", text), soft_wrap=True)
 
 
@@ -94,18 +120,20 @@ def complain_of_all(text: str, names: Iterable[object]) -> None:
     """Print an error, and below it the names that it is about, one per line."""
     complain(f"{text}:")
     for name in names:
-        console().print(Text(f"  {name}"), soft_wrap=True)
+        console().print(Text(f"  {visible(name)}"), soft_wrap=True)
 
 
 def remark(text: str) -> None:
     """Print a note."""
-    console().print(Text(f"note: {text}"), soft_wrap=True)
+    console().print(Text(f"note: {visible(text)}"), soft_wrap=True)
 
 
 def print_table(table: Table) -> None:
     """Print a table on standard output; long cells are wrapped, never cut."""
     for column in table.columns:
         column.overflow = "fold"
+        if sys.stdout.isatty():
+            column._cells = [visible(cell) for cell in column.cells]
     width = None if sys.stdout.isatty() else 160  # a file or pipe has no width
     Console(width=width, highlight=False, markup=False, emoji=False).print(table)
 
@@ -163,25 +191,29 @@ def byte_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[VideoProgress], None]]:
-    """Show a progress bar in seconds of a video; call what it yields with a `VideoProgress`."""
+    """Show a progress bar of a video; call what it yields with a `VideoProgress`."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(
         *columns, console=console(), transient=True, disable=hidden or not console().is_terminal
     ) as progress:
-        task = progress.add_task(title, total=None, note="")
+        task = progress.add_task(title, total=None, note="", left="")
 
         def on_progress(state: VideoProgress) -> None:
-            note = f"{state.frames} frames, {state.frames_per_second:.1f} per second"
+            of = "" if state.total_frames is None else f" of {state.total_frames}"
+            note = f"{state.frames}{of} frames, {state.frames_per_second:.1f} per second"
             if state.reused >= 0.01:
                 note += f", {state.reused:.0%} reused"
-            progress.update(task, completed=state.seconds, total=state.total_seconds, note=note)
+            left = state.seconds_left
+            words = "" if left is None else f"{datetime.timedelta(seconds=round(left))} left"
+            progress.update(
+                task, completed=state.seconds, total=state.total_seconds, note=note, left=words
+            )
 
         yield on_progress
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import secrets
 import shutil
 import time
 import urllib.error
@@ -202,7 +201,8 @@ def _verify(part: Path, archive: Archive) -> None:
 
 def _unpack(part: Path, archive: Archive, target: Path) -> None:
     """Unpack beside the target, then move into place."""
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    beside = target.with_name(f".{target.name}.tmp")  # the lock keeps other processes away
+    shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
     try:
         with zipfile.ZipFile(part) as content:
             content.extractall(beside)

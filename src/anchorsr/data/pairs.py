@@ -9,7 +9,6 @@ folder of images that are reduced here.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from anchorsr.images.io import find_images, read_rgb
 from anchorsr.images.resize import bicubic
 from anchorsr.utils.config import parse_table
 from anchorsr.utils.files import reason
+from anchorsr.utils.strict_json import parse_json
 
 # Beside `HR/` and `LR/`: {"name without suffix": {"video": 0.5}}, as JSON.
 STRENGTHS_FILE = "strengths.json"
@@ -221,7 +221,7 @@ def _read_strengths(path: Path) -> dict[str, Strengths]:
     if not path.exists():
         return {}
     try:
-        table = json.loads(path.read_text())
+        table = parse_json(path.read_text())
         return {name: parse_table(Strengths, values, name) for name, values in table.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecipeError) as error:
         raise DataError(f"{path} is not a table of strengths: {reason(error)}") from error

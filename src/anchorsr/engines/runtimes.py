@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -28,6 +27,7 @@ from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.utils.files import cannot_read, reason
+from anchorsr.utils.temporary import temporary_folder
 
 Number = type[np.uint8] | type[np.int8] | type[np.float32]
 
@@ -207,8 +207,8 @@ class OpenVINO:
         }
         try:
             # OpenVINO tells the format by the suffix of a file, and cannot from bytes.
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                path = Path(folder, "model.tflite")
+            with temporary_folder() as folder:
+                path = folder / "model.tflite"
                 path.write_bytes(model)
                 self._model: Any = self._core.read_model(path)
             taken = self._model.input()

@@ -156,7 +156,7 @@ def _tried(data: bytes, graph: Graph, name: str, count: int) -> Choice:
         return _fastest(data, graph, count, key, trials)
     engine = load_engine(data, name=name, threads=count)
     if name not in trials:
-        images = _images(data)
+        images = _images(data, graph)
         expected = [run_graph(graph, batch) for batch in images]
         trials[name] = _try(engine, images, expected)
         _remember(key, trials)
@@ -195,7 +195,7 @@ def _fastest(
             with contextlib.suppress(AnchorSRError):
                 engines[name] = engines.get(name) or load_engine(data, name=name, threads=threads)
         rivals = {name: engine for name, engine in engines.items() if name in passed}
-        for name, milliseconds in _time(rivals, data).items():
+        for name, milliseconds in _time(rivals, data, graph).items():
             trials[name] = dataclasses.replace(trials[name], milliseconds=milliseconds)
     if unknown:
         _remember(key, trials)
@@ -219,7 +219,7 @@ def _try_all(
         try:
             engines[name] = load_engine(data, name=name, threads=threads)
             if not expected:
-                images = _images(data)
+                images = _images(data, graph)
                 expected = [run_graph(graph, batch) for batch in images]
             trials[name] = _try(engines[name], images, expected)
         except AnchorSRError as error:
@@ -242,16 +242,15 @@ def _try(engine: Engine, images: list[UInt8Array], expected: list[UInt8Array]) -
     return Trial(different, compared, largest)
 
 
-def _images(data: bytes) -> list[UInt8Array]:
+def _images(data: bytes, graph: Graph) -> list[UInt8Array]:
     size = fixed_size(data)
-    return [
-        sample_image(*side, seed=seed)[None] for seed, side in enumerate([size] if size else _SIZES)
-    ]
+    sides = [graph.fit(*side) for side in ([size] if size else _SIZES)]
+    return [sample_image(*side, seed=seed)[None] for seed, side in enumerate(sides)]
 
 
-def _time(engines: dict[str, Engine], data: bytes) -> dict[str, float]:
+def _time(engines: dict[str, Engine], data: bytes, graph: Graph) -> dict[str, float]:
     """Milliseconds for one image: the shortest of some rounds in which each has its turn."""
-    images = sample_image(*(fixed_size(data) or _TIMED_SIZE))[None]
+    images = sample_image(*graph.fit(*(fixed_size(data) or _TIMED_SIZE)))[None]
     times = time_interleaved(
         {name: functools.partial(engine, images) for name, engine in engines.items()},
         rounds=_ROUNDS,

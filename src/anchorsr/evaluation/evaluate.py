@@ -23,12 +23,14 @@ from anchorsr.arrays import UInt8Array
 from anchorsr.data.damage import NO_DAMAGE, Damage, damage_pair, parse_damage
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.data.strengths import CLEAN, Strengths
-from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
+from anchorsr.engines.runtimes import ENGINES, load_engine
+from anchorsr.engines.sized import SizedEngine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
 from anchorsr.evaluation.rivals import RIVALS, load_rival
 from anchorsr.graph.graph import Graph
 from anchorsr.images.resize import resample
+from anchorsr.inference.tiling import upscale_tiled
 from anchorsr.inference.upscaler import Upscaler, ready_upscaler
 from anchorsr.metrics import Score as Score
 from anchorsr.metrics import luma, psnr, ssim
@@ -39,7 +41,6 @@ from anchorsr.models.registry import (
     read_model,
     takes_strengths,
 )
-from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import cannot_read
 
 Method = Callable[[UInt8Array], UInt8Array]
@@ -247,12 +248,14 @@ def float_method(network: Any) -> Method:
 
 def run_at_every_size(graph: Graph) -> Method:
     """Run a graph in LiteRT through a file for each size, which some operators need."""
+    engine = SizedEngine(graph)
 
-    @functools.lru_cache(maxsize=8)
-    def engine(height: int, width: int) -> Engine:
-        return load_engine(write_tflite(graph, size=(height, width)))
+    def upscale(lr: UInt8Array) -> UInt8Array:
+        tile = max(graph.fit(*lr.shape[:2]))
+        factor, multiple = graph.factor, graph.multiple
+        return upscale_tiled(engine, lr, factor=factor, halo=0, tile=tile, multiple=multiple)
 
-    return lambda lr: engine(*lr.shape[:2])(lr[None])[0]
+    return upscale
 
 
 def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float, float]:

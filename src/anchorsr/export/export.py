@@ -1,4 +1,4 @@
-"""Model files for devices, written only if their own runtime reproduces the integer arithmetic.
+"""Model files for devices, written only if their own runtime reproduces the arithmetic.
 
 The runtime (LiteRT for `.tflite`, ONNX Runtime for `.onnx`) has to give the bytes of
 `graph.executor.run_graph` at every size that is tried: 1×1, odd, prime and larger ones.
@@ -8,27 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.engines.runtimes import Engine, load_engine
 from anchorsr.errors import ExactnessError, GraphError, OutputError
+from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.models.registry import apply_strengths, model_path, read_model
-from anchorsr.serialization.onnx import write_onnx
+from anchorsr.serialization.onnx import DEFAULT_FORM, write_onnx
+from anchorsr.serialization.onnx_integer import OnnxForm
 from anchorsr.serialization.tflite.writer import write_tflite
 from anchorsr.utils.files import check_free, check_not_input, publish
 from anchorsr.utils.sample_image import sample_image
 
 # Height and width: the smallest, a line, odd, prime, and one above the kernels' tile sizes.
 SIZES = ((1, 1), (1, 9), (7, 2), (13, 31), (64, 96))
+
+
+_SUFFIXES = (".tflite", ".onnx")
+Precision: TypeAlias = Literal["int8", "float32", "float16"]
+
+# Levels of 255 by which a runtime's floats may differ from numpy's.
+_FLOAT32_TOLERANCE = 0.05
+_FLOAT16_TOLERANCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ def export_model(
     factor: int | None = None,
     size: tuple[int, int] | None = None,
     strengths: Strengths = CLEAN,
+    precision: Precision = "int8",
+    onnx_form: OnnxForm = DEFAULT_FORM,
     overwrite: bool = False,
 ) -> ExportedModel:
     """Export a shipped model or a `.tflite` file as `.tflite` or `.onnx`.
@@ -66,6 +77,10 @@ def export_model(
         size: Height and width, for a file that takes only this size; None for any size.
         strengths: The degradation of the images that the file is for, for a model that takes
             strengths. The file holds the plain network for these.
+        precision: `int8`, or what the integers stand for in `float32` or `float16`. Float files
+            take and give float32 on [0, 255]; float16 is that of weights, and in `.onnx` also of
+            the computation.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -92,7 +107,13 @@ def export_model(
         origin["strengths"] = strengths.as_table()
     graph = apply_strengths(data, graph, strengths.as_table())
     exported = export_graph(
-        graph, target, size=size, description=json.dumps(origin), overwrite=overwrite
+        graph if precision == "int8" else dequantize(graph),
+        target,
+        size=size,
+        description=json.dumps(origin),
+        half=precision == "float16",
+        onnx_form=onnx_form,
+        overwrite=overwrite,
     )
     return ExportedModel(target, graph.factor, size, hashlib.sha256(exported).hexdigest())
 
@@ -103,15 +124,19 @@ def export_graph(
     *,
     size: tuple[int, int] | None = None,
     description: str = "",
+    half: bool = False,
+    onnx_form: OnnxForm = DEFAULT_FORM,
     overwrite: bool = False,
 ) -> bytes:
-    """Export an integer graph as a file whose suffix is `.tflite` or `.onnx`.
+    """Export a graph as a file whose suffix is `.tflite` or `.onnx`.
 
     Args:
         graph: What to export.
         path: The file to write.
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
+        half: Whether a float graph is stored in float16.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
         overwrite: Whether to replace an existing file.
 
     Returns:
@@ -121,7 +146,9 @@ def export_graph(
         AnchorSRError: What `export_model` raises.
     """
     check_free(path, overwrite=overwrite)
-    data = make_file(graph, path, size=size, description=description)
+    data = make_file(
+        graph, path, size=size, description=description, half=half, onnx_form=onnx_form
+    )
     publish(data, path, overwrite=overwrite)
     return data
 
@@ -133,8 +160,12 @@ def make_file(
     size: tuple[int, int] | None = None,
     description: str = "",
     metadata: Mapping[str, bytes] | None = None,
+    half: bool = False,
+    onnx_form: OnnxForm = DEFAULT_FORM,
 ) -> bytes:
-    """Serialize an integer graph and verify the result, without writing it.
+    """Serialize a graph and verify the result, without writing it.
+
+    Integers are compared byte for byte, floats within rounding.
 
     Args:
         graph: What to serialize.
@@ -142,23 +173,44 @@ def make_file(
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
         metadata: Further contents of a `.tflite` file, by name.
+        half: Whether a float graph is stored in float16.
+        onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
 
     Raises:
         OutputError: Another suffix.
-        GraphError: A float graph, or an impossible size.
-        ExactnessError: The runtime does not reproduce the integer arithmetic.
+        GraphError: An impossible size, or integers in float16.
+        ExactnessError: The runtime does not reproduce the arithmetic.
     """
-    if not graph.is_integer:
-        raise GraphError(f"{graph.name} is a float graph: quantize it first")
-    writers: dict[str, Callable[..., bytes]] = {
-        ".tflite": partial(write_tflite, metadata=metadata),
-        ".onnx": write_onnx,
-    }
-    if path.suffix.lower() not in writers:
-        raise OutputError(f"{path} ends with none of: {', '.join(writers)}")
-    data = writers[path.suffix.lower()](graph, size=size, description=description)
-    check_exact(graph, load_engine(data), sizes=[size] if size else SIZES)
+    if half and graph.is_integer:
+        raise GraphError(f"{graph.name} is an integer graph: dequantize it for float16")
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise OutputError(f"{path} ends with none of: {', '.join(_SUFFIXES)}")
+    if suffix == ".onnx":
+        data = write_onnx(graph, size=size, description=description, half=half, form=onnx_form)
+    else:
+        data = write_tflite(graph, size=size, description=description, half=half, metadata=metadata)
+    sizes = [size] if size else SIZES
+    if graph.is_integer:
+        check_exact(graph, load_engine(data), sizes=sizes)
+    else:
+        tolerance = _FLOAT16_TOLERANCE if half else _FLOAT32_TOLERANCE
+        _check_close(graph, load_engine(data, dtype=np.float32), sizes, tolerance)
     return data
+
+
+def _check_close(
+    graph: Graph, engine: Engine, sizes: Sequence[tuple[int, int]], tolerance: float
+) -> None:
+    """Raise ExactnessError if an engine's floats differ by more than this, in levels of 255."""
+    for index, (height, width) in enumerate(graph.fit(*side) for side in sizes):
+        images = sample_image(height, width, seed=index)[None].astype(np.float32)
+        largest = float(np.abs(run_graph(graph, images) - engine(images)).max())
+        if not largest <= tolerance:
+            raise ExactnessError(
+                f"{engine.name} differs from the network by {largest:.3g} levels at"
+                f" {height}x{width}, and {tolerance:g} are accepted"
+            )
 
 
 def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
@@ -167,12 +219,12 @@ def check_exact(graph: Graph, engine: Engine, *, sizes: Sequence[tuple[int, int]
     Args:
         graph: An integer graph.
         engine: What runs the graph's file.
-        sizes: Height and width of the images to try.
+        sizes: Height and width of the images to try, enlarged where the graph needs multiples.
 
     Raises:
         ExactnessError: The engine's bytes differ.
     """
-    for index, (height, width) in enumerate(sizes):
+    for index, (height, width) in enumerate(graph.fit(*side) for side in sizes):
         images = sample_image(height, width, seed=index)[None]
         expected, actual = run_graph(graph, images), engine(images)
         different = int((expected != actual).sum()) if expected.shape == actual.shape else -1

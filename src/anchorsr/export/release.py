@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from anchorsr.training.distributed import process_count
 from anchorsr.training.machine import Machine
 from anchorsr.training.progress import TrainingProgress
 from anchorsr.utils.files import check_free, publish
+from anchorsr.utils.temporary import temporary_folder
 
 
 def release(
@@ -89,10 +89,10 @@ def release(
     graph = dataclasses.replace(graph, name=output.stem)  # one network, several models
     size = SIZE if needs_size(graph) else None
     data = make_file(graph, output, size=size, metadata=metadata)
-    with tempfile.TemporaryDirectory() as beside:
+    with temporary_folder() as folder:
         int8 = run_at_every_size(graph)
         if graph.is_local and size is None:
-            measured = Path(beside, output.name)
+            measured = folder / output.name
             measured.write_bytes(data)
             int8 = load_method(measured, graph.factor)
         methods: dict[str, Method] = {

@@ -43,7 +43,7 @@ def run_graph(
         The output, (N, factor · H, factor · W, C).
 
     Raises:
-        GraphError: The images have another data type or number of channels.
+        GraphError: The images have another data type, number of channels or size.
     """
     expected = graph.tensors[graph.input]
     if images.ndim != 4 or images.shape[3] != expected.channels or images.dtype != expected.dtype:
@@ -51,6 +51,7 @@ def run_graph(
             f"{graph.name} takes {expected.dtype} (N, H, W, {expected.channels}),"
             f" not {images.dtype} {images.shape}"
         )
+    graph.check_size(*images.shape[1:3])
     last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
     values: dict[str, Array] = {graph.input: images}
     for index, operator in enumerate(graph.operators):
@@ -111,6 +112,8 @@ def _relu(sources: list[Array], target: ops.TensorType) -> Array:
 
 
 def _pool(pool: ops.Pool2D, source: Array) -> Array:
+    if pool.stride > 1:
+        return kernels.block_max(source, pool.stride)
     if pool.kind == "max":
         return kernels.pool_max(source, pool.size)
     if source.dtype == np.float32:
@@ -147,7 +150,7 @@ def _sum_of_products(conv: ops.Convolution, images: Array, weights: Array) -> Ar
         return kernels.convolve_depthwise(images, weights)
     if isinstance(conv, ops.TransposedConv2D):
         return kernels.convolve_transposed(images, weights, conv.stride)
-    return kernels.convolve(images, weights, conv.groups)
+    return kernels.convolve(images, weights, conv.groups, conv.stride)
 
 
 def _has_relu(conv: ops.Convolution) -> bool:

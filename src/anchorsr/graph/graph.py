@@ -7,8 +7,9 @@ image input and one image output. The same classes describe
 - an integer graph: uint8 or int8 tensors with per-tensor quantization, int8 weights with
   per-channel scales and zero point 0, and int32 biases at scale `input scale * weight scale`.
 
-Height and width are not part of a graph: operators keep them or multiply them by an integer, so
-every graph accepts every size. Quantization follows the TensorFlow Lite specification.
+Height and width are not part of a graph: operators keep them, or multiply or divide them by an
+integer. A graph without strides accepts every size, one with strides every multiple of a small
+number. Quantization follows the TensorFlow Lite specification.
 """
 
 from __future__ import annotations
@@ -68,17 +69,42 @@ class Graph:
         return all(tensor.dtype != "float32" for tensor in self.tensors.values())
 
     @cached_property
-    def extents(self) -> dict[str, int]:
+    def extents(self) -> dict[str, Fraction]:
         """The height of each tensor relative to the input; 0 for tensors of 1×1 pixels."""
-        extents = {self.input: 1}
+        extents = {self.input: Fraction(1)}
         for operator in self.operators:
             extents[operator.output] = extent_of(operator, [extents[n] for n in operator.inputs])
         return extents
 
     @property
     def factor(self) -> int:
-        """The super-resolution factor: output height over input height."""
-        return self.extents[self.output]
+        """The super-resolution factor: output height over input height.
+
+        Raises:
+            GraphError: The output is smaller than the input.
+        """
+        factor = self.extents[self.output]
+        if factor.denominator > 1:
+            raise GraphError(f"{self.name} makes images smaller, to {factor} of their height")
+        return int(factor)
+
+    @cached_property
+    def multiple(self) -> int:
+        """What the input's height and width must be a multiple of; 1 without strides."""
+        return math.lcm(*(extent.denominator for extent in self.extents.values()))
+
+    def fit(self, height: int, width: int) -> tuple[int, int]:
+        """Return the smallest height and width, at least these, that the graph accepts."""
+        fitting = (-(-side // self.multiple) * self.multiple for side in (height, width))
+        return next(fitting), next(fitting)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise GraphError unless the graph accepts images of this size."""
+        if height % self.multiple or width % self.multiple:
+            raise GraphError(
+                f"{self.name} has strides: it takes heights and widths that are multiples of"
+                f" {self.multiple}, not {width}x{height}"
+            )
 
     @property
     def is_local(self) -> bool:
@@ -87,7 +113,7 @@ class Graph:
 
     @property
     def halo(self) -> int:
-        """The radius of the receptive field, in input pixels.
+        """The radius of the receptive field, in input pixels; with strides an upper bound.
 
         Raises:
             GraphError: Every output pixel depends on the whole image.
@@ -102,7 +128,8 @@ class Graph:
             # In input pixels: a pixel of a tensor that is three times as high is a third.
             own = _reach(operator) / self.extents[operator.inputs[0]]
             reach[operator.output] = max(reach[name] for name in operator.inputs) + own
-        return math.ceil(reach[self.output])
+        # An output pixel lies anywhere in the block of input pixels that a stride takes together.
+        return math.ceil(reach[self.output]) + self.multiple - 1
 
     @property
     def macs_per_pixel(self) -> int:
@@ -110,9 +137,12 @@ class Graph:
 
         Anchors, which only copy, and operations on 1×1 tensors are not counted.
         """
-        return sum(
-            _weight_count(conv) * self.extents[conv.input] ** 2 for conv in self._convolutions()
-        )
+        total = Fraction(0)
+        for conv in self._convolutions():
+            strided = isinstance(conv, ops.Conv2D) and conv.stride > 1
+            pixels = self.extents[conv.output if strided else conv.input] ** 2
+            total += _weight_count(conv) * pixels
+        return round(total)
 
     @property
     def parameter_count(self) -> int:
@@ -144,7 +174,7 @@ def _weight_count(conv: ops.Convolution) -> int:
 def _reach(operator: ops.Operator) -> Fraction:
     """The radius of the receptive field of one operator, in pixels of its input."""
     if isinstance(operator, ops.Conv2D):
-        return Fraction(max(operator.weights.shape[1:3]) // 2)
+        return Fraction(max(operator.weights.shape[1:3]) - operator.stride, 2)
     if isinstance(operator, ops.DepthwiseConv2D):
         return Fraction(max(operator.weights.shape[:2]) // 2)
     # Operators that upscale: their radius in output pixels, over the factor.
@@ -153,4 +183,6 @@ def _reach(operator: ops.Operator) -> Fraction:
         return Fraction(overhang // 2, operator.stride)
     if isinstance(operator, ops.Resize) and operator.mode == "bilinear":
         return Fraction(operator.factor // 2, operator.factor)
-    return Fraction(operator.size // 2 if isinstance(operator, ops.Pool2D) else 0)
+    if isinstance(operator, ops.Pool2D) and operator.stride == 1:
+        return Fraction(operator.size // 2)
+    return Fraction(0)

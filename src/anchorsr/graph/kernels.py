@@ -11,15 +11,17 @@ import numpy as np
 from anchorsr.arrays import Array
 
 
-def convolve(images: Array, weights: Array, groups: int = 1) -> Array:
-    """Convolve zero-padded images with weights (out, odd, odd, in / groups)."""
-    count, height, width, _ = images.shape
+def convolve(images: Array, weights: Array, groups: int = 1, stride: int = 1) -> Array:
+    """Convolve zero-padded images with weights (out, height, width, in / groups)."""
+    count, height, width = images.shape[0], *(side // stride for side in images.shape[1:3])
     outputs, kernel_height, kernel_width, inputs = weights.shape
-    padded = _padded(images, kernel_height // 2, kernel_width // 2)
+    padded = _padded(images, (kernel_height - stride) // 2, (kernel_width - stride) // 2)
     group_outputs = outputs // groups
     total = np.zeros((count * height * width, outputs), images.dtype)
     for dy, dx in np.ndindex(kernel_height, kernel_width):
-        shifted = padded[:, dy : dy + height, dx : dx + width].reshape(-1, inputs * groups)
+        rows = slice(dy, dy + height * stride, stride)
+        columns = slice(dx, dx + width * stride, stride)
+        shifted = padded[:, rows, columns].reshape(-1, inputs * groups)
         for group in range(groups):
             filters = slice(group * group_outputs, (group + 1) * group_outputs)
             pixels = shifted[:, group * inputs : (group + 1) * inputs]
@@ -68,6 +70,13 @@ def pool_max(images: Array, size: int) -> Array:
     for inner, outer in _overlaps(images, size):
         np.maximum(result[inner], images[outer], out=result[inner])
     return result
+
+
+def block_max(images: Array, block: int) -> Array:
+    """Take the maximum of each block × block pixels."""
+    count, height, width, channels = images.shape
+    split = images.reshape(count, height // block, block, width // block, block, channels)
+    return np.asarray(split.max(axis=(2, 4)))
 
 
 def pool_sum(images: Array, size: int) -> tuple[Array, Array]:

@@ -77,7 +77,9 @@ class OneInput:
 
 @dataclass(frozen=True, eq=False)
 class Conv2D(OneInput):
-    """Convolution of stride 1, zero-padded to keep height and width, with an optional ReLU.
+    """Convolution whose output is `stride` times smaller than its input, with an optional ReLU.
+
+    Each side is padded with (kernel - stride) / 2 zeros, so kernels of stride 1 are odd.
 
     Attributes:
         weights: (out, height, width, in / groups), float32 or int8.
@@ -85,6 +87,7 @@ class Conv2D(OneInput):
         weight_scales: (out,) float32 per-channel scales in an integer graph, else None.
         relu: Whether a ReLU is fused.
         groups: The number of channel groups.
+        stride: The number of input pixels, along each axis, for an output pixel.
     """
 
     weights: Array
@@ -92,6 +95,7 @@ class Conv2D(OneInput):
     weight_scales: Array | None = None
     relu: bool = False
     groups: int = 1
+    stride: int = 1
 
     @property
     def copies_channels(self) -> bool:
@@ -242,10 +246,17 @@ class SquareRoot(OneInput):
 
 @dataclass(frozen=True)
 class Pool2D(OneInput):
-    """Average or maximum of the size × size window, without the padding. Stride 1."""
+    """Average or maximum of the size × size window, without the padding.
+
+    Attributes:
+        kind: Which of them.
+        size: The side of the window: odd, or equal to the stride.
+        stride: 1, or the size: windows that do not overlap, of maxima only.
+    """
 
     kind: Literal["average", "max"]
     size: int
+    stride: int = 1
 
 
 @dataclass(frozen=True)

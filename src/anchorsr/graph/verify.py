@@ -6,6 +6,7 @@ A failed check is a GraphError. `graph` checks the graph as a whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -75,7 +76,7 @@ def check_operator(
         _check_scales(operator, scales, np.float32(target.quantization.scale), sources, target)
 
 
-def extent_of(operator: ops.Operator, extents: Sequence[int]) -> int:
+def extent_of(operator: ops.Operator, extents: Sequence[Fraction]) -> Fraction:
     """Compute the height of an operator's output relative to the graph's input.
 
     Args:
@@ -88,7 +89,7 @@ def extent_of(operator: ops.Operator, extents: Sequence[int]) -> int:
     kind = type(operator).__name__
     first = extents[0]
     if isinstance(operator, ops.GlobalAveragePool):
-        return 0
+        return Fraction(0)
     if isinstance(operator, ops.SquareRoot) and any(extents):
         raise GraphError(
             "SquareRoot works on 1x1 tensors only, such as the output of GlobalAveragePool"
@@ -104,10 +105,13 @@ def extent_of(operator: ops.Operator, extents: Sequence[int]) -> int:
         return first * operator.stride
     if isinstance(operator, ops.Resize):
         return first * operator.factor
+    if isinstance(operator, ops.Pool2D):
+        return first / operator.stride
     if isinstance(operator, ops.Conv2D):
         if not first and operator.weights.shape[1:3] != (1, 1):
             raise GraphError("Conv2D over a 1x1 tensor has 1x1 weights")
-    elif isinstance(operator, ops.DepthwiseConv2D):
+        return first / operator.stride
+    if isinstance(operator, ops.DepthwiseConv2D):
         if not first and operator.weights.shape[:2] != (1, 1):
             raise GraphError("DepthwiseConv2D over a 1x1 tensor has 1x1 weights")
     elif isinstance(operator, ops.Add | ops.Subtract | ops.Multiply):
@@ -178,8 +182,12 @@ def _check_values(operator: ops.Operator, source: ops.TensorType, target: ops.Te
         and source.quantization.zero_point != -128
     ):
         raise GraphError("SquareRoot takes integers with zero point -128, so that none is negative")
-    if isinstance(operator, ops.Pool2D) and (operator.size < 1 or operator.size % 2 == 0):
-        raise GraphError(f"Pool2D's size is odd, not {operator.size}")
+    if isinstance(operator, ops.Pool2D):
+        if operator.stride > 1:
+            if operator.kind != "max" or operator.size != operator.stride:
+                raise GraphError("Pool2D has a stride for maxima of windows of the same size only")
+        elif operator.size < 1 or operator.size % 2 == 0:
+            raise GraphError(f"Pool2D's size is odd, not {operator.size}")
     if isinstance(operator, ops.Resize) and operator.factor < 1:
         raise GraphError(f"Resize has a factor of at least 1, not {operator.factor}")
 
@@ -244,9 +252,14 @@ def _check_slopes(prelu: ops.PReLU, target: ops.TensorType) -> None:
 
 
 def _check_conv(conv: ops.Conv2D, channels: int, target: ops.TensorType) -> None:
-    weights = conv.weights
-    if weights.ndim != 4 or weights.shape[1] % 2 == 0 or weights.shape[2] % 2 == 0:
+    weights, stride = conv.weights, conv.stride
+    if weights.ndim != 4 or (stride == 1 and any(side % 2 == 0 for side in weights.shape[1:3])):
         raise GraphError(f"weights are (out, odd, odd, in), not {weights.shape}")
+    if stride < 1 or any(side < stride or (side - stride) % 2 for side in weights.shape[1:3]):
+        raise GraphError(
+            f"a kernel exceeds its stride {stride} by an even number of pixels, not"
+            f" {weights.shape[1:3]}"
+        )
     groups = conv.groups
     if groups < 1 or channels % groups or target.channels % groups:
         raise GraphError(f"{groups} groups do not divide {channels} and {target.channels} channels")

@@ -15,29 +15,36 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from anchorsr.errors import ImageError, OutputError
+from anchorsr.images.colour import from_png, icc_profile, with_srgb_curve
 from anchorsr.images.decode import decode, metadata_of, turn
-from anchorsr.images.encode import converted_colours, pillow_options, resized_metadata
+from anchorsr.images.encode import (
+    Coding,
+    check_coding,
+    check_colours,
+    converted_colours,
+    pillow_options,
+    resized_metadata,
+)
 from anchorsr.images.formats import (
     ANIMATED,
     MAX_PIXELS,
     check_output,
     check_pixels,
-    check_quality,
     frame_count,
-    open_image,
     quietly,
 )
-from anchorsr.images.gif import check_gif_end, encode_gif
+from anchorsr.images.gif import encode_gif
 from anchorsr.images.heic import open_heic
 from anchorsr.images.image import Metadata, Pixels, RasterImage
-from anchorsr.images.io import reading, write_image
-from anchorsr.images.png import colour_chunks, encode_apng
+from anchorsr.images.io import write_image
+from anchorsr.images.png import encode_apng
+from anchorsr.images.source import Source, reading
 from anchorsr.utils.files import publishing, reason
 
 
@@ -99,21 +106,14 @@ class Header:
 
 def read_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage | Animation:
     """Read an image or an animation, as `read_image` and `read_animation` do."""
-    with reading(path) as (file, kind):
-        if kind in ANIMATED:
-            image = open_image(file, kind)
-            check_pixels(path, image.width, image.height, max_pixels)
-            with quietly():
-                animated = frame_count(image) > 1
-            if animated:
-                return _read_animation(file, path, kind, max_pixels)
-        return decode(file, path, kind, max_pixels)
+    with reading(path) as source:
+        if _count_frames(source, max_pixels) > 1:
+            return _read_animation(source, max_pixels)
+        return decode(source, max_pixels)
 
 
 def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read what stands before the pixels, without decoding them.
-
-    An orientation that a PNG stores after its pixels is not seen.
 
     Args:
         path: The file.
@@ -122,29 +122,60 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     Raises:
         ImageError: As `read_file` does, except for damaged pixels and unsupported pixel types.
     """
-    with reading(path) as (file, kind):
-        if kind == "HEIC":
-            width, height = open_heic(file).size  # upright already
+    with reading(path) as source:
+        if source.format_name == "HEIC":
+            width, height = open_heic(source.file).size  # upright already
             check_pixels(path, width, height, max_pixels)
             return Header((height, width), animated=False)
-        image = open_image(file, kind)
+        frames = _count_frames(source, max_pixels)
+        image = source.open()
         width, height = image.size
         check_pixels(path, width, height, max_pixels)
-        with quietly():
-            animated = kind in ANIMATED and frame_count(image) > 1
         # Pillow reports a TIFF's size upright already.
-        orientation = 1 if kind == "TIFF" else metadata_of(image)[1]
-        return Header((width, height) if orientation >= 5 else (height, width), animated)
+        orientation = 1 if source.format_name == "TIFF" else metadata_of(image, source)[1]
+        return Header((width, height) if orientation >= 5 else (height, width), frames > 1)
 
 
 def write_file(
-    path: Path, image: RasterImage | Animation, *, quality: int = 92, overwrite: bool = False
+    path: Path,
+    image: RasterImage | Animation,
+    *,
+    quality: int = 92,
+    lossless: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Write an image or an animation, as `write_image` and `write_animation` do."""
+    write: Callable[..., None] = write_image
     if isinstance(image, Animation):
-        write_animation(path, image, quality=quality, overwrite=overwrite)
-    else:
-        write_image(path, image, quality=quality, overwrite=overwrite)
+        write = write_animation
+    write(path, image, quality=quality, lossless=lossless, overwrite=overwrite)
+
+
+def for_format(image: RasterImage | Animation, format_name: str) -> RasterImage | Animation:
+    """Return an image with the curve of sRGB, if it has another one that its result cannot state.
+
+    Networks see such values as they were trained to. A PNG stays as it is, for a PNG.
+
+    Args:
+        image: The image or animation.
+        format_name: The format of the result.
+    """
+    if format_name == "PNG" or image.png_colour is None or image.icc_profile is not None:
+        return image
+    space = from_png(image.png_colour)
+    if space is None or space.gamma is None:
+        return image
+    gamma = space.gamma
+
+    def change(frame: RasterImage) -> RasterImage:
+        return dataclasses.replace(frame, rgb=with_srgb_curve(frame.rgb, gamma))
+
+    grey = isinstance(image, RasterImage) and image.grey
+    profile = None if grey else icc_profile(space.primaries, space.name)
+    if isinstance(image, Animation):
+        changed = image.with_frames(image.size, change)
+        return dataclasses.replace(changed, png_colour=None, icc_profile=profile)
+    return dataclasses.replace(change(image), png_colour=None, icc_profile=profile)
 
 
 def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
@@ -160,14 +191,19 @@ def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
     Raises:
         ImageError: As `read_image` does, here and while frames are used; also for a still image.
     """
-    with reading(path) as (file, kind):
-        if kind not in ANIMATED:
-            raise ImageError(f"{path} is a {kind} image; give an animation")
-        return _read_animation(file, path, kind, max_pixels)
+    with reading(path) as source:
+        if source.format_name not in ANIMATED:
+            raise ImageError(f"{path} is a {source.format_name} image; give an animation")
+        return _read_animation(source, max_pixels)
 
 
 def write_animation(
-    path: Path, animation: Animation, *, quality: int = 92, overwrite: bool = False
+    path: Path,
+    animation: Animation,
+    *,
+    quality: int = 92,
+    lossless: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Write an animation atomically, in the format of the path's suffix.
 
@@ -179,6 +215,7 @@ def write_animation(
         path: The file to write; its folder must exist.
         animation: The frames and metadata.
         quality: 1 to 100, for WebP and AVIF.
+        lossless: Write WebP without loss; AVIF and GIF are refused.
         overwrite: Replace an existing file.
 
     Raises:
@@ -186,7 +223,7 @@ def write_animation(
             format for still images.
     """
     with publishing(path, overwrite=overwrite) as file:
-        file.write(_encode(path, animation, quality))
+        file.write(_encode(path, animation, Coding(quality, lossless)))
 
 
 def _same_pixels(first: RasterImage, second: RasterImage) -> bool:
@@ -195,36 +232,51 @@ def _same_pixels(first: RasterImage, second: RasterImage) -> bool:
     return first.alpha is second.alpha and np.array_equal(first.rgb, second.rgb)
 
 
-def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> Animation:
-    pil_image = open_image(file, kind)
-    check_pixels(path, pil_image.width, pil_image.height, max_pixels)
+def _count_frames(source: Source, max_pixels: int) -> int:
+    """Return the number of frames, before any is decoded.
+
+    Raises:
+        ImageError: If a frame, or all of them together, has too many pixels.
+    """
+    if source.format_name not in ANIMATED:
+        return 1
+    image = source.open()
+    check_pixels(source.path, image.width, image.height, max_pixels)
     with quietly():
-        count = frame_count(pil_image)
+        # For GIF, Pillow goes through all frames to count them.
+        count = source.frames if source.frames is not None else frame_count(image)
+    check_pixels(source.path, image.width, image.height, max_pixels, count)
+    return count
+
+
+def _read_animation(source: Source, max_pixels: int) -> Animation:
+    path, kind = source.path, source.format_name
+    count = _count_frames(source, max_pixels)
     if count < 2:
         raise ImageError(f"{path} is a still image; give an animation")
     if kind == "PNG":
-        file.seek(24)
-        if file.read(1) == b"\x10":
+        source.file.seek(24)
+        if source.file.read(1) == b"\x10":
             raise ImageError(f"{path} is a 16-bit animation; convert it to 8 bits first")
-    if kind == "GIF":
-        check_gif_end(file)
-    metadata, orientation = metadata_of(pil_image)
-    if kind == "PNG":
-        metadata = dataclasses.replace(metadata, png_colour=colour_chunks(file))
+    pil_image = source.open()
+    metadata, orientation = metadata_of(pil_image, source)
     durations = []
     transparent = False
     size = None
-    for image, milliseconds in _composed(file, kind, count, orientation):
+    for image, milliseconds in _composed(source, count, orientation):
         if size not in (None, image.size):
             raise ImageError(f"{path} has frames of several sizes; save it from another program")
         size = image.size
         durations.append(milliseconds)
         transparent |= image.alpha is not None
     assert size is not None
+    version = source.version
 
     def frames() -> Iterator[RasterImage]:
-        with reading(path) as (file, kind):
-            for image, _ in _composed(file, kind, count, orientation):
+        with reading(path) as again:
+            for image, _ in _composed(again, count, orientation):
+                if again.version != version:
+                    raise ImageError(f"{path} was changed while it was read; start again")
                 if transparent and image.alpha is None:
                     image = RasterImage(image.rgb, np.full(image.size, 255, np.uint8))
                 yield image
@@ -239,11 +291,9 @@ def _read_animation(file: BinaryIO, path: Path, kind: str, max_pixels: int) -> A
     )
 
 
-def _composed(
-    file: BinaryIO, kind: str, count: int, orientation: int
-) -> Iterator[tuple[RasterImage, float]]:
+def _composed(source: Source, count: int, orientation: int) -> Iterator[tuple[RasterImage, float]]:
     """Yield each frame as a viewer shows it, upright, and its milliseconds."""
-    pil_image = open_image(file, kind)
+    pil_image = source.open()
     first = int(bool(pil_image.info.get("default_image")))
     for number in range(first, first + count):
         with quietly():
@@ -251,6 +301,8 @@ def _composed(
             pil_image.load()
         rgba = turn(np.asarray(pil_image.convert("RGBA")), orientation)
         rgb, alpha = np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
+        if source.gamma is not None:
+            rgb = with_srgb_curve(rgb, source.gamma)
         image = RasterImage(rgb, None if (alpha == 255).all() else alpha)
         yield image, max(0, pil_image.info.get("duration", 0))
 
@@ -263,32 +315,41 @@ def _plays(image: Image.Image, kind: str) -> int:
     return loop if isinstance(loop, int) else 0
 
 
-def _encode(path: Path, animation: Animation, quality: int) -> bytes:
-    check_quality(quality)
+def _encode(path: Path, animation: Animation, coding: Coding) -> bytes:
     format_name = check_output(path, *animation.size, animated=True)
+    check_coding(path, format_name, coding)
+    check_colours(path, animation, format_name)
     metadata = resized_metadata(animation, *animation.size, grey=False)
     try:
         if format_name in ("GIF", "PNG"):
             frames = _with_times(animation, metadata, format_name)
             if format_name == "GIF":
-                return encode_gif(frames, animation.plays)
+                return encode_gif(frames, animation.plays, animation.comment)
             rgba = ((_rgba(rgb, alpha), milliseconds) for rgb, alpha, milliseconds in frames)
             return encode_apng(rgba, animation.plays, metadata)
+        quality = coding.quality_for(animation, format_name)
         return _encode_with_pillow(animation, metadata, format_name, quality)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
 
 
 def _encode_with_pillow(
-    animation: Animation, metadata: Metadata, format_name: str, quality: int
+    animation: Animation, metadata: Metadata, format_name: str, quality: int | None
 ) -> bytes:
-    options = pillow_options(format_name, quality, metadata)
+
+    def convert(rgb: Pixels) -> Pixels:
+        return converted_colours(rgb, animation, metadata, format_name, grey=False)[0]
+
+    one_pixel = np.zeros((1, 1, 3), np.uint8)
+    _, kept = converted_colours(one_pixel, animation, metadata, format_name, grey=False)
+    options = pillow_options(format_name, quality, kept)
     if format_name == "WEBP":
         options["loop"] = min(animation.plays, 65_535)
     ends = [round(end) for end in np.cumsum((0, *animation.durations_ms)).tolist()]
     durations = [end - start for start, end in itertools.pairwise(ends)]
     buffer = io.BytesIO()
-    _FrameReader(animation).save(buffer, format_name, save_all=True, duration=durations, **options)
+    reader = _FrameReader(animation, convert)
+    reader.save(buffer, format_name, save_all=True, duration=durations, **options)
     return buffer.getvalue()
 
 
@@ -308,8 +369,9 @@ def _rgba(rgb: Pixels, alpha: Pixels | None) -> Pixels:
 class _FrameReader(Image.Image):
     """Frames as Pillow's WebP and AVIF writers ask for them: by number, one at a time."""
 
-    def __init__(self, animation: Animation) -> None:
+    def __init__(self, animation: Animation, convert: Callable[[Pixels], Pixels]) -> None:
         super().__init__()
+        self._convert = convert
         self._mode = "RGBA" if animation.transparent else "RGB"
         self._size = animation.size[::-1]
         self.n_frames = len(animation.durations_ms)
@@ -328,7 +390,8 @@ class _FrameReader(Image.Image):
     def load(self) -> Any:
         while self._loaded < self._wanted:
             image = next(self._frames)
-            pixels = image.rgb if self._mode == "RGB" else _rgba(image.rgb, image.alpha)
+            rgb = self._convert(image.rgb)
+            pixels = rgb if self._mode == "RGB" else _rgba(rgb, image.alpha)
             self.im = Image.fromarray(np.ascontiguousarray(pixels)).im
             self._loaded += 1
         return super().load()

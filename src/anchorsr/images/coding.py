@@ -32,7 +32,7 @@ _HEADER = 1 << 20
 
 
 @dataclass(frozen=True)
-class Coding:
+class SourceCoding:
     """The lossy coding of a file.
 
     Attributes:
@@ -65,7 +65,7 @@ def jpeg_quality_of(table: Sequence[int]) -> int:
     return 1 + int(np.argmin(distances))
 
 
-def coding_of(file: BinaryIO | None, image: Any) -> Coding | None:
+def coding_of(file: BinaryIO | None, image: Any) -> SourceCoding | None:
     """Tell how the pixels of an image that Pillow opened were coded; None if not lossy.
 
     Args:
@@ -76,14 +76,14 @@ def coding_of(file: BinaryIO | None, image: Any) -> Coding | None:
     if image.format in ("JPEG", "MPO") and isinstance(tables, dict) and tables:
         layers = getattr(image, "layer", None) or [(1, 1, 1, 0)]
         table = tables.get(layers[0][3], next(iter(tables.values())))
-        return Coding("JPEG", jpeg_quality_of(table)) if len(table) == 64 else None
+        return SourceCoding("JPEG", jpeg_quality_of(table)) if len(table) == 64 else None
     if image.format == "WEBP" and file is not None:
         position = file.tell()
         file.seek(0)
         content = file.read(_HEADER)
         file.seek(position)
         quality = webp_quality(content)
-        return None if quality is None else Coding("WEBP", quality)
+        return None if quality is None else SourceCoding("WEBP", quality)
     return None
 
 

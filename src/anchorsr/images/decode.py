@@ -14,63 +14,65 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageChops, ImageCms, ImageFile
 
 from anchorsr.errors import ImageError
 from anchorsr.images.coding import coding_of
+from anchorsr.images.colour import from_chromaticities, icc_profile, with_srgb_curve
 from anchorsr.images.exif import exif_dpi, upright_exif
-from anchorsr.images.formats import check_pixels, frame_count, open_image, quietly
-from anchorsr.images.gif import check_gif_end
-from anchorsr.images.heic import heic_pixels, open_heic
+from anchorsr.images.formats import check_pixels, frame_count, quietly
+from anchorsr.images.heic import heic_attachments, heic_pixels, open_heic
 from anchorsr.images.image import Metadata, Pixels, RasterImage
-from anchorsr.images.png import colour_chunks
-from anchorsr.images.tiff import exif_of_tiff
+from anchorsr.images.source import Source
+from anchorsr.images.tiff import read_tiff_fields
 from anchorsr.images.xmp import upright_xmp
 
 HANDLED_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
-def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> RasterImage:
-    """Decode the image in an open file.
+def decode(source: Source, max_pixels: int) -> RasterImage:
+    """Decode an image.
 
     Args:
-        file: The open file.
-        path: Its name, for messages.
-        format_name: Its format, as `formats.format_of_content` returns it.
+        source: The open file.
         max_pixels: The largest image to decode.
 
     Raises:
         ImageError: If this kind of image is not handled. A damaged file raises whatever its
             library raises.
     """
-    if format_name == "HEIC":
-        return _decode_heic(file, path, max_pixels)
-    image = open_image(file, format_name)
-    check_pixels(path, image.width, image.height, max_pixels)
-    depth = _depth(file, image)
-    _check(image, path, depth)
-    if format_name == "GIF":
-        check_gif_end(file)
+    if source.format_name == "HEIC":
+        return _decode_heic(source, max_pixels)
+    image = source.open()
+    check_pixels(source.path, image.width, image.height, max_pixels)
+    file, depth = source.file, _depth(source.file, image)
+    _check(image, source.path, depth)
     coding = coding_of(file, image)
-    stored_orientation = _tiff_tag(image, 0x0112, 1) if format_name == "TIFF" else None
+    is_tiff = source.format_name == "TIFF"
+    stored_size = image.height, image.width
+    stored_orientation = _tiff_tag(image, 0x0112, 1) if is_tiff else None
     if depth == 16:
-        rgb, alpha, grey = _colours_of_16_bits(file, image)
+        rgb, alpha, grey = _colours_of_16_bits(source, image)
     else:
-        _load(image)
-        rgb, alpha = colours(image, depth)
+        _load_whole(source, image)
+        rgb, alpha = colours(image, depth, plain_inks=source.plain_inks)
         grey = image.mode in ("1", "L", "LA")
-    metadata, orientation = metadata_of(image)
+    metadata, orientation = metadata_of(image, source)
     if stored_orientation is not None:  # Pillow turns TIFF, and only TIFF, while decoding
         dpi = metadata.dpi if _tiff_tag(image, 0x011A, None) is not None else None
         sideways = stored_orientation in (5, 6, 7, 8)
         dpi = dpi[::-1] if dpi is not None and sideways else dpi
-        metadata = dataclasses.replace(metadata, exif=exif_of_tiff(file), dpi=dpi)
+        metadata = _with_tiff_fields(metadata, file, stored_size, stored_orientation)
+        metadata = dataclasses.replace(metadata, dpi=dpi)
         orientation = 1
-    if format_name == "PNG":
-        metadata = dataclasses.replace(metadata, png_colour=colour_chunks(file))
     if image.mode == "CMYK":
         metadata = dataclasses.replace(metadata, icc_profile=None)
+        if source.plain_inks:
+            note = "CMYK without Adobe's marker is taken as plain, where 0 is no ink"
+            metadata = dataclasses.replace(metadata, notes=(*metadata.notes, note))
+    if source.gamma is not None:
+        rgb = with_srgb_curve(rgb, source.gamma)
     return RasterImage(
         rgb=turn(rgb, orientation),
         alpha=None if alpha is None else turn(alpha, orientation),
@@ -80,31 +82,47 @@ def decode(file: BinaryIO, path: Path, format_name: str, max_pixels: int) -> Ras
     )
 
 
-def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
+def metadata_of(image: Image.Image, source: Source) -> tuple[Metadata, int]:
     """Return the metadata of an opened image for its upright form, and its EXIF orientation."""
     # A text chunk of a PNG can have any of these names, so each type is checked.
     profile, exif, xmp, dpi = (
         image.info.get(name) for name in ("icc_profile", "exif", "xmp", "dpi")
     )
+    given = {"colour profile": profile, "EXIF": exif, "XMP": xmp}
     orientation, exif = upright_exif(exif) if isinstance(exif, bytes) else (1, None)
     dpi = checked_dpi(dpi) or (checked_dpi(exif_dpi(exif)) if exif is not None else None)
+    profile = _checked_profile(profile)
+    xmp = upright_xmp(xmp) if isinstance(xmp, bytes) else None
+    kept = {"colour profile": profile, "EXIF": exif, "XMP": xmp}
+    damaged = [name for name, data in given.items() if data and kept[name] is None]
+    notes = list(source.notes)
+    if damaged:
+        notes.append(f"damaged and left out: {', '.join(damaged)}")
+    extras = source.extras if profile is None else source.extras | {"icc_profile": profile}
     metadata = Metadata(
-        icc_profile=_checked_profile(profile),
         exif=exif,
-        xmp=upright_xmp(xmp) if isinstance(xmp, bytes) else None,
+        xmp=xmp,
         dpi=dpi[::-1] if dpi is not None and orientation >= 5 else dpi,
+        notes=tuple(notes),
+        **extras,
     )
     return metadata, orientation
 
 
-def colours(image: Image.Image, depth: int = 8) -> tuple[Pixels, Pixels | None]:
+def colours(
+    image: Image.Image, depth: int = 8, *, plain_inks: bool = False
+) -> tuple[Pixels, Pixels | None]:
     """Convert an image of any of `HANDLED_MODES` to RGB (H, W, 3) and alpha (H, W), if any.
 
     Args:
         image: The image. Its `info` loses the transparent colour.
         depth: Bits per channel in the file.
+        plain_inks: Whether a JPEG stores CMYK plain; Pillow has inverted it then.
     """
     if image.mode == "CMYK":
+        if plain_inks:
+            profile, image = image.info.get("icc_profile"), ImageChops.invert(image)
+            return np.array(to_srgb(image, profile)), None
         return np.array(to_srgb(image, image.info.get("icc_profile"))), None
     transparent = image.info.get("transparency")
     if image.mode in ("LA", "PA", "RGBA") or (image.mode == "P" and transparent is not None):
@@ -175,13 +193,11 @@ def _depth(file: BinaryIO, image: ImageFile.ImageFile) -> int:
 
 def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
     """Refuse an unsupported image before decoding its pixels."""
-    with quietly():
-        frames = frame_count(image)
-    if image.format == "TIFF":
-        if frames > 1 and _pages(image, frames) > 1:
-            raise ImageError(f"{path} holds {frames} pages; save each as a separate file first")
-    elif frames > 1:
-        raise ImageError(f"{path} is an animation; extract its frames as images first")
+    if image.format != "TIFF":
+        with quietly():
+            frames = frame_count(image)
+        if frames > 1:
+            raise ImageError(f"{path} is an animation; extract its frames as images first")
     if depth == 16 and image.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
         planes = _tiff_tag(image, 0x011C, 1) if image.format == "TIFF" else 1
         if planes == 1 or image.mode.startswith("I"):
@@ -197,19 +213,48 @@ def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
         raise ImageError(f"{path} holds {image.mode} pixels; convert it to 8-bit RGB first")
 
 
-def _pages(image: Any, frames: int) -> int:
-    """Count the pages of a TIFF that are not reduced copies of another (NewSubfileType, bit 0)."""
-    count = 0
-    with quietly():
-        for frame in range(frames):
-            image.seek(frame)
-            count += not _tiff_tag(image, 0x00FE, 0) & 1
-        image.seek(0)
-    return count
+def _load_whole(source: Source, image: ImageFile.ImageFile) -> None:
+    """Decode an image; refuse one whose pixels depend on how its missing end is completed."""
+    pixels = _load(image)
+    for other in source.completions[1:]:
+        if not np.array_equal(pixels, _load(source.open(other))):
+            raise ValueError("its end is missing, and pixels with it")
+    if source.completions:
+        source.notes.append("the end of the file is missing, but no pixel is")
+
+
+def _with_tiff_fields(
+    metadata: Metadata, file: BinaryIO, size: tuple[int, int], orientation: int
+) -> Metadata:
+    """Add what a TIFF stores among the fields of its pixels.
+
+    Args:
+        metadata: What Pillow reads.
+        file: The open file.
+        size: (height, width) as stored.
+        orientation: Its EXIF orientation.
+    """
+    fields = read_tiff_fields(file, size)
+    geo, notes = fields.geo, [*metadata.notes, *fields.notes]
+    if geo is not None and orientation != 1:
+        geo = None
+        notes.append("the place on the map is left out, since the image is turned")
+    profile = metadata.icc_profile
+    if profile is None and fields.primaries is not None:
+        space = from_chromaticities(fields.primaries)
+        profile = icc_profile(space.primaries) if space is not None else None
+    return dataclasses.replace(
+        metadata,
+        exif=fields.exif,
+        iptc=fields.iptc,
+        geo=geo,
+        icc_profile=profile,
+        notes=tuple(notes),
+    )
 
 
 def _colours_of_16_bits(
-    file: BinaryIO, image: ImageFile.ImageFile
+    source: Source, image: ImageFile.ImageFile
 ) -> tuple[Pixels, Pixels | None, bool]:
     """Decode a 16-bit PNG or TIFF to uint16 RGB and alpha, if any; and whether it is grey.
 
@@ -229,7 +274,7 @@ def _colours_of_16_bits(
     else:
         premultiplied = raw.startswith("RGBa")
         raw = raw.replace("a", "A")
-        again = open_image(file, str(image.format))
+        again = source.open()
         low = _load(again, raw[:-1] + _OTHER_ORDER[raw[-1]])
         values = _load(image, raw).astype(np.uint16) << 8 | low
         if premultiplied:
@@ -268,14 +313,18 @@ def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
     return np.asarray(image)
 
 
-def _decode_heic(file: BinaryIO, path: Path, max_pixels: int) -> RasterImage:
+def _decode_heic(source: Source, max_pixels: int) -> RasterImage:
     """Decode HEIC. pillow-heif turns the pixels itself, so the EXIF orientation is not applied."""
-    image = open_heic(file)
-    check_pixels(path, image.size[0], image.size[1], max_pixels)
-    metadata, _ = metadata_of(image)
+    image = open_heic(source.file)
+    check_pixels(source.path, image.size[0], image.size[1], max_pixels)
+    for kind in heic_attachments(image):
+        source.notes.append(f"left out of the HEIC: {kind}")
+    metadata, _ = metadata_of(image, source)
     pixels = heic_pixels(image)
-    check_pixels(path, image.size[0], image.size[1], max_pixels)
+    check_pixels(source.path, image.size[0], image.size[1], max_pixels)
     rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[2] == 1 else pixels[..., :3]
+    if source.gamma is not None:
+        rgb = with_srgb_curve(rgb, source.gamma)
     return RasterImage(
         rgb=np.ascontiguousarray(rgb),
         alpha=np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None,

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import PIL._imaging
 from PIL import (
     AvifImagePlugin,
+    BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -31,6 +32,8 @@ _FORMATS = {
     ".apng": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -38,16 +41,42 @@ _FORMATS = {
     ".gif": "GIF",
     ".heic": "HEIC",
     ".heif": "HEIC",
+    ".hif": "HEIC",
+    ".bmp": "BMP",
+    ".dib": "BMP",
 }
 SUFFIXES = tuple(_FORMATS)
+# Suffixes that are only read, and those of the results.
+_READ_AS = {".mpo": ".jpg"}
+KINDS = "PNG, JPEG, WebP, TIFF, AVIF, GIF, HEIC or BMP"
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
-MAX_PIXELS = 100_000_000
+LOSSY = ("JPEG", "WEBP", "AVIF", "HEIC")
+# The largest photographs of phones have 200 megapixels.
+MAX_PIXELS = 250_000_000
+# All frames of an animation may have so many times the pixels of the largest image.
+_FRAMES_TIMES = 4
+_RAW = """
+    3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw
+    x3f
+"""
+RAW_SUFFIXES = frozenset(f".{name}" for name in _RAW.split())
+_RAW_STARTS = (
+    b"IIRO",  # Olympus
+    b"IIRS",
+    b"MMOR",
+    b"IIU\0",  # Panasonic, Leica
+    b"FUJIFILMCCD-RAW",
+    b"FOVb",  # Sigma
+    b"\0MRM",  # Minolta
+    b"II\x1a\0\0\0HEAP",  # Canon, before 2004
+)
 
 # Longest side, in pixels, that each format or its common reader accepts. JPEG itself allows
 # 65,535, but libjpeg (JPEG_MAX_DIMENSION) stops at 65,500; libavif refuses more than 32,768 a
 # side, and more pixels than a square of 16,384; HEVC's highest level, 6.2, ends at 16,888.
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 32_768, "HEIC": 16_888}
-_MOST_PIXELS = {"AVIF": 16_384**2}
+# BMP counts its bytes in 32 bits.
+_MOST_PIXELS = {"AVIF": 16_384**2, "BMP": 2**30}
 
 _PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -56,10 +85,14 @@ _PLUGINS: dict[str, Callable[[BinaryIO], ImageFile.ImageFile]] = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "AVIF": AvifImagePlugin.AvifImageFile,
     "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
 }
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
+
+# Sizes of the header below the file's own.
+_BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}
 
 # Warning filters and libtiff's error handler belong to the process, so only one thread at a time
 # may change them.
@@ -79,8 +112,14 @@ def format_of(path: Path) -> str:
 
 
 def is_image_name(path: Path) -> bool:
-    """Return whether the suffix, in any case, is one of `SUFFIXES`."""
-    return path.suffix.lower() in _FORMATS
+    """Return whether the suffix, in any case, is one of an image."""
+    return path.suffix.lower() in _FORMATS or path.suffix.lower() in _READ_AS
+
+
+def result_suffix(path: Path) -> str:
+    """Return the suffix of an image's result: its own, or .png if that cannot be written."""
+    suffix = path.suffix.lower()
+    return path.suffix if suffix in _FORMATS else _READ_AS.get(suffix, ".png")
 
 
 def check_output(path: Path, height: int, width: int, *, animated: bool = False) -> str:
@@ -122,12 +161,6 @@ def check_output(path: Path, height: int, width: int, *, animated: bool = False)
     return format_name
 
 
-def check_quality(quality: int) -> None:
-    """Raise OutputError unless the quality of a lossy format is 1 to 100."""
-    if not 1 <= quality <= 100:
-        raise OutputError(f"quality is 1 to 100, not {quality}")
-
-
 def format_of_content(header: bytes) -> str | None:
     """Return the format that the first 64 bytes of a file show, or None."""
     if header.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -147,10 +180,31 @@ def format_of_content(header: bytes) -> str | None:
             return "AVIF"
         if brands & _HEIC_BRANDS:
             return "HEIC"
+    if header.startswith(b"BM") and header[14:18] in _BMP_HEADERS:
+        return "BMP"
     return None
 
 
-def open_image(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
+def suffix_of_content(path: Path) -> str | None:
+    """Return the usual suffix of a file's format, as its content shows it; None for other files."""
+    try:
+        with path.open("rb") as file:
+            format_name = format_of_content(file.read(64))
+    except OSError:
+        return None
+    return next((suffix for suffix, name in _FORMATS.items() if name == format_name), None)
+
+
+def is_camera_raw(header: bytes) -> bool:
+    """Return whether the first 64 bytes are those of a camera raw file that is not a TIFF."""
+    return (
+        header.startswith(_RAW_STARTS)
+        or header[4:12] == b"ftypcrx "
+        or (header.startswith(b"II*\0") and header[8:12] == b"IIII")  # Phase One
+    )
+
+
+def open_with_pillow(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
     """Read the header of an image in a format that Pillow reads.
 
     The plugins are called directly: the pixel limit of `Image.open` is a setting of the process.
@@ -188,14 +242,30 @@ def _libtiff_handler() -> Callable[[int | None], int | None] | None:
     return function
 
 
-def check_pixels(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageError for an image without pixels, or with more than `max_pixels`."""
+def check_pixels(path: Path, width: int, height: int, max_pixels: int, frames: int = 1) -> None:
+    """Raise ImageError for an image without pixels, or with too many of them.
+
+    Args:
+        path: Its name, for the message.
+        width: In pixels.
+        height: In pixels.
+        max_pixels: The largest image to accept; the frames of an animation may have 4 times as many
+            pixels in all.
+        frames: The number of frames.
+    """
     if width < 1 or height < 1:
         raise ImageError(f"{path} has {width} x {height} pixels; copy or download it again")
     if width * height > max_pixels:
         raise ImageError(
-            f"{path} has {width} x {height} pixels, more than the limit of "
-            f"{max_pixels}; cut it into parts, or make it smaller first"
+            f"{path} has {width} x {height} pixels, more than the limit of {max_pixels}; "
+            f"raise it with --max-megapixels (max_pixels in Python), or make the image smaller"
+        )
+    if width * height * frames > _FRAMES_TIMES * max_pixels:
+        raise ImageError(
+            f"{path} has {frames} frames of {width} x {height} pixels, "
+            f"{width * height * frames / 1e6:.0f} megapixels in all and more than the limit of "
+            f"{_FRAMES_TIMES * max_pixels / 1e6:.0f}; raise it with --max-megapixels "
+            f"{-(-width * height * frames // (_FRAMES_TIMES * 1_000_000))} (max_pixels in Python)"
         )
 
 

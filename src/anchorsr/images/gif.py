@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -22,11 +23,16 @@ from anchorsr.images.png import changed_box
 Mask = npt.NDArray[np.bool_]
 _CLEAR = 255  # the palette's last entry, which is transparent
 _CODE = np.array([1, 1 << 8, 1 << 16], np.int32)  # a colour as one number
+_COMMENT = b"\xfe"  # the label of an extension
+_APPLICATION = b"\xff"
+_LONGEST_COMMENT = 1 << 20
 _KEEP, _RESTORE = 1, 2  # disposal methods: do not dispose, restore to background
 
 
 def encode_gif(
-    frames: Iterable[tuple[UInt8Array, UInt8Array | None, float]], plays: int | None
+    frames: Iterable[tuple[UInt8Array, UInt8Array | None, float]],
+    plays: int | None,
+    comment: bytes | None = None,
 ) -> bytes:
     """Encode a GIF. A pixel is drawn if its alpha is at least 128.
 
@@ -36,6 +42,7 @@ def encode_gif(
     Args:
         frames: uint8 RGB (H, W, 3) of one size, alpha (H, W) or None, and milliseconds.
         plays: How often it runs, 0 for ever; None for a still image.
+        comment: A comment to store.
     """
     parts: list[bytes] = []
     drawn: Mask | None = None  # where a viewer's canvas is not transparent
@@ -48,6 +55,10 @@ def encode_gif(
             if plays is not None and plays != 1:
                 repeats = struct.pack("<H", min(max(plays - 1, 0), 65_535))
                 parts.append(b"!\xff\x0bNETSCAPE2.0\x03\x01" + repeats + b"\0")
+            if comment is not None:
+                blocks = (comment[at : at + 255] for at in range(0, len(comment), 255))
+                stored = b"".join(bytes([len(block)]) + block for block in blocks)
+                parts.append(b"!" + _COMMENT + stored + b"\0")
             drawn, changed = np.zeros_like(opaque), opaque
         else:
             changed = opaque & (~drawn | (rgb != shown).any(axis=2))
@@ -65,27 +76,74 @@ def encode_gif(
     return b"".join([*parts, b";"])
 
 
-def check_gif_end(file: BinaryIO) -> None:
-    """Check that a GIF is complete: Pillow ignores frames that are cut off.
+@dataclass(frozen=True)
+class GifBlocks:
+    """What the blocks of a GIF say.
+
+    Attributes:
+        frames: The number of frames.
+        comment: The comments, joined by line breaks.
+        missing: The bytes that its end lacks, if no pixel is missing.
+    """
+
+    frames: int
+    comment: bytes | None
+    missing: bytes
+
+
+def read_blocks(file: BinaryIO) -> GifBlocks:
+    """Read the blocks of a GIF, without decoding pixels.
+
+    Args:
+        file: The open file.
 
     Raises:
-        ValueError: If the file ends early, even after a complete frame.
+        ValueError: If the file ends within a frame: Pillow ignores frames that are cut off.
     """
     file.seek(10)
     flags = file.read(3)[0]
     file.seek(13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0))
+    frames, comments = 0, list[bytes]()
+    missing, loops = b"", False
     while (kind := file.read(1)) != b";":
+        if not kind:
+            missing = b";"
+            break
+        label = b""
         if kind == b",":
             flags = file.read(9)[8]
             file.seek((3 << ((flags & 7) + 1) if flags & 0x80 else 0) + 1, io.SEEK_CUR)
+            frames += 1
         elif kind == b"!":
-            file.seek(1, io.SEEK_CUR)
+            label = file.read(1)
         elif kind != b"\0":  # some writers add extra block terminators
             raise ValueError("cut off, or unknown blocks")
-        while kind != b"\0" and (size := file.read(1)) != b"\0":
-            if not size:
-                raise ValueError("cut off")
-            file.seek(size[0], io.SEEK_CUR)
+        if kind == b"\0":
+            continue
+        data, complete = _sub_blocks(file, keep=label in (_COMMENT, _APPLICATION))
+        loops |= data.startswith(b"NETSCAPE2.0")
+        if not complete:
+            missing = b"\0;"
+            break
+        if label == _COMMENT:
+            comments.append(data)
+    if missing and frames < 1 + loops:  # an animation of one frame has lost the others
+        raise ValueError("cut off")
+    return GifBlocks(frames, b"\n".join(comments) or None, missing)
+
+
+def _sub_blocks(file: BinaryIO, *, keep: bool) -> tuple[bytes, bool]:
+    """Read blocks up to an empty one; return their data, if kept, and whether that one is there."""
+    kept = b""
+    while size := file.read(1):
+        if size == b"\0":
+            return kept, True
+        data = file.read(size[0])
+        if len(data) < size[0]:
+            raise ValueError("cut off")
+        if keep and len(kept) < _LONGEST_COMMENT:
+            kept += data
+    return kept, False
 
 
 def _with_next(

@@ -14,6 +14,7 @@ import numpy as np
 from anchorsr.errors import needs
 from anchorsr.images.image import Pixels
 
+_LOSSLESS = {"quality": -1, "matrix_coefficients": 0, "chroma": 444}
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -28,6 +29,14 @@ def open_heic(file: BinaryIO) -> Any:
     file.seek(0)
     images = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
     return images[images.primary_index]
+
+
+def heic_attachments(image: Any) -> list[str]:
+    """Name what an opened image has beside its pixels and is not read: depth, gain map, mattes."""
+    found = ["depth map"] if image.info.get("depth_images") else []
+    for name in image.info.get("aux") or {}:
+        found.append("gain map" if "gainmap" in str(name) else str(name).rpartition(":")[2])
+    return list(dict.fromkeys(found))
 
 
 def heic_pixels(image: Any) -> Pixels:
@@ -45,12 +54,12 @@ def heic_pixels(image: Any) -> Pixels:
     return scaled
 
 
-def encode_heic(pixels: Pixels, quality: int, metadata: dict[str, bytes]) -> bytes:
+def encode_heic(pixels: Pixels, quality: int | None, metadata: dict[str, bytes]) -> bytes:
     """Encode as HEIC, with 4:2:0 chroma, the only kind that the decoders of phones read.
 
     Args:
         pixels: (H, W, C), C of 1, 3 or 4: uint8 for 8 bits, uint16 for 10 bits.
-        quality: 1 to 100.
+        quality: 1 to 100; None for no loss, in RGB, which the decoders of phones may not read.
         metadata: The blocks `exif`, `xmp` and `icc_profile`, as far as there are any.
 
     Raises:
@@ -65,5 +74,6 @@ def encode_heic(pixels: Pixels, quality: int, metadata: dict[str, bytes]) -> byt
         tens = (pixels.astype(np.uint32) * 1023 + 32_767) // 65_535
         pixels = (tens << 6).astype("<u2")
     buffer = io.BytesIO()
-    pillow_heif.encode(mode, (width, height), pixels.tobytes(), buffer, quality=quality, **metadata)
+    options: dict[str, int] = {"quality": quality} if quality is not None else _LOSSLESS
+    pillow_heif.encode(mode, (width, height), pixels.tobytes(), buffer, **options, **metadata)
     return buffer.getvalue()

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ImageError
-from anchorsr.images.coding import Coding
+from anchorsr.images.coding import SourceCoding
+from anchorsr.images.geotiff import GeoFields
 
 # uint8 or uint16. A union of the two would be exact, but numpy's operators do not accept one.
 Pixels = npt.NDArray[Any]
@@ -27,6 +28,13 @@ class Metadata:
         xmp: An XMP packet with the same orientation. Sizes in it are updated on writing.
         dpi: Horizontal and vertical resolution in dots per inch.
         png_colour: The PNG chunks that define the colour space. No other format can hold them.
+        png_text: The PNG chunks with text. No other format can hold them.
+        png_text_keys: The keys of that text, such as `Author`.
+        iptc: IPTC-IIM data (caption, credits), which JPEG and TIFF can hold.
+        comment: The comment of a JPEG or GIF.
+        geo: The place on the map of a GeoTIFF, updated on writing.
+        lossless: Whether the image came from a WebP without loss, and is written so.
+        notes: What was left out or repaired when it was read, a line each.
     """
 
     icc_profile: bytes | None = None
@@ -34,6 +42,13 @@ class Metadata:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     png_colour: bytes | None = None
+    png_text: bytes | None = None
+    png_text_keys: tuple[str, ...] = ()
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    geo: GeoFields | None = None
+    lossless: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +65,7 @@ class RasterImage(Metadata):
     rgb: Pixels
     alpha: Pixels | None = None
     grey: bool = False
-    coding: Coding | None = None
+    coding: SourceCoding | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays of any other type or shape."""

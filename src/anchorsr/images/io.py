@@ -4,37 +4,34 @@ In memory an image is RGB (H, W, 3), upright, in 8 or 16 bits. Everything else a
 (alpha, grey, colour profile, EXIF, XMP, resolution) travels with it in a `RasterImage`, so the
 upscaled image is written like its original.
 
-Not handled: comments, other text and IPTC are dropped; the extra images in a phone's JPEG or HEIC
-(depth and gain maps) are ignored; TIFFs of several pages are refused. For animations see
-`animation`.
+What is left out when a file is read, such as the gain map of a phone's photograph, is told in
+`notes`; what a format cannot hold, by `not_kept`. TIFFs of several pages and camera raw files are
+refused. For animations see `animation`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from anchorsr.errors import AnchorSRError, DataError, ImageError, OutputError
+from anchorsr.errors import DataError, OutputError
 from anchorsr.images.decode import decode
-from anchorsr.images.encode import encode
+from anchorsr.images.encode import Coding, check_coding, check_colours, encode, not_kept
 from anchorsr.images.formats import (
     MAX_PIXELS,
     SUFFIXES,
     check_output,
-    check_quality,
     format_of,
-    format_of_content,
     is_image_name,
 )
 from anchorsr.images.image import RasterImage, eight_bits
-from anchorsr.utils.files import cannot_read, file_key, publishing, reason
+from anchorsr.images.source import reading
+from anchorsr.utils.files import file_key, publishing, reason
 
 __all__ = [
     "MAX_PIXELS",
@@ -45,17 +42,16 @@ __all__ = [
     "find_images",
     "format_of",
     "list_images",
+    "not_kept",
     "read_image",
     "read_rgb",
     "reading",
     "write_image",
 ]
 
-_KINDS = "PNG, JPEG, WebP, TIFF, AVIF, GIF or HEIC"
-
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage:
-    """Read a PNG, JPEG, WebP, TIFF, AVIF, GIF or HEIC image, turned upright.
+    """Read a PNG, JPEG, WebP, TIFF, AVIF, GIF, HEIC or BMP image, turned upright.
 
     16-bit PNG and TIFF become uint16, and so does 10- and 12-bit HEIC, scaled to the full range;
     everything else becomes uint8, including AVIF of more bits, which its library rounds. Palettes
@@ -71,8 +67,8 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage:
             or too large.
         MissingDependencyError: If the file is HEIC and pillow-heif is not installed.
     """
-    with reading(path) as (file, format_name):
-        return decode(file, path, format_name, max_pixels)
+    with reading(path) as source:
+        return decode(source, max_pixels)
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
@@ -81,20 +77,26 @@ def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def write_image(
-    path: Path, image: RasterImage, *, quality: int = 92, overwrite: bool = False
+    path: Path,
+    image: RasterImage,
+    *,
+    quality: int = 92,
+    lossless: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Write an image atomically, in the format of the path's suffix.
 
     PNG and TIFF are lossless at 8 and 16 bits. HEIC keeps 10 of 16 bits; other formats round to
-    8. JPEG has no alpha: transparent pixels are laid on white. WebP and GIF have no grey. GIF has
-    255 colours and binary transparency. A profile that does not match the written channels is
-    dropped after converting 8-bit colours to sRGB. GIF keeps no metadata; resolution outside EXIF
-    is kept by JPEG, PNG and TIFF only.
+    8. JPEG and BMP have no alpha: transparent pixels are laid on white. WebP and GIF have no grey.
+    GIF has 255 colours and binary transparency. A profile that does not match the written channels
+    is dropped after converting 8-bit colours to sRGB. `not_kept` names the metadata that a format
+    cannot hold. An image that was read from a lossless WebP is written as one.
 
     Args:
         path: The file to write; its folder must exist.
         image: The pixels and metadata.
         quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+        lossless: Write WebP or HEIC without loss; JPEG, AVIF and GIF are refused.
         overwrite: Replace an existing file.
 
     Raises:
@@ -102,24 +104,29 @@ def write_image(
         MissingDependencyError: If the suffix is HEIC's and pillow-heif is not installed.
     """
     with publishing(path, overwrite=overwrite) as file:
-        file.write(encode_image(path, image, quality=quality))
+        file.write(encode_image(path, image, quality=quality, lossless=lossless))
 
 
-def encode_image(path: Path, image: RasterImage, *, quality: int = 92) -> bytes:
+def encode_image(
+    path: Path, image: RasterImage, *, quality: int = 92, lossless: bool = False
+) -> bytes:
     """Encode an image as the file that `write_image` would write.
 
     Args:
         path: Its suffix names the format. Nothing is written.
         image: The pixels and metadata.
         quality: As for `write_image`.
+        lossless: As for `write_image`.
 
     Raises:
         OutputError: As `write_image` does.
     """
-    check_quality(quality)
     format_name = check_output(path, *image.size)
+    coding = Coding(quality, lossless)
+    check_coding(path, format_name, coding)
+    check_colours(path, image, format_name)
     try:
-        return encode(image, format_name, quality)
+        return encode(image, format_name, coding)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
 
@@ -149,7 +156,12 @@ def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 
 def list_images(
-    folder: Path, *, recursive: bool = True, leave_out: Path | None = None
+    folder: Path,
+    *,
+    recursive: bool = True,
+    leave_out: Path | None = None,
+    is_wanted: Callable[[Path], bool] = is_image_name,
+    others: Counter[str] | None = None,
 ) -> tuple[list[Path], list[tuple[Path, DataError]]]:
     """List the paths in a folder that are named as images, and the folders that cannot be listed.
 
@@ -160,10 +172,11 @@ def list_images(
         folder: The folder.
         recursive: Include the folders below it.
         leave_out: A folder below it to leave out.
+        is_wanted: Whether a file has the name of one to list.
+        others: Counts the other files, by their suffix.
 
     Returns:
-        The sorted paths whose suffix, in any case, is one of `SUFFIXES`, and pairs of a folder and
-        why it cannot be listed.
+        The sorted paths that are wanted, and pairs of a folder and why it cannot be listed.
     """
     found: list[Path] = []
     problems: list[tuple[Path, DataError]] = []
@@ -187,51 +200,13 @@ def list_images(
             if os.path.isdir(path):
                 if recursive:
                     (links if path.is_symlink() else folders).append(path)
-            elif is_image_name(path):
+            elif is_wanted(path):
                 found.append(path)
+            elif others is not None:
+                others[path.suffix.lower()] += 1
     return sorted(found), problems
 
 
 def no_images(folder: Path) -> DataError:
     """Return the error for a folder without images."""
     return DataError(f"{folder} holds no image; expected files named {', '.join(SUFFIXES)}")
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """Open an image file and tell its format; inside, every failure becomes an ImageError.
-
-    Yields:
-        The open file, and the name of its format.
-
-    Raises:
-        ImageError: If the file cannot be opened, is no image, or fails to decode inside.
-    """
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would block for ever
-            raise ImageError(f"{path} is a folder or a device; give an image file")
-        file = path.open("rb")
-    except (OSError, ValueError) as error:
-        raise ImageError(cannot_read(path, error)) from error
-    with file:
-        try:
-            header = file.read(64)
-            if not header:
-                raise ImageError(f"{path} is empty (0 bytes); copy or download it again")
-            format_name = format_of_content(header)
-            if format_name is None:
-                raise ImageError(f"{path} is not a {_KINDS} image; convert it to one")
-            yield file, format_name
-        except (AnchorSRError, MemoryError):
-            raise
-        except Image.DecompressionBombError:
-            # The plugins of WebP, TIFF and GIF apply Pillow's limit, twice MAX_IMAGE_PIXELS.
-            raise ImageError(
-                f"{path} has more pixels than Pillow opens (PIL.Image.MAX_IMAGE_PIXELS); "
-                f"make it smaller first"
-            ) from None
-        except Exception as error:  # Pillow has no single exception for damaged files
-            raise ImageError(
-                f"{path} is damaged or of an unusual kind ({reason(error)}); "
-                f"copy or download it again, or save it again from another program"
-            ) from error

@@ -14,13 +14,14 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from anchorsr.images.exif import PREFIX
 from anchorsr.images.image import Metadata, Pixels
+from anchorsr.images.png_chunks import SIGNATURE, chunk
 
 isal_zlib: Any
 try:
@@ -28,10 +29,7 @@ try:
 except ImportError:
     isal_zlib = None
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: grey, grey and alpha, RGB, RGB and alpha
-# Coding-independent code points, white point and primaries, gamma, sRGB: bytes of each.
-_COLOUR = {b"cICP": 4, b"cHRM": 32, b"gAMA": 4, b"sRGB": 1}
 _UP = 2
 _BAND_BYTES = 1 << 19  # filtered and compressed while still in the cache
 
@@ -53,8 +51,8 @@ def png_parts(height: int, strips: Iterable[Pixels], metadata: Metadata) -> Iter
     first = next(remaining)
     yield from (SIGNATURE, _header(height, first), *_metadata_chunks(metadata))
     for data in _deflated(itertools.chain([first], remaining)):
-        yield _chunk(b"IDAT", data)
-    yield _chunk(b"IEND")
+        yield chunk(b"IDAT", data)
+    yield chunk(b"IEND")
 
 
 def encode_apng(
@@ -85,16 +83,16 @@ def encode_apng(
         control += struct.pack(">HH", min(delay.numerator, 65_535), delay.denominator)
         control += bytes(2)  # no disposal; overwrite
         data = b"".join(_deflated([pixels[top:bottom, left:right]]))
-        stored.append(_chunk(b"fcTL", control))
+        stored.append(chunk(b"fcTL", control))
         number += 1
         if count == 0:
-            stored.append(_chunk(b"IDAT", data))
+            stored.append(chunk(b"IDAT", data))
         else:
-            stored.append(_chunk(b"fdAT", struct.pack(">I", number) + data))
+            stored.append(chunk(b"fdAT", struct.pack(">I", number) + data))
             number += 1
         count += 1
-    animation = _chunk(b"acTL", struct.pack(">II", count, plays))
-    parts = [SIGNATURE, header, *_metadata_chunks(metadata), animation, *stored, _chunk(b"IEND")]
+    animation = chunk(b"acTL", struct.pack(">II", count, plays))
+    parts = [SIGNATURE, header, *_metadata_chunks(metadata), animation, *stored, chunk(b"IEND")]
     return b"".join(parts)
 
 
@@ -106,39 +104,25 @@ def changed_box(changed: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _chunk(name: bytes, data: bytes = b"") -> bytes:
-    check = zlib.crc32(data, zlib.crc32(name))
-    return b"".join((struct.pack(">I", len(data)), name, data, struct.pack(">I", check)))
-
-
-def colour_chunks(file: BinaryIO) -> bytes | None:
-    """Return the chunks of a PNG that define its colour space, unchanged, or None."""
-    file.seek(len(SIGNATURE))
-    found = b""
-    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
-        data = file.read(int.from_bytes(head[:4]) + 4)[:-4]
-        if len(data) == _COLOUR.get(head[4:]):
-            found += _chunk(head[4:], data)
-    return found or None
-
-
 def _header(height: int, pixels: Pixels) -> bytes:
     _, width, channels = pixels.shape
     kind = (pixels.dtype.itemsize * 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    return _chunk(b"IHDR", struct.pack(">II5B", width, height, *kind))
+    return chunk(b"IHDR", struct.pack(">II5B", width, height, *kind))
 
 
 def _metadata_chunks(metadata: Metadata) -> list[bytes]:
     chunks = [metadata.png_colour] if metadata.png_colour is not None else []
     if metadata.icc_profile is not None:
-        chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
+        chunks.append(chunk(b"iCCP", b"ICC\0\0" + zlib.compress(metadata.icc_profile)))
     if metadata.dpi is not None:
         across, down = (round(value / 0.0254) for value in metadata.dpi)
-        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+        chunks.append(chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
     if metadata.exif is not None:
-        chunks.append(_chunk(b"eXIf", metadata.exif.removeprefix(PREFIX)))
+        chunks.append(chunk(b"eXIf", metadata.exif.removeprefix(PREFIX)))
     if metadata.xmp is not None:
-        chunks.append(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
+        chunks.append(chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
+    if metadata.png_text is not None:
+        chunks.append(metadata.png_text)
     return chunks
 
 

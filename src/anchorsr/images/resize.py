@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.images.image import Pixels, RasterImage
+
+Box = tuple[int, int, int, int]  # left, top, right and bottom, in pixels
 
 
 def bicubic(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
@@ -31,20 +34,58 @@ def resample(pixels: UInt8Array, height: int, width: int, kernel: Image.Resampli
     return np.asarray(image.resize((width, height), kernel))
 
 
-def resize_image(image: RasterImage, height: int, width: int) -> RasterImage:
+def resize_image(
+    image: RasterImage, height: int, width: int, *, wraps: bool = False
+) -> RasterImage:
     """Resize to exactly this size with a three-lobed Lanczos filter, keeping the number type.
 
     Colours are weighted by alpha, so hidden colours do not bleed into visible ones. An image that
     has the size already is returned unchanged.
+
+    Args:
+        image: The image.
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
+        wraps: Whether the filter sees, beyond an edge, what lies at the opposite one.
     """
-    rgb, alpha = image.rgb, image.alpha
-    if rgb.shape[:2] == (height, width):
+    if image.size == (height, width):
         return image
+    if not wraps:
+        return _resized(image, height, width, None)
+    # The filter sees three pixels, or of a reduced image three result pixels, to each side.
+    reach = math.ceil(3 * max(1, image.size[0] / height, image.size[1] / width)) + 1
+    box = (reach, reach, reach + image.size[1], reach + image.size[0])
+    return _resized(wrapped(image, reach), height, width, box)
+
+
+def wrapped(image: RasterImage, margin: int) -> RasterImage:
+    """Add to each edge what lies at the opposite one, repeated if need be.
+
+    Args:
+        image: The image.
+        margin: In pixels.
+    """
+    sides = ((margin, margin), (margin, margin))
+    alpha = None if image.alpha is None else np.pad(image.alpha, sides, mode="wrap")
+    return dataclasses.replace(
+        image, rgb=np.pad(image.rgb, (*sides, (0, 0)), mode="wrap"), alpha=alpha
+    )
+
+
+def without_margin(image: RasterImage, margin: int) -> RasterImage:
+    """Cut the same margin, in pixels, off each edge."""
+    place = np.s_[margin : image.size[0] - margin, margin : image.size[1] - margin]
+    alpha = None if image.alpha is None else np.ascontiguousarray(image.alpha[place])
+    return dataclasses.replace(image, rgb=np.ascontiguousarray(image.rgb[place]), alpha=alpha)
+
+
+def _resized(image: RasterImage, height: int, width: int, box: Box | None) -> RasterImage:
+    rgb, alpha = image.rgb, image.alpha
     colours = rgb[:, :, :1] if image.grey else rgb
     if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
-        colours, alpha = _resize_translucent(colours, alpha, height, width)
+        colours, alpha = _resize_translucent(colours, alpha, height, width, box)
     else:
-        colours = _resize(colours, height, width)
+        colours = _resize(colours, height, width, box)
         if alpha is not None:
             alpha = np.full((height, width), np.iinfo(alpha.dtype).max, alpha.dtype)
     if image.grey:
@@ -57,10 +98,11 @@ def resize_plane(
     height: int,
     width: int,
     resample: Image.Resampling = Image.Resampling.LANCZOS,
+    box: Box | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Resize one channel (H, W) in float32, where Pillow neither rounds nor clips."""
+    """Resize one channel (H, W), or the box of it, in float32, where Pillow does not round."""
     image = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(image.resize((width, height), resample), np.float32)
+    return np.asarray(image.resize((width, height), resample, box), np.float32)
 
 
 def round_to(values: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> Pixels:
@@ -68,33 +110,33 @@ def round_to(values: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> Pixels:
     return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
 
 
-def _resize(colours: Pixels, height: int, width: int) -> Pixels:
+def _resize(colours: Pixels, height: int, width: int, box: Box | None = None) -> Pixels:
     """Resize (H, W, 1 or 3): uint8 in Pillow's integers, uint16 channel by channel in float32."""
     if colours.dtype == np.uint8:
         image = Image.fromarray(
             np.ascontiguousarray(colours.squeeze(2) if colours.shape[2] == 1 else colours)
         )
-        resized = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+        resized = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box))
         return resized.reshape(height, width, -1)
     output = np.empty((height, width, colours.shape[2]), colours.dtype)
     for channel in range(colours.shape[2]):
-        plane = resize_plane(colours[:, :, channel], height, width)
+        plane = resize_plane(colours[:, :, channel], height, width, box=box)
         output[:, :, channel] = round_to(plane, colours.dtype)
     return output
 
 
 def _resize_translucent(
-    colours: Pixels, alpha: Pixels, height: int, width: int
+    colours: Pixels, alpha: Pixels, height: int, width: int, box: Box | None = None
 ) -> tuple[Pixels, Pixels]:
     """Resize colours weighted by alpha, and alpha; unweighted where nothing is visible."""
     weight = alpha.astype(np.float32)
-    total = resize_plane(weight, height, width)
+    total = resize_plane(weight, height, width, box=box)
     small = round_to(total, alpha.dtype)
     divisor = np.maximum(total, 0.5)  # anything less rounds to transparent
     output = np.empty((height, width, colours.shape[2]), colours.dtype)
     for channel in range(colours.shape[2]):
         plane = colours[:, :, channel].astype(np.float32)
-        weighted = resize_plane(plane * weight, height, width) / divisor
-        plain = resize_plane(plane, height, width)
+        weighted = resize_plane(plane * weight, height, width, box=box) / divisor
+        plain = resize_plane(plane, height, width, box=box)
         output[:, :, channel] = round_to(np.where(small > 0, weighted, plain), colours.dtype)
     return output, small

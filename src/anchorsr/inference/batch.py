@@ -3,21 +3,25 @@
 Folders are searched recursively and mirrored in the output folder. Links to folders are followed,
 and each folder is visited once. Left out are hidden files and folders, and the output folder if it
 is inside an input. If results are written beside their originals, files named as results of an
-earlier run are left out too; their jobs say so.
+earlier run are left out too, also if they are named themselves, as by a glob; their jobs say so.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anchorsr.errors import AnchorSRError, OutputError
-from anchorsr.images.formats import SUFFIXES, format_of
+from anchorsr.images.formats import format_of, is_image_name, result_suffix
 from anchorsr.images.io import list_images, no_images
+from anchorsr.inference.books import is_book_name
 from anchorsr.inference.sizes import original_stem
 from anchorsr.utils.files import check_folder, check_free, file_key
+
+_EARLIER = "named as the result of an earlier run"
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,14 @@ class Job:
         target: The result; the source, if it is left out.
         problem: Why it cannot be done, if that is known already.
         left_out: Why it is not to be done; empty if it is.
+        page_suffix: The suffix of a comic book's pages; None for those that they have.
     """
 
     source: Path
     target: Path
     problem: AnchorSRError | None = None
     left_out: str = ""
+    page_suffix: str | None = None
 
 
 def plan_jobs(
@@ -44,6 +50,8 @@ def plan_jobs(
     label: str,
     suffix: str | None = None,
     overwrite: bool = False,
+    is_folder: bool = False,
+    others: Counter[str] | None = None,
 ) -> list[Job]:
     """Plan which files become which, sorted within a folder.
 
@@ -53,8 +61,11 @@ def plan_jobs(
             stay the same (each of several input folders has its own in it); None to write beside
             the originals as `<name>_<label>`.
         label: What is appended to names beside the originals, such as `x3`.
-        suffix: The suffix of the results, with its dot; by default that of the original.
+        suffix: The suffix of the results, with its dot; by default that of the original. Of a comic
+            book, that of its pages.
         overwrite: Replace existing files.
+        is_folder: Whether the output is a folder, whatever its name.
+        others: Counts the files in folders that are of other kinds, by their suffix.
 
     Returns:
         The jobs. If two images of a folder would become one file, the second has a problem.
@@ -67,22 +78,37 @@ def plan_jobs(
     if not inputs:
         raise OutputError("nothing to do: name at least one image or folder")
     single = len(inputs) == 1 and not os.path.isdir(inputs[0])
-    file = output if output and single and not output.is_dir() and output.suffix else None
+    may_be_file = output is not None and not is_folder and not output.is_dir()
+    file = output if single and may_be_file and output and output.suffix else None
     if file is not None:
-        format_of(file)  # refuse an unknown suffix now
-        if suffix is not None:
+        if is_book_name(inputs[0]) != is_book_name(file):
+            raise OutputError(f"{file}: comic books stay .cbz files, and nothing else becomes one")
+        if not is_book_name(file):
+            format_of(file)  # refuse an unknown suffix now
+        if suffix is not None and not is_book_name(file):
             raise OutputError(f"{file} names a format already: leave out --format, or the suffix")
     elif output is not None:
+        if may_be_file and is_image_name(output):
+            raise OutputError(
+                f"{output} is the name of one image, and there are several: name a folder, "
+                f"such as {output.stem}{os.sep}"
+            )
         check_folder(output)
 
     folders = sum(os.path.isdir(given) for given in inputs)
+    stems = {(given.parent, given.stem) for given in inputs}
     jobs: list[Job] = []
     for given in inputs:
         if not os.path.isdir(given):
-            jobs.append(Job(given, file or _target(given, output, label, suffix)))
+            if output is None and _is_result(given, stems):
+                jobs.append(Job(given, given, left_out=_EARLIER))
+            else:
+                target = file or _target(given, output, label, suffix)
+                pages = suffix if is_book_name(given) else None
+                jobs.append(Job(given, target, page_suffix=pages))
             continue
         mirror = output / _real(given).name if output is not None and folders > 1 else output
-        jobs += _plan_folder(given, output, mirror, label, suffix)
+        jobs += _plan_folder(given, output, mirror, label, suffix, others)
     jobs = _check_targets(jobs, set(inputs))
     if single and (file is not None or jobs[0].target.parent.exists()):
         check_free(jobs[0].target, overwrite=overwrite)
@@ -90,26 +116,41 @@ def plan_jobs(
 
 
 def _plan_folder(
-    folder: Path, output: Path | None, mirror: Path | None, label: str, suffix: str | None
+    folder: Path,
+    output: Path | None,
+    mirror: Path | None,
+    label: str,
+    suffix: str | None,
+    others: Counter[str] | None,
 ) -> list[Job]:
     """Plan a folder: `output` is not searched; `mirror` is its copy, None for itself."""
-    found, problems = list_images(folder, leave_out=output)
+    found, problems = list_images(folder, leave_out=output, is_wanted=_is_wanted, others=others)
     if not found and not problems:
         raise no_images(folder)
     stems = {(path.parent, path.stem) for path in found}
     jobs = []
     for path in found:
-        if output is None and (path.parent, original_stem(path.stem)) in stems:
-            jobs.append(Job(path, path, left_out="named as the result of an earlier run"))
+        if output is None and _is_result(path, stems):
+            jobs.append(Job(path, path, left_out=_EARLIER))
             continue
         place = mirror / path.parent.relative_to(folder) if mirror is not None else None
-        jobs.append(Job(path, _target(path, place, label, suffix)))
+        pages = suffix if is_book_name(path) else None
+        jobs.append(Job(path, _target(path, place, label, suffix), page_suffix=pages))
     jobs += [Job(path, mirror or path, problem) for path, problem in problems]
     return sorted(jobs, key=lambda job: job.source)
 
 
+def _is_wanted(path: Path) -> bool:
+    return is_image_name(path) or is_book_name(path)
+
+
+def _is_result(path: Path, stems: set[tuple[Path, str]]) -> bool:
+    """Return whether a file is named as the result of another of these."""
+    return (path.parent, original_stem(path.stem)) in stems
+
+
 def _target(source: Path, folder: Path | None, label: str, suffix: str | None) -> Path:
-    suffix = suffix or (source.suffix if source.suffix.lower() in SUFFIXES else ".png")
+    suffix = source.suffix if is_book_name(source) else suffix or result_suffix(source)
     if folder is None:
         return source.with_name(f"{source.stem}_{label}{suffix}")
     return folder / f"{source.stem}{suffix}"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from anchorsr.arrays import Float64Array, UInt8Array
 from anchorsr.data.strengths import Strengths, jpeg_strength, webp_strength
-from anchorsr.images.coding import Coding
+from anchorsr.images.coding import SourceCoding
 from anchorsr.inference.jpeg_traces import blocks_of, dct_matrix, find_grid, find_jpeg
 
 FloatArray = npt.NDArray[np.float32]
@@ -57,7 +57,7 @@ class Estimate:
     why: str
 
 
-def estimate_damage(rgb: UInt8Array, coding: Coding | None = None) -> Estimate:
+def estimate_damage(rgb: UInt8Array, coding: SourceCoding | None = None) -> Estimate:
     """Estimate the strengths of the damage of an image.
 
     Args:

@@ -17,17 +17,25 @@ from functools import partial
 
 from anchorsr.engines.runtimes import default_threads
 from anchorsr.errors import AnchorSRError, OutputError
-from anchorsr.images.animation import Animation, read_file, read_header, write_file
-from anchorsr.images.formats import check_output
+from anchorsr.images.animation import (
+    Animation,
+    for_format,
+    read_file,
+    read_header,
+    write_file,
+)
+from anchorsr.images.encode import Coding, check_coding, check_colours, not_kept
+from anchorsr.images.formats import MAX_PIXELS, check_output, format_of
 from anchorsr.images.image import RasterImage
-from anchorsr.images.resize import resize_image
 from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job
+from anchorsr.inference.books import Book, is_book_name, open_book, upscale_book
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.sizes import UpscalePlan
-from anchorsr.inference.streaming import should_stream, upscale_to_png
-from anchorsr.inference.upscaler import ImageUpscaler
-from anchorsr.utils.files import check_free, make_folder
+from anchorsr.inference.streaming import should_stream, upscale_to_file
+from anchorsr.utils.files import check_free, make_folder, reason
 from anchorsr.utils.locks import FileLocks
+from anchorsr.utils.temporary import remove_leftovers
 
 # Images read ahead, and pixels waiting to be written (3 bytes each; one image in any case), which
 # bound the memory whatever the folder.
@@ -46,6 +54,8 @@ class JobResult:
         size: (height, width) of the image, if known.
         target_size: (height, width) of the result, if known.
         selection: The model that was taken for the image, once it was read.
+        pages: The number of images in a comic book; 0 for any other file.
+        notes: What was left out or repaired, a line each.
     """
 
     job: Job
@@ -54,6 +64,33 @@ class JobResult:
     size: tuple[int, int] | None = None
     target_size: tuple[int, int] | None = None
     selection: Selection | None = None
+    pages: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files are read and written.
+
+    Attributes:
+        quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+        lossless: Write WebP and HEIC without loss, and refuse JPEG, AVIF and GIF.
+        overwrite: Replace existing files.
+        keep_times: Give results the modification times of their originals.
+        max_pixels: The largest image to decode; the frames of an animation may have 4 times as many
+            pixels in all.
+    """
+
+    quality: int = 92
+    lossless: bool = False
+    overwrite: bool = False
+    keep_times: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def coding(self) -> Coding:
+        """How lossy formats store pixels."""
+        return Coding(self.quality, self.lossless)
 
 
 @dataclass(frozen=True)
@@ -63,18 +100,34 @@ class _Opened:
     job: Job
     image: RasterImage | Animation
     plan: UpscalePlan
+    notes: tuple[str, ...]
     selection: Selection
 
     @property
     def result(self) -> JobResult:
-        plan = self.plan
+        size, target_size = self.plan.size, self.plan.target
         return JobResult(
-            self.job, size=plan.size, target_size=plan.target, selection=self.selection
+            self.job,
+            size=size,
+            target_size=target_size,
+            notes=self.notes,
+            selection=self.selection,
         )
 
 
+@dataclass(frozen=True)
+class _OpenedBook:
+    """A job whose comic book is to be upscaled, and whose output is locked."""
+
+    job: Job
+    book: Book
+
+
+_Item = _Opened | _OpenedBook | JobResult
+
+
 def upscale_files(
-    jobs: Sequence[Job], upscaler: ImageUpscaler, *, quality: int = 92, overwrite: bool = False
+    jobs: Sequence[Job], upscaler: ImageUpscaler, options: FileOptions = FileOptions()
 ) -> Iterator[JobResult]:
     """Run the jobs; a bad file does not stop the others.
 
@@ -85,8 +138,7 @@ def upscale_files(
     Args:
         jobs: The jobs, as `batch.plan_jobs` returns them.
         upscaler: What upscales the images.
-        quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
-        overwrite: Replace existing files.
+        options: How files are read and written.
 
     Yields:
         One result per job, in the order of the jobs.
@@ -96,92 +148,119 @@ def upscale_files(
         _pool(1) as readers,
         _pool(min(4, default_threads())) as writers,
     ):
-        read = partial(_read, upscaler=upscaler, overwrite=overwrite, locks=locks)
-        write = partial(_write, quality=quality, overwrite=overwrite, locks=locks)
+        read = partial(_read, upscaler=upscaler, options=options, locks=locks)
+        write = partial(_write, upscaler=upscaler, options=options, locks=locks)
         upscaled = (
-            _upscale(item, upscaler, locks, overwrite=overwrite)
-            for item in _ahead(readers, read, jobs)
+            _upscale(item, upscaler, locks, options) for item in _ahead(readers, read, jobs)
         )
         yield from _behind(writers, write, upscaled)
 
 
 def preview(
-    jobs: Sequence[Job], upscaler: ImageUpscaler, *, overwrite: bool = False
+    jobs: Sequence[Job], upscaler: ImageUpscaler, options: FileOptions = FileOptions()
 ) -> Iterator[JobResult]:
     """Tell what `upscale_files` would do, from names and image headers alone.
 
     Args:
         jobs: The jobs, as `batch.plan_jobs` returns them.
         upscaler: What would upscale the images.
-        overwrite: Whether existing files would be replaced.
+        options: How files would be read and written.
 
     Yields:
         One result per job, in the order of the jobs.
     """
     for job in jobs:
-        skipped = _why_skip(job, overwrite)
+        skipped = _why_skip(job, options.overwrite)
         if job.problem is not None or skipped:
             yield JobResult(job, job.problem, skipped)
             continue
         try:
-            header = read_header(job.source)
-            plan = _plan(job, header.size, upscaler, animated=header.animated)
+            if is_book_name(job.source):
+                yield JobResult(job, pages=open_book(job.source).pages)
+                continue
+            plan = _plan_from_header(job, upscaler, options)
             yield JobResult(job, size=plan.size, target_size=plan.target)
         except AnchorSRError as error:
             yield JobResult(job, error)
 
 
-def _read(
-    job: Job, *, upscaler: ImageUpscaler, overwrite: bool, locks: FileLocks
-) -> _Opened | JobResult:
-    skipped = _why_skip(job, overwrite)
+def _read(job: Job, *, upscaler: ImageUpscaler, options: FileOptions, locks: FileLocks) -> _Item:
+    skipped = _why_skip(job, options.overwrite)
     if job.problem is not None or skipped:
+        if not job.left_out:
+            remove_leftovers(job.target)
         return JobResult(job, job.problem, skipped)
+    item: _Opened | _OpenedBook
     try:
-        image = read_file(job.source)
-        plan = _plan(job, image.size, upscaler, animated=isinstance(image, Animation))
+        if is_book_name(job.source):
+            item = _OpenedBook(job, open_book(job.source, job.page_suffix))
+        else:
+            _plan_from_header(job, upscaler, options)  # refuses what needs no decoding
+            image = read_file(job.source, max_pixels=options.max_pixels)
+            animated = isinstance(image, Animation)
+            plan = _plan(job, image.size, upscaler, options, animated=animated)
+            format_name = format_of(job.target)
+            check_colours(job.target, image, format_name)
+            lost = not_kept(image, format_name, animated=animated)
+            told = (f"{format_name} cannot hold: {', '.join(lost)}",) if lost else ()
+            image = for_format(image, format_name)
+            selection = upscaler.select(_first_frame(image), plan)
+            item = _Opened(job, image, plan, (*image.notes, *told), selection)
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
         if not locks.acquire(job.target):
             return JobResult(job, skipped="being written by another process")
-        skipped = _why_skip(job, overwrite)  # by a process that has just released its lock
+        skipped = _why_skip(job, options.overwrite)  # by a process that has just released its lock
         if skipped:
             locks.release(job.target)
             return JobResult(job, skipped=skipped)
-        selection = upscaler.select(_first_frame(image), plan)
     except AnchorSRError as error:
         return JobResult(job, error)
     except MemoryError:
         return JobResult(job, _too_large(job))
-    return _Opened(job, image, plan, selection)
+    return item
 
 
 def _first_frame(image: RasterImage | Animation) -> RasterImage:
     return next(image.frames()) if isinstance(image, Animation) else image
 
 
+def _plan_from_header(job: Job, upscaler: ImageUpscaler, options: FileOptions) -> UpscalePlan:
+    header = read_header(job.source, max_pixels=options.max_pixels)
+    return _plan(job, header.size, upscaler, options, animated=header.animated)
+
+
 def _plan(
-    job: Job, size: tuple[int, int], upscaler: ImageUpscaler, *, animated: bool
+    job: Job,
+    size: tuple[int, int],
+    upscaler: ImageUpscaler,
+    options: FileOptions,
+    *,
+    animated: bool,
 ) -> UpscalePlan:
     """Plan the passes, and check that the output's format can hold the result."""
     try:
         plan = upscaler.plan(*size)
     except OutputError as error:
         raise OutputError(f"{job.source}: {error}") from error
-    check_output(job.target, *plan.target, animated=animated)
+    format_name = check_output(job.target, *plan.target, animated=animated)
+    check_coding(job.target, format_name, options.coding)
     return plan
 
 
 def _upscale(
-    item: _Opened | JobResult, upscaler: ImageUpscaler, locks: FileLocks, *, overwrite: bool
+    item: _Item, upscaler: ImageUpscaler, locks: FileLocks, options: FileOptions
 ) -> _Opened | JobResult:
     if isinstance(item, JobResult):
         return item
     error: AnchorSRError
     try:
+        if isinstance(item, _OpenedBook):
+            return _upscale_book(item, upscaler, locks, options)
         if isinstance(item.image, Animation):  # frames are upscaled as they are written
             return replace(item, image=upscaler.animate(item.image, item.plan, item.selection))
-        if _stream(item, item.image, upscaler, overwrite=overwrite):
+        if _stream(item, item.image, upscaler, options):
+            _keep_time(item.job, options)
             locks.release(item.job.target)
             return item.result
         passed = upscaler.run_passes(item.image, item.plan.factors, item.selection)
@@ -194,20 +273,60 @@ def _upscale(
     return JobResult(item.job, error)
 
 
-def _stream(item: _Opened, image: RasterImage, upscaler: ImageUpscaler, *, overwrite: bool) -> bool:
+def _upscale_book(
+    item: _OpenedBook, upscaler: ImageUpscaler, locks: FileLocks, options: FileOptions
+) -> JobResult:
+    job = item.job
+    notes = upscale_book(
+        item.book,
+        job.target,
+        upscaler,
+        options.coding,
+        overwrite=options.overwrite,
+        max_pixels=options.max_pixels,
+    )
+    _keep_time(job, options)
+    locks.release(job.target)
+    return JobResult(job, pages=item.book.pages, notes=notes)
+
+
+def _keep_time(job: Job, options: FileOptions) -> None:
+    """Give a result the modification time of its original, if that is wanted."""
+    if options.keep_times:
+        try:
+            times = job.source.stat()
+            os.utime(job.target, ns=(times.st_atime_ns, times.st_mtime_ns))
+        except OSError as error:
+            raise OutputError(
+                f"{job.target} is done, but its time could not be set ({reason(error)})"
+            ) from error
+
+
+def _stream(
+    item: _Opened, image: RasterImage, upscaler: ImageUpscaler, options: FileOptions
+) -> bool:
     """Write the result strip by strip, if it might not fit in memory and that is possible."""
-    if not item.plan.is_single_pass:
+    if not item.plan.is_single_pass or upscaler.wraps:
         return False
     (factor,) = item.plan.factors
     if not should_stream(image, item.job.target, factor):
         return False
-    chosen = upscaler.upscaler(factor, item.selection)
-    upscale_to_png(image, chosen, item.job.target, overwrite=overwrite)
+    upscale_to_file(
+        image,
+        upscaler.upscaler(factor, item.selection),
+        item.job.target,
+        options.coding,
+        overwrite=options.overwrite,
+    )
     return True
 
 
 def _write(
-    item: _Opened | JobResult, *, quality: int, overwrite: bool, locks: FileLocks
+    item: _Opened | JobResult,
+    *,
+    upscaler: ImageUpscaler,
+    options: FileOptions,
+    locks: FileLocks,
 ) -> JobResult:
     if isinstance(item, JobResult):
         return item
@@ -216,11 +335,18 @@ def _write(
     try:
         image = item.image
         if isinstance(image, RasterImage):
-            image = resize_image(image, *item.plan.target)
-        write_file(job.target, image, quality=quality, overwrite=overwrite)
+            image = upscaler.resize(image, item.plan)
+        write_file(
+            job.target,
+            image,
+            quality=options.quality,
+            lossless=options.lossless,
+            overwrite=options.overwrite,
+        )
+        _keep_time(job, options)
     except AnchorSRError as error:
         # On systems without locks, another process can have been faster.
-        skipped = _why_skip(job, overwrite)
+        skipped = _why_skip(job, options.overwrite)
         result = JobResult(job, skipped=skipped) if skipped else JobResult(job, error)
     except MemoryError:
         result = JobResult(job, _too_large(job))
@@ -269,10 +395,10 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Job], _Opened | JobResult], jobs: Iterable[Job]
-) -> Iterator[_Opened | JobResult]:
+    pool: ThreadPoolExecutor, read: Callable[[Job], _Item], jobs: Iterable[Job]
+) -> Iterator[_Item]:
     """Yield the opened jobs in order, while the next `_READ_AHEAD` are being read."""
-    waiting: deque[Future[_Opened | JobResult]] = deque()
+    waiting: deque[Future[_Item]] = deque()
     for job in jobs:
         waiting.append(pool.submit(read, job))
         if len(waiting) > _READ_AHEAD:

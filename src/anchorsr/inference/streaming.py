@@ -1,8 +1,8 @@
-"""Upscale an image straight into a PNG file, for results that do not fit in memory.
+"""Upscale an image straight into a file, for large results.
 
 Everywhere else the whole result is in memory, more than once while it is encoded. Here a strip of
-rows is upscaled, filtered, compressed and written before the next one. Not handled: alpha, grey and
-16 bits, which need the whole result.
+rows is upscaled, finished, compressed and written before the next one. PNG, TIFF and JPEG files can
+be written so.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-
-from anchorsr.errors import ImageError
-from anchorsr.images.encode import resized_metadata
+from anchorsr.images.encode import Coding
+from anchorsr.images.formats import check_output, format_of
 from anchorsr.images.image import RasterImage
-from anchorsr.images.png import png_parts
+from anchorsr.images.strips import STREAMED, write_strips
+from anchorsr.inference.raster import upscale_strips_of_image
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.files import publishing
 
@@ -23,48 +22,49 @@ from anchorsr.utils.files import publishing
 # large and is copied once as it grows.
 _SHARE_OF_MEMORY = 1 / 4
 _UNKNOWN_MEMORY = 4 * 2**30
+# However much memory there is, a result of so many bytes is not kept in it.
+_LARGE = 2**30
 
 
 def should_stream(image: RasterImage, path: Path, factor: int) -> bool:
-    """Return whether to use `upscale_to_png`.
+    """Return whether to use `upscale_to_file`.
 
-    That is for opaque 8-bit RGB, a .png file, and a result of more than a quarter of the free
+    That is for a .png, .tif or .jpg file, and a result of more than 1 GB or a quarter of the free
     memory.
     """
-    rgb = image.rgb
-    if path.suffix.lower() != ".png" or not _is_plain(image):
+    if format_of(path) not in STREAMED:
         return False
-    return rgb.nbytes * factor**2 > _SHARE_OF_MEMORY * _available_memory()
+    result = image.rgb.nbytes * factor**2
+    return result > min(_LARGE, _SHARE_OF_MEMORY * _available_memory())
 
 
-def upscale_to_png(
-    image: RasterImage, upscaler: Upscaler, path: Path, *, overwrite: bool = False
+def upscale_to_file(
+    image: RasterImage,
+    upscaler: Upscaler,
+    path: Path,
+    coding: Coding = Coding(),
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Upscale into a PNG atomically, with one strip of rows in memory.
+    """Upscale into a PNG, TIFF or JPEG atomically, with one strip of rows in memory.
 
     Pixels and metadata are those that `write_image` would write.
 
     Args:
-        image: Opaque 8-bit RGB.
+        image: The image.
         upscaler: The model.
         path: The file to write; its folder must exist.
+        coding: How JPEG stores pixels.
         overwrite: Replace an existing file.
 
     Raises:
-        ImageError: If the image has alpha, is grey, or has 16 bits.
         OutputError: If the file exists and `overwrite` is false, or cannot be written.
     """
-    if not _is_plain(image):
-        raise ImageError("only opaque 8-bit RGB images can be streamed")
     height, width = (side * upscaler.factor for side in image.size)
-    metadata = resized_metadata(image, height, width, grey=False)
+    format_name = check_output(path, height, width)
     with publishing(path, overwrite=overwrite) as file:
-        for part in png_parts(height, upscaler.strips(image.rgb), metadata):
-            file.write(part)
-
-
-def _is_plain(image: RasterImage) -> bool:
-    return image.alpha is None and not image.grey and image.rgb.dtype == np.uint8
+        strips = upscale_strips_of_image(image, upscaler)
+        write_strips(file, strips, image, (height, width), format_name, coding)
 
 
 def _available_memory() -> int:

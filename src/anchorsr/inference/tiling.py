@@ -32,6 +32,7 @@ def upscale_tiled(
     factor: int,
     halo: int,
     tile: int = TILE,
+    multiple: int = 1,
     threads: int = 1,
 ) -> UInt8Array:
     """Upscale an image tile by tile; the result equals that of the whole image.
@@ -42,25 +43,35 @@ def upscale_tiled(
         factor: The model's factor.
         halo: Input pixels that an output pixel depends on, to each side.
         tile: The longest side of a tile, more than 2 · halo.
+        multiple: What the sides of tiles are a multiple of. Other images are padded, at the bottom
+            and on the right, with copies of their last pixels.
         threads: The number of threads that the engine uses.
 
     Returns:
         uint8 (factor · H, factor · W, 3).
     """
+    wanted = [side * factor for side in rgb.shape[:2]]
+    rgb = _padded(rgb, multiple)
     height, width = rgb.shape[:2]
-    rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
+    rows, columns = (_spans(side, tile, halo, multiple) for side in (height, width))
     if len(rows) == len(columns) == 1:
         whole: UInt8Array = engine(np.ascontiguousarray(rgb[None]))[0]
-        return whole
+        return _cropped(whole, *wanted)
     output = _allocate((height * factor, width * factor, 3), threads)
     for row in rows:
         strip = output[row.first * factor : row.end * factor]
         _fill(strip, engine, rgb, row, columns, factor)
-    return output
+    return _cropped(output, *wanted)
 
 
 def upscale_strips(
-    engine: Engine, rgb: UInt8Array, *, factor: int, halo: int, tile: int = TILE
+    engine: Engine,
+    rgb: UInt8Array,
+    *,
+    factor: int,
+    halo: int,
+    tile: int = TILE,
+    multiple: int = 1,
 ) -> Iterator[UInt8Array]:
     """Upscale an image in strips of rows, of which only one is in memory.
 
@@ -70,16 +81,22 @@ def upscale_strips(
         factor: The model's factor.
         halo: Input pixels that an output pixel depends on, to each side.
         tile: The longest side of a tile, more than 2 · halo.
+        multiple: As of `upscale_tiled`.
 
     Yields:
         uint8 (N, factor · W, 3), from top to bottom; N is less than factor · tile.
     """
+    remaining, wanted_width = (side * factor for side in rgb.shape[:2])
+    rgb = _padded(rgb, multiple)
     height, width = rgb.shape[:2]
-    rows, columns = _spans(height, tile, halo), _spans(width, tile, halo)
+    rows, columns = (_spans(side, tile, halo, multiple) for side in (height, width))
     for row in rows:
         strip = np.empty(((row.end - row.first) * factor, width * factor, 3), np.uint8)
         _fill(strip, engine, rgb, row, columns, factor)
-        yield strip
+        strip = _cropped(strip, remaining, wanted_width)
+        remaining -= len(strip)
+        if len(strip):
+            yield strip
         del strip  # freed before the next strip is made
 
 
@@ -95,6 +112,21 @@ def _allocate(shape: tuple[int, ...], threads: int) -> UInt8Array:
         for part in np.array_split(array.reshape(-1)[:: mmap.PAGESIZE], parts):
             pool.submit(part.fill, 0)
     return array
+
+
+def _padded(rgb: UInt8Array, multiple: int) -> UInt8Array:
+    """Return the image with sides that are multiples, its last pixels repeated."""
+    below, beside = (-side % multiple for side in rgb.shape[:2])
+    if not (below or beside):
+        return rgb
+    return np.pad(rgb, ((0, below), (0, beside), (0, 0)), mode="edge")
+
+
+def _cropped(rgb: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Return the image without what lies below and beside this size."""
+    if rgb.shape[0] <= height and rgb.shape[1] <= width:
+        return rgb
+    return np.ascontiguousarray(rgb[:height, :width])
 
 
 class _Span(NamedTuple):
@@ -124,12 +156,18 @@ def _fill(
         strip[:, place] = upscaled[above:below, left:right]
 
 
-def _spans(size: int, tile: int, halo: int) -> list[_Span]:
-    """Cut an axis into the fewest tiles of one length, as short as possible."""
+def _spans(size: int, tile: int, halo: int, multiple: int = 1) -> list[_Span]:
+    """Cut an axis into the fewest tiles of one length, as short as possible.
+
+    Tiles start and end at multiples, as the axis does, so their halos are that much wider.
+    """
+    halo = -(-halo // multiple) * multiple
+    tile = tile // multiple * multiple
     if tile <= 2 * halo:
         raise ValueError(f"a tile of {tile} pixels holds nothing but its halo of {halo}")
     count = 1 if size <= tile else -(-(size - 2 * halo) // (tile - 2 * halo))
     length = -(-(size + 2 * halo * (count - 1)) // count)
+    length = -(-length // multiple) * multiple
     spans: list[_Span] = []
     while not spans or spans[-1].end < size:
         done = spans[-1].end if spans else 0

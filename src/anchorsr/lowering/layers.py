@@ -6,7 +6,7 @@ that says why the layer cannot be converted.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,18 +18,86 @@ from anchorsr.graph import operators as ops
 from anchorsr.networks import layers
 
 
+class Settings(NamedTuple):
+    """How a convolution is applied, as `torch.nn.functional.conv2d` takes it."""
+
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+
+
 def convolution(conv: nn.Conv2d, source: str, name: str) -> ops.Conv2D | ops.DepthwiseConv2D:
     """Convert a convolution; one with as many groups as channels becomes depthwise."""
-    same = tuple(side // 2 for side in conv.kernel_size)
-    if conv.padding not in ("same", same) or any(side % 2 == 0 for side in conv.kernel_size):
-        raise GraphError("its kernel is not odd, or its padding is not half of it")
-    if conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
-        raise GraphError("it has a stride, a dilation, or a padding mode other than zeros")
+    if conv.padding_mode != "zeros":
+        raise GraphError(
+            f"it pads with {conv.padding_mode!r} pixels, which devices do not: use"
+            " padding_mode='zeros'"
+        )
+    settings = Settings(conv.stride, conv.padding, conv.dilation, conv.groups)
     kernel, bias = _parameters(conv)
-    if 1 < conv.groups == conv.in_channels == conv.out_channels:
-        weights = np.ascontiguousarray(to_array(kernel)[:, 0].transpose(1, 2, 0))
+    return convolve(to_array(kernel), bias, settings, source, name)
+
+
+def convolve(
+    kernel: Array, bias: Array, settings: Settings, source: str, name: str
+) -> ops.Conv2D | ops.DepthwiseConv2D:
+    """Convert a convolution with the kernel (out, in / groups, H, W) and the bias (out,).
+
+    Dilated kernels get zeros in between. So do those with a stride at their end, where that is
+    what makes the padding equal on all sides.
+    """
+    stride = _one(settings.stride, "strides")
+    kernel = _dilated(kernel, settings.dilation)
+    padding = settings.padding
+    if padding == "valid":
+        padding = 0
+    elif padding == "same":
+        padding = tuple(side // 2 for side in kernel.shape[2:])
+    for axis, before in enumerate(_pair(padding)):
+        kernel = _centred(kernel, axis + 2, stride, before)
+    outputs, inputs = kernel.shape[0], kernel.shape[1] * settings.groups
+    if 1 < settings.groups == inputs == outputs and stride == 1:
+        weights = np.ascontiguousarray(kernel[:, 0].transpose(1, 2, 0))
         return ops.DepthwiseConv2D(source, name, weights, bias)
-    return ops.Conv2D(source, name, to_nhwc(kernel), bias, groups=conv.groups)
+    weights = np.ascontiguousarray(kernel.transpose(0, 2, 3, 1))
+    return ops.Conv2D(source, name, weights, bias, groups=settings.groups, stride=stride)
+
+
+def _dilated(kernel: Array, dilation: Any) -> Array:
+    rows, columns = _pair(dilation)
+    if (rows, columns) == (1, 1):
+        return kernel
+    height, width = kernel.shape[2:]
+    shape = (*kernel.shape[:2], (height - 1) * rows + 1, (width - 1) * columns + 1)
+    result = np.zeros(shape, kernel.dtype)
+    result[:, :, ::rows, ::columns] = kernel
+    return result
+
+
+def _centred(kernel: Array, axis: int, stride: int, padding: int) -> Array:
+    """Add zeros to a kernel so that it is padded equally on both sides."""
+    side = kernel.shape[axis]
+    if stride == 1:
+        if side % 2 == 0 or padding != side // 2:
+            raise GraphError(
+                f"a kernel of {side} pixels with padding {padding} changes the size of the image:"
+                " use an odd kernel, padded by half of it"
+            )
+        return kernel
+    if not 0 <= stride - side + 2 * padding < stride:
+        raise GraphError(
+            f"a kernel of {side} pixels with stride {stride} and padding {padding} does not make"
+            f" the image exactly {stride} times smaller"
+        )
+    # The operator starts (whole - stride) / 2 pixels before the first, PyTorch `padding` before it.
+    whole = stride
+    while (whole - stride) // 2 < padding or side + (whole - stride) // 2 - padding > whole:
+        whole += 2
+    front = (whole - stride) // 2 - padding
+    added = [(0, 0)] * 4
+    added[axis] = (front, whole - side - front)
+    return np.pad(kernel, added)
 
 
 def transposed(conv: nn.ConvTranspose2d, source: str, name: str) -> ops.TransposedConv2D:
@@ -52,24 +120,52 @@ def transposed(conv: nn.ConvTranspose2d, source: str, name: str) -> ops.Transpos
     return ops.TransposedConv2D(source, name, weights, bias, stride)
 
 
-def pool(module: nn.MaxPool2d | nn.AvgPool2d, source: str, name: str) -> ops.Pool2D:
-    """Convert a pooling of stride 1 that keeps the size and ignores the padding."""
+def pool(
+    module: nn.MaxPool2d | nn.AvgPool2d, source: str, name: str, channels: int
+) -> ops.Pool2D | ops.Conv2D:
+    """Convert a pooling that keeps the size, or one of blocks; a mean of blocks is a convolution.
+
+    Padding is ignored by maxima, and has to be by averages.
+    """
     sides = (module.kernel_size, module.padding, module.stride)
     size, padding, stride = (
         side if isinstance(side, int) else side[0] if len(set(side)) == 1 else 0 for side in sides
     )
-    plain = size % 2 == 1 and padding == size // 2 and stride == 1 and not module.ceil_mode
+    plain = not module.ceil_mode
     average = isinstance(module, nn.AvgPool2d)
     if isinstance(module, nn.AvgPool2d):
         plain &= not (module.count_include_pad and padding) and not module.divisor_override
     else:
         plain &= module.dilation in (1, (1, 1)) and not module.return_indices
-    if not plain:
+    if plain and size > 1 and (padding, stride) == (0, size):
+        if not average:
+            return ops.Pool2D(source, name, "max", size, size)
+        kernel = np.full((channels, 1, size, size), 1 / size**2, np.float32)
+        settings = Settings(size, 0, 1, channels)
+        mean = convolve(kernel, np.zeros(channels, np.float32), settings, source, name)
+        assert isinstance(mean, ops.Conv2D)
+        return mean
+    if not plain or size % 2 == 0 or padding != size // 2 or stride != 1:
         raise GraphError(
-            "only stride 1, an odd size padded by half of it, and averages without the padding are"
-            " supported"
+            "only blocks (a stride equal to the size, no padding) are supported, and stride 1 with"
+            " an odd size, padded by half of it, averages without the padding"
         )
     return ops.Pool2D(source, name, "average" if average else "max", size)
+
+
+def copies(indices: Array, channels: int, source: str, name: str) -> ops.Conv2D:
+    """Make a 1×1 convolution whose output channels are copies of these input channels."""
+    weights = np.eye(channels, dtype=np.float32)[indices]
+    return ops.Conv2D(source, name, weights[:, None, None], np.zeros(len(weights), np.float32))
+
+
+def unshuffle(block: int, channels: int, source: str, name: str) -> ops.Conv2D:
+    """Make the convolution that moves each block of pixels into channels, in PyTorch's order."""
+    moved = np.zeros((channels, block, block, block, block, channels), np.float32)
+    for channel, row, column in np.ndindex(channels, block, block):
+        moved[channel, row, column, row, column, channel] = 1
+    weights = moved.reshape(-1, block, block, channels)
+    return ops.Conv2D(source, name, weights, np.zeros(len(weights), np.float32), stride=block)
 
 
 def to_nhwc(kernel: torch.Tensor) -> Array:
@@ -90,3 +186,15 @@ def _parameters(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[torch.Tensor, Arr
     if conv.bias is None:
         return conv.weight, np.zeros(conv.out_channels, np.float32)
     return conv.weight, to_array(conv.bias)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = value if isinstance(value, tuple | list) else (value, value)
+    return int(first), int(second)
+
+
+def _one(value: Any, what: str) -> int:
+    first, second = _pair(value)
+    if first != second:
+        raise GraphError(f"its {what} differ")
+    return first

@@ -3,29 +3,30 @@
 Over-parametrized kernels are collapsed. ReLU and batch normalization, with its running statistics,
 are fused into the convolution before them if nothing else reads its output. The anchor becomes a
 1×1 convolution with 0/1 weights, which is faster on every measured engine than copies and a
-concatenation (docs/experiments.md). Unused results are dropped. Anything that cannot be lowered is
-an error that names the operator and the module.
+concatenation (docs/experiments.md). What depends on parameters alone is computed, unused results
+are dropped, and `fold` simplifies the rest. Anything that cannot be lowered is an error that names
+the operator and the module, and what to use in its place where that is known.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import operator
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.nn import functional
 
-from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.verify import check_operator, extent_of
-from anchorsr.lowering.layers import convolution, pool, to_array, to_nhwc, transposed
+from anchorsr.lowering import functions
+from anchorsr.lowering.activations import MODULES
+from anchorsr.lowering.builder import INPUT, Builder
+from anchorsr.lowering.fold import fold
+from anchorsr.lowering.layers import convolution, copies, to_array, to_nhwc, transposed
+from anchorsr.lowering.refusing import refusing
 from anchorsr.networks import layers
+from anchorsr.networks.external import ExternalNetwork
 from anchorsr.networks.noise import ActivationNoise
 from anchorsr.networks.reparameterized import Conv3x3
 
@@ -42,28 +43,47 @@ _LEAVES = (
 )
 
 # Names of tensors that lowering and quantization add themselves.
-_RESERVED_NAMES = ("images", "image", "upscaled")
+_RESERVED_NAMES = (INPUT, "image", "upscaled")
 
 # Modules that are the identity in evaluation mode.
-_IDENTITIES = (nn.Identity, ActivationNoise)
+_IDENTITIES = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+    ActivationNoise,
+)
 
 
-def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
-    """Convert a network, in evaluation mode, to a float graph.
+def lower(network: nn.Module, *, name: str, channels: int = 3, maximum: float = 255.0) -> Graph:
+    """Convert a network, in evaluation mode, to a float graph over images on [0, 255].
 
     Args:
-        network: A network that takes (N, channels, H, W) on [0, 255].
+        network: A network that takes (N, channels, H, W).
         name: The name of the graph.
         channels: Input channels.
+        maximum: White in the network's input and output: 255, or 1 for a network on [0, 1].
 
     Raises:
         GraphError: A part of the network cannot be lowered; the message names operator and module.
     """
+    if isinstance(network, ExternalNetwork):
+        graph = lower(network.module, name=name, maximum=network.config.maximum)
+        return _clipped(graph)
     modes = {module: module.training for module in network.modules()}
     try:
         traced = _Tracer().trace(network.eval())
     except fx.proxy.TraceError as error:
-        raise GraphError(f"{type(network).__name__} cannot be lowered: {error}") from error
+        raise GraphError(
+            f"{type(network).__name__} cannot be lowered: its forward method decides by values or"
+            f" sizes of the image, and a graph is the same for all images: {error}"
+        ) from error
+    except Exception as error:  # the network's own code may raise anything on a symbol
+        raise GraphError(
+            f"{type(network).__name__} cannot be lowered: its forward method fails for an image of"
+            f" unknown size: {type(error).__name__}: {error}"
+        ) from error
     finally:
         for module, training in modes.items():
             module.training = training
@@ -72,12 +92,13 @@ def lower(network: nn.Module, *, name: str, channels: int = 3) -> Graph:
             node.replace_all_uses_with(node.all_input_nodes[0])
         if not node.users and node.op not in ("placeholder", "output"):
             traced.erase_node(node)
-    builder = _Builder(network, channels)
+    builder = Builder(network, channels, 255.0 / maximum)
     for node in traced.nodes:
-        if node.name in _RESERVED_NAMES:
+        # Quantization-aware training keeps parameters by name, beside the attributes of a module.
+        if node.name in _RESERVED_NAMES or hasattr(nn.ParameterDict, node.name):
             node.name = f"{node.name}/own"
-        builder.add(node)
-    return builder.graph(name)
+        _add(builder, node)
+    return fold(builder.graph(name))
 
 
 class _Tracer(fx.Tracer):
@@ -85,320 +106,111 @@ class _Tracer(fx.Tracer):
         return isinstance(module, _LEAVES) or super().is_leaf_module(module, qualified_name)
 
 
-class _Builder:
-    def __init__(self, network: nn.Module, channels: int) -> None:
-        self._network = network
-        self._operators: dict[str, ops.Operator] = {}  # by output tensor
-        self._tensors = {"images": ops.TensorType(channels, "float32")}
-        self._extents = {"images": 1}
-        self._names: dict[fx.Node, str] = {}
-        self._chunks: dict[
-            fx.Node, list[tuple[int, int]]
-        ] = {}  # first channel and number of channels
-        self._output = ""
+def _clipped(graph: Graph) -> Graph:
+    """Return the graph with a clip to 0..255 at its end, as integers have it."""
+    if isinstance(graph.operators[-1], ops.Clip):
+        return graph
+    name = f"{graph.output}/clipped"
+    clip = ops.Clip(graph.output, name, 0.0, 255.0)
+    tensors = {**graph.tensors, name: graph.tensors[graph.output]}
+    return Graph(graph.name, tensors, [*graph.operators, clip], graph.input, name)
 
-    def graph(self, name: str) -> Graph:
-        operators = list(self._operators.values())
-        return Graph(name, self._tensors, operators, "images", self._output)
 
-    def add(self, node: fx.Node) -> None:
-        if node.op == "placeholder":
-            if self._names:
-                raise GraphError(f"a network takes one tensor, but {node.name} is a second one")
-            self._names[node] = "images"
-        elif node.op == "output":
-            result = node.args[0]
-            if not isinstance(result, fx.Node) or result in self._chunks:
-                raise GraphError(f"a network returns one tensor, not {result}")
-            self._output = self._names[result]
-        elif node.op == "call_module":
-            self._add_module(node, self._network.get_submodule(str(node.target)))
-        elif node.op in ("call_function", "call_method") and node.target in _FUNCTIONS:
-            add_function = _FUNCTIONS[node.target]
-            add_function(self, node)
-        else:
-            raise self._refusal(node)
+def _add(builder: Builder, node: fx.Node) -> None:
+    if node.op == "placeholder":
+        builder.take_input(node)
+    elif node.op == "output":
+        builder.give_output(node)
+    elif node.op == "get_attr":
+        builder.constants[node] = _attribute(builder.network, str(node.target))
+    elif node.all_input_nodes and all(each in builder.constants for each in node.all_input_nodes):
+        builder.constants[node] = _compute(builder, node)
+    elif node.op == "call_module":
+        _add_module(builder, node, builder.network.get_submodule(str(node.target)))
+    elif node.op in ("call_function", "call_method") and node.target in functions.FUNCTIONS:
+        functions.FUNCTIONS[node.target](builder, node)
+    else:
+        raise builder.refusal(node)
 
-    def _refusal(self, node: fx.Node, why: str = "") -> GraphError:
-        """An error that names the operator and its place in the network."""
+
+def _attribute(network: nn.Module, path: str) -> Any:
+    value: Any = network
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _compute(builder: Builder, node: fx.Node) -> Any:
+    """Compute a node that depends on parameters alone."""
+    arguments, options = builder.constant(node.args), builder.constant(node.kwargs)
+    with torch.no_grad():
         if node.op == "call_module":
-            module = self._network.get_submodule(str(node.target))
-            what = f"the module {node.target} ({type(module).__name__})"
-        else:
-            what = f"the operator {getattr(node.target, '__name__', node.target)} ({node.name})"
-            paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
-            what += f" in the module {paths[-1]}" if paths else ""
-        return GraphError(f"{what} cannot be lowered" + (f": {why}" if why else ""))
-
-    # Modules
-
-    def _add_module(self, node: fx.Node, module: nn.Module) -> None:
-        source = self._source(node)
-        channels = self._tensors[source].channels
-        if getattr(module, "inplace", False):
-            self._check_inplace(node)
-        lowered: ops.Operator
-        if isinstance(module, nn.ReLU):
-            self._add_relu(node)
-        elif isinstance(module, Conv3x3):
-            bias = module.bias * layers.BIAS_UNIT
-            lowered = ops.Conv2D(source, node.name, to_nhwc(module.kernel()), to_array(bias))
-            self._append(node, lowered, len(lowered.bias))
-        elif isinstance(module, nn.Conv2d):
-            self._append(node, self._layer(node, convolution, module), module.out_channels)
-        elif isinstance(module, nn.ConvTranspose2d):
-            if self._arguments(node, "input", "output_size")[1] is not None:
-                raise self._refusal(node, "it is called with an output size")
-            self._append(node, self._layer(node, transposed, module), module.out_channels)
-        elif isinstance(module, nn.BatchNorm2d):
-            self._add_normalization(node, module)
-        elif isinstance(module, layers.Anchor):
-            copies = np.tile(np.eye(channels, dtype=np.float32), (module.factor**2, 1))
-            bias_free = np.zeros(len(copies), np.float32)
-            lowered = ops.Conv2D(source, node.name, copies[:, None, None], bias_free)
-            self._append(node, lowered, len(copies))
-        elif isinstance(module, layers.DepthToSpace):
-            lowered = ops.DepthToSpace(source, node.name, module.block)
-            self._append(node, lowered, channels // module.block**2)
-        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-            self._append(node, self._layer(node, pool, module), channels)
-        else:
-            self._append(node, self._channelwise(node, module), channels)
-
-    def _channelwise(self, node: fx.Node, module: nn.Module) -> ops.Operator:
-        """Lower a module that keeps the number of channels and has at most per-channel slopes."""
-        source = self._source(node)
-        if isinstance(module, nn.LeakyReLU):
-            return ops.LeakyReLU(source, node.name, float(module.negative_slope))
-        if isinstance(module, nn.PReLU):
-            slopes = to_array(module.weight)
-            channels = self._tensors[source].channels
-            return ops.PReLU(source, node.name, np.broadcast_to(slopes, channels).copy())
-        if isinstance(module, nn.Sigmoid):
-            return ops.Sigmoid(source, node.name)
-        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
-            return ops.GlobalAveragePool(source, node.name)
-        if isinstance(module, layers.Interpolate):
-            return ops.Resize(source, node.name, module.factor, module.mode)
-        if isinstance(module, layers.SquareRoot):
-            return ops.SquareRoot(source, node.name)
-        if isinstance(module, layers.Clip):
-            return ops.Clip(source, node.name, 0.0, 255.0)
-        raise self._refusal(node)
-
-    def _layer(
-        self, node: fx.Node, make: Callable[[Any, str, str], ops.Operator], module: nn.Module
-    ) -> ops.Operator:
-        try:
-            return make(module, self._source(node), node.name)
-        except GraphError as error:
-            raise self._refusal(node, str(error)) from error
-
-    def _add_normalization(self, node: fx.Node, module: nn.BatchNorm2d) -> None:
-        if module.running_mean is None or module.running_var is None:
-            raise self._refusal(node, "it has no running statistics")
-        scale = 1 / torch.sqrt(module.running_var + module.eps)
-        shift = -module.running_mean * scale
-        if module.affine:
-            scale, shift = scale * module.weight, shift * module.weight + module.bias
-        self._scale(node, to_array(scale), to_array(shift))
-
-    # Functions and methods of tensors
-
-    def _arguments(self, node: fx.Node, *names: str, other: str = "") -> list[Any]:
-        """The arguments of a function call in this order; None for those that are not given.
-
-        other: PyTorch's second name of the second argument.
-        """
-        named = {names[1] if name == other else name: value for name, value in node.kwargs.items()}
-        if len(node.args) > len(names) or named.keys() - set(names):
-            raise self._refusal(node, f"it has arguments other than {', '.join(names)}")
-        given = dict(zip(names, node.args, strict=False)) | named
-        return [given.get(name) for name in names]
-
-    def _add_unary(self, node: fx.Node, kind: Callable[[str, str], ops.Operator]) -> None:
-        self._arguments(node, "input")
-        source = self._source(node)
-        self._append(node, kind(source, node.name), self._tensors[source].channels)
-
-    def _add_binary(self, node: fx.Node, kind: type[ops.Add | ops.Subtract | ops.Multiply]) -> None:
-        left, right = self._arguments(node, "input", "other")
-        if isinstance(left, fx.Node) and isinstance(right, fx.Node):
-            names = (self._name(node, left), self._name(node, right))
-            self._append(node, kind(names, node.name), self._tensors[names[0]].channels)
-        elif kind is ops.Multiply:
-            self._multiply(node, right if isinstance(left, fx.Node) else left)
-        else:
-            raise self._refusal(node, "only two tensors are supported")
-
-    def _add_quotient(self, node: fx.Node) -> None:
-        divided, number = self._arguments(node, "input", "other")
-        if not isinstance(divided, fx.Node) or not isinstance(number, int | float) or not number:
-            raise self._refusal(node, "only division of a tensor by a number is supported")
-        self._multiply(node, 1 / number)
-
-    def _multiply(self, node: fx.Node, number: Any) -> None:
-        if not isinstance(number, int | float):
-            raise self._refusal(node, "only tensors and numbers are supported")
-        channels = self._tensors[self._source(node)].channels
-        scale = np.full(channels, number, np.float32)
-        self._scale(node, scale, np.zeros(channels, np.float32))
-
-    def _add_square(self, node: fx.Node) -> None:
-        _, exponent = self._arguments(node, "input", "exponent")
-        if exponent != (None if node.target in (torch.square, "square") else 2):
-            raise self._refusal(node, "only the exponent 2 is supported")
-        source = self._source(node)
-        lowered = ops.Multiply((source, source), node.name)
-        self._append(node, lowered, self._tensors[source].channels)
-
-    def _add_mean(self, node: fx.Node) -> None:
-        _, dim, keepdim = self._arguments(node, "input", "dim", "keepdim")
-        axes = sorted(axis % 4 for axis in dim) if isinstance(dim, list | tuple) else []
-        if axes != [2, 3] or keepdim is not True:
-            raise self._refusal(node, "only dimensions (2, 3) with keepdim=True are supported")
-        source = self._source(node)
-        lowered = ops.GlobalAveragePool(source, node.name)
-        self._append(node, lowered, self._tensors[source].channels)
-
-    def _add_concat(self, node: fx.Node) -> None:
-        tensors, dim = self._arguments(node, "tensors", "dim")
-        if not isinstance(tensors, list | tuple) or dim not in (1, -3):
-            raise self._refusal(node, "only a list along dimension 1 is supported")
-        names = tuple(self._name(node, tensor) for tensor in tensors)
-        channels = sum(self._tensors[name].channels for name in names)
-        self._append(node, ops.Concat(names, node.name), channels)
-
-    def _add_chunks(self, node: fx.Node) -> None:
-        """Note the chunks of chunk and split; reading one becomes a Slice."""
-        chunks = node.target in (torch.chunk, "chunk")
-        names = ("chunks",) if chunks else ("split_size_or_sections", "split_size")
-        _, size, dim = self._arguments(node, "input", names[0], "dim", other=names[-1])
-        channels = self._tensors[self._source(node)].channels
-        if dim not in (1, -3) or not isinstance(size, int | list | tuple):
-            raise self._refusal(node, "only dimension 1 is supported")
-        if isinstance(size, int):
-            if chunks:
-                size = -(-channels // size)
-            size = [min(size, channels - start) for start in range(0, channels, size)]
-        starts = np.cumsum([0, *size[:-1]]).tolist()
-        self._chunks[node] = list(zip(starts, size, strict=True))
-
-    def _add_item(self, node: fx.Node) -> None:
-        """Lower the choice of a chunk, or of a range of channels such as [:, 16:]."""
-        holder, index = node.args
-        chunks = self._chunks.get(holder) if isinstance(holder, fx.Node) else None
-        if chunks is not None and isinstance(index, int):
-            start, count = chunks[index]
-            source = self._source(holder)  # type: ignore[arg-type]
-        else:
-            source = self._source(node)
-            whole, wanted, *rest = index if isinstance(index, tuple) else (index, None)
-            chosen = range(self._tensors[source].channels)
-            if not isinstance(wanted, slice) or any(i != slice(None) for i in (whole, *rest)):
-                raise self._refusal(node, "only a range of channels is supported")
-            chosen = chosen[wanted]
-            if chosen.step != 1 or not chosen:
-                raise self._refusal(node, "only a range of channels is supported")
-            start, count = chosen.start, len(chosen)
-        self._append(node, ops.Slice(source, node.name, start), count)
-
-    # Helpers of both
-
-    def _check_inplace(self, node: fx.Node) -> None:
-        """Refuse an in-place change of a tensor that is also read elsewhere."""
-        changed = node.all_input_nodes[0]
-        while True:
-            chunks = self._chunks.get(changed, [])
-            # Chunks do not overlap: changing one leaves the others as they are.
-            indices = [user.args[1] for user in changed.users if chunks]
-            readers = [index % len(chunks) for index in indices if isinstance(index, int)]
-            if len(readers or changed.users) > max(len(set(readers)), 1):
-                why = "it works in place on a tensor that is read elsewhere"
-                raise self._refusal(node, why)
-            if not chunks and changed.target is not operator.getitem:
-                return
-            changed = changed.all_input_nodes[0]
-
-    def _add_relu(self, node: fx.Node) -> None:
-        if node.kwargs.get("inplace"):
-            self._check_inplace(node)
-        before = self._sole_producer(node)
-        if isinstance(before, ops.Conv2D | ops.DepthwiseConv2D):
-            self._operators[before.output] = dataclasses.replace(before, relu=True)
-            self._names[node] = before.output
-        else:
-            source = self._source(node)
-            self._append(node, ops.ReLU(source, node.name), self._tensors[source].channels)
-
-    def _scale(self, node: fx.Node, scale: Array, shift: Array) -> None:
-        """Scale and shift each channel, fused into the convolution before it if possible."""
-        before = self._sole_producer(node)
-        if isinstance(before, ops.Conv2D | ops.DepthwiseConv2D) and not before.relu:
-            of_outputs = scale[:, None, None, None] if isinstance(before, ops.Conv2D) else scale
-            weights = before.weights * of_outputs
-            self._operators[before.output] = dataclasses.replace(
-                before, weights=weights, bias=before.bias * scale + shift
-            )
-            self._names[node] = before.output
-        else:
-            weights = np.ascontiguousarray(scale[None, None])
-            lowered = ops.DepthwiseConv2D(self._source(node), node.name, weights, shift)
-            self._append(node, lowered, len(scale))
-
-    def _sole_producer(self, node: fx.Node) -> ops.Operator | None:
-        """The operator that computes the node's input, if nothing else reads that."""
-        source = node.all_input_nodes[0]
-        return self._operators.get(self._names[source]) if len(source.users) == 1 else None
-
-    def _append(self, node: fx.Node, lowered: ops.Operator, channels: int) -> None:
-        self._operators[node.name] = lowered
-        self._names[node] = node.name
-        try:
-            self._tensors[node.name] = ops.TensorType(channels, "float32")
-            sources = [self._tensors[name] for name in lowered.inputs]
-            check_operator(lowered, sources, self._tensors[node.name])
-            extents = [self._extents[name] for name in lowered.inputs]
-            self._extents[node.name] = extent_of(lowered, extents)
-        except GraphError as error:
-            raise self._refusal(node, str(error)) from error
-
-    def _source(self, node: fx.Node) -> str:
-        """The name of the first tensor that the node reads."""
-        return self._name(node, next(iter(node.all_input_nodes), None))
-
-    def _name(self, node: fx.Node, tensor: Any) -> str:
-        if tensor not in self._names:
-            raise self._refusal(node, "it reads something other than a single tensor")
-        return self._names[tensor]
+            return builder.network.get_submodule(str(node.target))(*arguments, **options)
+        if node.op == "call_method":
+            return getattr(arguments[0], str(node.target))(*arguments[1:], **options)
+        assert callable(node.target)
+        return node.target(*arguments, **options)
 
 
-def _table() -> Mapping[Any, Callable[[_Builder, fx.Node], None]]:
-    """The lowering of each function and tensor method."""
+def _add_module(builder: Builder, node: fx.Node, module: nn.Module) -> None:
+    source = builder.source(node)
+    channels = builder.tensors[source].channels
+    if getattr(module, "inplace", False):
+        builder.check_inplace(node)
+    if type(module) in MODULES:
+        MODULES[type(module)](builder, node, module)
+    elif isinstance(module, Conv3x3):
+        bias = to_array(module.bias * layers.BIAS_UNIT)
+        conv = ops.Conv2D(source, node.name, to_nhwc(module.kernel()), bias)
+        functions.add_convolution(builder, node, conv, len(bias))
+    elif isinstance(module, nn.Conv2d):
+        with refusing(builder, node):
+            lowered = convolution(module, source, node.name)
+        functions.add_convolution(builder, node, lowered, module.out_channels)
+    elif isinstance(module, nn.ConvTranspose2d):
+        if builder.arguments(node, "input", "output_size")[1] is not None:
+            raise builder.refusal(node, "it is called with an output size")
+        with refusing(builder, node):
+            large = transposed(module, source, node.name)
+        functions.add_convolution(builder, node, large, module.out_channels)
+    elif isinstance(module, nn.BatchNorm2d):
+        _add_normalization(builder, node, module)
+    elif isinstance(module, layers.Anchor):
+        copied = copies(np.tile(np.arange(channels), module.factor**2), channels, source, node.name)
+        builder.append(node, copied, len(copied.weights))
+    elif isinstance(module, layers.DepthToSpace):
+        moved = ops.DepthToSpace(source, node.name, module.block)
+        builder.append(node, moved, channels // module.block**2)
+    elif isinstance(module, nn.PixelShuffle):
+        functions.pixel_shuffle(builder, node, module.upscale_factor)
+    elif isinstance(module, nn.PixelUnshuffle):
+        functions.pixel_unshuffle(builder, node, module.downscale_factor)
+    elif isinstance(module, nn.Upsample):
+        functions.interpolate(
+            builder, node, module.size, module.scale_factor, module.mode, module.align_corners
+        )
+    elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        functions.add_pool(builder, node, module)
+    elif isinstance(module, nn.AdaptiveAvgPool2d):
+        functions.add_global_pool(builder, node, module.output_size)
+    elif isinstance(module, layers.SquareRoot):
+        unit = builder.units[source] ** 0.5
+        builder.append(node, ops.SquareRoot(source, node.name), channels, unit)
+    elif isinstance(module, layers.Interpolate):
+        resized = ops.Resize(source, node.name, module.factor, module.mode)
+        builder.append(node, resized, channels)
+    elif isinstance(module, layers.Clip):
+        most = 255.0 * builder.units[source]
+        builder.append(node, ops.Clip(source, node.name, 0.0, most), channels)
+    else:
+        raise builder.refusal(node)
 
-    def binary(
-        kind: type[ops.Add | ops.Subtract | ops.Multiply],
-    ) -> Callable[[_Builder, fx.Node], None]:
-        return lambda builder, node: builder._add_binary(node, kind)
 
-    def unary(kind: Callable[[str, str], ops.Operator]) -> Callable[[_Builder, fx.Node], None]:
-        return lambda builder, node: builder._add_unary(node, kind)
-
-    groups: list[tuple[tuple[Any, ...], Callable[[_Builder, fx.Node], None]]] = [
-        ((operator.add, torch.add, "add"), binary(ops.Add)),
-        ((operator.sub, torch.sub, "sub"), binary(ops.Subtract)),
-        ((operator.mul, torch.mul, "mul"), binary(ops.Multiply)),
-        ((operator.truediv, torch.div, "div"), _Builder._add_quotient),
-        ((operator.pow, torch.pow, torch.square, "pow", "square"), _Builder._add_square),
-        ((torch.mean, "mean"), _Builder._add_mean),
-        ((torch.sqrt, "sqrt"), unary(ops.SquareRoot)),
-        ((torch.sigmoid, functional.sigmoid, "sigmoid"), unary(ops.Sigmoid)),
-        ((torch.relu, functional.relu, "relu"), _Builder._add_relu),
-        ((torch.cat,), _Builder._add_concat),
-        ((torch.chunk, torch.split, "chunk", "split"), _Builder._add_chunks),
-        ((operator.getitem,), _Builder._add_item),
-    ]
-    return {target: add for targets, add in groups for target in targets}
-
-
-_FUNCTIONS = _table()
+def _add_normalization(builder: Builder, node: fx.Node, module: nn.BatchNorm2d) -> None:
+    if module.running_mean is None or module.running_var is None:
+        raise builder.refusal(node, "it has no running statistics: use track_running_stats=True")
+    scale = 1 / torch.sqrt(module.running_var + module.eps)
+    shift = -module.running_mean * scale
+    if module.affine:
+        scale, shift = scale * module.weight, shift * module.weight + module.bias
+    builder.scale(node, to_array(scale), to_array(shift))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
 from anchorsr.metrics import Score
 from anchorsr.utils.files import publish, reason
-from anchorsr.utils.strict_json import to_json
+from anchorsr.utils.strict_json import parse_json, to_json
 
 Value = TypeVar("Value", bound=int | str)
 
@@ -114,7 +114,7 @@ def read_card(path: Path) -> ModelCard:
         ModelError: If there is no card, or it is damaged or belongs to another file.
     """
     try:
-        table = json.loads(path.with_suffix(".json").read_text())
+        table = parse_json(path.with_suffix(".json").read_text())
     except OSError as error:
         if not path.exists():
             raise ModelError(f"the model {path} does not exist") from error
@@ -154,14 +154,14 @@ def _read(table: Mapping[str, Any], key: str, kind: type[Value]) -> Value:
         raise ModelError(f"{key} is missing")
     value = table[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ModelError(f"{key} is {kind.__name__}, not {value!r}")
+        raise ModelError(f"{key} is {kind.__name__}, not {reprlib.repr(value)}")
     return value
 
 
 def _read_list(table: Mapping[str, Any], key: str) -> Sequence[Any]:
     value = table.get(key, [])
     if not isinstance(value, list):
-        raise ModelError(f"{key} is a list, not {value!r}")
+        raise ModelError(f"{key} is a list, not {reprlib.repr(value)}")
     return value
 
 
@@ -192,8 +192,11 @@ def _read_number(row: Mapping[str, Any], key: str) -> float:
     if value is None:
         return math.inf
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ModelError(f"{key} is a number, not {value!r}")
-    return float(value)
+        raise ModelError(f"{key} is a number, not {reprlib.repr(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ModelError(f"{key} is out of range") from None
 
 
 def _score_row(score: Score) -> dict[str, Any]:

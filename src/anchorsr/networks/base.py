@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor, nn
 
 from anchorsr.errors import RecipeError
 from anchorsr.networks.layers import Clip
+
+# Of channels, blocks and the like: several times what any published network has.
+_MOST = 4096
 
 
 class Trainable(nn.Module):
@@ -55,6 +58,11 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.factor not in (2, 3, 4):
             raise RecipeError(f"factor is 2, 3 or 4, not {self.factor}")
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int) and number > _MOST:
+                    raise RecipeError(f"{entry.name} is at most {_MOST}, not {number}")
 
     def _require_at_least(self, least: int, *names: str) -> None:
         """Raise RecipeError if one of the named options is smaller than `least`."""

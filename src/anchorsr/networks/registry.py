@@ -8,6 +8,7 @@ from typing import Any
 
 from anchorsr.errors import RecipeError, unknown_choice
 from anchorsr.networks.base import RecipeNetwork
+from anchorsr.networks.external import build_external
 from anchorsr.utils.config import parse_table
 
 # The module of each network, which is its name in recipes, and its class. The module also holds
@@ -32,13 +33,16 @@ def build_network(options: Mapping[str, Any]) -> RecipeNetwork:
     """Build the network that the [network] table of a recipe describes.
 
     Args:
-        options: The network's `name` and its options.
+        options: The network's `name` and its options. The name `package.module:Class` is that of
+            a PyTorch module (`external`).
 
     Raises:
         RecipeError: The name or an option is unknown, or a value is out of range.
     """
     table = dict(options)
     name = table.pop("name", None)
+    if isinstance(name, str) and ":" in name:
+        return build_external(name, table)
     if not isinstance(name, str) or name not in NETWORKS:
         raise RecipeError(f"[network] name: {unknown_choice('network', name, NETWORKS)}")
     network_class, config_class = load_classes(name)

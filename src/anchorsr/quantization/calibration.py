@@ -99,7 +99,9 @@ def observe_tensors(
     """
     count = 0
     for count, image in enumerate(images, 1):  # noqa: B007 (only the count is wanted)
-        run_graph(graph, image[None].astype(np.float32), observe=observe)
+        below, beside = np.subtract(graph.fit(*image.shape[:2]), image.shape[:2])
+        fitting = np.pad(image, ((0, below), (0, beside), (0, 0)), mode="edge")
+        run_graph(graph, fitting[None].astype(np.float32), observe=observe)
     if not count:
         raise DataError("calibration needs at least one image")
 
@@ -108,6 +110,7 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, ops.Quantizat
     """Choose the scale and zero point of the output of every operator."""
     fixed = fixed_quantizations(graph)
     readers = _readers(graph)
+    ranges = _clipped(graph, ranges)
 
     def shared(operator: ops.Operator, name: str) -> bool:
         if name in fixed or operator.output in fixed:
@@ -132,6 +135,17 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, ops.Quantizat
             chosen[name] = _tie_avoiding(result[operator.input], chosen[name])
         result[operator.output] = fixed.get(operator.output) or chosen[name]
     return result
+
+
+def _clipped(graph: Graph, ranges: Ranges) -> Ranges:
+    """Limit the ranges of tensors that only a clip reads: saturation then is the clip."""
+    readers = _readers(graph)
+    clipped = dict(ranges)
+    for operator in reversed(graph.operators):
+        if isinstance(operator, ops.Clip) and readers[operator.input] == 1:
+            low, high = ranges.get(operator.input, (0.0, 0.0))
+            clipped[operator.input] = (max(low, operator.low), min(high, operator.high))
+    return clipped
 
 
 def _tie_avoiding(before: ops.Quantization, after: ops.Quantization) -> ops.Quantization:

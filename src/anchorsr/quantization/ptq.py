@@ -87,10 +87,15 @@ def apply_quantization(
         name = operator.output
         if isinstance(operator, ops.Clip):  # saturation at scale 1 does it
             saturates = name == graph.output or tensors[sources[0]].quantization == IMAGE
-            if not saturates or (operator.low, operator.high) != (0, 255):
-                raise GraphError("only a clip of an image to 0..255 can be quantized")
-            aliases[name] = sources[0]
-            continue
+            if saturates and (operator.low, operator.high) == (0, 255):
+                aliases[name] = sources[0]
+                continue
+            if saturates or operator.low not in (0, -np.inf):
+                raise GraphError(
+                    f"{name} clips to {operator.low:g}..{operator.high:g}, and integers clip images"
+                    " to the range from black to white, and features at 0 from below: use"
+                    " torch.clamp(x, 0, high)"
+                )
         aliases[name] = name
         tensors[name] = ops.TensorType(graph.tensors[name].channels, "int8", chosen[name])
         if isinstance(operator, KEEPS_VALUES):
@@ -99,6 +104,14 @@ def apply_quantization(
                 tensors[again] = dataclasses.replace(tensors[source], quantization=chosen[name])
                 operators.append(ops.Requantize(source, again))
                 sources = tuple(again if one == source else one for one in sources)
+        if isinstance(operator, ops.Clip):
+            clips = _integer_clip(operator, sources[0], chosen[name])
+            tensors.update({clip.output: tensors[name] for clip in clips})
+            operators += clips
+            aliases[name] = clips[-1].output if clips else sources[0]
+            if not clips:
+                del tensors[name]
+            continue
         if isinstance(operator, ops.PReLU):
             operator = quantize_slopes(operator)
         elif isinstance(operator, ops.Convolution):
@@ -113,6 +126,29 @@ def apply_quantization(
     tensors["upscaled"] = ops.TensorType(channels, "uint8", IMAGE_IO)
     operators.append(ops.Requantize(last, "upscaled"))
     return Graph(graph.name, tensors, operators, graph.input, "upscaled")
+
+
+def clip_limits(clip: ops.Clip, quantization: ops.Quantization) -> tuple[int, int]:
+    """Return the least and the largest int8 of clipped features."""
+    zero_point = quantization.zero_point
+    low = zero_point if clip.low == 0 else -128
+    if not np.isfinite(clip.high):
+        return low, 127
+    return low, min(round(clip.high / quantization.scale) + zero_point, 127)
+
+
+def _integer_clip(
+    clip: ops.Clip, source: str, quantization: ops.Quantization
+) -> list[ops.ReLU | ops.Minimum]:
+    """Return the operators that clip features beyond what saturation does; often none."""
+    low, high = clip_limits(clip, quantization)
+    minimum = [ops.Minimum(source, clip.output, high)] if high < 127 else []
+    if low == -128:
+        return [*minimum]
+    if not minimum:
+        return [ops.ReLU(source, clip.output)]
+    positive = f"{clip.output}/positive"
+    return [ops.ReLU(source, positive), ops.Minimum(positive, clip.output, high)]
 
 
 def quantize_weights(

@@ -189,7 +189,8 @@ def _draw_pairs(run: TrainingRun) -> list[Pair]:
 
 
 def _name(run: TrainingRun) -> str:
-    return f"{run.recipe.network['name']}_x{run.network.factor}"
+    name = str(run.recipe.network["name"]).rpartition(":")[2]
+    return f"{name}_x{run.network.factor}"
 
 
 def _digest(

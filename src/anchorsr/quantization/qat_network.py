@@ -27,7 +27,12 @@ from anchorsr.networks.base import Trainable
 from anchorsr.networks.layers import BIAS_UNIT
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
 from anchorsr.quantization.calibration import IMAGE, KEEPS_VALUES, fixed_quantizations, share
-from anchorsr.quantization.ptq import BIAS_LIMIT, apply_quantization, quantize_slopes
+from anchorsr.quantization.ptq import (
+    BIAS_LIMIT,
+    apply_quantization,
+    clip_limits,
+    quantize_slopes,
+)
 from anchorsr.quantization.rounding import avoid_ties
 
 
@@ -83,6 +88,7 @@ class IntegerNetwork(Trainable):
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """Compute the image without the last saturation, which would stop gradients."""
+        self.source.check_size(*images.shape[2:])
         # Values are integers minus their zero point, so that zero padding is zero.
         values = {self.source.input: images}
         for operator in self.source.operators:
@@ -98,6 +104,10 @@ class IntegerNetwork(Trainable):
                 names = (operator.output,) * len(sources)
             if isinstance(operator, ops.Convolution):
                 value = self._convolve(operator, sources[0])
+            elif isinstance(operator, ops.Clip) and operator.output not in self._fixed:
+                chosen = self._present(operator.output)
+                low, high = (limit - chosen.zero_point for limit in clip_limits(operator, chosen))
+                value = sources[0].clamp(low, high)
             elif isinstance(operator, ops.Add) and self._adds_exactly(operator):
                 value = self._saturate(operator.output, sources[0] + sources[1])
             else:
@@ -250,8 +260,9 @@ def _sum_of_products(
             features, weights.transpose(0, 1), bias, conv.stride, (height, width)
         )
     groups = features.shape[1] if isinstance(conv, ops.DepthwiseConv2D) else conv.groups
-    padding = (weights.shape[2] // 2, weights.shape[3] // 2)
-    return functional.conv2d(features, weights, bias, padding=padding, groups=groups)
+    stride = conv.stride if isinstance(conv, ops.Conv2D) else 1
+    padding = ((weights.shape[2] - stride) // 2, (weights.shape[3] - stride) // 2)
+    return functional.conv2d(features, weights, bias, stride, padding, groups=groups)
 
 
 def _move(operator: ops.Operator, sources: list[Tensor], channels: int) -> Tensor | None:
@@ -266,7 +277,8 @@ def _move(operator: ops.Operator, sources: list[Tensor], channels: int) -> Tenso
             moved: Tensor = DepthToSpaceLayer(operator.block)(source)
             return moved
         case ops.Pool2D(kind="max"):
-            return functional.max_pool2d(source, operator.size, 1, operator.size // 2)
+            padding = (operator.size - operator.stride) // 2
+            return functional.max_pool2d(source, operator.size, operator.stride, padding)
         case ops.ReLU():
             return source.relu()
         case ops.Resize(mode="nearest"):

@@ -20,7 +20,8 @@ from anchorsr.errors import GraphError, needs
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers
 from anchorsr.graph.graph import Graph
-from anchorsr.serialization.onnx_integer import MICROSOFT_DOMAIN, IntegerNodes
+from anchorsr.serialization.onnx_half import to_half
+from anchorsr.serialization.onnx_integer import MICROSOFT_DOMAIN, IntegerNodes, OnnxForm
 
 if TYPE_CHECKING:
     from onnx import ValueInfoProto
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # shipped networks need, since 1.21, and all operators here for uint8 since 1.24.
 OPSET = 13
 _FORMAT_VERSION = 7
+# What `export` writes: as fast as the other in ONNX Runtime, and OpenVINO reads it too.
+DEFAULT_FORM: OnnxForm = "qdq"
 
 # Operators that are a single node, over floats and over integers.
 _FLOAT_KINDS: dict[type, str] = {
@@ -42,7 +45,12 @@ _FLOAT_KINDS: dict[type, str] = {
 
 
 def write_onnx(
-    graph: Graph, *, size: tuple[int, int] | None = None, description: str = ""
+    graph: Graph,
+    *,
+    size: tuple[int, int] | None = None,
+    description: str = "",
+    half: bool = False,
+    form: OnnxForm = "qlinear",
 ) -> bytes:
     """Write a graph as an ONNX file. Input and output keep their names.
 
@@ -51,6 +59,10 @@ def write_onnx(
         size: (height, width) of the input for a file of fixed size; None for a file that takes
             every size.
         description: The description in the file.
+        half: Whether a float graph is computed in float16; its input and output stay float32.
+        form: How an integer graph is written: `qlinear` as integer operators of ONNX Runtime;
+            `qdq` as standard operators over floats between QuantizeLinear and DequantizeLinear,
+            which runtimes fuse into integer ones.
 
     Returns:
         The bytes of the file.
@@ -61,11 +73,15 @@ def write_onnx(
     """
     if size is not None and min(size) < 1:
         raise GraphError(f"height and width are positive, not {size}")
+    if size is not None:
+        graph.check_size(*size)
     with needs("onnx", "onnx"):
         from onnx import helper
-    writer = _Writer(graph)
+    writer = _Writer(graph, form)
     for operator in graph.operators:
         writer.add(operator)
+    if half:
+        to_half(writer.nodes, writer.initializers, graph.input, graph.output)
     model = helper.make_model(
         helper.make_graph(
             writer.nodes,
@@ -77,7 +93,10 @@ def write_onnx(
         producer_name="anchorsr",
         doc_string=description,
         ir_version=_FORMAT_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT_DOMAIN, 1)],
+        opset_imports=[
+            helper.make_opsetid("", OPSET),
+            *([helper.make_opsetid(MICROSOFT_DOMAIN, 1)] if form == "qlinear" else []),
+        ],
     )
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -181,19 +200,27 @@ class _Writer(IntegerNodes):
         """weights: in the layout of ONNX, (out, in / groups, height, width)."""
         source, output = self._stored[conv.input], self._stored[conv.output]
         height, width = weights.shape[2:]
+        stride = conv.stride if isinstance(conv, ops.Conv2D) else 1
         attributes: dict[str, Any] = {
             "kernel_shape": [height, width],
-            "pads": [height // 2, width // 2, height // 2, width // 2],
+            "pads": [(height - stride) // 2, (width - stride) // 2] * 2,
         }
+        if stride > 1:
+            attributes["strides"] = [stride, stride]
         if groups > 1:
             attributes["group"] = groups
         made = f"{output}/linear" if self._needs_relu(conv) else output
-        stored_weights = self._constant(f"{output}/weights", weights)
-        bias = self._constant(f"{output}/bias", conv.bias)
         if conv.weight_scales is None:
+            stored_weights = self._constant(f"{output}/weights", weights)
+            bias = self._constant(f"{output}/bias", conv.bias)
             self._node("Conv", [source, stored_weights, bias], made, **attributes)
             relu: list[str] = []
+        elif self._form == "qdq":
+            self._add_qdq_conv(conv, weights, made, attributes)
+            relu = [self._quantization_constants(conv.output)[1]]
         else:
+            stored_weights = self._constant(f"{output}/weights", weights)
+            bias = self._constant(f"{output}/bias", conv.bias)
             zeros = np.zeros(conv.bias.shape, np.int8)
             scales = self._constant(f"{output}/weight_scales", conv.weight_scales)
             zero_points = self._constant(f"{output}/weight_zero_points", zeros)
@@ -204,6 +231,33 @@ class _Writer(IntegerNodes):
             relu = [after[1]]
         if made != output:
             self._node("Max" if relu else "Relu", [made, *relu], output)
+
+    def _add_qdq_conv(
+        self,
+        conv: ops.Conv2D | ops.DepthwiseConv2D,
+        weights: Array,
+        output: str,
+        attributes: dict[str, Any],
+    ) -> None:
+        """Convolve dequantized numbers; the bias has the scale of the sums."""
+        assert conv.weight_scales is not None
+        scale = np.float32(self._quantization[conv.input].scale)
+        constants = {"weights": (weights, conv.weight_scales)}
+        constants["bias"] = (conv.bias, np.asarray(scale * conv.weight_scales, np.float32))
+        inputs = [self._dequantized(conv.input, output)]
+        for name, (values, scales) in constants.items():
+            stored = self._constant(f"{conv.output}/{name}/stored", values)
+            zeros = np.zeros(scales.shape, values.dtype)
+            types = [
+                self._constant(f"{conv.output}/{name}/scales", scales),
+                self._constant(f"{conv.output}/{name}/zero_points", zeros),
+            ]
+            real = f"{conv.output}/{name}/real"
+            self._node("DequantizeLinear", [stored, *types], real, axis=0)
+            inputs.append(real)
+        self._node("Conv", inputs, f"{output}/convolved", **attributes)
+        after = self._quantization_constants(conv.output)
+        self._node("QuantizeLinear", [f"{output}/convolved", *after], output)
 
     def _needs_relu(self, conv: ops.Conv2D | ops.DepthwiseConv2D) -> bool:
         """Whether ReLU is a node: with zero point 0, uint8 saturates at zero anyway."""
@@ -238,9 +292,17 @@ class _Writer(IntegerNodes):
         self._node("QuantizeLinear", [scaled, one, self._zero_point(conv.output)], output)
 
     def _add_pool(self, pool: ops.Pool2D, inputs: list[str], output: str) -> None:
-        attributes = {"kernel_shape": [pool.size] * 2, "pads": [pool.size // 2] * 4}
+        padding = (pool.size - pool.stride) // 2
+        attributes = {"kernel_shape": [pool.size] * 2, "pads": [padding] * 4}
+        if pool.stride > 1:
+            attributes["strides"] = [pool.stride] * 2
         if pool.kind == "max":
             self._node("MaxPool", inputs, output, **attributes)
+        elif pool.output in self._quantization and self._form == "qdq":
+            real = self._dequantized(pool.input, output)
+            self._node("AveragePool", [real], f"{output}/mean", **attributes)
+            after = self._quantization_constants(pool.output)
+            self._node("QuantizeLinear", [f"{output}/mean", *after], output)
         elif pool.output in self._quantization:
             self._add_integer("QLinearAveragePool", pool, channels_last=0, **attributes)
         else:

@@ -8,7 +8,7 @@ are computed in float32 and integers, and a sum of two scales adds the entries o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto
 
 MICROSOFT_DOMAIN = "com.microsoft"
+OnnxForm: TypeAlias = Literal["qlinear", "qdq"]
 # The values of a stored byte.
 _BYTES = np.arange(256)
 # Integer operators whose result depends on one byte.
@@ -31,7 +32,8 @@ _Unary: TypeAlias = ops.Requantize | ops.LeakyReLU | ops.PReLU | ops.Sigmoid | o
 class IntegerNodes:
     """The nodes and constants of one file, and those that integer operators add to them."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, form: OnnxForm = "qlinear") -> None:
+        self._form = form
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._graph = graph
@@ -102,7 +104,10 @@ class IntegerNodes:
         before = [self._quantization[name] for name in operator.inputs]
         after = self._quantization[operator.output]
         if isinstance(operator, ops.Add) and all(each.scale == after.scale for each in before):
-            self._add_integer("QLinearAdd", operator)
+            if self._form == "qdq":
+                self._add_qdq_sum(operator)
+            else:
+                self._add_integer("QLinearAdd", operator)
             return
         first, second, shift = fixed_point.sum_multipliers(before, after)
         sign = -1 if isinstance(operator, ops.Subtract) else 1
@@ -125,6 +130,22 @@ class IntegerNodes:
         self._node("Add", terms, f"{output}/sum")
         self._node("Floor", [f"{output}/sum"], f"{output}/floor")
         self._add_saturation(f"{output}/floor", output, np.float64)
+
+    def _add_qdq_sum(self, add: ops.Add) -> None:
+        """Add tensors of one scale, dequantized; a runtime makes one integer addition of it."""
+        output = self._stored[add.output]
+        summands = [
+            self._dequantized(name, f"{output}/{which}") for which, name in enumerate(add.inputs)
+        ]
+        self._node("Add", summands, f"{output}/sum")
+        after = self._quantization_constants(add.output)
+        self._node("QuantizeLinear", [f"{output}/sum", *after], output)
+
+    def _dequantized(self, name: str, reader: str) -> str:
+        """Dequantize a tensor for one reader, as runtimes expect it."""
+        real = f"{reader}/{self._stored[name]}/real"
+        self._node("DequantizeLinear", self._with_quantization(name), real)
+        return real
 
     def _add_integer_product(self, multiply: ops.Multiply) -> None:
         """Multiply in float32, where products of bytes are exact, and round half to even."""

@@ -105,8 +105,8 @@ def load_network(name: str, precisions: Sequence[Precision] = PRECISIONS) -> Net
     """Load a network by name.
 
     Args:
-        name: A network of `networks.registry.NETWORKS`, with its default options and random
-            weights, a shipped model, or a `.tflite` file.
+        name: A network of `networks.registry.NETWORKS` or a class (`package.module:Class`), with
+            its default options and random weights, a shipped model, or a `.tflite` file.
         precisions: Those to make graphs for.
 
     Raises:
@@ -142,7 +142,7 @@ def random_network(
 
         from anchorsr.lowering.trace import lower
         from anchorsr.networks.registry import NETWORKS, build_network
-    if options["name"] not in NETWORKS:
+    if options["name"] not in NETWORKS and ":" not in options["name"]:
         known = [*NETWORKS, *(model.path.stem for model in list_models())]
         raise BenchmarkError(unknown_choice("network", options["name"], known))
     with torch.random.fork_rng():

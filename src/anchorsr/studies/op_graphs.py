@@ -128,10 +128,12 @@ def classify(operator: ops.Operator, graph: Graph) -> OperatorClass | None:
     extent = max(extents)
     if not extent:
         return None
+    if graph.multiple > 1:
+        raise GraphError(f"{graph.name} has strides, and there is no measurement of those")
     source = graph.tensors[operator.inputs[extents.index(extent)]]
     widths = source.channels, graph.tensors[operator.output].channels
     kind = type(operator).__name__
-    common: dict[str, Any] = {"extent": extent}
+    common: dict[str, Any] = {"extent": int(extent)}
     if isinstance(operator, ops.Conv2D):
         common |= _sides(*operator.weights.shape[1:3])
         common |= {"groups": operator.groups, "relu": operator.relu}

@@ -6,7 +6,6 @@ longest one of its study so far would fit into the time that is left; the page l
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from anchorsr.studies.tables import (
     study_grids,
 )
 from anchorsr.utils.files import cannot_read, check_free, check_not_input, publish
+from anchorsr.utils.strict_json import parse_json
 
 _FACTOR = 3
 _SIZE = (360, 640)
@@ -119,7 +119,7 @@ def read_study(path: Path) -> dict[str, Any]:
         DataError: It cannot be read, or is something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise KeyError("study")
         study_grids(found["study"])

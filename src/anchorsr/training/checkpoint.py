@@ -8,7 +8,7 @@ run.json        the recipe with every default, versions, duration, losses, valid
 from __future__ import annotations
 
 import io
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from anchorsr.networks.registry import build_network
 from anchorsr.training.recipe import Recipe
 from anchorsr.utils.config import parse_table
 from anchorsr.utils.files import cannot_read, make_folder, publish, reason
-from anchorsr.utils.strict_json import to_json
+from anchorsr.utils.strict_json import parse_json, to_json
 
 CHECKPOINT, WEIGHTS, RECORD = "checkpoint.pt", "weights.pt", "run.json"
 
@@ -94,6 +94,71 @@ class Checkpoint:
     losses: tuple[float, ...] | list[float] = ()
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_duration(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < math.inf
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_fingerprint(value: Any) -> bool:
+    """A fingerprint of images (`data.pairs.fingerprint`); an unfinished run may have none."""
+    return isinstance(value, dict) and (
+        not value
+        or (
+            {"pictures", "lr_pixels"} <= value.keys()
+            and all(isinstance(key, str) and _is_count(each) for key, each in value.items())
+        )
+    )
+
+
+def _is_history(value: Any) -> bool:
+    """Entries of numbers by name; null stands for an infinite PSNR."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and _is_count(entry.get("step"))
+        and all(
+            isinstance(key, str) and (each is None or _is_number(each))
+            for key, each in entry.items()
+        )
+        for entry in value
+    )
+
+
+def _is_losses(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_number, value))
+
+
+# What the values of a checkpoint and of run.json must be, beyond what reading them shows.
+_STATE = {
+    "origin": lambda value: isinstance(value, str),
+    "data": _is_fingerprint,
+    "state": _is_table,
+    "averaged": _is_table,
+    "optimizer": _is_table,
+    "step": _is_count,
+    "seconds": _is_duration,
+    "history": _is_history,
+    "made_on": lambda value: value is None or _is_table(value),
+    "losses": _is_losses,
+}
+_RECORD = {
+    "step": _is_count,
+    "hours": _is_duration,
+    "data": _is_fingerprint,
+    "history": _is_history,
+}
+
+
 def load_run(folder: Path) -> TrainingRun:
     """Load a run: its record, its recipe and its network with the EMA weights.
 
@@ -120,7 +185,7 @@ def load_weights(path: Path) -> RecipeNetwork:
     try:
         network = build_network(content["network"])
         network.load_state_dict(content["state"])
-    except (KeyError, TypeError, RuntimeError, RecipeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, RecipeError) as error:
         raise CheckpointError(
             f"{path} does not hold weights of a known network: {str(error).splitlines()[0]}"
         ) from error
@@ -135,7 +200,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text())
+        record = parse_json(path.read_bytes())
     except OSError as error:
         raise CheckpointError(
             f"{folder} does not hold a run ({path.name}: {reason(error)}): make one with"
@@ -145,6 +210,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {reason(error)}") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} is damaged: it does not hold a table")
+    values = {"step": 0, "hours": 0.0, "data": {}, "history": [], **record}
+    wrong = [name for name, is_valid in _RECORD.items() if not is_valid(values[name])]
+    if wrong:
+        raise CheckpointError(f"{path} is damaged: {' and '.join(wrong)} cannot be as it is")
     return record
 
 
@@ -164,11 +233,17 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         table = {key: value for key, value in content["recipe"].items() if key not in MAY_CHANGE}
         recipe = parse_table(Recipe, table, "")
         values = {key: value for key, value in content.items() if key in known}
-        return Checkpoint(**{**values, "recipe": recipe})
+        checkpoint = Checkpoint(**{**values, "recipe": recipe})
     except (AttributeError, KeyError, TypeError, RecipeError) as error:
         raise CheckpointError(
             f"{path} is damaged or of another version: {reason(error)}"
         ) from error
+    wrong = [name for name, is_valid in _STATE.items() if not is_valid(getattr(checkpoint, name))]
+    if not wrong and checkpoint.step > recipe.schedule.steps:
+        wrong = ["step"]
+    if wrong:
+        raise CheckpointError(f"{path} is damaged: {' and '.join(wrong)} cannot be as it is")
+    return checkpoint
 
 
 def check_same_run(checkpoint: Checkpoint, recipe: Recipe, origin: str, folder: Path) -> None:

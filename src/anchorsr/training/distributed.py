@@ -1,13 +1,11 @@
-"""Data-parallel training by several processes, and requests to stop that all agree on."""
+"""Data-parallel training by several processes."""
 
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
@@ -96,36 +94,3 @@ def join_processes(device: str) -> Iterator[Processes]:
         distributed.barrier()  # leaving while another process still writes can abort that one
     finally:
         distributed.destroy_process_group()
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Yield a list that is filled when the process is asked to stop, so that steps are whole.
-
-    A second signal stops it at once.
-    """
-    received: list[int] = []
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    hang_up = getattr(signal, "SIGHUP", None)  # sent by a closed terminal; nohup ignores it
-    if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
-        numbers.append(hang_up)
-
-    def note(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        for each in numbers:
-            # A closed terminal sends the signal twice; the second one is ignored.
-            again = signal.SIG_IGN if number == each == hang_up else previous[each]
-            signal.signal(each, again)
-
-    try:
-        previous = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers:
-            signal.signal(number, note)
-    except ValueError:  # signals can be handled in the main thread only
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 from anchorsr.data.degradation import DegradationRecipe
 from anchorsr.errors import RecipeError
 from anchorsr.utils.config import parse_table, require
-from anchorsr.utils.files import cannot_read
+from anchorsr.utils.files import cannot_read, reason
+from anchorsr.utils.strict_json import check_depth
 
 # Upper limits of patches and images, and of steps: a larger number is a typing error.
 _MOST, _MOST_STEPS = 1_000_000, 10**12
@@ -163,7 +164,8 @@ class Recipe:
     """Everything that decides what a run computes; `machine.Machine` decides how fast.
 
     Attributes:
-        network: Name and options of the network (`networks.registry`).
+        network: Name and options of the network (`networks.registry`); the name alone in a file
+            stands for a network with its defaults.
         data: Training images.
         schedule: Steps and learning rate.
         optimizer: That of float training.
@@ -213,10 +215,15 @@ def read_recipe(path: Path) -> Recipe:
     try:
         text = path.read_bytes().decode()
         table = tomllib.loads(text)
+        check_depth(table)
     except OSError as error:
         raise RecipeError(cannot_read(path, error)) from error
+    except RecursionError:
+        raise RecipeError(f"{path} is nested too deeply") from None
     except ValueError as error:  # neither UTF-8 nor TOML, or a number of thousands of digits
-        raise RecipeError(f"{path} is not a TOML file: {error}") from error
+        raise RecipeError(f"{path} is not a TOML file: {reason(error)}") from error
+    if isinstance(table.get("network"), str):
+        table["network"] = {"name": table["network"]}
     try:
         return parse_table(Recipe, table, "")
     except RecipeError as error:

@@ -40,7 +40,7 @@ from anchorsr.training.checkpoint import (
     read_checkpoint,
     write_run,
 )
-from anchorsr.training.distributed import Processes, join_processes, stop_requests
+from anchorsr.training.distributed import Processes, join_processes
 from anchorsr.training.initialize import (
     load_initial_networks,
     load_matching_weights,
@@ -54,6 +54,7 @@ from anchorsr.training.recipe import Recipe, read_recipe
 from anchorsr.training.sampling import check_strengths, load_pairs, make_sampler
 from anchorsr.training.validation import check_validation, validate
 from anchorsr.utils.files import check_folder
+from anchorsr.utils.signals import held_interrupts
 
 Network = TypeVar("Network", bound=Trainable)
 
@@ -183,7 +184,7 @@ def fit(
             run.restore(checkpoint)
         run.catch_up()
         if sampler is not None:
-            with stop_requests() as requests:
+            with held_interrupts(most=1) as requests:
                 run.loop(sampler, requests, on_progress)
         return run.averaged, run.save()
 
@@ -217,6 +218,7 @@ class _Run(Generic[Network]):
         self.ranges = [m.least for m in self.network.modules() if isinstance(m, ActivationNoise)]
         self.optimizer = make_optimizer(recipe.optimizer, self.parameters)
         self.step = 0
+        self.resumed = False  # from a checkpoint, and no step taken since
         self.stopping = False  # agreed on by all processes
         self.seconds = 0.0
         self.made_on = self._present_machine()
@@ -229,9 +231,9 @@ class _Run(Generic[Network]):
             self.network.load_state_dict(checkpoint.state)
             self.averaged.load_state_dict(checkpoint.averaged)
             self.optimizer.load_state_dict(checkpoint.optimizer)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            path = self.folder / CHECKPOINT
-            raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise self._damaged(error) from error
+        self.resumed = True
         self.step = checkpoint.step
         self.seconds = checkpoint.seconds
         self.history = checkpoint.history
@@ -257,7 +259,7 @@ class _Run(Generic[Network]):
 
         Args:
             sampler: Where patches come from.
-            requests: Filled by `stop_requests`.
+            requests: Filled by `held_interrupts`.
             on_progress: As in `train`.
 
         Raises:
@@ -376,12 +378,26 @@ class _Run(Generic[Network]):
         peak = self.recipe.optimizer.learning_rate
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.schedule, peak, self.step)
-        self.optimizer.step()
+        self._step_optimizer()
         # The checkpoint holds the ranges of one process, with which all resume.
         self.processes.largest(self.ranges)
         self.step += 1
         self._average()
         return value
+
+    def _step_optimizer(self) -> None:
+        """Take the optimizer's step; whether its restored state is sound shows only here."""
+        try:
+            self.optimizer.step()
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            if not self.resumed:
+                raise
+            raise self._damaged(error) from error
+        self.resumed = False
+
+    def _damaged(self, error: Exception) -> CheckpointError:
+        said = str(error).splitlines() or [type(error).__name__]
+        return CheckpointError(f"{self.folder / CHECKPOINT} is damaged: {said[0]}")
 
     def _diverged(self, what: str) -> TrainingError:
         kept = (self.folder / CHECKPOINT).exists()

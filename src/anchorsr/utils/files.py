@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from anchorsr.errors import OutputError
+from anchorsr.utils.temporary import remove_leftovers, temporary_beside
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Check, before any work is done, that a file may be written.
+
+    Temporary files that a killed process left beside it are removed.
 
     Args:
         path: The file.
@@ -23,6 +26,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         OutputError: If it may not.
     """
     try:
+        remove_leftovers(path)
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give a file name")
         if not path.parent.is_dir():
@@ -97,8 +101,8 @@ def publish(data: bytes, path: Path, *, overwrite: bool) -> None:
 def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that becomes `path` if the block succeeds.
 
-    It is deleted if the block fails. Whether `path` is free is checked before the block, and again
-    when the file is moved.
+    It has the permissions of the file that it replaces, and is deleted if the block fails. Whether
+    `path` is free is checked before the block, and again when the file is moved.
 
     Args:
         path: The file; its folder must exist.
@@ -111,17 +115,20 @@ def publishing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         OutputError: If the file exists and `overwrite` is false, or cannot be written.
     """
     check_free(path, overwrite=overwrite)
-    # 60 characters are at most 240 bytes, so the name stays within the usual 255.
-    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            yield file
-        move_into_place(temporary, path, overwrite=overwrite)
+        with temporary_beside(path) as (temporary, file):
+            with file:
+                yield file
+            _take_mode(path, temporary)
+            move_into_place(temporary, path, overwrite=overwrite)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            temporary.unlink()
+
+
+def _take_mode(old: Path, new: Path) -> None:
+    """Give a new file the permissions of the one that it replaces, if there is one."""
+    with contextlib.suppress(FileNotFoundError, NotImplementedError):
+        new.chmod(stat.S_IMODE(old.stat().st_mode))
 
 
 def move_into_place(finished: Path, path: Path, *, overwrite: bool) -> None:

@@ -2,25 +2,30 @@
 
 A lock is an empty hidden file beside the output, locked with `flock` while the output is made and
 removed afterwards. The system releases it when the process ends, however it ends; the file that a
-killed process leaves is reused by the next one. Without `flock` (Windows, some network drives)
-every lock is granted; files are still written atomically.
+killed process leaves is reused or removed by the next one. Without `flock` (Windows, some network
+drives) every lock is granted; files are still written atomically.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import errno
 import os
 from pathlib import Path
 from types import TracebackType
 
 from anchorsr.errors import OutputError
 from anchorsr.utils.files import reason
+from anchorsr.utils.temporary import is_open_as, lock_name
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+# A link in the place of a lock could lead to any file, which would be made, or removed later.
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class FileLocks:
@@ -55,13 +60,15 @@ class FileLocks:
         """
         if fcntl is None:
             return True
-        # Hashed, so that long names stay short and distinct.
-        name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
-        path = target.with_name(f".anchorsr-{name}.lock")
+        path = lock_name(target)
         while True:
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                descriptor = os.open(path, _FLAGS, 0o666)
             except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise OutputError(
+                        f"{path} is a link in the place of a lock: remove it"
+                    ) from error
                 raise OutputError(f"{target} cannot be written ({reason(error)})") from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +79,7 @@ class FileLocks:
                 os.close(descriptor)
                 _remove(path)
                 return True
-            if _same_file(descriptor, path):
+            if is_open_as(descriptor, path):
                 self._held[target] = descriptor, path
                 return True
             os.close(descriptor)  # removed by its holder between our two calls
@@ -83,13 +90,6 @@ class FileLocks:
         if descriptor is not None and path is not None:
             _remove(path)  # first, while nobody else can hold it
             os.close(descriptor)
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _remove(path: Path) -> None:

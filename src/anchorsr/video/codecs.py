@@ -9,6 +9,11 @@ from anchorsr.errors import OutputError, unknown_choice
 
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 SUFFIXES = tuple(_FORMATS)
+# Names under which folders are searched for videos. Whatever FFmpeg reads can be named itself.
+READ_SUFFIXES = (
+    *SUFFIXES, ".avi", ".wmv", ".asf", ".flv", ".3gp", ".3g2", ".mpg", ".mpeg", ".vob", ".ts",
+    ".m2ts", ".mts", ".ogv", ".dv", ".mxf",
+)  # fmt: skip
 
 # The longest side that x264 has an H.264 level for.
 MAX_SIDE = 16_384

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from anchorsr.utils.signals import held_interrupts
 from anchorsr.video.colour import FromRgb, ToRgb
 from anchorsr.video.source import Source
 from anchorsr.video.target import Target
@@ -40,12 +41,14 @@ class VideoPipeline:
         source: Where frames and packets come from.
         target: Where upscaled frames and copied packets go.
         upscaler: Upscales one frame after another.
+        kept: Number of frames at the beginning that an earlier run has encoded.
         timings: Seconds each step was busy so far.
     """
 
     source: Source
     target: Target
     upscaler: ReusingUpscaler
+    kept: int = 0
     timings: Timings = field(default_factory=Timings)
 
     def __post_init__(self) -> None:
@@ -57,13 +60,18 @@ class VideoPipeline:
     def run(self, on_tick: Callable[[], None]) -> None:
         """Process the whole source, and finish the target.
 
-        An exception from `on_tick`, or an interrupt, stops decoding; frames already decoded are
-        still encoded and the target is finished before the exception is raised. A second interrupt
-        stops at once. An exception in a thread stops all of them and is raised here; the target
-        then stays unfinished.
+        After a signal that asks to stop, or an exception from `on_tick`, decoding stops; frames
+        already decoded are still encoded, and the target is finished before the exception is
+        raised. A second signal stops at once. An exception in a thread stops all of them and is
+        raised here; the target then stays unfinished.
+
+        No thread is alive when this returns or raises: they use what the caller closes.
 
         Args:
             on_tick: Called a few times per second in the calling thread.
+
+        Raises:
+            KeyboardInterrupt: The process was asked to stop.
         """
         decoded: queue.Queue[Any] = queue.Queue(_QUEUE_SIZE)
         upscaled: queue.Queue[Any] = queue.Queue(_QUEUE_SIZE)
@@ -74,22 +82,35 @@ class VideoPipeline:
         ]
         # Events instead of Thread.join: before Python 3.13, a join that is interrupted takes a
         # running thread for finished.
-        ends = [threading.Event() for _ in steps]
-        for (name, *arguments), end in zip(steps, ends, strict=True):
-            threading.Thread(
-                target=self._work, args=(*arguments, end), name=f"video-{name}", daemon=True
-            ).start()
-        try:
+        ends: list[threading.Event] = []
+        stopped: BaseException | None = None
+        with held_interrupts() as requests:
             try:
-                while not ends[-1].wait(_POLL_S):
-                    on_tick()
-            except BaseException:
-                self.source.stop()
-                _wait(ends)
-                raise
-        finally:
-            self._halt.set()
-            _wait(ends)
+                for name, *arguments in steps:
+                    end = threading.Event()
+                    threading.Thread(
+                        target=self._work, args=(*arguments, end), name=f"video-{name}"
+                    ).start()
+                    ends.append(end)
+            except BaseException as error:
+                stopped = error
+                self._halt.set()
+            while running := [end for end in ends if not end.is_set()]:
+                try:
+                    running[0].wait(_POLL_S)
+                    if len(requests) > 1:
+                        self._halt.set()
+                    if requests and stopped is None:
+                        raise KeyboardInterrupt
+                    if stopped is None:
+                        on_tick()
+                except BaseException as error:
+                    if stopped is not None:
+                        self._halt.set()
+                    stopped = stopped or error
+                    self.source.stop()
+        if stopped is not None:
+            raise stopped
         if self._errors:
             raise self._errors[0]
 
@@ -117,10 +138,12 @@ class VideoPipeline:
 
     def _decode(self, _: Iterator[Any]) -> Iterator[Any]:
         started = time.perf_counter()
+        kept = self.kept
         item: Any
         for item in self.source.items():
             if is_frame(item):
-                item = item, self._to_rgb(item)
+                item = _Kept(item) if kept > 0 else (item, self._to_rgb(item))
+                kept -= 1
             self.timings.decode_s += time.perf_counter() - started
             yield item
             started = time.perf_counter()
@@ -144,7 +167,9 @@ class VideoPipeline:
     def _encode(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
             started = time.perf_counter()
-            if is_frame(item):
+            if isinstance(item, _Kept):
+                self.target.repeat(item.frame)
+            elif is_frame(item):
                 self.target.encode(item)
             else:
                 self.target.copy(item)
@@ -183,6 +208,13 @@ class VideoPipeline:
 _END = object()
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A frame of the source whose upscaled form an earlier run has encoded."""
+
+    frame: VideoFrame
+
+
 def is_frame(item: Any) -> bool:
     """Tell whether an item of a source is a frame; packets have a stream."""
     return not hasattr(item, "stream")
@@ -202,9 +234,3 @@ def output_size(frame: VideoFrame, factor: int, subsampling: tuple[int, int]) ->
     columns, rows = subsampling
     width, height = frame.width * factor, frame.height * factor
     return width + width % columns, height + height % rows
-
-
-def _wait(ends: list[threading.Event]) -> None:
-    for end in ends:
-        while not end.wait(_POLL_S):  # in short waits, so that signals are handled
-            pass

@@ -14,6 +14,7 @@ import numpy as np
 from anchorsr.errors import VideoError
 from anchorsr.utils.files import reason
 from anchorsr.video.colour import Colours, check_like, read_colours
+from anchorsr.video.deinterlace import Deinterlacer
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -47,6 +48,7 @@ class Source:
         path: The file.
         start: Seconds after the beginning of the file at which to start.
         duration: Seconds to read; by default up to the end.
+        deinterlace: One of `deinterlace.MODES`.
         threads: Number of decoder threads; by default all processors.
 
     Attributes:
@@ -69,9 +71,11 @@ class Source:
         *,
         start: float | None = None,
         duration: float | None = None,
+        deinterlace: str = "auto",
         threads: int | None = None,
     ) -> None:
         self.path = path
+        self._deinterlace = Deinterlacer(deinterlace)
         self.problems: list[str] = []
         self.cut = start is not None or duration is not None
         self.shift = Fraction(0)
@@ -119,6 +123,11 @@ class Source:
         return self.video.frames
 
     @property
+    def deinterlaced(self) -> bool:
+        """Whether frames were deinterlaced so far."""
+        return self._deinterlace.active
+
+    @property
     def side_data(self) -> Mapping[str, Any]:
         """Side data of the first frame, by FFmpeg's names."""
         data: Any = self.first.side_data  # its type stub has only motion vectors
@@ -129,11 +138,6 @@ class Source:
         """FFmpeg's display matrix, nine numbers, that says how to rotate; None for upright."""
         found = self.side_data.get("DISPLAYMATRIX")
         return None if found is None else [int(n) for n in np.frombuffer(found, np.int32)]
-
-    def resume_after(self, seconds: Fraction) -> Fraction:
-        """Compute the start that continues after the first `seconds` of the output."""
-        begin = (self.container.start_time or 0) * _MICROSECOND
-        return seconds + (Fraction(0) if self._begin is None else self.shift - begin)
 
     def leave_out(self, stream: Stream) -> None:
         """Skip all further packets of a stream."""
@@ -176,11 +180,6 @@ class Source:
                 raise VideoError(f"{self.path} has no frame at or after this start: start earlier")
             raise VideoError(
                 f"{self.path} has no frame that can be decoded; copy or download it again"
-            )
-        if first.interlaced_frame or self.video.codec_context.field_order > 1:
-            raise VideoError(
-                f"{self.path} is interlaced, which is not supported: deinterlace it first, "
-                f"as `ffmpeg -i IN -vf bwdif OUT` does"
             )
         return first
 
@@ -327,7 +326,11 @@ class Source:
                 self._not_increasing += 1
                 continue
             frame.pts = self._last_pts = pts
-            yield frame, pts * base
+            for done in self._deinterlace(frame):
+                yield done, (done.pts or 0) * base
+        if flush:
+            for done in self._deinterlace(None):
+                yield done, (done.pts or 0) * (done.time_base or Fraction(0))
 
     def _time_in_avi(self, frame: VideoFrame) -> int | None:
         """Presentation time of a frame in a container that stores only decoding times.
@@ -440,8 +443,6 @@ def _colours(frame: VideoFrame, stream: VideoStream, path: Path) -> Colours:
 
 def _mismatch(frame: VideoFrame, first: VideoFrame) -> str | None:
     """Why a frame cannot follow the first one; None if it can."""
-    if frame.interlaced_frame and not first.interlaced_frame:
-        return "the video becomes interlaced, which is not supported; the output ends there"
     try:
         check_like(frame, first)
     except VideoError as error:

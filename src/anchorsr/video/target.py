@@ -7,11 +7,7 @@ disk is full: reserved disk space is then freed for what finishing needs.
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 from anchorsr.errors import OutputError
 from anchorsr.utils.files import reason
 from anchorsr.video.codecs import Codec, container_format
+from anchorsr.video.encoder import SegmentedEncoder
+from anchorsr.video.journal import Journal
+from anchorsr.video.output_file import FULL, OutputFile
+from anchorsr.video.sound import DEFAULT_LAYOUTS, SoundConverter, add_converted
 from anchorsr.video.source import Source
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
     from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
-
-# Bytes for the index of a file and the frames still in the encoder: 100,000 frames and their sound
-# have an index of 4 MB.
-_RESERVE = 16 * 2**20
 
 _ATTACHED_PICTURE = 1 << 10
 _CENTRE = "center"  # where a mean over a square of pixels lies
@@ -39,18 +36,6 @@ _NOT_COPIED = {
     "BPS", "NUMBER_OF_FRAMES", "NUMBER_OF_BYTES", "SOURCE_ID",
     "_STATISTICS_WRITING_APP", "_STATISTICS_WRITING_DATE_UTC", "_STATISTICS_TAGS",
 }  # fmt: skip
-
-# The layout of so many channels, as in FFmpeg's av_channel_layout_default.
-_DEFAULT_LAYOUTS = {
-    "1 channels": "mono",
-    "2 channels": "stereo",
-    "3 channels": "2.1",
-    "4 channels": "4.0",
-    "5 channels": "5.0",
-    "6 channels": "5.1",
-    "7 channels": "6.1",
-    "8 channels": "7.1",
-}
 
 # Side data of frames that PyAV cannot pass to an encoder.
 _NOT_KEPT = {
@@ -72,13 +57,14 @@ class Target:
         codec: The encoder.
         quality: CRF.
         threads: Number of encoder threads; by default all processors.
+        sound: Whether to keep the sound.
+        journal: Where encoded frames are kept for a later run, and come from an earlier one.
         note: Called with a line for each stream that the container cannot hold, and for
             timestamps that it rounds.
 
     Attributes:
         path: As above.
         part: As above.
-        frames: Number of frames encoded so far.
         finished: Whether the file is complete.
         problems: One line for each stream with packets that were left out.
         end: End time of the last frame.
@@ -98,21 +84,21 @@ class Target:
         codec: Codec,
         quality: int,
         threads: int | None,
+        sound: bool,
+        journal: Journal,
         note: Callable[[str], None],
     ) -> None:
         import av
 
         self.path = path
         self.part = part
-        self.frames = 0
         self.finished = False
         self.problems: list[str] = []
         self.end = source.origin
-        self._durations: dict[int, int] = {}
         self._last: dict[int, int] = {}  # dts of each copied stream
         self._left_out: dict[int, int] = {}  # number of packets of each
         self._source = source
-        self._file = _Output(part)
+        self._file = OutputFile(part)
         try:
             self._container = av.open(
                 self._file,
@@ -122,7 +108,11 @@ class Target:
                 metadata_errors="surrogateescape",
             )
             self._video = self._add_video(size, codec, quality, factor, threads)
-            self._copies = self._add_copies(note)
+            self._encoder = SegmentedEncoder(
+                self._video, lambda: self._make_encoder(size, codec, quality, threads), journal
+            )
+            self._converters: dict[int, SoundConverter] = {}
+            self._copies = self._add_copies(note, sound=sound)
             self._copy_metadata()
             self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -147,17 +137,27 @@ class Target:
         """Whether the reserved space is in use; the file should be finished now."""
         return self._file.full
 
+    @property
+    def frames(self) -> int:
+        """Number of frames so far, those that an earlier run has encoded included."""
+        return self._encoder.frames
+
     def encode(self, frame: VideoFrame) -> None:
         """Encode a frame, whose pts and duration are in the time base of the source."""
-        if frame.duration:
-            self._durations[frame.pts or 0] = frame.duration
-        self.frames += 1
-        end = (frame.pts or 0) + frame.duration
-        self.end = max(self.end, end * self._base)
-        self._mux(self._video.encode(frame))
+        self._add(frame, self._encoder.encode(frame))
+
+    def repeat(self, frame: VideoFrame) -> None:
+        """Write a frame that an earlier run has encoded; only the frame's times are used."""
+        self._add(frame, self._encoder.repeat(frame))
 
     def copy(self, packet: Packet[Stream]) -> None:
-        """Write a packet of another stream unchanged, unless it goes back in time."""
+        """Write a packet of another stream, unchanged if the container can hold it.
+
+        A packet that goes back in time is left out.
+        """
+        if packet.stream.index in self._converters:
+            self._mux(self._converters[packet.stream.index].convert(packet))
+            return
         index, copy = packet.stream.index, self._copies[packet.stream.index]
         if packet.dts is not None and copy.type in ("audio", "video") and copy.time_base:
             dts = round(packet.dts * packet.time_base / copy.time_base)
@@ -178,12 +178,18 @@ class Target:
         import av
 
         try:
-            self._mux(self._video.encode(None))
+            self._mux(self._encoder.finish())
+            for converter in self._converters.values():
+                self._mux(converter.finish())
             self._container.close()
             self._file.close()
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._cannot_write(error) from error
         self.finished = True
+        for index, converter in self._converters.items():
+            if converter.damaged:
+                name = _describe(self._source.container.streams[index])
+                self.problems.append(f"{converter.damaged} packets of {name} are damaged")
         for index, count in self._left_out.items():
             name = _describe(self._source.container.streams[index])
             self.problems.append(
@@ -201,20 +207,25 @@ class Target:
         with contextlib.suppress(OSError):
             self.part.unlink()
 
-    def _mux(self, packets: list[Any]) -> None:
+    def _add(self, frame: VideoFrame, packets: Iterable[Any]) -> None:
+        end = (frame.pts or 0) + frame.duration
+        self.end = max(self.end, end * self._base)
+        self._mux(packets)
+
+    def _mux(self, packets: Iterable[Any]) -> None:
         import av
 
         try:
             for packet in packets:
-                if packet.stream is self._video:
-                    # Encoders leave the duration unset, or derive it from the frame rate.
-                    packet.duration = self._durations.pop(packet.pts, 0)
                 self._container.mux_one(packet)
         except (av.FFmpegError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in FULL and not self._file.full:
+                self._file.free_reserve()  # the journal is on the same disk
+                return
             raise self._cannot_write(error) from error
 
     def _cannot_write(self, error: BaseException) -> OutputError:
-        full = isinstance(error, OSError) and error.errno in _FULL
+        full = isinstance(error, OSError) and error.errno in FULL
         hint = ": free some space, or write to another disk" if full else ""
         return OutputError(f"{self.path} cannot be written ({reason(error)}){hint}")
 
@@ -223,16 +234,13 @@ class Target:
     ) -> VideoStream:
         import av
 
-        source, colours = self._source, self._source.colours
-        template = source.video
-        self._base = source.first.time_base or template.time_base or Fraction(1, 1000)
-        rate = template.average_rate or template.guessed_rate or Fraction(25)
-        rate = min(rate, Fraction(codec.max_rate))  # only declared: frames have timestamps
-        options = {**codec.options, "crf": str(quality)}
-        if colours.pixel_format == "yuv420p":
-            options["chroma_sample_location"] = _CENTRE
+        template = self._source.video
+        self._base = self._source.first.time_base or template.time_base or Fraction(1, 1000)
+        rate = self._rate(codec)
         try:
-            stream: Any = self._container.add_stream(codec.encoder, rate, options=options)
+            stream: Any = self._container.add_stream(
+                codec.encoder, rate, options=self._encoder_options(codec, quality)
+            )
         except av.codec.codec.UnknownCodecError:
             raise OutputError(
                 f"this PyAV has no encoder {codec.encoder}: use another codec or another PyAV"
@@ -243,6 +251,46 @@ class Target:
                 f"use another codec, or write a .mkv file"
             ) from None
         context = stream.codec_context
+        self._configure(context, size, threads)
+        if codec.encoder == "libx265" and container_format(self.path) in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # Apple's players require it
+        stream.time_base = self._base
+        matrix = self._source.display_matrix
+        if matrix is not None:
+            matrix[6], matrix[7] = matrix[6] * factor, matrix[7] * factor  # a translation in pixels
+            stream.set_display_matrix(matrix)
+        _copy_tags(template, stream)
+        added: VideoStream = stream
+        return added
+
+    def _make_encoder(
+        self, size: tuple[int, int], codec: Codec, quality: int, threads: int | None
+    ) -> VideoCodecContext:
+        """Make another encoder with the settings of the stream's own."""
+        from av.codec.context import CodecContext
+
+        context: Any = CodecContext.create(codec.encoder, "w")
+        context.options = self._encoder_options(codec, quality)
+        context.framerate = self._rate(codec)
+        context.flags = self._video.codec_context.flags  # such as that headers are stored once
+        self._configure(context, size, threads)
+        made: VideoCodecContext = context
+        return made
+
+    def _rate(self, codec: Codec) -> Fraction:
+        """The frame rate, which is only declared: frames have timestamps."""
+        template = self._source.video
+        rate = template.average_rate or template.guessed_rate or Fraction(25)
+        return min(rate, Fraction(codec.max_rate))
+
+    def _encoder_options(self, codec: Codec, quality: int) -> dict[str, str]:
+        options = {**codec.options, "crf": str(quality)}
+        if self._source.colours.pixel_format == "yuv420p":
+            options["chroma_sample_location"] = _CENTRE
+        return options
+
+    def _configure(self, context: Any, size: tuple[int, int], threads: int | None) -> None:
+        colours = self._source.colours
         context.width, context.height = size
         context.pix_fmt = colours.pixel_format
         context.time_base = self._base
@@ -251,41 +299,36 @@ class Target:
         context.colorspace = colours.matrix
         context.color_trc = colours.transfer
         context.color_primaries = colours.primaries
-        context.sample_aspect_ratio = template.sample_aspect_ratio or Fraction(0, 1)
-        if codec.encoder == "libx265" and container_format(self.path) in ("mp4", "mov"):
-            context.codec_tag = "hvc1"  # Apple's players require it
-        stream.time_base = self._base
-        matrix = source.display_matrix
-        if matrix is not None:
-            matrix[6], matrix[7] = matrix[6] * factor, matrix[7] * factor  # a translation in pixels
-            stream.set_display_matrix(matrix)
-        _copy_tags(template, stream)
-        added: VideoStream = stream
-        return added
+        context.sample_aspect_ratio = self._source.video.sample_aspect_ratio or Fraction(0, 1)
 
-    def _add_copies(self, note: Callable[[str], None]) -> dict[int, Stream]:
-        """Add a stream for each other one of the source that the container can hold."""
+    def _add_copies(self, note: Callable[[str], None], *, sound: bool) -> dict[int, Stream]:
+        """Add a stream for each other one of the source, converted if need be."""
         copies: dict[int, Stream] = {}
         chapters = bool(self._source.container.chapters())
-        matroska = self._container.format.name == "matroska"
+        suffix = self.path.suffix
         for template in list(self._source.container.streams):
             if template.index == self._source.video.index:
                 continue
+            if template.type == "audio" and not sound:
+                self._source.leave_out(template)
+                continue
+            name = _describe(template)
             copy = self._add_copy(template)
+            if copy is None and template.type == "audio":
+                copy = add_converted(self._container, template)
+                if copy is not None:
+                    self._converters[template.index] = SoundConverter(template, copy)
+                    codec = copy.codec_context.codec.canonical_name
+                    note(f"{name} is converted to {codec}: {suffix} files cannot hold it")
             if copy is not None:
                 _copy_tags(template, copy)
                 copies[template.index] = copy
                 continue
             self._source.leave_out(template)
-            name = _describe(template)
-            if template.type == "audio":
-                other = ".mov" if matroska else ".mov or .mkv"
-                hint = f"write a {other} file, or convert its sound first"
-                raise OutputError(f"{self.path} cannot hold {name}: {hint}")
             # The muxer writes its own list of chapters and its own time code track.
             own = template.name == "bin_data" and chapters
             if not own and "timecode" not in template.metadata:
-                note(f"{name} is left out: {self.path.suffix} files cannot hold it")
+                note(f"{name} is left out: {suffix} files cannot hold it")
         return copies
 
     def _add_copy(self, template: Stream) -> Stream | None:
@@ -302,8 +345,8 @@ class Target:
         if template.type == "audio":
             # MP4 needs a channel layout, which PCM in AVI and Matroska does not have.
             context: Any = template.codec_context
-            if context.layout.name in _DEFAULT_LAYOUTS:
-                copy.codec_context.layout = _DEFAULT_LAYOUTS[context.layout.name]
+            if context.layout.name in DEFAULT_LAYOUTS:
+                copy.codec_context.layout = DEFAULT_LAYOUTS[context.layout.name]
         added: Stream = copy
         return added
 
@@ -326,9 +369,13 @@ class Target:
     def _note_rounding(self, note: Callable[[str], None]) -> None:
         """Report the streams whose time base the container cannot represent exactly."""
         rounded = []
-        pairs = [(self._source.video, self._video)]
+        pairs: list[tuple[Stream, Stream]] = [(self._source.video, self._video)]
         streams = self._source.container.streams
-        pairs += [(streams[index], copy) for index, copy in self._copies.items()]  # type: ignore[misc]
+        pairs += [
+            (streams[index], copy)
+            for index, copy in self._copies.items()
+            if index not in self._converters
+        ]
         for template, copy in pairs:
             base, given = copy.time_base, template.time_base
             timed = template.type in ("video", "audio", "subtitle")
@@ -343,69 +390,6 @@ def _muxer_options(source: Source, container: str) -> dict[str, str]:
     """Keep Apple's metadata keys, such as the location, where the source has any."""
     apple = any(key.startswith("com.") for key in source.container.metadata)
     return {"movflags": "use_metadata_tags"} if apple and container in ("mp4", "mov") else {}
-
-
-class _Output(io.RawIOBase):
-    """A new file that frees reserved space, and sets `full`, once the disk is full."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.full = False
-        self._abandoned = False
-        self._reserve: Any = None
-        try:
-            self._file = io.FileIO(path, "xb")
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written ({reason(error)})") from error
-        try:
-            self._reserve = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 (kept open)
-            for _ in range(_RESERVE // 2**20):
-                self._reserve.write(bytes(2**20))
-            self._reserve.flush()
-        except OSError as error:
-            self._file.close()
-            path.unlink()
-            raise OutputError(
-                f"{path.parent} has no space for a video ({reason(error)}): free some space, or "
-                f"write to another disk"
-            ) from error
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        while view and not self._abandoned:
-            try:
-                view = view[self._file.write(view) :]
-            except OSError as error:
-                if self.full or error.errno not in _FULL:
-                    raise
-                self.full = True
-                self._reserve.close()
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def abandon(self) -> None:
-        """Drop everything that is still written."""
-        self._abandoned = True
-
-    def close(self) -> None:
-        super().close()
-        if self._reserve is not None:
-            self._reserve.close()
-        self._file.close()
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _copy_tags(template: Stream, stream: Stream) -> None:

@@ -9,14 +9,14 @@ Needs `pip install 'anchorsr[video]'`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorsr.errors import OutputError, VideoError, needs
+from anchorsr.errors import InUseError, OutputError, VideoError, needs
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import DEFAULT
 from anchorsr.utils.files import (
@@ -28,8 +28,10 @@ from anchorsr.utils.files import (
     reason,
 )
 from anchorsr.utils.locks import FileLocks
+from anchorsr.utils.sample_image import sample_image
 from anchorsr.video.codecs import CODECS, MAX_SIDE, SUFFIXES, choose_codec
 from anchorsr.video.colour import subsampling
+from anchorsr.video.journal import Journal, is_journal
 from anchorsr.video.pipeline import Timings, VideoPipeline, output_size
 from anchorsr.video.source import Source
 from anchorsr.video.target import Target
@@ -39,6 +41,8 @@ __all__ = ["CODECS", "SUFFIXES", "VideoProgress", "VideoResult", "default_target
 
 # Frames per second are those of the last few seconds.
 _RATE_WINDOW_S = 5
+# A halo that reaches over every frame.
+_WHOLE_FRAME = 2**20
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class VideoProgress:
 
     Attributes:
         frames: Frames encoded so far.
+        total_frames: About as many as there will be; None if the source does not say.
         seconds: Length of the output so far.
         total_seconds: Length that the output will have; None if the source does not say.
         frames_per_second: Frames encoded per second over the last 5 seconds.
@@ -54,10 +59,18 @@ class VideoProgress:
     """
 
     frames: int
+    total_frames: int | None
     seconds: float
     total_seconds: float | None
     frames_per_second: float
     reused: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how many seconds the rest takes; None if that is not known."""
+        if self.total_frames is None or not self.frames_per_second:
+            return None
+        return max(self.total_frames - self.frames, 0) / self.frames_per_second
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,8 @@ def upscale_video(
     duration: float | None = None,
     codec: str | None = None,
     quality: int | None = None,
+    deinterlace: str = "auto",
+    sound: bool = True,
     threads: int | None = None,
     overwrite: bool = False,
     on_progress: Callable[[VideoProgress], None] | None = None,
@@ -130,7 +145,10 @@ def upscale_video(
 
     The output is written to `<name>.part<suffix>` and renamed when complete. An interrupt
     (KeyboardInterrupt) or a full disk leaves what is done so far in the `.part` file, which can be
-    played. Any other error deletes it.
+    played. Any other error deletes it. However a run ends, `<name><suffix>.resume` keeps its
+    encoded frames, in whole segments of 250, and the same call goes on from there; the result has
+    the frames of a run that nothing interrupted. Until then a long video takes twice its size on
+    the disk.
 
     Args:
         source: The input file.
@@ -143,11 +161,16 @@ def upscale_video(
         duration: Length of the output in seconds; by default up to the end of the source.
         codec: A key of `CODECS`; by default h264, or vp9 in a `.webm` file.
         quality: CRF of the codec; lower is better and larger. The default depends on the codec.
+        deinterlace: `auto` to deinterlace the frames that are marked as interlaced, `on` for all
+            frames, `off` for none. The frame rate stays.
+        sound: Whether to keep the sound. What the container cannot hold is converted, to FLAC,
+            ALAC, AAC or Opus, whichever it can hold.
         threads: Number of threads; by default all processors.
         overwrite: Whether to replace an existing output.
         on_progress: Called a few times per second.
         on_note: Called with a line for each thing worth knowing: a stream that the container
-            cannot hold, timestamps that it rounds, the `.part` file left by an interrupt.
+            cannot hold, timestamps that it rounds, frames that are deinterlaced, the `.part` file
+            left by an interrupt.
 
     Returns:
         What was written. A source that is damaged or cut off gives what could be read of it, and
@@ -155,9 +178,9 @@ def upscale_video(
 
     Raises:
         VideoError: The source is not a video, or is of an unsupported kind (more than 8 bits, HDR,
-            transparency, interlaced).
-        OutputError: The target exists, is the source, is being written by another process or
-            cannot be written.
+            transparency).
+        OutputError: The target exists, is the source, is being written by another process, was
+            begun with other options, or cannot be written.
         MissingDependencyError: PyAV is not installed.
     """
     with needs("av", "video"):
@@ -170,12 +193,15 @@ def upscale_video(
     target = default_target(source, upscaler.factor) if target is None else Path(target)
     encoder, crf = choose_codec(target, codec, quality)
     part = target.with_name(f"{target.stem}.part{target.suffix}")
-    _check_paths(source, target, part, overwrite=overwrite)
+    resume = target.with_name(f"{target.name}.resume")
+    _check_paths(source, target, part, resume, overwrite=overwrite)
     note = on_note or (lambda _: None)
     with FileLocks() as locks:
         if not locks.acquire(target):
-            raise OutputError(f"{target} is being written by another process")
-        reader = Source(source, start=start, duration=duration, threads=threads)
+            raise InUseError(f"{target} is being written by another process")
+        reader = Source(
+            source, start=start, duration=duration, deinterlace=deinterlace, threads=threads
+        )
         with contextlib.closing(reader):
             size = output_size(
                 reader.first, upscaler.factor, subsampling(reader.colours.pixel_format)
@@ -185,7 +211,19 @@ def upscale_video(
                     f"{target} would have {size[0]}x{size[1]} pixels; codecs take up to "
                     f"{MAX_SIDE} per side: upscale a smaller video"
                 )
-            with _set_aside(part, overwrite=overwrite):
+            settings = {
+                "input": [source.name, source.stat().st_size, source.stat().st_mtime_ns],
+                "start": start,
+                "duration": duration,
+                "model or engine": _digest(upscaler),
+                "size": size,
+                "codec": [encoder.encoder, encoder.options, reader.colours.pixel_format],
+                "quality": crf,
+                "deinterlacing": deinterlace,
+            }
+            with _prepared(part, resume, settings, overwrite=overwrite) as journal:
+                if journal.frames:
+                    note(f"going on after the {journal.frames} frames of an earlier run")
                 writer = Target(
                     target,
                     part,
@@ -195,42 +233,62 @@ def upscale_video(
                     codec=encoder,
                     quality=crf,
                     threads=threads,
+                    sound=sound,
+                    journal=journal,
                     note=note,
                 )
-            result = _write(reader, writer, upscaler, on_progress or (lambda _: None), note)
+            with contextlib.closing(journal):
+                result = _write(
+                    reader, writer, upscaler, journal, on_progress or (lambda _: None), note
+                )
         try:
             move_into_place(part, target, overwrite=overwrite)
         except OutputError as error:
             raise OutputError(f"{error}; the finished video is {part}") from error
+        journal.remove()
         return result
+
+
+def _digest(upscaler: Upscaler) -> str:
+    """Digest of what an upscaler makes of an image: another model or engine has another."""
+    image = upscaler.upscale_rgb(sample_image(32, 48))
+    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
 def _write(
     source: Source,
     target: Target,
     upscaler: Upscaler,
+    journal: Journal,
     on_progress: Callable[[VideoProgress], None],
     note: Callable[[str], None],
 ) -> VideoResult:
     """Upscale all of a source; the `.part` file is complete when this returns."""
-    frames = ReusingUpscaler(upscaler.upscale_rgb, factor=upscaler.factor, halo=upscaler.graph.halo)
-    pipeline = VideoPipeline(source, target, frames)
-    progress = _Progress(source, target, frames)
+    # With strides a pixel also depends on where its tile begins: a changed frame is computed whole.
+    halo = upscaler.graph.halo if upscaler.graph.multiple == 1 else _WHOLE_FRAME
+    frames = ReusingUpscaler(upscaler.upscale_rgb, factor=upscaler.factor, halo=halo)
+    pipeline = VideoPipeline(source, target, frames, journal.frames)
+    progress = _Progress(source, target, frames, journal.frames)
     started = time.perf_counter()
     try:
         pipeline.run(lambda: on_progress(progress.measure()))
-    except KeyboardInterrupt:
-        if target.finished and target.frames:
-            note(_describe_part(source, target))
-        else:
-            target.discard()
-            note("nothing was written yet")
-        raise
-    except BaseException:
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted and target.finished and target.frames:
+            note(_describe_part(source, target, journal))
+            raise
         target.discard()
+        if not journal.frames:
+            journal.remove()
+        if interrupted:
+            note(f"{journal.frames} frames are kept: {_describe_kept(journal)}")
         raise
     if target.disk_is_full:
-        raise OutputError(f"the disk is full: {_describe_part(source, target)}")
+        raise OutputError(f"the disk is full: {_describe_part(source, target, journal)}")
+    if source.deinterlaced:
+        note(
+            f"{source.path} is interlaced and was deinterlaced; --deinterlace off takes it as it is"
+        )
     return VideoResult(
         target=target.path,
         frames=target.frames,
@@ -242,28 +300,36 @@ def _write(
     )
 
 
-def _describe_part(source: Source, target: Target) -> str:
+def _describe_part(source: Source, target: Target, journal: Journal) -> str:
     """Say what an unfinished output holds, and how to get the rest."""
     done = float(target.seconds)
     of = "" if source.seconds is None else f" of {float(source.seconds):.2f}"
-    resume = float(source.resume_after(target.seconds))
     return (
-        f"{target.part} holds the first {done:.2f}{of} seconds and can be played; to get the rest, "
-        f"use --start {resume:.3f} and another --output"
+        f"{target.part} holds the first {done:.2f}{of} seconds and can be played; "
+        f"{_describe_kept(journal)}"
     )
+
+
+def _describe_kept(journal: Journal) -> str:
+    if not journal.frames:
+        return "the same command starts over"
+    return f"the same command goes on after {journal.frames} frames"
 
 
 class _Progress:
     """Measures the progress of a video, with a frame rate over the last few seconds."""
 
-    def __init__(self, source: Source, target: Target, frames: ReusingUpscaler) -> None:
+    def __init__(self, source: Source, target: Target, frames: ReusingUpscaler, kept: int) -> None:
         self._source = source
         self._target = target
         self._frames = frames
-        self._recent: list[tuple[float, int]] = []  # (time, frames encoded by then)
+        self._kept = kept
+        self._recent: list[tuple[float, int]] = []  # (time, frames by then)
 
     def measure(self) -> VideoProgress:
         now, frames = time.perf_counter(), self._target.frames
+        if frames <= self._kept:  # those of an earlier run take no time
+            self._recent.clear()
         self._recent.append((now, frames))
         while len(self._recent) > 2 and self._recent[1][0] < now - _RATE_WINDOW_S:
             self._recent.pop(0)
@@ -271,11 +337,18 @@ class _Progress:
         total = self._source.seconds
         return VideoProgress(
             frames=frames,
+            total_frames=self._total_frames(),
             seconds=float(self._target.seconds),
             total_seconds=None if total is None else float(total),
             frames_per_second=(frames - before) / (now - since) if now > since else 0.0,
             reused=self._frames.share_reused,
         )
+
+    def _total_frames(self) -> int | None:
+        if self._source.frames and not self._source.cut:
+            return self._source.frames
+        rate = self._source.video.average_rate
+        return round(self._source.seconds * rate) if self._source.seconds and rate else None
 
 
 def _check_times(start: float | None, duration: float | None) -> None:
@@ -285,7 +358,7 @@ def _check_times(start: float | None, duration: float | None) -> None:
         raise VideoError(f"the duration must be more than 0 seconds, not {duration}")
 
 
-def _check_paths(source: Path, target: Path, part: Path, *, overwrite: bool) -> None:
+def _check_paths(source: Path, target: Path, part: Path, resume: Path, *, overwrite: bool) -> None:
     try:
         if source.exists() and not source.is_file():  # opening a pipe would wait for ever
             raise VideoError(f"{source} is a device; give a video file")
@@ -295,33 +368,62 @@ def _check_paths(source: Path, target: Path, part: Path, *, overwrite: bool) -> 
     except (OSError, ValueError) as error:
         raise VideoError(cannot_read(source, error)) from error
     check_not_input(target, [source])
-    if is_same_file(source, part):
-        raise OutputError(
-            f"{target} would first be written as {part}, which is the input: choose another name"
-        )
+    for other in (part, resume):
+        if is_same_file(source, other):
+            raise OutputError(
+                f"{target} would first be written as {other}, which is the input: choose another"
+                " name"
+            )
     check_free(target, overwrite=overwrite)
 
 
 @contextlib.contextmanager
-def _set_aside(part: Path, *, overwrite: bool) -> Iterator[None]:
-    """Move an earlier `.part` file away; delete it after the block, or put it back on an error."""
-    if not os.path.lexists(part):
-        yield
-        return
-    if not overwrite:
-        raise OutputError(
-            f"{part} exists from an earlier run: move or delete it, or replace it with --force"
-        )
-    if part.is_dir():
-        raise OutputError(f"{part} is a folder: move it away")
-    aside = part.with_name(f".anchorsr-{secrets.token_hex(4)}.tmp")
+def _prepared(
+    part: Path, resume: Path, settings: Mapping[str, object], *, overwrite: bool
+) -> Iterator[Journal]:
+    """Open the journal, and move an earlier `.part` file away.
+
+    The file is deleted after the block, or put back on an error. It is known to be of an earlier
+    run by the journal beside it; another one is replaced only if `overwrite` is set.
+    """
+    is_ours = is_journal(resume)
+    if os.path.lexists(part):
+        if not is_ours and not overwrite:
+            raise OutputError(
+                f"{part} exists and is of no earlier run that could go on: move or delete it, or"
+                " replace it with --force"
+            )
+        if part.is_dir():
+            raise OutputError(f"{part} is a folder: move it away")
+    journal = Journal(resume, settings, restart=overwrite)
     try:
-        part.rename(aside)
+        with _set_aside(part):
+            yield journal
+    except BaseException:
+        if journal.frames or is_ours:
+            journal.close()
+        else:
+            journal.remove()
+        raise
+
+
+@contextlib.contextmanager
+def _set_aside(part: Path) -> Iterator[None]:
+    """Move a file away; delete it after the block, or put it back on an error."""
+    aside = part.with_name(f".{part.name[:60]}.earlier.tmp")
+    try:
+        if os.path.lexists(aside):  # the process was killed in the block
+            aside.replace(part)
+        moved = os.path.lexists(part)
+        if moved:
+            part.rename(aside)
     except OSError as error:
         raise OutputError(f"{part} cannot be moved out of the way: {reason(error)}") from error
     try:
         yield
     except BaseException:
-        aside.rename(part)
+        if moved:
+            aside.rename(part)
         raise
-    aside.unlink()
+    if moved:
+        aside.unlink()

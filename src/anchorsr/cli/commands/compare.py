@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anchorsr.cli.commands.options import Force, ModelOrAuto, OptionalFactor, Threads
+from anchorsr.cli.terminal import say
 from anchorsr.evaluation.compare import compare, page, page_path
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import AUTO_MODEL
@@ -48,4 +49,4 @@ def compare_command(
     upscaler = Upscaler(model, factor, threads=threads or None)
     result = compare(image, upscaler, original=original)
     publish(page(result).encode(), target, overwrite=force)
-    print(target)
+    say(target)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from anchorsr.cli.commands.options import Factor, Force
-from anchorsr.cli.terminal import bar, byte_bar
+from anchorsr.cli.terminal import bar, byte_bar, say
 from anchorsr.data.blur import write_blurred
 from anchorsr.data.download import ADDRESS, DIV2K, download
 from anchorsr.data.films import FILMS, write_films
@@ -48,7 +48,7 @@ def div2k_command(
         if only in (None, part):
             with byte_bar(archive.folder) as on_progress:
                 folder = download(archive, output, address=address, on_progress=on_progress)
-            print(folder)
+            say(folder)
 
 
 @data_app.command("drawn", hidden=True)
@@ -74,7 +74,7 @@ def synthetic_command(
     """
     with bar("Drawing", count, hidden=False) as on_image:
         write_synthetic(output, count, seed=seed, overwrite=force, on_image=on_image)
-    print(output)
+    say(output)
 
 
 @data_app.command("soft", hidden=True)
@@ -105,7 +105,7 @@ def blurred_command(
     images = [path for folder in folders for path in find_images(folder, recursive=True)]
     with bar("Blurring", len(images), hidden=False) as on_image:
         write_blurred(images, output, seed=seed, overwrite=force, on_image=on_image)
-    print(output)
+    say(output)
 
 
 @data_app.command("films")
@@ -154,7 +154,7 @@ def films_command(
             overwrite=force,
             on_image=on_image,
         )
-    print(output)
+    say(output)
 
 
 def _check_outside(output: Path, folders: list[Path]) -> None:

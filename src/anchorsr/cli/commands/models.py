@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.table import Table
@@ -20,16 +20,19 @@ from anchorsr.cli.commands.options import (
     Threads,
     parse_size,
 )
-from anchorsr.cli.terminal import bar, print_json, print_scores, print_table
+from anchorsr.cli.terminal import bar, print_json, print_scores, print_table, say
+from anchorsr.cli.usage import UsageError
 from anchorsr.data.damage import NO_DAMAGE, USUAL
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.runtimes import ENGINES
+from anchorsr.errors import unknown_choice
 from anchorsr.evaluation.evaluate import Score, evaluate
 from anchorsr.evaluation.rivals import RIVALS
 from anchorsr.export.export import export_model
 from anchorsr.models.card import read_card
 from anchorsr.models.registry import DEFAULT, list_models, model_path
-from anchorsr.utils.strict_json import to_json
+from anchorsr.serialization.onnx import DEFAULT_FORM
+from anchorsr.serialization.onnx_integer import OnnxForm
 
 ALL_DAMAGES = "usual"
 
@@ -53,7 +56,7 @@ def models_command(
         anchorsr models abpn_x3
     """
     if name is not None:
-        print(to_json(read_card(model_path(name)).to_dict(), indent=1))
+        print_json(read_card(model_path(name)).to_dict())
         return
     shipped = list_models()
     if as_json:
@@ -156,11 +159,26 @@ def export_command(
         typer.Option(help="Width x height, for a file of fixed size, such as 640x360."),
     ] = None,
     strengths: StrengthTexts = None,
+    float32: Annotated[
+        bool, typer.Option("--float32", help="Floating point: what the integers stand for.")
+    ] = False,
+    float16: Annotated[
+        bool, typer.Option("--float16", help="The same with weights of 16 bits, for GPUs.")
+    ] = False,
+    onnx_form: Annotated[
+        str | None,
+        typer.Option(
+            "--onnx",
+            help="The form of an integer .onnx: qdq, standard operators between QuantizeLinear and"
+            " DequantizeLinear (default), or qlinear, ONNX Runtime's integer operators.",
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Export an integer model as `.tflite` or `.onnx`, for any size or a fixed one.
+    """Export a model as `.tflite` or `.onnx`, for any size or a fixed one.
 
-    The file is written only if its runtime reproduces the integer arithmetic byte for byte.
+    The file is written only if its runtime reproduces the integer arithmetic byte for byte. Files
+    in floating point take and give float32 on [0, 255].
 
     Examples:
 
@@ -169,13 +187,23 @@ def export_command(
         anchorsr export abpn -o abpn_640x360.tflite --size 640x360
 
         anchorsr export photo -o photo_jpeg75.onnx --strength jpeg=75
+
+        anchorsr export quality --factor 2 -o quality_x2_float16.onnx --float16
     """
+    if float32 and float16:
+        raise UsageError("--float32 and --float16 cannot be combined: export two files")
+    if onnx_form is not None and onnx_form not in get_args(OnnxForm):
+        raise UsageError(unknown_choice("form", onnx_form, get_args(OnnxForm)))
+    if onnx_form is not None and (output.suffix.lower() != ".onnx" or float32 or float16):
+        raise UsageError("--onnx is for integer .onnx files")
     exported = export_model(
         model,
         output,
         factor=factor,
         size=None if size is None else parse_size(size),
         strengths=parse_strengths(strengths or []),
+        precision="float16" if float16 else "float32" if float32 else "int8",
+        onnx_form=cast(OnnxForm, onnx_form or DEFAULT_FORM),
         overwrite=force,
     )
-    print(exported.path)
+    say(exported.path)

@@ -21,7 +21,7 @@ from anchorsr.cli.commands.options import (
     choose_threads,
     parse_size,
 )
-from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark
+from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark, say
 from anchorsr.cli.usage import UsageError
 from anchorsr.engines.runtimes import default_threads
 from anchorsr.errors import OutputError, unknown_choice
@@ -244,7 +244,7 @@ def report_command(
         remark(f"failed: {line}")
     if found.left_out:
         remark(f"no time for {len(found.left_out)} measurements; the page lists them")
-    print(output)
+    say(output)
 
 
 def _warn_if_busy() -> None:

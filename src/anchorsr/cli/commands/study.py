@@ -16,7 +16,14 @@ from anchorsr.cli.commands.options import (
     choose_engines,
 )
 from anchorsr.cli.commands.training import training_machine
-from anchorsr.cli.terminal import print_json, print_scores, print_table, remark, training_bars
+from anchorsr.cli.terminal import (
+    print_json,
+    print_scores,
+    print_table,
+    remark,
+    say,
+    training_bars,
+)
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.errors import needs
 
@@ -96,7 +103,7 @@ def study_command(
     _print_quality(rows)
     _print_latency(rows)
     for run, scores in stages.items():
-        print(f"Output stages of {run}, after post-training quantization:")
+        say(f"Output stages of {run}, after post-training quantization:")
         print_scores(scores)
 
 

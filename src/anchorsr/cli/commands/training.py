@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from anchorsr.cli.commands.options import Force, StrengthTexts, Threads
-from anchorsr.cli.terminal import print_scores, training_bars
+from anchorsr.cli.terminal import print_scores, say, training_bars
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
@@ -52,12 +52,12 @@ def train_command(
     if os.environ.get("RANK", "0") != "0":
         return  # one of the processes prints
     hours, images = run.record["hours"], run.record["data"].get("pictures", 0)
-    print(f"{folder}: {run.step} steps in {hours:.2f} hours, {images} images")
+    say(f"{folder}: {run.step} steps in {hours:.2f} hours, {images} images")
     last = run.history[-1] if run.history else {}
     figures = [f"{key} {last[key]:.3f} dB" for key in last if key not in ("step", "loss")]
     if figures:
-        print(f"step {last['step']}: {', '.join(figures)} (RGB)")
-    print(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
+        say(f"step {last['step']}: {', '.join(figures)} (RGB)")
+    say(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
 
 
 def quantize_command(
@@ -109,7 +109,7 @@ def quantize_command(
             **callbacks,
         )
     print_scores(scores)
-    print(output)
+    say(output)
 
 
 def training_machine(device: str, threads: int, mixed_precision: bool = False) -> Any:

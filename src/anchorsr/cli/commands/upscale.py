@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from anchorsr.cli.commands.file_options import (
+    MAX_MEGAPIXELS,
+    KeepTimes,
+    Lossless,
+    MaxMegapixels,
+    Wrap,
+)
 from anchorsr.cli.commands.options import (
     AsJson,
     Engine,
@@ -21,7 +29,8 @@ from anchorsr.cli.commands.options import (
     complete_from,
     parse_size,
 )
-from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark
+from anchorsr.cli.pipes import Places, piped
+from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark, say
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.selection import AUTO
@@ -29,9 +38,9 @@ from anchorsr.errors import ImageError, OutputError, StoppedError, unknown_choic
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job, plan_jobs
-from anchorsr.inference.pipeline import JobResult, preview, upscale_files
+from anchorsr.inference.image_upscaler import ImageUpscaler
+from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
 
@@ -43,13 +52,18 @@ def upscale_command(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Images, or folders of images.", default_factory=list, show_default=False
+            help="Images, comic books (.cbz), or folders of them; - for standard input.",
+            default_factory=list,
+            show_default=False,
         ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--output", "-o", help="A file for one image, else a folder, made if need be."
+            "--output",
+            "-o",
+            help="A file for one image, else a folder, made if need be; NAME/ is always a folder,"
+            " and - is standard output.",
         ),
     ] = None,
     factor: OptionalFactor = None,
@@ -85,6 +99,10 @@ def upscale_command(
     quality: Annotated[
         int, typer.Option(min=1, max=100, help="Quality of JPEG, WebP, AVIF and HEIC.")
     ] = 92,
+    lossless: Lossless = False,
+    wrap: Wrap = False,
+    keep_times: KeepTimes = False,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     threads: Threads = 0,
     engine: Engine = AUTO,
     force: Force = False,
@@ -96,10 +114,10 @@ def upscale_command(
 ) -> None:
     """Upscale images.
 
-    Reads and writes PNG, JPEG, WebP, TIFF, AVIF, GIF and HEIC, including animations and 16 bits.
-    The suffix of the output chooses the format. Without -o the result is written beside the
-    original as NAME_x3. Colour profile, transparency and metadata are kept. Existing files are not
-    replaced without --force.
+    Reads and writes PNG, JPEG, WebP, TIFF, AVIF, GIF, HEIC and BMP, including animations and 16
+    bits. The suffix of the output chooses the format. Without -o the result is written beside the
+    original as NAME_x3. Colour profile, transparency and metadata are kept; a note says what is
+    not. Existing files are not replaced without --force.
 
     The model `auto` looks at each image: `photo` removes the damage of JPEG, noise, scans and
     video while it upscales, and clean images go to `quality`. --strength replaces what it measures:
@@ -117,6 +135,8 @@ def upscale_command(
         anchorsr upscale photo.jpg -o larger.png --size 3840x2160
 
         anchorsr upscale holiday/ -o holiday-large/ --scale 2.5 --quality 95
+
+        cat photo.jpg | anchorsr upscale - -o - > larger.jpg
     """
     _check_inputs(images)
     target = _target_size(scale, size, width, height, stretch)
@@ -128,23 +148,30 @@ def upscale_command(
         threads=threads or None,
         engine=engine,
         strengths=parse_strengths(strengths or []),
+        wraps=wrap,
     )
     if verbose:
         remark(f"engine {upscaler.engine}: {upscaler.why}")
-    jobs = plan_jobs(images, output, label=upscaler.label, suffix=suffix, overwrite=force)
-    if not dry_run:
-        running = upscale_files(jobs, upscaler, quality=quality, overwrite=force)
-    else:
-        running = preview(jobs, upscaler, overwrite=force)
-    results = _follow(jobs, running, dry_run=dry_run, as_json=as_json, force=force, verbose=verbose)
-    failed = [result for result in results if result.error is not None]
-    if not as_json:
-        _summarize(results, failed)
-    else:
-        rows = [_to_row(result, dry_run=dry_run) for result in results]
-        print_json(rows)
-    if failed:
-        raise typer.Exit(1)
+    options = FileOptions(quality, lossless, force, keep_times, max_megapixels * 1_000_000)
+    run = preview if dry_run else upscale_files
+    others: Counter[str] = Counter()
+    with piped(images, output, suffix) as places:
+        if places.is_piped and as_json:
+            raise UsageError("--json and an image cannot both go to standard output")
+        jobs = plan_jobs(
+            places.inputs,
+            places.output,
+            label=upscaler.label,
+            suffix=None if places.is_piped else suffix,
+            overwrite=force,
+            is_folder=places.is_folder,
+            others=others,
+        )
+        printer = _Printer(places, dry_run=dry_run, as_json=as_json, force=force, verbose=verbose)
+        results = printer.follow(jobs, run(jobs, upscaler, options))
+        printer.summarize(results, others)
+        if any(result.error is not None for result in results):
+            raise typer.Exit(1)
 
 
 def _check_inputs(images: list[Path]) -> None:
@@ -155,53 +182,72 @@ def _check_inputs(images: list[Path]) -> None:
             raise ImageError(f"{path} is a video: use anchorsr video {path}")
 
 
-def _follow(
-    jobs: list[Job],
-    running: Iterable[JobResult],
-    *,
-    dry_run: bool,
-    as_json: bool,
-    force: bool,
-    verbose: bool,
-) -> list[JobResult]:
-    """Show each result as it comes; return all. Raises StoppedError on Ctrl-C if several."""
-    results: list[JobResult] = []
-    hidden = len(jobs) == 1 or as_json or dry_run
-    try:
-        with bar("Upscaling", len(jobs), hidden=hidden) as advance:
-            for result in running:
-                advance()
-                results.append(result)
-                if verbose and result.selection is not None:
-                    remark(f"{result.job.source}: {_describe_model(result.selection)}")
-                if result.error is not None:
-                    complain(result.error)
-                elif not as_json and (dry_run or not result.skipped):
-                    print(_describe(result) if dry_run else result.job.target, flush=True)
-    except KeyboardInterrupt:
-        if len(jobs) == 1:
-            raise
-        done = sum(result.error is None and not result.job.left_out for result in results)
-        total = sum(not job.left_out for job in jobs)
-        again = "the same command resumes with the others"
-        if force:
-            again = "the same command without --force makes the missing ones"
-        raise StoppedError(f"{done} of {total} images are done; {again}") from None
-    return results
+@dataclass(frozen=True)
+class _Printer:
+    """Prints results: paths, or what would be done, or JSON; and on standard error all else."""
 
+    places: Places
+    dry_run: bool
+    as_json: bool
+    force: bool
+    verbose: bool = False
 
-def _summarize(results: list[JobResult], failed: list[JobResult]) -> None:
-    """Print, on standard error, what was skipped and what failed."""
-    for words, count in Counter(result.skipped for result in results if result.skipped).items():
-        remark(f"{count} skipped: {words}")
-    if failed and len(results) > 1:
-        sources = [result.job.source for result in failed]
-        complain_of_all(f"{len(failed)} of {len(results)} failed", sources)
+    def follow(self, jobs: list[Job], running: Iterable[JobResult]) -> list[JobResult]:
+        """Show each result as it comes; return all. Raises StoppedError on Ctrl-C if several."""
+        results: list[JobResult] = []
+        hidden = len(jobs) == 1 or self.as_json or self.dry_run
+        try:
+            with bar("Upscaling", len(jobs), hidden=hidden) as advance:
+                for result in running:
+                    advance()
+                    results.append(result)
+                    if self.verbose and result.selection is not None:
+                        source = self.places.shown(result.job.source)
+                        remark(f"{source}: {_describe_model(result.selection)}")
+                    if result.error is not None:
+                        complain(self.places.shown(result.error))
+                    elif self.dry_run and not self.as_json:
+                        say(self.places.shown(_describe(result)))
+                    elif not (self.as_json or self.places.is_piped or result.skipped):
+                        say(result.job.target)
+        except KeyboardInterrupt:
+            if len(jobs) == 1:
+                raise
+            done = sum(result.error is None and not result.job.left_out for result in results)
+            total = sum(not job.left_out for job in jobs)
+            again = "the same command resumes with the others"
+            if self.force:
+                again = "the same command without --force makes the missing ones"
+            raise StoppedError(f"{done} of {total} images are done; {again}") from None
+        return results
+
+    def summarize(self, results: list[JobResult], others: Counter[str]) -> None:
+        """Print what was left out, what was skipped and what failed."""
+        if self.as_json:
+            print_json([_to_row(result, self) for result in results])
+        sources: dict[str, list[Path]] = {}
+        for result in results:
+            for note in result.notes:
+                sources.setdefault(note, []).append(result.job.source)
+        for note, noted in sources.items():
+            one = self.places.shown(noted[0])
+            remark(f"{one}: {note}" if len(noted) == 1 else f"{len(noted)} images: {note}")
+        skipped = Counter(result.skipped for result in results if result.skipped)
+        for words, count in skipped.items() if not self.as_json else ():
+            remark(f"{count} skipped: {words}")
+        if others:
+            kinds = ", ".join(suffix or "no suffix" for suffix, _ in others.most_common(8))
+            remark(f"{others.total()} of other kinds left out: {kinds}")
+        failed = [result.job.source for result in results if result.error is not None]
+        if failed and len(results) > 1 and not self.as_json:
+            complain_of_all(f"{len(failed)} of {len(results)} failed", failed)
 
 
 def _describe(result: JobResult) -> str:
     """Return one line on what would be done."""
     source, target = result.job.source, result.job.target
+    if result.pages:
+        return f"{source} {result.pages} pages -> {target}"
     if result.size is None or result.target_size is None:
         return f"{target}: skipped, {result.skipped}"
     (height, width), (target_height, target_width) = result.size, result.target_size
@@ -215,15 +261,16 @@ def _describe_model(selection: Selection) -> str:
     return f"model {selection.model}{told}{why}"
 
 
-def _to_row(result: JobResult, *, dry_run: bool) -> dict[str, Any]:
+def _to_row(result: JobResult, printer: _Printer) -> dict[str, Any]:
     """Return a result as JSON shows it."""
+    shown = printer.places.shown
     row: dict[str, Any] = {
-        "input": str(result.job.source),
-        "output": None if result.job.left_out else str(result.job.target),
-        "status": "planned" if dry_run else "done",
+        "input": shown(result.job.source),
+        "output": None if result.job.left_out else shown(result.job.target),
+        "status": "planned" if printer.dry_run else "done",
     }
     if result.error is not None:
-        row.update(status="failed", error=str(result.error))
+        row.update(status="failed", error=shown(result.error))
     elif result.skipped:
         row.update(status="skipped", reason=result.skipped)
     if result.size is not None:
@@ -236,6 +283,10 @@ def _to_row(result: JobResult, *, dry_run: bool) -> dict[str, Any]:
             strengths=result.selection.strengths.in_units(),
             why=result.selection.why,
         )
+    if result.pages:
+        row["pages"] = result.pages
+    if result.notes:
+        row["notes"] = list(result.notes)
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -18,19 +19,36 @@ from anchorsr.cli.commands.options import (
     Verbose,
     complete_from,
 )
-from anchorsr.cli.terminal import complain, print_json, remark, video_bar
+from anchorsr.cli.terminal import complain, complain_of_all, print_json, remark, say, video_bar
+from anchorsr.cli.usage import UsageError
 from anchorsr.engines.selection import AUTO
+from anchorsr.errors import StoppedError, unknown_choice
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import DEFAULT
-from anchorsr.video.codecs import CODECS
-from anchorsr.video.upscale import VideoResult, upscale_video
+from anchorsr.utils.files import check_folder, make_folder
+from anchorsr.video.batch import VideoJob, VideoOutcome, plan_videos, run_videos
+from anchorsr.video.codecs import CODECS, SUFFIXES
+from anchorsr.video.deinterlace import MODES
+from anchorsr.video.upscale import VideoResult, default_target, upscale_video
+
+
+def _known_mode(name: str) -> str:
+    if name not in MODES:
+        raise UsageError(unknown_choice("deinterlacing", name, MODES))
+    return name
 
 
 def video_command(
-    video: Annotated[Path, typer.Argument(help="A video.", show_default=False)],
+    videos: Annotated[
+        list[Path], typer.Argument(help="Videos, or folders of videos.", show_default=False)
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .mp4, .m4v, .mov, .mkv or .webm file."),
+        typer.Option(
+            "--output",
+            "-o",
+            help=f"A file for one video ({', '.join(SUFFIXES)}), else a folder, made if need be.",
+        ),
     ] = None,
     factor: OptionalFactor = None,
     model: Model = DEFAULT,
@@ -57,17 +75,33 @@ def video_command(
             + ".",
         ),
     ] = None,
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            autocompletion=complete_from(MODES),
+            callback=_known_mode,
+            help="auto for frames that are marked as interlaced, on for all, off for none.",
+        ),
+    ] = "auto",
+    no_sound: Annotated[bool, typer.Option("--no-sound", help="Leave the sound out.")] = False,
     threads: Threads = 0,
     engine: Engine = AUTO,
     force: Force = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Upscale a video.
+    """Upscale videos.
 
-    Sound, subtitles, chapters, metadata and timestamps are kept. Without -o the output is NAME_x3
-    beside the input. Tiles that do not change from one frame to the next are not computed again.
-    After Ctrl-C, what is done is in NAME_x3.part.mp4.
+    Sound, subtitles, chapters, metadata and timestamps are kept; sound that the file cannot hold is
+    converted. Interlaced video is deinterlaced. Without -o the output is NAME_x3 beside the input.
+    Tiles that do not change from one frame to the next are not computed again.
+
+    The same command goes on where it was interrupted or killed. Until a video is complete,
+    NAME_x3.mp4.resume beside it holds the encoded frames, so it needs twice its size on the disk.
+    After Ctrl-C, NAME_x3.part.mp4 holds what is done and can be played.
+
+    Folders are searched recursively. Existing results are skipped, and a bad video does not stop
+    the others.
 
     Examples:
 
@@ -76,44 +110,115 @@ def video_command(
         anchorsr video film.mp4 -o upscaled.mkv --start 60 --duration 10
 
         anchorsr video lecture.mp4 -o lecture.webm --codec av1 --quality 35
+
+        anchorsr video tapes/ -o tapes-large/ --deinterlace on
     """
     upscaler = Upscaler(model, factor, threads=threads or None, engine=engine)
     if verbose:
         remark(f"engine {upscaler.engine}: {upscaler.why}")
-    with video_bar("Upscaling", hidden=as_json) as on_progress:
-        result = upscale_video(
-            video,
-            output,
-            upscaler=upscaler,
-            start=start,
-            duration=duration,
-            codec=codec,
-            quality=quality,
-            threads=threads or None,
-            overwrite=force,
-            on_progress=on_progress,
-            on_note=remark,
-        )
-    row = _as_row(video, result)
-    summary = _summary(result)
-    for problem in result.problems:
-        complain(problem)
+
+    def upscale(job: VideoJob, title: str) -> VideoResult:
+        with video_bar(title, hidden=as_json) as on_progress:
+            return upscale_video(
+                job.source,
+                job.target,
+                upscaler=upscaler,
+                start=start,
+                duration=duration,
+                codec=codec,
+                quality=quality,
+                deinterlace=deinterlace,
+                sound=not no_sound,
+                threads=threads or None,
+                overwrite=force,
+                on_progress=on_progress,
+                on_note=remark,
+            )
+
+    if len(videos) == 1 and not videos[0].is_dir():
+        target = _target(videos[0], output, upscaler.factor)
+        result = upscale(VideoJob(videos[0], target), "Upscaling")
+        _report([VideoOutcome(VideoJob(videos[0], target), result)], as_json=as_json)
+        return
+    jobs, others = plan_videos(videos, output, factor=upscaler.factor)
+    if others:
+        remark(f"{others} other files in folders are left out: their names are not those of videos")
+    places = {id(job): f"{job.source.name} ({n} of {len(jobs)})" for n, job in enumerate(jobs, 1)}
+    outcomes: list[VideoOutcome] = []
+    try:
+        for outcome in run_videos(jobs, lambda job: upscale(job, places[id(job)]), overwrite=force):
+            outcomes.append(outcome)
+            _show(outcome, as_json=as_json)
+    except KeyboardInterrupt:
+        done = sum(outcome.error is None for outcome in outcomes)
+        raise StoppedError(
+            f"{done} of {len(jobs)} videos are done; the same command goes on with the others"
+        ) from None
+    _report(outcomes, as_json=as_json, shown=True)
+
+
+def _target(video: Path, output: Path | None, factor: int) -> Path:
+    """The output for a single video; a folder may be named."""
+    default = default_target(video, factor)
+    if output is None:
+        return default
+    is_folder = output.is_dir() or not output.suffix
+    if not is_folder:
+        return output
+    check_folder(output)
+    make_folder(output)
+    return output / f"{video.stem}{default.suffix}"
+
+
+def _show(outcome: VideoOutcome, *, as_json: bool) -> None:
+    """Print how one video ended."""
+    if outcome.error is not None:
+        complain(outcome.error)
+    if outcome.result is not None:
+        for problem in outcome.result.problems:
+            complain(problem)
+        if not as_json:
+            say(outcome.result.target)
+            remark(_summary(outcome.result))
+
+
+def _report(outcomes: list[VideoOutcome], *, as_json: bool, shown: bool = False) -> None:
+    """Print what is left to say at the end; raises typer.Exit if anything failed."""
+    if not shown:
+        for outcome in outcomes:
+            _show(outcome, as_json=as_json)
     if as_json:
-        print_json([row])
-    else:
-        print(result.target, flush=True)
-        remark(summary)
-    if result.problems:
+        print_json([_as_row(outcome) for outcome in outcomes])
+    for words, count in Counter(each.skipped for each in outcomes if each.skipped).items():
+        remark(f"{count} skipped: {words}")
+    failed = [
+        each.job.source
+        for each in outcomes
+        if each.error is not None or (each.result is not None and each.result.problems)
+    ]
+    if failed and len(outcomes) > 1:
+        complain_of_all(f"{len(failed)} of {len(outcomes)} failed or are damaged", failed)
+    if failed:
         raise typer.Exit(1)
 
 
-def _as_row(video: Path, result: VideoResult) -> dict[str, object]:
-    row = dataclasses.asdict(result)
-    row.update(row.pop("timings"))
-    row["input"], row["output"] = str(video), str(row.pop("target"))
-    row["frames_per_second"] = result.frames_per_second
-    row["problems"] = list(result.problems)
-    return row
+def _as_row(outcome: VideoOutcome) -> dict[str, object]:
+    result = outcome.result
+    row: dict[str, object] = {"input": str(outcome.job.source), "output": str(outcome.job.target)}
+    if outcome.error is not None:
+        return {**row, "status": "failed", "error": str(outcome.error)}
+    if result is None:
+        return {**row, "status": "skipped", "reason": outcome.skipped}
+    fields = dataclasses.asdict(result)
+    fields.update(fields.pop("timings"))
+    del fields["target"]
+    return {
+        **row,
+        "status": "done",
+        **fields,
+        "frames_per_second": result.frames_per_second,
+        "problems": list(result.problems),
+    }
 
 
 def _summary(result: VideoResult) -> str:

@@ -145,10 +145,10 @@ class _Packer:
 
     def _read_conv(self, conv: Conv2D) -> None:
         outputs, height, width, _ = conv.weights.shape
-        if conv.groups != 1 or (height, width) not in ((1, 1), (3, 3)):
+        if (conv.groups, conv.stride) != (1, 1) or (height, width) not in ((1, 1), (3, 3)):
             raise GraphError(
-                f"the kernel has 3x3 and 1x1 convolutions without groups, not {height}x{width} in"
-                f" {conv.groups}"
+                "the kernel has 3x3 and 1x1 convolutions without groups and strides, not"
+                f" {height}x{width} in {conv.groups} with stride {conv.stride}"
             )
         if outputs > _MOST_CHANNELS:
             raise GraphError(f"the kernel takes up to {_MOST_CHANNELS} channels, not {outputs}")

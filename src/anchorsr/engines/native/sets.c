@@ -5,6 +5,7 @@
 
 extern const struct instruction_set avx512vnni_set, avxvnni_set, avx2_set;
 extern const struct instruction_set i8mm_set, dot_set, neon_set, portable_set;
+extern const struct instruction_set relaxed_unsigned_set, relaxed_signed_set, simd128_set;
 
 static const struct instruction_set *const SETS[] = {
 #if defined(__x86_64__)
@@ -15,6 +16,12 @@ static const struct instruction_set *const SETS[] = {
 #endif
 #if defined(__aarch64__)
     &i8mm_set, &dot_set, &neon_set,
+#endif
+#if defined(__wasm_relaxed_simd__)
+    &relaxed_unsigned_set, &relaxed_signed_set,
+#endif
+#if defined(__wasm_simd128__)
+    &simd128_set,
 #endif
     &portable_set,
 };

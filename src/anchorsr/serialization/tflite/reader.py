@@ -122,14 +122,15 @@ class _Reader:
     # One method per kind of operator, or per group of similar ones.
 
     def read_conv(self, stored: _FileOperator) -> ops.Operator:
-        self._check_steps(stored)
+        stride = self._check_steps(stored)
         source, weights, bias, scales = self._weighted(stored, axis=0)
         groups = self._types[source].channels // weights.shape[3] if weights.ndim == 4 else 1
         relu = self._fused_relu(stored)
-        return ops.Conv2D(source, stored.target, weights, bias, scales, relu, groups)
+        return ops.Conv2D(source, stored.target, weights, bias, scales, relu, groups, stride)
 
     def read_depthwise(self, stored: _FileOperator) -> ops.Operator:
-        self._check_steps(stored)
+        if self._check_steps(stored) != 1:
+            raise GraphError(f"{stored.kind} has a stride: unsupported")
         source, weights, bias, scales = self._weighted(stored, axis=3)
         if stored.options.depthMultiplier != 1 or weights.ndim != 4 or weights.shape[0] != 1:
             raise GraphError("DEPTHWISE_CONV_2D has a channel multiplier: unsupported")
@@ -200,15 +201,17 @@ class _Reader:
         return ops.Sigmoid(self._source(stored), stored.target)
 
     def read_pool(self, stored: _FileOperator) -> ops.Operator:
-        options = stored.options
-        steps = (options.strideH, options.strideW, options.filterHeight - options.filterWidth)
-        if steps != (1, 1, 0) or options.padding != self._schema.Padding.SAME:
-            raise GraphError(f"{stored.kind} has a stride, two sizes or VALID padding: unsupported")
+        options, stride = stored.options, stored.options.strideH
+        unequal = (options.strideW - stride, options.filterHeight - options.filterWidth)
+        if unequal != (0, 0) or options.padding != self._schema.Padding.SAME:
+            raise GraphError(
+                f"{stored.kind} has two strides, two sizes or VALID padding: unsupported"
+            )
         self._check_not_fused(stored)
         source, size = self._source(stored), options.filterHeight
         if stored.kind == "AVERAGE_POOL_2D":
-            return ops.Pool2D(source, stored.target, "average", size)
-        return ops.Pool2D(source, stored.target, "max", size)
+            return ops.Pool2D(source, stored.target, "average", size, stride)
+        return ops.Pool2D(source, stored.target, "max", size, stride)
 
     def read_mean(self, stored: _FileOperator) -> ops.Operator:
         axes = self._constant(stored.kind, stored.inputs[1])
@@ -274,13 +277,19 @@ class _Reader:
         del self._types[name]
         return self._incomplete.pop(name)[1]
 
-    def _check_steps(self, stored: _FileOperator) -> None:
+    def _check_steps(self, stored: _FileOperator) -> int:
+        """Return the stride of a convolution without dilation."""
         options = stored.options
-        steps = (options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor)
-        if steps != (1, 1, 1, 1) or options.padding != self._schema.Padding.SAME:
+        steps = (
+            options.strideH - options.strideW,
+            options.dilationHFactor,
+            options.dilationWFactor,
+        )
+        if steps != (0, 1, 1) or options.padding != self._schema.Padding.SAME:
             raise GraphError(
-                f"{stored.kind} has a stride, a dilation or VALID padding: unsupported"
+                f"{stored.kind} has two strides, a dilation or VALID padding: unsupported"
             )
+        return int(options.strideH)
 
     def _check_not_fused(self, stored: _FileOperator) -> None:
         if stored.options is not None and stored.options.fusedActivationFunction:

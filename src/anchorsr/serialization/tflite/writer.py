@@ -50,6 +50,7 @@ def write_tflite(
     size: tuple[int, int] | None = None,
     description: str = "",
     metadata: Mapping[str, bytes] | None = None,
+    half: bool = False,
 ) -> bytes:
     """Write a graph as a `.tflite` file with the signature `serving_default`.
 
@@ -58,20 +59,24 @@ def write_tflite(
     Args:
         graph: The graph.
         size: (height, width) of the input for a file of fixed size; None for a file that takes
-            every size, whose input must be resized from (1, 1, 1, C) before it is run.
+            every size, whose input must be resized before it is run.
         description: The description in the file.
         metadata: Contents by name, which runtimes ignore.
+        half: Whether the weights of a float graph are stored as float16.
 
     Returns:
         The bytes of the file.
 
     Raises:
-        GraphError: The graph has a convolution of uint8, which the format lacks, or a
-            TransposedConv2D or Resize without `size`, because the format stores their output size.
+        GraphError: The graph does not accept this size, has a convolution of uint8, which the
+            format lacks, or a TransposedConv2D or Resize without `size`, because the format
+            stores their output size.
     """
     if size is not None and min(size) < 1:
         raise GraphError(f"height and width are positive, not {size}")
-    return _Writer(graph, size).file(description, metadata or {})
+    if size is not None:
+        graph.check_size(*size)
+    return _Writer(graph, size, half).file(description, metadata or {})
 
 
 def needs_size(graph: Graph) -> bool:
@@ -97,10 +102,11 @@ def _packed(schema: ModuleType, model: Any) -> bytes:
 class _Writer:
     """Collects the tensors, constants and operators of one file."""
 
-    def __init__(self, graph: Graph, size: tuple[int, int] | None) -> None:
+    def __init__(self, graph: Graph, size: tuple[int, int] | None, half: bool) -> None:
         self._schema = schema_module()
         self._graph = graph
         self._size = size
+        self._half = half
         self._buffers = [self._schema.BufferT()]  # buffer 0 is empty by convention
         self._codes: dict[tuple[str, int], int] = {}
         self._tensors: list[Any] = []
@@ -145,8 +151,8 @@ class _Writer:
         inputs = [self._index[conv.input], *self._add_weights(conv, conv.weights)]
         options = self._schema.Conv2DOptionsT(
             padding=self._schema.Padding.SAME,
-            strideW=1,
-            strideH=1,
+            strideW=conv.stride,
+            strideH=conv.stride,
             fusedActivationFunction=self._activation(conv.relu),
         )
         version = 6 if conv.groups > 1 else None
@@ -210,8 +216,8 @@ class _Writer:
     def write_pool(self, pool: ops.Pool2D) -> None:
         options = self._schema.Pool2DOptionsT(
             padding=self._schema.Padding.SAME,
-            strideW=1,
-            strideH=1,
+            strideW=pool.stride,
+            strideH=pool.stride,
             filterWidth=pool.size,
             filterHeight=pool.size,
         )
@@ -329,14 +335,14 @@ class _Writer:
                 " (size=)"
             )
         extent = self._graph.extents[operator.output]
-        return self._size[0] * extent, self._size[1] * extent
+        return int(self._size[0] * extent), int(self._size[1] * extent)
 
     def _add_weights(self, conv: ops.Convolution, weights: Array, axis: int = 0) -> list[int]:
         """Add weights and bias of a convolution; axis: the output channels' axis of the weights."""
         source = self._graph.tensors[conv.input]
         names = f"{conv.output}/weights", f"{conv.output}/bias"
         if source.quantization is None or conv.weight_scales is None:
-            return [self._add_constant(names[0], weights), self._add_constant(names[1], conv.bias)]
+            return [self._add_real(names[0], weights), self._add_real(names[1], conv.bias)]
         if source.dtype != "int8":
             raise GraphError(
                 f"{type(conv).__name__} reads {conv.input!r} as {source.dtype}, but a .tflite"
@@ -347,6 +353,16 @@ class _Writer:
             self._add_constant(names[0], weights, conv.weight_scales, axis),
             self._add_constant(names[1], conv.bias, bias_scales),
         ]
+
+    def _add_real(self, name: str, values: Array) -> int:
+        """Add float32 numbers, or float16 ones that the file converts when it is loaded."""
+        if not self._half:
+            return self._add_constant(name, values)
+        stored = self._add_constant(f"{name}/half", values.astype(np.float16))
+        real = self._add_tensor(name, "float32", list(values.shape))
+        # Version 3 is the first that reads float16.
+        self._emit("DEQUANTIZE", [stored], real, self._schema.DequantizeOptionsT(), version=3)
+        return real
 
     def _add_constant(
         self, name: str, values: Array, scales: Array | None = None, axis: int = 0
@@ -369,7 +385,7 @@ class _Writer:
         """Add the tensor `name`, with the type of the graph's tensor `like` if given."""
         tensor: ops.TensorType = self._graph.tensors[like or name]
         extent = self._graph.extents[like or name]
-        height, width = self._size or (1, 1)
+        height, width = self._size or (self._graph.multiple,) * 2
         quantization = None
         if tensor.quantization is not None:
             scale = np.array([tensor.quantization.scale])
@@ -377,7 +393,7 @@ class _Writer:
         self._index[name] = self._add_tensor(
             name,
             tensor.dtype,
-            [1, height * extent or 1, width * extent or 1, tensor.channels],
+            [1, int(height * extent) or 1, int(width * extent) or 1, tensor.channels],
             shapeSignature=[1, -1, -1, tensor.channels] if extent and not self._size else None,
             quantization=quantization,
         )

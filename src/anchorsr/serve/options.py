@@ -1,0 +1,176 @@
+"""The options of the command line, as query parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
+from anchorsr.images.formats import SUFFIXES
+from anchorsr.inference.sizes import TargetSize, parse_size
+from anchorsr.models.registry import DEFAULT, list_models, model_path
+from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
+
+FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
+READ_VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".avi", ".3gp", ".mpg", ".mpeg", ".ts", ".wmv")
+_MOST_NAME = 200
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for; as the options of `anchorsr upscale`."""
+
+    model: str = DEFAULT
+    factor: int | None = None
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    stretch: bool = False
+    format: str | None = None
+    quality: int = 92
+
+    @property
+    def target(self) -> TargetSize:
+        """The size of the result."""
+        return TargetSize(self.scale, self.height, self.width, self.stretch)
+
+
+def model_names() -> list[str]:
+    """Name the shipped models, without and with their factor."""
+    shipped = list_models()
+    return sorted({name for model in shipped for name in (model.name, model.path.stem)})
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", text) or float(text) <= 0:
+        raise ValueError("a number above 0, such as 2.5")
+    return float(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false", "1", "0", ""):
+        raise ValueError("true or false")
+    return text in ("true", "1", "")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A query parameter: how it is parsed, and what OpenAPI says about it."""
+
+    parse: Callable[[str], Any]
+    schema: Mapping[str, Any]
+    description: str
+
+
+def parameters() -> dict[str, Parameter]:
+    """Return the query parameters by name."""
+    side = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
+    return {
+        "model": Parameter(
+            str, {"type": "string", "enum": model_names(), "default": DEFAULT}, "A shipped model."
+        ),
+        "factor": Parameter(
+            _whole(2, 4),
+            {"type": "integer", "minimum": 2, "maximum": 4},
+            "The model's upscaling factor; 3 by default.",
+        ),
+        "scale": Parameter(
+            _positive,
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 999_999},
+            "How many times larger, or smaller; any number, like 2.5.",
+        ),
+        "size": Parameter(
+            str,
+            {"type": "string", "pattern": "^[1-9][0-9]{0,8}x[1-9][0-9]{0,8}$"},
+            "WIDTHxHEIGHT in pixels; the result fits inside.",
+        ),
+        "width": Parameter(_whole(1, 999_999_999), side, "In pixels; the height follows."),
+        "height": Parameter(_whole(1, 999_999_999), side, "In pixels; the width follows."),
+        "stretch": Parameter(
+            _flag, {"type": "boolean", "default": False}, "Exactly `size`, whatever the ratio."
+        ),
+        "format": Parameter(
+            str,
+            {"type": "string", "enum": list(FORMATS)},
+            "Of the result; by default that of the image.",
+        ),
+        "quality": Parameter(
+            _whole(1, 100),
+            {"type": "integer", "minimum": 1, "maximum": 100, "default": 92},
+            "Of JPEG, WebP, AVIF and HEIC.",
+        ),
+    }
+
+
+def parse_options(query: Mapping[str, str]) -> Options:
+    """Parse query parameters.
+
+    Raises:
+        RequestError: With 400, for one that is unknown, out of range, or in conflict with another.
+    """
+    known = parameters()
+    found: dict[str, Any] = {}
+    for name, text in query.items():
+        if name not in known:
+            raise RequestError(400, unknown_choice("parameter", name[:80], known))
+        try:
+            found[name] = known[name].parse(text)
+        except ValueError as error:
+            raise RequestError(400, f"{name} is {error}, not {text[:80]!r}") from None
+    try:
+        return _options(found)
+    except AnchorSRError as error:
+        raise RequestError(400, str(error)) from None
+
+
+def _options(found: dict[str, Any]) -> Options:
+    size = found.pop("size", None)
+    if size is not None:
+        sides = parse_size(size)
+        if sides is None:
+            raise RequestError(400, f"size is WIDTHxHEIGHT, such as 3840x2160, not {size[:80]!r}")
+        if "width" in found or "height" in found:
+            raise RequestError(400, "size excludes width and height")
+        found["height"], found["width"] = sides
+    names = model_names()
+    if found.get("model", DEFAULT) not in names:
+        raise RequestError(400, unknown_choice("model", found["model"][:80], names))
+    if found.get("format", FORMATS[0]) not in FORMATS:
+        raise RequestError(400, unknown_choice("format", found["format"][:80], FORMATS))
+    options = Options(**found)
+    model_path(options.model, options.factor)
+    _ = options.target  # a scale and a size exclude one another
+    return options
+
+
+def options_from_dict(table: Mapping[str, Any]) -> Options:
+    """Read options that were stored with `dataclasses.asdict`."""
+    names = {field.name for field in dataclasses.fields(Options)}
+    return Options(**{key: value for key, value in table.items() if key in names})
+
+
+def plain_name(name: str) -> str:
+    """Return the last part of a client's file name, for messages and for the result's name."""
+    name = PureWindowsPath(PurePosixPath(name).name).name
+    name = "".join(
+        letter if letter.isprintable() and letter not in '<>:"/\\|?*' else "_" for letter in name
+    )
+    return name.strip(" .")[-_MOST_NAME:] or "image"
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file is named as a video."""
+    return name.lower().endswith(READ_VIDEO_SUFFIXES)

@@ -1,0 +1,48 @@
+"""What the page is told about the server or the folder that it comes from."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from anchorsr import __version__
+from anchorsr.models.registry import DEFAULT, DEFAULT_FACTOR, list_models
+from anchorsr.serve.limits import Limits
+from anchorsr.serve.options import FORMATS, READ_VIDEO_SUFFIXES
+
+
+def shipped_models() -> list[dict[str, Any]]:
+    """List the shipped models by name: their factors, and the sizes of their files in bytes."""
+    found: dict[str, dict[str, Any]] = {}
+    for model in list_models():
+        row = found.setdefault(model.name, {"name": model.name, "factors": [], "bytes": {}})
+        row["factors"].append(model.factor)
+        row["bytes"][str(model.factor)] = model.card.size_bytes
+    return list(found.values())
+
+
+def page_config(engine: str, *, limits: Limits | None = None) -> dict[str, Any]:
+    """Return the page's configuration.
+
+    Args:
+        engine: `server`, or `browser`, where the visitor's browser does the work.
+        limits: Those of the server.
+    """
+    config: dict[str, Any] = {
+        "engine": engine,
+        "version": __version__,
+        "models": shipped_models(),
+        "model": DEFAULT,
+        "factor": DEFAULT_FACTOR,
+        "formats": ["png", "jpg", "webp"],
+        "videos": [],
+    }
+    if engine == "server":
+        has_heic = find_spec("pillow_heif") is not None
+        twice = ("apng", "jpeg", "tiff", "heif", *([] if has_heic else ["heic"]))
+        config["formats"] = [name for name in FORMATS if name not in twice]
+        if find_spec("av") is not None:
+            config["videos"] = list(READ_VIDEO_SUFFIXES)
+    if limits is not None:
+        config["limits"] = {"bytes": limits.bytes, "pixels": limits.pixels}
+    return config

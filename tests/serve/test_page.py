@@ -1,0 +1,332 @@
+"""The page in a real Chromium, with this machine's engine and with the browser's own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
+from anchorsr.inference.pipeline import FileOptions, upscale_files
+from anchorsr.inference.sizes import TargetSize
+from anchorsr.serve.static import write_static
+from anchorsr.utils.sample_image import sample_image
+from helpers.serve_process import Server
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs anchorsr[dev]: playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+
+# Drops files, given as [[name, bytes]], on the page.
+DROP = """async (files) => {
+  const transfer = new DataTransfer();
+  for (const [name, bytes] of files)
+    transfer.items.add(new File([new Uint8Array(bytes)], name, {type: ""}));
+  const all = {dataTransfer: transfer, bubbles: true, cancelable: true};
+  document.dispatchEvent(new DragEvent("dragenter", all));
+  document.dispatchEvent(new DragEvent("drop", all));
+}"""
+PASTE = """async (bytes) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], "image.png", {type: "image/png"}));
+  document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true}));
+}"""
+
+
+_SCRIPT = "text/javascript"
+
+
+class _Files(SimpleHTTPRequestHandler):
+    extensions_map: ClassVar = {
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".mjs": "text/javascript",
+    }
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the page as files."""
+    folder = tmp_path_factory.mktemp("static")
+    write_static(folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        # Chromium has no sandbox for root.
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+    """A page that is ready; fails if it logs an error."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]")
+    page.click("label:has(input[value=fast])")
+    try:
+        yield page
+        assert problems == []
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    with opened(browser, server.address) as page:
+        yield page
+
+
+@pytest.fixture
+def offline_page(browser: Any, static: str) -> Iterator[Any]:
+    with opened(browser, static) as page:
+        yield page
+
+
+def png(height: int = 30, width: int = 40, **more: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(sample_image(height, width, seed=height)).save(stream, "PNG", **more)
+    return stream.getvalue()
+
+
+def drop(page: Any, *files: tuple[str, bytes]) -> None:
+    page.evaluate(DROP, [[name, list(data)] for name, data in files])
+
+
+def finish(page: Any, count: int) -> None:
+    page.wait_for_function(
+        "count => document.querySelectorAll('li.done, li.failed').length === count", arg=count
+    )
+
+
+def saved(page: Any, selector: str) -> tuple[str, bytes]:
+    with page.expect_download() as download:
+        page.click(selector)
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def command_line(data: bytes, folder: Path, suffix: str = ".png", **target: Any) -> bytes:
+    source, made = folder / f"in{suffix}", folder / f"out{suffix}"
+    source.write_bytes(data)
+    upscaler = ImageUpscaler("fast", None, TargetSize(**target))
+    (result,) = upscale_files([Job(source, made)], upscaler, FileOptions(overwrite=True))
+    assert result.error is None
+    return made.read_bytes()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_a_dropped_image_gives_the_bytes_of_the_command_line(page: Any, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    data = png(exif=exif)
+    drop(page, ("a photo.png", data))
+    finish(page, 1)
+    assert "40×30 → 120×90" in page.inner_text("li")
+    page.wait_for_selector("#stage:not([hidden])")
+    name, result = saved(page, "li button:text('Save')")
+    assert (name, result) == ("a photo_x3.png", command_line(data, tmp_path))
+
+
+def test_the_browser_alone_gives_the_pixels_of_the_command_line(
+    offline_page: Any, tmp_path: Path
+) -> None:
+    profile = b"a profile" * 20
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "a description", 1
+    data = png(70, 700, exif=exif, icc_profile=profile)
+    drop(offline_page, ("wide.png", data))
+    finish(offline_page, 1)
+    name, result = saved(offline_page, "li button:text('Save')")
+    assert name == "wide_x3.png"
+    np.testing.assert_array_equal(pixels(result)[..., :3], pixels(command_line(data, tmp_path)))
+    made = Image.open(io.BytesIO(result))
+    assert made.info["icc_profile"] == profile
+    assert made.getexif()[0x010E] == "a description"
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".webp", "WEBP")])
+def test_the_browser_keeps_profile_exif_and_orientation(
+    offline_page: Any, suffix: str, kind: str
+) -> None:
+    profile = b"profile " * 10_000
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "a description", 6
+    stream = io.BytesIO()
+    image = Image.fromarray(sample_image(30, 40, seed=0))
+    image.save(stream, kind, exif=exif, icc_profile=profile)
+    drop(offline_page, (f"photo{suffix}", stream.getvalue()))
+    finish(offline_page, 1)
+    name, result = saved(offline_page, "li button:text('Save')")
+    made = Image.open(io.BytesIO(result))
+    made.load()
+    assert (name, made.format, made.size) == (f"photo_x3{suffix}", kind, (90, 120))
+    assert made.info["icc_profile"] == profile
+    assert dict(made.getexif()) == {0x010E: "a description", 0x0112: 1}
+
+
+def test_transparency_survives_in_the_browser(offline_page: Any, tmp_path: Path) -> None:
+    rgba = np.dstack([sample_image(24, 32, seed=3), np.full((24, 32), 255, np.uint8)])
+    rgba[:, :9, 3] = 0
+    rgba[:, 9:12, 3] = 128
+    stream = io.BytesIO()
+    Image.fromarray(rgba).save(stream, "PNG")
+    drop(offline_page, ("clear.png", stream.getvalue()))
+    finish(offline_page, 1)
+    _, result = saved(offline_page, "li button:text('Save')")
+    made, expected = pixels(result), pixels(command_line(stream.getvalue(), tmp_path))
+    difference = np.abs(made.astype(int) - expected)
+    assert difference[..., 3].max() <= 1
+    visible = expected[..., 3] > 200
+    assert difference[visible].max() <= 2
+    assert "transparent" in offline_page.inner_text("#caption")
+
+
+def test_folders_archives_errors_and_a_zip_of_all(page: Any) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("book/1.png", png(20, 21))
+        archive.writestr("book/2.png", png(22, 23))
+        archive.writestr("book/notes.txt", "no image")
+        archive.writestr("__MACOSX/._1.png", "no image")
+    drop(page, ("a.png", png()), ("b.cbz", stream.getvalue()), ("bad.png", b"no image"),
+         ("broken.zip", b"no zip"))  # fmt: skip
+    finish(page, 5)
+    assert page.locator("li.done").count() == 3
+    errors = page.locator("li.failed .state").all_inner_texts()
+    assert any("bad.png is not a PNG" in error for error in errors)
+    assert any("zip is damaged" in error for error in errors)
+    assert "1 file is no image" in page.inner_text("#summary")
+    name, result = saved(page, "#save-all")
+    assert name == "upscaled.zip"
+    with zipfile.ZipFile(io.BytesIO(result)) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == ["a_x3.png", "book/1_x3.png", "book/2_x3.png"]
+    page.click("#clear")
+    assert page.locator("li").count() == 0
+
+
+def test_a_pasted_image_in_another_size_and_format(page: Any, tmp_path: Path) -> None:
+    page.click("label:has(input[value=custom])")
+    page.fill("#width", "100")
+    page.fill("#height", "100")
+    page.select_option("#format", "webp")
+    data = png()
+    page.evaluate(PASTE, list(data))
+    finish(page, 1)
+    name, result = saved(page, "li button:text('Save')")
+    assert name == "image_100x100.webp"
+    assert Image.open(io.BytesIO(result)).size == (100, 75)
+
+
+def test_cancel_one_and_all_and_try_again(page: Any) -> None:
+    page.click("label:has(input[value=quality])")
+    large = png(800, 1000)
+    drop(page, *((f"{number}.png", large) for number in range(4)))
+    page.click("li button:text('Cancel')")
+    page.click("#cancel-all")
+    page.wait_for_function("document.querySelectorAll('li.cancelled').length === 4")
+    page.click("label:has(input[value=fast])")
+    page.click("li button:text('Try again')")
+    finish(page, 1)
+    assert page.locator("li.done").count() == 1
+
+
+def test_slider_zoom_and_keyboard_only(page: Any) -> None:
+    drop(page, ("a.png", png(200, 300)))
+    finish(page, 1)
+    page.wait_for_selector("#stage:not([hidden])")
+    page.focus("#slider")
+    page.keyboard.press("Home")
+    assert page.get_attribute("#slider", "aria-valuenow") == "0"
+    page.keyboard.press("PageUp")
+    assert page.get_attribute("#slider", "aria-valuenow") == "10"
+    box = page.locator("#stage").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.click(*middle)
+    assert page.get_attribute("#slider", "aria-valuenow") == "50"
+    page.click("#zoom button:text('4×')")
+    assert page.get_attribute("#zoom button:text('4×')", "aria-pressed") == "true"
+    moved = "getComputedStyle(document.querySelector('#right img')).transform"
+    before = page.evaluate(moved)
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 60, middle[1] + 40)
+    page.mouse.up()
+    assert page.evaluate(moved) != before
+    page.mouse.wheel(0, 2000)
+    page.focus("#stage")
+    for _ in range(12):
+        page.keyboard.press("-")
+    assert page.get_attribute("#zoom button:text('Fit')", "aria-pressed") == "true"
+    # From the top of the page to the list with the Tab key alone.
+    page.evaluate("document.activeElement.blur()")
+    reached = set()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.ariaLabel"))
+    assert {"choose", "choose-folder", "format", "stage", "slider", "Save a.png"} <= reached
+
+
+def test_without_a_network_after_the_first_visit(browser: Any, static: str) -> None:
+    with opened(browser, static) as page:
+        page.evaluate("navigator.serviceWorker.ready")
+        page.wait_for_function("navigator.serviceWorker.controller !== null")
+        loaded = page.evaluate(
+            "performance.getEntriesByType('resource').reduce((n, e) => n + e.encodedBodySize, 0)"
+        )
+        assert loaded < 150_000
+        page.context.set_offline(True)
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        drop(page, ("a.png", png()))
+        finish(page, 1)
+        assert page.locator("li.done").count() == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_narrow_screens_need_no_sideways_scrolling(
+    browser: Any, server: Server, scheme: str
+) -> None:
+    size = {"width": 360, "height": 700}
+    options = {"viewport": size, "color_scheme": scheme, "has_touch": True, "is_mobile": True}
+    with opened(browser, server.address, **options) as page:
+        drop(page, ("a photo with a rather long name that has to be cut.png", png()))
+        finish(page, 1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.wait_for_selector("#stage:not([hidden])")
+
+
+def test_the_page_needs_the_token_beyond_loopback(page: Any) -> None:
+    page.route("**/api/**", lambda route: route.fulfill(status=401, body="{}"))
+    drop(page, ("a.png", png()))
+    finish(page, 1)
+    assert "token" in page.inner_text("li.failed .state")
