@@ -31,7 +31,7 @@ from anchorsr.cli import app
 from anchorsr.cli.commands import models
 from anchorsr.cli.commands import upscale as upscale_module
 from anchorsr.cli.terminal import print_table
-from anchorsr.inference.upscaler import upscale
+from anchorsr.inference.image_upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.extras import hiding

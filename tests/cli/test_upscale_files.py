@@ -20,7 +20,7 @@ from PIL import Image
 from anchorsr.cli import app, terminal
 from anchorsr.images.io import read_image, read_rgb
 from anchorsr.inference import books, pipeline
-from anchorsr.inference.upscaler import upscale
+from anchorsr.inference.image_upscaler import upscale
 from helpers.images import encoded, noise, smooth
 
 

