@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 
 from anchorsr.cli import app, terminal
 from anchorsr.images.io import read_image, read_rgb
-from anchorsr.inference import pipeline
+from anchorsr.inference import books, pipeline
 from anchorsr.inference.image_upscaler import upscale
 from helpers.images import encoded, noise, smooth
 
@@ -357,3 +358,29 @@ def test_bmp_is_read_and_written(call: Call, tmp_path: Path) -> None:
     rgb = photo(tmp_path / "a.bmp")
     assert call("a.bmp").out == "a_x3.bmp\n"
     np.testing.assert_array_equal(read_rgb(tmp_path / "a_x3.bmp"), upscale(rgb))
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="no such flag")
+def test_a_link_in_the_place_of_a_lock_is_not_followed(call: Call, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    digest = hashlib.sha256(b"a_x3.png").hexdigest()[:16]
+    link = tmp_path / f".anchorsr-{digest}.lock"
+    link.symlink_to(tmp_path / "elsewhere")
+    result = call("a.png")
+    assert result.code == 1
+    assert "is a link in the place of a lock" in result.err
+    assert link.is_symlink()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_many_pages_of_a_small_archive_have_a_limit(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = encoded(Image.new("1", (1000, 1000)), "PNG")
+    with zipfile.ZipFile(tmp_path / "a.cbz", "w") as made:
+        for number in range(3):
+            made.writestr(f"{number}.png", page)
+    monkeypatch.setattr(books, "_PAGES_TIMES", 2)
+    result = call("a.cbz", "--max-megapixels", 1, "--scale", 0.1)
+    assert result.code == 1
+    assert "a.cbz has pages of more than 2 megapixels in all" in result.err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -50,6 +52,7 @@ def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModelError("not here")
 
     monkeypatch.setattr(selection, "_native", refuse)
+    monkeypatch.setattr(selection, "_LONGEST", 60.0)  # on a busy machine as on an idle one
 
 
 class Double:
@@ -415,6 +418,75 @@ def test_each_model_processor_version_limit_and_number_of_threads_is_tried(
         choose_engine(DATA, GRAPH, name="litert", threads=1)
     assert len(kept(folder)) == 6
     assert all(json.loads(path.read_bytes())["value"]["litert"] for path in kept(folder))
+
+
+def test_an_engine_for_which_there_is_no_time_is_tried_in_the_next_run(
+    paced: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(selection, "_LONGEST", -1.0)
+    with caplog.at_level(logging.INFO, "anchorsr.engines"):
+        choice = choose_engine(DATA, GRAPH)
+    assert choice.engine is paced["litert"]
+    assert "openvino and onnxruntime are tried next time" in choice.why
+    assert caplog.messages == [
+        "trying litert and openvino and onnxruntime on this machine, once for each model"
+    ]
+    assert choose_engine(DATA, GRAPH).engine is paced["openvino"]
+    assert choose_engine(DATA, GRAPH).engine is paced["onnxruntime"]
+    caplog.clear()
+    choice = choose_engine(DATA, GRAPH)
+    assert choice.engine is paced["onnxruntime"]
+    assert "next time" not in choice.why
+    assert caplog.messages == []
+
+
+def test_equal_images_go_through_the_exact_arithmetic_once(
+    loads: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def count(graph: Graph, images: np.ndarray) -> np.ndarray:
+        sizes.append(images.shape[1:3])
+        return run_graph(graph, images)
+
+    monkeypatch.setattr(selection, "_SIZES", ((3, 4), *[(5, 6)] * 7))
+    monkeypatch.setattr(selection, "run_graph", count)
+    loads["litert"] = Double("litert", off_by(0, 0))
+    choose_engine(DATA, GRAPH, name="litert", threads=1)
+    assert sizes == [(3, 4), (5, 6)]
+    assert loads["litert"].calls == 8
+
+
+def test_findings_are_shown_and_forgotten(
+    paced: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert app.run(["engines"]) == 0
+    out, err = capsys.readouterr()
+    assert [name for name in ("native", *ENGINES) if name not in out] == []
+    assert "nothing was found out so far" in err
+    paced["openvino"] = Double("openvino", off_by(9, 0.01))
+    choose_engine(DATA, GRAPH, threads=2)
+    assert app.run(["engines", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["engine"] for row in told["engines"]] == ["native", *ENGINES]
+    (row,) = told["findings"]
+    assert (row["threads"], row["outdated"]) == (2, False)
+    assert row["model"] == hashlib.sha256(DATA).hexdigest()[:12]
+    assert row["trials"]["litert"]["different"] == 0
+    assert row["trials"]["openvino"]["largest"] == 9
+    assert app.run(["engines"]) == 0
+    assert "refused" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(selection, "_processor", lambda: "another")
+        assert app.run(["engines"]) == 0
+        assert "(outdated)" in " ".join(capsys.readouterr().out.split())
+    (folder / "other.json").write_text("{}")
+    assert app.run(["engines", "--forget"]) == 0
+    assert "1 finding is forgotten" in capsys.readouterr().err
+    assert kept(folder) == [folder / "other.json"]
+    assert app.run(["engines", "--forget"]) == 0
+    assert "nothing was found out so far" in capsys.readouterr().err
 
 
 DAMAGE = [

@@ -27,6 +27,7 @@ EXTRAS = {
     "av": "video",
     "cv2": "opencv",
     "matplotlib": "plots",
+    "watchfiles": "watch",
     "starlette": "web",
     "uvicorn": "web",
     "python_multipart": "web",

@@ -186,8 +186,8 @@ def _child(trial: Trial, out: int, err: int, counter: int) -> None:
 _MODULES = {
     "upscale": ["anchorsr.cli.commands.upscale", "ai_edge_litert.interpreter"],
     "video": ["anchorsr.cli.commands.video", "ai_edge_litert.interpreter", "av"],
-    "train": ["anchorsr.cli.commands.training", "anchorsr.training.trainer"],
-    "quantize": ["anchorsr.cli.commands.training", "anchorsr.export.release"],
+    "train": ["anchorsr.cli.commands.training", "anchorsr.training.trainer", "torch._dynamo"],
+    "quantize": ["anchorsr.cli.commands.training", "anchorsr.export.release", "torch._dynamo"],
     "export": ["anchorsr.cli.commands.models", "anchorsr.export.export", "onnxruntime"],
 }
 

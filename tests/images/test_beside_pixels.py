@@ -15,6 +15,8 @@ from anchorsr.errors import ImageError, OutputError
 from anchorsr.images.animation import for_format, read_file, read_header
 from anchorsr.images.encode import not_kept
 from anchorsr.images.io import RasterImage, read_image, write_image
+from anchorsr.images.png_chunks import read_chunks
+from anchorsr.images.view import size_of, view
 from helpers.images import (
     HEIC,
     PNG_SIGNATURE,
@@ -261,6 +263,29 @@ def test_a_lossless_animation_stays_so(tmp_path: Path) -> None:
         assert read_file(tmp_path / "a.webp").lossless is lossless
 
 
+def test_a_view_reads_its_parts_from_any_place() -> None:
+    file = io.BytesIO(bytes(range(200)))
+    parts: list[bytes | tuple[int, int]] = [(10, 50), b"between", (50, 60), (60, 90), b"", (5, 7)]
+    whole = b"".join(p if isinstance(p, bytes) else file.getvalue()[slice(*p)] for p in parts)
+    made = view(file, parts)
+    assert made.read() == whole
+    for start in range(len(whole) + 3):
+        made.seek(start)
+        assert made.read(11) == whole[start : start + 11]
+    assert size_of(made) == len(whole)
+
+
+def test_a_png_of_many_chunks_is_read_in_one_go(tmp_path: Path) -> None:
+    start = PLAIN.index(b"IDAT") - 4
+    data = PLAIN[start + 8 : start + 8 + int.from_bytes(PLAIN[start : start + 4])]
+    pieces = b"".join(chunk(b"IDAT", bytes([byte])) for byte in data)
+    (tmp_path / "a.png").write_bytes(PLAIN[:start] + pieces + chunk(b"IEND", b""))
+    with (tmp_path / "a.png").open("rb") as file:
+        raw = read_chunks(file).pixels.raw  # type: ignore[attr-defined]
+        assert len(raw._parts) == 1
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").rgb, ROWS)
+
+
 # Colours
 
 
@@ -313,14 +338,14 @@ def test_a_network_sees_the_curve_of_srgb(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "b.jpg").rgb, 99, atol=1)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".avif", ".gif", HEIC])
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".avif", ".gif", ".bmp", HEIC])
 @pytest.mark.parametrize("label", [chunk(b"cICP", bytes((12, 13, 0, 1))), CHROMATICITIES_P3])
 def test_display_p3_is_kept_as_a_profile(tmp_path: Path, suffix: str, label: bytes) -> None:
     rows = b"".join(b"\0" + bytes(P3_IN_SRGB) * 24 for _ in range(16))
     image = read(png(24, 16, 8, 2, rows, label), tmp_path)
     write_image(tmp_path / f"b{suffix}", image)
     written = read_image(tmp_path / f"b{suffix}")
-    assert (written.icc_profile is None) == (suffix == ".gif")
+    assert (written.icc_profile is None) == (suffix in (".gif", ".bmp"))
     np.testing.assert_allclose(displayed(written)[8, 8], (255, 0, 0), atol=6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image, ImageCms
 
 import anchorsr
 from anchorsr.errors import OutputError
+from anchorsr.images import resize
 from anchorsr.images.encode import Coding
 from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
 from anchorsr.inference import pipeline, streaming
@@ -166,6 +168,40 @@ def test_every_kind_is_written_as_the_whole(
             assert getattr(one, name) == getattr(other, name), name
         if suffix == ".tif":
             assert ordinary.read_bytes() == streamed.read_bytes()
+
+
+@pytest.mark.parametrize("kind", alike())
+@pytest.mark.parametrize("target", [(101, 70), (17, 33), (119, 89)])
+@pytest.mark.usefixtures("short_strips")
+def test_a_resized_result_is_that_of_the_whole(
+    tmp_path: Path,
+    upscaler: Upscaler,
+    kind: str,
+    target: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resize, "_STRIP_PIXELS", 700)
+    small = alike()[kind]
+    soft = small.rgb // 4 + np.iinfo(small.rgb.dtype).max // 3  # so that no value is clipped
+    small = dataclasses.replace(small, rgb=soft)
+    upscale_to_file(small, upscaler, tmp_path / "a.png", target=target)
+    made = read_image(tmp_path / "a.png")
+    whole = resize.resize_image(upscale_image(small, upscaler), *target)
+    for one, other in ((made.rgb, whole.rgb), (made.alpha, whole.alpha)):
+        if one is not None and other is not None:
+            np.testing.assert_allclose(one.astype(int), other.astype(int), atol=2)
+
+
+@pytest.mark.parametrize("kind", alike())
+def test_an_image_that_only_becomes_smaller_is_streamed_too(tmp_path: Path, kind: str) -> None:
+    large = alike()[kind]
+    soft = large.rgb // 4 + np.iinfo(large.rgb.dtype).max // 3
+    large = dataclasses.replace(large, rgb=soft)
+    upscale_to_file(large, None, tmp_path / "a.png", target=(20, 17))
+    made, whole = read_image(tmp_path / "a.png"), resize.resize_image(large, 20, 17)
+    for one, other in ((made.rgb, whole.rgb), (made.alpha, whole.alpha)):
+        if one is not None and other is not None:
+            np.testing.assert_allclose(one.astype(int), other.astype(int), atol=2)
 
 
 def test_a_jpeg_of_many_strips_has_every_restart_marker(tmp_path: Path, upscaler: Upscaler) -> None:

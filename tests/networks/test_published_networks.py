@@ -83,6 +83,14 @@ def count_of(network: nn.Module, *, kernels: bool = False) -> int:
         ("latticenet", {}, False, 764_827, 24, "765K"),
         ("imdn", {}, False, 703_059, 0, "703K"),
         ("srresnet", {"factor": 4}, True, 1_542_528, 0, "1543K"),  # published at ×4 only
+        # One more channel at ×3, and two convolutions that clip.
+        ("etds", {}, False, 45_691, 9 * 32 + 1 + 28 * 28 + 28, "46.8K"),
+        ("etds", {"channels": 16, "blocks": 5}, False, 15_963, 9 * 16 + 1 + 812, "16.9K"),
+        ("etds", {"channels": 32, "blocks": 6}, False, 64_187, 9 * 32 + 1 + 812, "65.3K"),
+        ("etds", {"channels": 48, "blocks": 7}, False, 158_523, 9 * 48 + 1 + 812, "160K"),
+        ("quicksrnet", {"factor": 4}, False, 33_264, 0, "33.3K"),
+        ("quicksrnet", {"factor": 4, "blocks": 5}, False, 61_008, 0, "61.0K"),
+        ("quicksrnet", {"factor": 4, "channels": 64, "blocks": 11}, False, 435_696, 0, "436K"),
     ],
 )
 def test_parameter_count_is_the_published_one(
@@ -106,6 +114,8 @@ def test_parameter_count_is_the_published_one(
         ("idn", 590_915),
         ("imdn", 703_059),
         ("latticenet", 764_827),
+        ("etds", 45_691),
+        ("quicksrnet", 27_195),
     ],
 )
 def test_parameters_of_the_network_that_runs(name: str, count: int) -> None:
@@ -118,6 +128,29 @@ def test_parameters_of_the_network_that_runs(name: str, count: int) -> None:
         "drrn": 24 * (2 * (128 * 128 * 9 + 128)),  # what 25 units share
     }
     assert graph.parameter_count == count + folded.get(name, 0)
+
+
+@pytest.mark.parametrize(("channels", "count"), [(16, 13_723), (32, 45_851)])
+def test_edge_oriented_blocks_become_plain_convolutions(channels: int, count: int) -> None:
+    graph = lower(build("ecbsr", channels=channels), name="ecbsr")
+    assert graph.parameter_count == count
+    convolutions = [op for op in graph.operators if isinstance(op, Conv2D)]
+    assert len(convolutions) == 6 + 1  # and the anchor
+
+
+def test_streams_of_the_image_do_not_read_features() -> None:
+    network = build("etds", channels=8, blocks=2)
+    graph = lower(network, name="etds")
+    kernels = [op.weights for op in graph.operators if isinstance(op, Conv2D)]
+    for kernel in kernels[1:3]:
+        assert not kernel[-3:, :, :, :-3].any()
+        assert kernel[-3:, :, :, -3:].any()
+    images = torch.rand(1, 3, 5, 6) * 255
+    fresh = build_network({"name": "etds", "channels": 8, "blocks": 2})
+    with torch.no_grad():
+        fresh.last.weight[:, :-3] = 0
+        nearest = torch.nn.functional.interpolate(images, scale_factor=3)
+        torch.testing.assert_close(fresh(images), nearest)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

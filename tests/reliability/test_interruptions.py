@@ -134,20 +134,28 @@ def assert_clean(ended: Ended, codes: tuple[int, ...]) -> None:
     assert "Exception ignored" not in ended.err, ended
 
 
-def test_signals_at_any_step(
+def test_signals_at_any_step_and_moment(
     case: tuple[str, Path, Path, int], trials: Trials, tmp_path: Path
 ) -> None:
     name, inputs, whole, steps = case
     folder = tmp_path / "work"
     shutil.copytree(inputs, folder)
-    for number in SIGNALS:
-        for step in chosen(steps, f"{name} {number}"):
-            ended = trials.run(COMMANDS[name].split(), folder, at=step, signal=number)
-            # Whoever was faster is done, and whoever came later finds the result.
-            codes = (-9, 0, 1) if number == signal.SIGKILL else (128 + number, 0, 1)
-            assert_clean(ended, codes)
-            if ended.code == 1:
-                assert "exists already" in ended.err, ended
+    source = random.Random(name) if AMOUNT == "1" else random.Random()
+    numbers = SIGNALS if AMOUNT != "1" else [signal.SIGKILL, source.choice(SIGNALS[1:])]
+    ends: list[tuple[int, dict[str, float]]] = [
+        (number, {"at": step}) for number in numbers for step in chosen(steps, f"{name} {number}")
+    ]
+    ends += [
+        (source.choice(SIGNALS), {"after": source.uniform(0.02, 1)})
+        for _ in range(50 if AMOUNT == "all" else int(AMOUNT))
+    ]
+    for number, when in ends:
+        ended = trials.run(COMMANDS[name].split(), folder, signal=number, **when)
+        # Whoever was faster is done, and whoever came later finds the result.
+        codes = (-9, 0, 1) if number == signal.SIGKILL else (128 + number, 0, 1)
+        assert_clean(ended, codes)
+        if ended.code == 1:
+            assert "exists already" in ended.err, ended
     assert_whole(trials, name, folder, whole)
 
 
@@ -165,23 +173,6 @@ def test_a_disk_that_is_full_from_any_step_on(
             assert "No space left on device" in ended.err or "disk is full" in ended.err, ended
         assert_whole(trials, name, folder, whole)
         shutil.rmtree(folder)
-
-
-def test_signals_at_any_moment(
-    case: tuple[str, Path, Path, int], trials: Trials, tmp_path: Path
-) -> None:
-    name, inputs, whole, _ = case
-    folder = tmp_path / "work"
-    shutil.copytree(inputs, folder)
-    source = random.Random(name) if AMOUNT == "1" else random.Random()
-    for _ in range(50 if AMOUNT == "all" else int(AMOUNT)):
-        number = source.choice(SIGNALS)
-        ended = trials.run(
-            COMMANDS[name].split(), folder, signal=number, after=source.uniform(0.02, 1)
-        )
-        codes = (-9, 0, 1) if number == signal.SIGKILL else (128 + number, 0, 1)
-        assert_clean(ended, codes)
-    assert_whole(trials, name, folder, whole)
 
 
 def test_processes_beside_each_other_and_a_kill(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 
 from anchorsr.errors import OutputError
-from anchorsr.video import encoder, journal
+from anchorsr.video import encoder, journal, pipeline, upscale
 from anchorsr.video.journal import EncodedPacket, Journal
+from anchorsr.video.source import Source
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
+from anchorsr.video.workfiles import WorkFiles
 from helpers.videos import make_video, moving
 
 
@@ -105,6 +108,32 @@ def test_a_resumed_video_is_the_undisturbed_one_frame_by_frame(
     assert not list(tmp_path.glob("*.part.*"))
 
 
+def test_a_signal_as_the_threads_start_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to free the container while the decoder was using it."""
+    alive: list[bool] = []
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            super().start()
+            signal.raise_signal(signal.SIGTERM)
+
+    class Watched(Source):
+        def close(self) -> None:
+            names = [thread.name for thread in threading.enumerate()]
+            alive.append(any(name.startswith("video-") for name in names))
+            super().close()
+
+    monkeypatch.setattr(pipeline.threading, "Thread", Interrupted)
+    monkeypatch.setattr(upscale, "Source", Watched)
+    source = make_video(tmp_path / "in.mp4", moving(70))
+    with pytest.raises(KeyboardInterrupt):
+        enlarge(source, tmp_path / "out.mp4", Slow())
+    assert alive == [False]
+    assert not list(tmp_path.glob("out*.mp4"))
+
+
 def test_no_frame_is_upscaled_twice(tmp_path: Path) -> None:
     calls = []
 
@@ -133,6 +162,38 @@ def test_other_options_or_another_input_do_not_go_on(tmp_path: Path) -> None:
         enlarge(source, target)
     assert enlarge(source, target, overwrite=True).frames == 69
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_kill_in_the_last_steps_leaves_nothing_in_the_next_run(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "in.mp4", moving(30)), tmp_path / "out.mp4"
+    files = WorkFiles(target)
+    begin(source, target)
+    files.resume.rename(files.finished)  # killed before the video had its name
+    files.part.unlink()
+    target.write_bytes(b"whole")  # killed after it
+    with pytest.raises(OutputError, match="exists already"):
+        enlarge(source, target)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+    target.unlink()
+    begin(source, target)
+    files.resume.rename(files.finished)
+    notes: list[str] = []
+    assert enlarge(source, target, on_note=notes.append).frames == 30
+    assert "going on after the 20 frames" in notes[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_video_to_be_replaced_keeps_its_journal(tmp_path: Path) -> None:
+    source, target = make_video(tmp_path / "in.mp4", moving(70)), tmp_path / "out.mp4"
+    target.write_bytes(b"old")
+    begin(source, target, overwrite=True)
+    WorkFiles(target).part.unlink()
+    with pytest.raises(OutputError, match="exists already"):
+        enlarge(source, target)
+    assert target.read_bytes() == b"old"
+    notes: list[str] = []
+    assert enlarge(source, target, overwrite=True, on_note=notes.append).frames == 70
+    assert "going on after the" in notes[0]
 
 
 def packet(number: int) -> EncodedPacket:

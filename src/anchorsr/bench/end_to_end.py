@@ -6,7 +6,6 @@ Each model runs as `anchorsr upscale` runs it. The file is a JPEG, and so is the
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
 from anchorsr.inference.upscaler import ready_upscaler
 from anchorsr.utils.sample_image import sample_image
+from anchorsr.utils.temporary import temporary_folder
 from anchorsr.utils.timing import count_progress, time_interleaved
 
 # Processes take long to start, and their times vary little.
@@ -81,8 +81,8 @@ def measure_end_to_end(
     # One more round of each kind is a warm-up.
     on_call = count_progress(on_progress, len(models) * (2 * (rounds + 1) + starts + 1))
     image = sample_image(*size)
-    with tempfile.TemporaryDirectory(prefix="anchorsr-benchmark-") as folder:
-        source, target = Path(folder, "in.jpg"), Path(folder, "out.jpg")
+    with temporary_folder() as folder:
+        source, target = folder / "in.jpg", folder / "out.jpg"
         Image.fromarray(image).save(source, quality=92)
         frames = time_interleaved(
             {model: partial(upscaler.upscale_rgb, image) for model, upscaler in upscalers.items()},

@@ -16,7 +16,14 @@ from typing import Annotated, Any
 import typer
 
 from anchorsr import __version__
-from anchorsr.cli.terminal import complain, console, give_up_stdout, prepare_streams, visible
+from anchorsr.cli.terminal import (
+    complain,
+    console,
+    give_up_stdout,
+    prepare_streams,
+    show_trials,
+    visible,
+)
 from anchorsr.cli.usage import describe_usage_error
 from anchorsr.errors import AnchorSRError, StoppedError
 from anchorsr.utils.files import reason
@@ -36,6 +43,7 @@ _COMMANDS = {
     "study": "study:study_command",
     "export": "models:export_command",
     "challenge": "challenge:challenge_command",
+    "engines": "engines:engines_command",
     "benchmark": "benchmark:benchmark_command",
     "report": "probe:report_command",
 }
@@ -104,6 +112,7 @@ def main(arguments: list[str]) -> int:
         raise_interrupts()
         # If a native library aborts a training, its message is needed; elsewhere it is noise.
         prepare_streams(drop_native="train" not in arguments[:1])
+        show_trials()
         code = run(arguments)
     except KeyboardInterrupt:  # while a result or an error is printed
         code = interrupted_code()

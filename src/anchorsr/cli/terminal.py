@@ -9,6 +9,7 @@ import codecs
 import datetime
 import functools
 import io
+import logging
 import os
 import re
 import sys
@@ -128,6 +129,21 @@ def remark(text: str) -> None:
     console().print(Text(f"note: {visible(text)}"), soft_wrap=True)
 
 
+class _Remarks(logging.Handler):
+    """Prints each record as a note."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
+
+
+def show_trials() -> None:
+    """Say on a terminal when engines are tried, which takes a moment before the first image."""
+    if console().is_terminal:
+        log = logging.getLogger("anchorsr.engines")
+        log.addHandler(_Remarks())
+        log.setLevel(logging.INFO)
+
+
 def print_table(table: Table) -> None:
     """Print a table on standard output; long cells are wrapped, never cut."""
     for column in table.columns:
@@ -202,7 +218,7 @@ def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[VideoProgress],
     with Progress(
         *columns, console=console(), transient=True, disable=hidden or not console().is_terminal
     ) as progress:
-        task = progress.add_task(title, total=None, note="", left="")
+        task = progress.add_task(visible(title), total=None, note="", left="")
 
         def on_progress(state: VideoProgress) -> None:
             of = "" if state.total_frames is None else f" of {state.total_frames}"

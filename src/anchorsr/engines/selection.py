@@ -15,9 +15,11 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import logging
 import math
 import os
 import platform
+import time
 from dataclasses import dataclass
 from importlib import util
 from importlib.machinery import ModuleSpec
@@ -32,23 +34,27 @@ from anchorsr.errors import AnchorSRError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.serialization.tflite.summary import fixed_size
-from anchorsr.utils.cache import recall, remember
+from anchorsr.utils.cache import forget, recall, remember, remembered
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.system_info import package_version, processor_facts, processor_flags
 from anchorsr.utils.timing import time_interleaved
+
+_log = logging.getLogger(__name__)
 
 AUTO = "auto"
 MOST_LEVELS = 4
 MOST_SHARE = 0.001
 
 # One size seven times: OpenVINO compiles for a size that comes more than four times in a row, and
-# both forms must be tried.
+# both forms must be tried. Equal sizes have equal images, as the exact arithmetic takes long.
 _SIZES = ((1, 1), (7, 2), (13, 31), *[(64, 96)] * 7)
 _TIMED_SIZE = (256, 256)  # ONNX Runtime still fits the cache at 128x128, unlike with real tiles
 _ROUNDS = 7
 # The threads of an engine spin for a while afterwards, which slows down the next engine.
 _PAUSE = 0.03
-_LONGEST_TIMING = 2.0  # seconds per engine; only a large model of fixed size reaches it
+# Seconds for trials and timing before another engine is left for the next time. With one more
+# engine, or one more round, the first run of a model takes about two seconds.
+_LONGEST = 1.5
 
 # The modules that an engine imports, and the distribution that each comes from.
 _PACKAGES = {
@@ -57,7 +63,7 @@ _PACKAGES = {
     "onnxruntime": {"onnxruntime": "onnxruntime", "onnx": "onnx"},
 }
 # To be changed when an engine becomes faster, or when the trial images or the stored form change.
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -156,8 +162,9 @@ def _tried(data: bytes, graph: Graph, name: str, count: int) -> Choice:
         return _fastest(data, graph, count, key, trials)
     engine = load_engine(data, name=name, threads=count)
     if name not in trials:
+        _log.info("trying %s on this machine, once for each model", name)
         images = _images(data, graph)
-        expected = [run_graph(graph, batch) for batch in images]
+        expected = _run_exactly(graph, images)
         trials[name] = _try(engine, images, expected)
         _remember(key, trials)
     if trials[name].refusal:
@@ -187,40 +194,52 @@ def _fastest(
         if name not in trials or not (trials[name].refusal or trials[name].milliseconds)
     ]
     engines: dict[str, Engine] = {}
+    end = time.monotonic() + _LONGEST
     if unknown:
-        trials = {**trials, **_try_all(unknown, engines, data, graph, threads)}
+        _log.info("trying %s on this machine, once for each model", " and ".join(unknown))
+        trials = {**trials, **_try_all(unknown, engines, data, graph, threads, end)}
+    names = [name for name in names if name in trials]
     passed = [name for name in names if not trials[name].refusal]
     if any(name in passed for name in unknown):
         for name in passed:
             with contextlib.suppress(AnchorSRError):
                 engines[name] = engines.get(name) or load_engine(data, name=name, threads=threads)
         rivals = {name: engine for name, engine in engines.items() if name in passed}
-        for name, milliseconds in _time(rivals, data, graph).items():
+        for name, milliseconds in _time(rivals, data, graph, end).items():
             trials[name] = dataclasses.replace(trials[name], milliseconds=milliseconds)
     if unknown:
         _remember(key, trials)
+    left = [name for name in installed_engines() if name not in trials]
+    later = f"; {' and '.join(left)} are tried next time" if left else ""
     passed.sort(key=lambda name: trials[name].milliseconds)
     for name in passed:
         with contextlib.suppress(AnchorSRError):  # it ran in the trial; the next one may still run
             engine = engines.get(name) or load_engine(data, name=name, threads=threads)
-            return Choice(engine, _comparison(name, trials))
+            return Choice(engine, f"{_comparison(name, trials)}{later}")
     reasons = "; ".join(f"{name} {trials[name].refusal}" for name in names)
     raise ModelError(f"no engine on this machine runs this model exactly: {reasons}")
 
 
 def _try_all(
-    names: list[str], engines: dict[str, Engine], data: bytes, graph: Graph, threads: int
+    names: list[str],
+    engines: dict[str, Engine],
+    data: bytes,
+    graph: Graph,
+    threads: int,
+    end: float,
 ) -> dict[str, Trial]:
-    """Load and try each engine; those that load are added to `engines`."""
+    """Load and try each engine until the end; those that load are added to `engines`."""
     images: list[UInt8Array] = []
     expected: list[UInt8Array] = []
-    trials = {}
+    trials: dict[str, Trial] = {}
     for name in names:
+        if trials and time.monotonic() > end:
+            break
         try:
             engines[name] = load_engine(data, name=name, threads=threads)
             if not expected:
                 images = _images(data, graph)
-                expected = [run_graph(graph, batch) for batch in images]
+                expected = _run_exactly(graph, images)
             trials[name] = _try(engines[name], images, expected)
         except AnchorSRError as error:
             if name == ENGINES[0]:  # always installed: if it fails, the model is at fault
@@ -245,17 +264,28 @@ def _try(engine: Engine, images: list[UInt8Array], expected: list[UInt8Array]) -
 def _images(data: bytes, graph: Graph) -> list[UInt8Array]:
     size = fixed_size(data)
     sides = [graph.fit(*side) for side in ([size] if size else _SIZES)]
-    return [sample_image(*side, seed=seed)[None] for seed, side in enumerate(sides)]
+    different = {side: sample_image(*side, seed=n)[None] for n, side in enumerate(sides)}
+    return [different[side] for side in sides]
 
 
-def _time(engines: dict[str, Engine], data: bytes, graph: Graph) -> dict[str, float]:
+def _run_exactly(graph: Graph, images: list[UInt8Array]) -> list[UInt8Array]:
+    """What the exact arithmetic makes of each image; it runs once for each that is different."""
+    made: dict[int, UInt8Array] = {}
+    for image in images:
+        if id(image) not in made:
+            made[id(image)] = run_graph(graph, image)
+    return [made[id(image)] for image in images]
+
+
+def _time(engines: dict[str, Engine], data: bytes, graph: Graph, end: float) -> dict[str, float]:
     """Milliseconds for one image: the shortest of some rounds in which each has its turn."""
     images = sample_image(*graph.fit(*(fixed_size(data) or _TIMED_SIZE)))[None]
     times = time_interleaved(
         {name: functools.partial(engine, images) for name, engine in engines.items()},
         rounds=_ROUNDS,
         pause_s=_PAUSE,
-        budget_s=_LONGEST_TIMING,
+        # Before each timed call is an untimed one.
+        budget_s=max(end - time.monotonic(), 0) / (2 * max(len(engines), 1)),
     )
     return {name: 1000 * min(taken.seconds) for name, taken in times.items()}
 
@@ -271,6 +301,60 @@ def _comparison(chosen: str, trials: dict[str, Trial]) -> str:
             ratio = trial.milliseconds / trials[chosen].milliseconds
             said.append(f"{name} takes {ratio:.2f} times as long")
     return f"the fastest that is exact enough on this machine; {'; '.join(said)}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found out about the engines for one model.
+
+    Attributes:
+        model_sha256: Digest of the model's file.
+        threads: Number of threads.
+        applies: Whether this machine, and what is installed, are still as they were.
+        trials: The trials of the engines by name.
+    """
+
+    model_sha256: str
+    threads: int
+    applies: bool
+    trials: dict[str, Trial]
+
+
+def findings() -> list[Finding]:
+    """List what was found out about engines, by this user on this machine."""
+    found = []
+    for key in _remembered_keys():
+        now = {**_key(b"", key["threads"]), "model_sha256": key["model_sha256"]}
+        found.append(Finding(key["model_sha256"], key["threads"], key == now, _recall(key)))
+    return found
+
+
+def forget_findings() -> int:
+    """Forget what was found out about engines; returns for how many models and threads.
+
+    Raises:
+        OutputError: It cannot be deleted.
+    """
+    keys = _remembered_keys()
+    for key in keys:
+        forget(key)
+    return len(keys)
+
+
+def _remembered_keys() -> list[dict[str, Any]]:
+    return [
+        key
+        for key, _ in remembered()
+        if isinstance(key.get("model_sha256"), str) and isinstance(key.get("threads"), int)
+    ]
+
+
+def installed_version(name: str) -> str | None:
+    """Return the version of an engine's package; None if it is not installed."""
+    packages = _PACKAGES[name]
+    if not all(_spec(module) for module in packages):
+        return None
+    return _version(*next(iter(packages.items())))
 
 
 def _recall(key: dict[str, Any]) -> dict[str, Trial]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from anchorsr.data.damage import NO_DAMAGE, USUAL, Damage, parse_damage
 from anchorsr.data.strengths import CLEAN, Strengths
-from anchorsr.errors import OutputError, RecipeError
+from anchorsr.errors import ModelError, OutputError, RecipeError
 from anchorsr.evaluation.evaluate import (
     Method,
     Score,
@@ -20,7 +22,7 @@ from anchorsr.evaluation.evaluate import (
 from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
 from anchorsr.graph.graph import Graph
-from anchorsr.models.card import ModelCard, write_card
+from anchorsr.models.card import ModelCard, read_card, write_card
 from anchorsr.models.registry import CONDITIONING
 from anchorsr.quantization.qat import QuantizedRun, quantize
 from anchorsr.serialization.tflite.writer import needs_size
@@ -108,10 +110,8 @@ def release(
             for damage in damages
             for kind, method in methods.items()
         ]
-    # The scores come first, so that the file is hardly ever without its card.
-    publish(data, output, overwrite=overwrite)
     card = ModelCard.of_file(data, graph, figures=scores, runs=quantized.records)
-    write_card(_card(output), card, overwrite=overwrite)
+    _publish(output, data, card, overwrite=overwrite)
     return scores
 
 
@@ -127,6 +127,30 @@ def _graph_for(quantized: QuantizedRun, strengths: Strengths) -> tuple[Graph, Ma
     return quantized.graph, {CONDITIONING: table.to_bytes()}
 
 
+def _publish(output: Path, data: bytes, card: ModelCard, *, overwrite: bool) -> None:
+    """Write a model and its card, or neither.
+
+    The card comes first. If the process is killed then, the next run finds the card of the file
+    that it makes, and goes on; a file without its card would be in its way.
+    """
+    path = _card(output)
+    earlier = path.read_bytes() if path.exists() else None
+    if not overwrite and earlier is not None:
+        overwrite_card = not output.exists() and read_card(output).sha256 == card.sha256
+    else:
+        overwrite_card = overwrite
+    write_card(path, card, overwrite=overwrite_card)
+    try:
+        publish(data, output, overwrite=overwrite)
+    except BaseException:
+        with contextlib.suppress(OSError, OutputError):
+            if earlier is None:
+                path.unlink()
+            else:
+                publish(earlier, path, overwrite=True)
+        raise
+
+
 def _check_output(output: Path, *, overwrite: bool) -> None:
     """Raise OutputError unless `output` is a `.tflite` that may be written, and its card too."""
     if output.suffix.lower() != ".tflite":
@@ -134,8 +158,16 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     card = _card(output)
     if card.name == RECORD and (card.parent / CHECKPOINT).exists():
         raise OutputError(f"{card} is the record of a run: write to another name")
-    for path in (output, card):
-        check_free(path, overwrite=overwrite)
+    check_free(output, overwrite=overwrite)
+    check_free(card, overwrite=overwrite or _is_card_alone(output))
+
+
+def _is_card_alone(output: Path) -> bool:
+    """Whether there is a model's card without the model, as a run that was killed may leave it."""
+    try:
+        return not os.path.lexists(output) and bool(read_card(output))
+    except ModelError:
+        return False
 
 
 def _card(output: Path) -> Path:

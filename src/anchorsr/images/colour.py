@@ -22,6 +22,7 @@ Chromaticities = tuple[float, ...]  # x and y of white, red, green and blue
 _D65 = (0.3127, 0.3290)
 SRGB: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _PRIMARIES: dict[int, Chromaticities] = {
+    0: SRGB,  # reserved, and written for want of a better number
     1: SRGB,
     2: SRGB,  # unspecified
     4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
@@ -36,7 +37,7 @@ _PRIMARIES: dict[int, Chromaticities] = {
 }
 _NAMES = {9: "BT.2020", 12: "Display P3", 11: "DCI-P3"}
 # The curves of BT.709, BT.601 and BT.2020 are shown by the curve of sRGB, as browsers do.
-_LIKE_SRGB = {1, 2, 6, 7, 13, 14, 15}
+_LIKE_SRGB = {0, 1, 2, 6, 7, 11, 12, 13, 14, 15}
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
 HDR = {16: "HDR (PQ)", 18: "HDR (HLG)"}
 # What programs write for sRGB: 1/2.2 times 100,000, within rounding and habit.

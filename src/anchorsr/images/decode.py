@@ -28,6 +28,7 @@ from anchorsr.images.tiff import read_tiff_fields
 from anchorsr.images.xmp import upright_xmp
 
 HANDLED_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_BAND = 256  # rows that are converted at a time
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -126,10 +127,10 @@ def colours(
         return np.array(to_srgb(image, image.info.get("icc_profile"))), None
     transparent = image.info.get("transparency")
     if image.mode in ("LA", "PA", "RGBA") or (image.mode == "P" and transparent is not None):
-        rgba = np.array(image.convert("RGBA"))
+        rgba = _array(image, "RGBA")
         return rgba[..., :3].copy(), rgba[..., 3].copy()
     image.info.pop("transparency", None)
-    rgb = np.array(image.convert("RGB"))
+    rgb = _array(image, "RGB")
     if not isinstance(transparent, int | tuple):
         return rgb, None
     # A PNG's transparent colour. Pillow expands 2- and 4-bit greys to 0 … 255, but keeps the
@@ -137,6 +138,16 @@ def colours(
     step = 255 // (2**depth - 1) if image.mode == "L" else 1
     matches = (rgb == np.array(transparent) * step).all(axis=-1)
     return rgb, np.where(matches, 0, 255).astype(np.uint8)
+
+
+def _array(image: Image.Image, mode: str) -> Pixels:
+    """Convert to an array (H, W, C), in bands: Pillow would copy a whole image twice."""
+    array = np.empty((image.height, image.width, len(mode)), np.uint8)
+    for top in range(0, image.height, _BAND):
+        box = (0, top, image.width, min(top + _BAND, image.height))
+        band = image.crop(box)
+        array[top : box[3]] = np.asarray(band if band.mode == mode else band.convert(mode))
+    return array
 
 
 def to_srgb(image: Image.Image, profile: Any) -> Image.Image:
@@ -215,9 +226,9 @@ def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
 
 def _load_whole(source: Source, image: ImageFile.ImageFile) -> None:
     """Decode an image; refuse one whose pixels depend on how its missing end is completed."""
-    pixels = _load(image)
+    _load(image)
     for other in source.completions[1:]:
-        if not np.array_equal(pixels, _load(source.open(other))):
+        if not np.array_equal(np.asarray(image), np.asarray(_load(source.open(other)))):
             raise ValueError("its end is missing, and pixels with it")
     if source.completions:
         source.notes.append("the end of the file is missing, but no pixel is")
@@ -264,19 +275,19 @@ def _colours_of_16_bits(
     transparent = image.info.get("transparency")
     raw = _raw_mode(image)
     if image.mode.startswith("I;16"):
-        values: Pixels = _load(image).astype(np.uint16)[..., None]
+        values: Pixels = np.asarray(_load(image)).astype(np.uint16)[..., None]
         if image.format == "TIFF" and _tiff_tag(image, 0x0106, 0) == 0:
             values = 65_535 - values  # white is zero; Pillow does not invert this depth
     elif raw.startswith("LA"):  # two channels of 16 bits take the bytes of four of 8
         image._mode = "RGBA"
-        both = _load(image, "RGBA").astype(np.uint16)
+        both = np.asarray(_load(image, "RGBA")).astype(np.uint16)
         values = both[..., ::2] << 8 | both[..., 1::2]
     else:
         premultiplied = raw.startswith("RGBa")
         raw = raw.replace("a", "A")
         again = source.open()
-        low = _load(again, raw[:-1] + _OTHER_ORDER[raw[-1]])
-        values = _load(image, raw).astype(np.uint16) << 8 | low
+        low = np.asarray(_load(again, raw[:-1] + _OTHER_ORDER[raw[-1]]))
+        values = np.asarray(_load(image, raw)).astype(np.uint16) << 8 | low
         if premultiplied:
             weight = np.maximum(values[..., 3:], 1) / 65_535
             values[..., :3] = np.minimum(np.rint(values[..., :3] / weight), 65_535)
@@ -298,8 +309,8 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
     return str(arguments if isinstance(arguments, str) else arguments[0])
 
 
-def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
-    """Decode, reading the bytes as `raw_mode` if given."""
+def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> ImageFile.ImageFile:
+    """Decode and return the image, reading the bytes as `raw_mode` if given."""
     if raw_mode is not None:
         image.tile = [
             tile._replace(
@@ -310,7 +321,7 @@ def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> Pixels:
     # Only for TIFF, since `quietly` lets one thread at a time decode.
     with quietly() if image.format == "TIFF" else contextlib.nullcontext():
         image.load()
-    return np.asarray(image)
+    return image
 
 
 def _decode_heic(source: Source, max_pixels: int) -> RasterImage:

@@ -25,6 +25,7 @@ from anchorsr.images.tiff import encode_tiff
 from anchorsr.images.xmp import sized_xmp
 
 _LOSSLESS_WEBP = {"lossless": True, "exact": True}
+_WITHOUT_PROFILE = ("GIF", "BMP")
 _OPAQUE = ("JPEG", "BMP")  # transparent pixels are laid on white
 # Pillow writes one JPEG segment: 65,535 bytes less two for its length and, for XMP, 29 for its
 # name.
@@ -194,7 +195,7 @@ def converted_colours(
         if space.gamma is not None:
             rgb = with_srgb_curve(rgb, space.gamma)
         profile = None if grey else icc_profile(space.primaries, space.name)
-        if format_name != "GIF":
+        if format_name not in _WITHOUT_PROFILE:
             kept = dataclasses.replace(kept, icc_profile=profile)
     if profile is None or kept.icc_profile is not None or rgb.dtype != np.uint8:
         return rgb, kept
@@ -206,7 +207,7 @@ def converted_colours(
 
 def _fitting(metadata: Metadata, format_name: str) -> Metadata:
     """Return what a format can hold of the metadata."""
-    if format_name in ("GIF", "BMP"):
+    if format_name in _WITHOUT_PROFILE:
         comment = metadata.comment if format_name == "GIF" else None
         return Metadata(comment=comment, dpi=metadata.dpi if format_name == "BMP" else None)
     exif, xmp, iptc, comment = metadata.exif, metadata.xmp, metadata.iptc, metadata.comment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image
 from anchorsr.arrays import UInt8Array
 from anchorsr.images.image import Pixels, RasterImage
 
-Box = tuple[int, int, int, int]  # left, top, right and bottom, in pixels
+Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
+
+_STRIP_PIXELS = 8_000_000
 
 
 def bicubic(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
@@ -56,6 +59,54 @@ def resize_image(
     reach = math.ceil(3 * max(1, image.size[0] / height, image.size[1] / width)) + 1
     box = (reach, reach, reach + image.size[1], reach + image.size[0])
     return _resized(wrapped(image, reach), height, width, box)
+
+
+def resize_strips(
+    strips: Iterable[Pixels], before: tuple[int, int], after: tuple[int, int], *, translucent: bool
+) -> Iterator[Pixels]:
+    """Resize an image that comes in strips, as `resize_image` does, with few rows in memory.
+
+    Args:
+        strips: (N, W, C) from top to bottom: grey, grey and alpha, RGB or RGBA.
+        before: (height, width) of the image.
+        after: (height, width) of the result.
+        translucent: Whether any of its alpha is less than opaque.
+
+    Yields:
+        (M, w, C) from top to bottom. Pillow filters rows or columns first, whichever is less work,
+        and rounds and clips between; so at hard edges a value can differ from the whole image's.
+    """
+    (height, width), (new_height, new_width) = before, after
+    scale = height / new_height
+    reach = math.ceil(3 * max(1.0, scale)) + 1
+    step = max(1, _STRIP_PIXELS // new_width)
+    waiting = iter(strips)
+    rows = next(waiting)
+    first = 0  # the row of the image at which `rows` begin
+    for top in range(0, new_height, step):
+        bottom = min(top + step, new_height)
+        start = max(0, math.floor(top * scale) - reach)
+        stop = min(height, math.ceil(bottom * scale) + reach)
+        rows, first = rows[start - first :], start
+        parts = [rows]
+        while first + sum(map(len, parts)) < stop:
+            parts.append(next(waiting))
+        rows = np.concatenate(parts) if len(parts) > 1 else rows
+        lowest = min(bottom * scale - first, float(len(rows)))
+        box = (0, top * scale - first, width, lowest)
+        channels = rows.shape[2]
+        has_alpha = channels in (2, 4)
+        colours = rows[:, :, : channels - has_alpha]
+        if not has_alpha:
+            yield _resize(colours, bottom - top, new_width, box)
+            continue
+        alpha = rows[:, :, -1]
+        if translucent:
+            colours, alpha = _resize_translucent(colours, alpha, bottom - top, new_width, box)
+        else:
+            colours = _resize(colours, bottom - top, new_width, box)
+            alpha = np.full(colours.shape[:2], np.iinfo(alpha.dtype).max, alpha.dtype)
+        yield np.dstack((colours, alpha))
 
 
 def wrapped(image: RasterImage, margin: int) -> RasterImage:

@@ -6,7 +6,9 @@ and with an end mark that is missing.
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO, cast
@@ -32,12 +34,16 @@ def size_of(file: BinaryIO) -> int:
 class _View(io.RawIOBase):
     def __init__(self, file: BinaryIO, parts: Sequence[Part]) -> None:
         self._file, self._at = file, 0
-        self._parts: list[tuple[int, Part]] = []  # with the place where each one ends
-        end = 0
+        self._parts: list[Part] = []
         for part in parts:
-            end += len(part) if isinstance(part, bytes) else part[1] - part[0]
-            self._parts.append((end, part))
-        self._size = end
+            last = self._parts[-1] if self._parts else b""
+            if isinstance(part, tuple) and isinstance(last, tuple) and last[1] == part[0]:
+                self._parts[-1] = (last[0], part[1])  # a PNG has tens of thousands of chunks
+            else:
+                self._parts.append(part)
+        lengths = (len(p) if isinstance(p, bytes) else p[1] - p[0] for p in self._parts)
+        self._ends = list(itertools.accumulate(lengths))
+        self._size = self._ends[-1] if self._ends else 0
 
     def readable(self) -> bool:
         return True
@@ -51,18 +57,17 @@ class _View(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        start = 0
-        for end, part in self._parts:
-            if self._at < end:
-                within = self._at - start
-                wanted = min(len(buffer), end - self._at)
-                if isinstance(part, bytes):
-                    data = part[within : within + wanted]
-                else:
-                    self._file.seek(part[0] + within)
-                    data = self._file.read(wanted)
-                buffer[: len(data)] = data
-                self._at += len(data)
-                return len(data)
-            start = end
-        return 0
+        index = bisect.bisect_right(self._ends, self._at)
+        if index == len(self._ends):
+            return 0
+        part, end = self._parts[index], self._ends[index]
+        within = self._at - (self._ends[index - 1] if index else 0)
+        wanted = min(len(buffer), end - self._at)
+        if isinstance(part, bytes):
+            data = part[within : within + wanted]
+        else:
+            self._file.seek(part[0] + within)
+            data = self._file.read(wanted)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

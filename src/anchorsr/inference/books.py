@@ -7,6 +7,7 @@ upscaled, everything else, such as ComicInfo.xml, is copied.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import zipfile
@@ -28,6 +29,8 @@ from anchorsr.utils.files import cannot_read, publishing, reason
 _SUFFIX = ".cbz"
 # A file in an archive that is larger than this, or that all together are, is a trap.
 _LARGEST_FILE = 1 << 30
+# All pages together may have so many times the pixels of the largest image.
+_PAGES_TIMES = 40
 _MOST_FILES = 20_000
 
 
@@ -107,6 +110,7 @@ def upscale_book(
         zipfile.ZipFile(file, "w") as made,
     ):
         names: set[str] = set()
+        budget = _PAGES_TIMES * max_pixels
         for entry in archive.infolist():
             if not _is_page(entry):
                 if entry.filename not in names:
@@ -116,7 +120,15 @@ def upscale_book(
             page = Path(folder, "page" + Path(entry.filename).suffix)
             with _damages(book.path, entry), archive.open(entry) as packed, page.open("wb") as out:
                 shutil.copyfileobj(packed, out)
-            name, data, told = _upscaled(book, entry.filename, page, upscale, coding, max_pixels)
+            if budget <= 0:
+                raise ImageError(
+                    f"{book.path} has pages of more than {_PAGES_TIMES * max_pixels / 1e6:.0f} "
+                    f"megapixels in all; raise the limit with --max-megapixels"
+                )
+            name, data, told, pixels = _upscaled(
+                book, entry.filename, page, upscale, coding, max_pixels
+            )
+            budget -= pixels
             if name in names:
                 raise OutputError(f"{target} would hold two pages named {name}")
             names.add(name)
@@ -134,8 +146,8 @@ def _upscaled(
     upscale: Callable[[RasterImage], RasterImage],
     coding: Coding,
     max_pixels: int,
-) -> tuple[str, bytes, list[str]]:
-    """Return the name of an upscaled page, its file, and what was left out."""
+) -> tuple[str, bytes, list[str], int]:
+    """Return the name of an upscaled page, its file, what was left out, and its pixels before."""
     suffix = book.page_suffix or result_suffix(page)
     written = str(PurePosixPath(name).with_suffix(suffix))
     try:
@@ -152,7 +164,7 @@ def _upscaled(
         raise type(error)(f"{book.path}: {text}") from error
     lost = not_kept(image, format_name)
     told = [f"{format_name} cannot hold: {', '.join(lost)}"] if lost else []
-    return written, data, [*image.notes, *told]
+    return written, data, [*image.notes, *told], math.prod(image.size)
 
 
 def _copy(

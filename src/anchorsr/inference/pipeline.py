@@ -305,17 +305,19 @@ def _keep_time(job: Job, options: FileOptions) -> None:
 def _stream(
     item: _Opened, image: RasterImage, upscaler: ImageUpscaler, options: FileOptions
 ) -> bool:
-    """Write the result strip by strip, if it might not fit in memory and that is possible."""
-    if not item.plan.is_single_pass or upscaler.wraps:
-        return False
-    (factor,) = item.plan.factors
-    if not should_stream(image, item.job.target, factor):
+    """Write the result strip by strip, if it is large and that is possible."""
+    factors, target = item.plan.factors, item.job.target
+    needless = item.plan.target == item.plan.size or upscaler.wraps
+    if needless or not should_stream(image, target, math.prod(factors)):
         return False
     upscale_to_file(
-        image,
-        upscaler.upscaler(factor, item.selection),
-        item.job.target,
+        upscaler.run_passes(image, factors[:-1], item.selection),
+        upscaler.upscaler(factors[-1], item.selection if len(factors) == 1 else None)
+        if factors
+        else None,
+        target,
         options.coding,
+        target=item.plan.target,
         overwrite=options.overwrite,
     )
     return True

@@ -8,11 +8,15 @@ be written so.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from anchorsr.images.encode import Coding
 from anchorsr.images.formats import check_output, format_of
-from anchorsr.images.image import RasterImage
+from anchorsr.images.image import Pixels, RasterImage
+from anchorsr.images.resize import resize_strips
 from anchorsr.images.strips import STREAMED, write_strips
 from anchorsr.inference.raster import upscale_strips_of_image
 from anchorsr.inference.upscaler import Upscaler
@@ -22,8 +26,11 @@ from anchorsr.utils.files import publishing
 # large and is copied once as it grows.
 _SHARE_OF_MEMORY = 1 / 4
 _UNKNOWN_MEMORY = 4 * 2**30
-# However much memory there is, a result of so many bytes is not kept in it.
+# However much memory there is, a result of so many bytes is not kept in it; nor the copies that
+# making an image of so many bytes smaller would take.
 _LARGE = 2**30
+_LARGE_TO_REDUCE = 2**28
+_BAND = 256
 
 
 def should_stream(image: RasterImage, path: Path, factor: int) -> bool:
@@ -31,19 +38,26 @@ def should_stream(image: RasterImage, path: Path, factor: int) -> bool:
 
     That is for a .png, .tif or .jpg file, and a result of more than 1 GB or a quarter of the free
     memory.
+
+    Args:
+        image: The image.
+        path: The file of the result.
+        factor: The product of all passes; 1 without any.
     """
     if format_of(path) not in STREAMED:
         return False
     result = image.rgb.nbytes * factor**2
-    return result > min(_LARGE, _SHARE_OF_MEMORY * _available_memory())
+    large = _LARGE if factor > 1 else _LARGE_TO_REDUCE
+    return result > min(large, _SHARE_OF_MEMORY * _available_memory())
 
 
 def upscale_to_file(
     image: RasterImage,
-    upscaler: Upscaler,
+    upscaler: Upscaler | None,
     path: Path,
     coding: Coding = Coding(),
     *,
+    target: tuple[int, int] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Upscale into a PNG, TIFF or JPEG atomically, with one strip of rows in memory.
@@ -52,19 +66,34 @@ def upscale_to_file(
 
     Args:
         image: The image.
-        upscaler: The model.
+        upscaler: The model; None for resizing alone.
         path: The file to write; its folder must exist.
         coding: How JPEG stores pixels.
+        target: (height, width) to which the result is resized; by default it is not.
         overwrite: Replace an existing file.
 
     Raises:
         OutputError: If the file exists and `overwrite` is false, or cannot be written.
     """
-    height, width = (side * upscaler.factor for side in image.size)
-    format_name = check_output(path, height, width)
+    factor = 1 if upscaler is None else upscaler.factor
+    height, width = (side * factor for side in image.size)
+    size = target or (height, width)
+    format_name = check_output(path, *size)
     with publishing(path, overwrite=overwrite) as file:
-        strips = upscale_strips_of_image(image, upscaler)
-        write_strips(file, strips, image, (height, width), format_name, coding)
+        strips = _bands(image) if upscaler is None else upscale_strips_of_image(image, upscaler)
+        if size != (height, width):
+            alpha = image.alpha
+            translucent = alpha is not None and bool(alpha.min() < np.iinfo(alpha.dtype).max)
+            strips = resize_strips(strips, (height, width), size, translucent=translucent)
+        write_strips(file, strips, image, size, format_name, coding)
+
+
+def _bands(image: RasterImage) -> Iterator[Pixels]:
+    """Yield an image in strips: grey, grey and alpha, RGB or RGBA."""
+    for top in range(0, image.size[0], _BAND):
+        place = np.s_[top : top + _BAND]
+        colours = image.rgb[place, :, : 1 if image.grey else 3]
+        yield colours if image.alpha is None else np.dstack((colours, image.alpha[place]))
 
 
 def _available_memory() -> int:

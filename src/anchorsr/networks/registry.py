@@ -26,6 +26,9 @@ NETWORKS: Mapping[str, str] = {
     "idn": "IDN",
     "imdn": "IMDN",
     "latticenet": "LatticeNet",
+    "ecbsr": "ECBSR",
+    "etds": "ETDS",
+    "quicksrnet": "QuickSRNet",
 }
 
 

@@ -13,10 +13,9 @@ from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.sizes import TargetSize, parse_size
 from anchorsr.models.registry import DEFAULT, list_models, model_path
-from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
+from anchorsr.video.codecs import READ_SUFFIXES as READ_VIDEO_SUFFIXES
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
-READ_VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".avi", ".3gp", ".mpg", ".mpeg", ".ts", ".wmv")
 _MOST_NAME = 200
 
 

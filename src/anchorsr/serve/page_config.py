@@ -8,7 +8,8 @@ from typing import Any
 from anchorsr import __version__
 from anchorsr.models.registry import DEFAULT, DEFAULT_FACTOR, list_models
 from anchorsr.serve.limits import Limits
-from anchorsr.serve.options import FORMATS, READ_VIDEO_SUFFIXES
+from anchorsr.serve.options import FORMATS
+from anchorsr.video.codecs import READ_SUFFIXES as READ_VIDEO_SUFFIXES
 
 
 def shipped_models() -> list[dict[str, Any]]:

@@ -200,9 +200,9 @@ def operator_graph(
 
 
 def residual_graph(
-    form: ResidualForm, channels: int, precision: Precision, *, factor: int = 3
+    form: ResidualForm, channels: int, precision: Precision, *, factor: int = 3, depth: int = 2
 ) -> Graph:
-    """Build three 3×3 convolutions and depth-to-space, with a residual in one of its forms.
+    """Build 3×3 convolutions and depth-to-space, with a residual in one of its forms.
 
     none      nothing is added
     fsrl      the first convolution's output is added before the last one (feature space)
@@ -216,16 +216,17 @@ def residual_graph(
         channels: The width of the convolutions.
         precision: float32 or int8.
         factor: The super-resolution ratio.
+        depth: Convolutions with ReLU before the last one.
     """
     packed = IMAGE * factor**2
     chain = Chain(IMAGE, precision, _RECTIFIED)
     image = chain.last
-    first = chain.convolve(channels, relu=True)
-    second = chain.convolve(channels, relu=True)
+    made = [chain.convolve(channels, relu=True) for _ in range(depth)] or [image]
     if form == "fsrl":
-        chain.append(lambda _, name: ops.Add((first, second), name), channels)
+        chain.append(lambda _, name: ops.Add((made[0], made[-1]), name), channels)
     elif form == "anchor_folded":
-        chain.append(lambda _, name: ops.Concat((second, image), name), channels + IMAGE)
+        width = (channels if depth else IMAGE) + IMAGE
+        chain.append(lambda _, name: ops.Concat((made[-1], image), name), width)
     in_space = form in ("isrl_nearest", "isrl_bilinear")
     added = in_space or form in ("anchor_concat", "anchor_tile", "anchor_conv")
     residual = chain.convolve(packed, quantization=RESIDUAL if added else _RECTIFIED)

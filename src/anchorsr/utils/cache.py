@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anchorsr.errors import OutputError
-from anchorsr.utils.files import make_folder, publish
+from anchorsr.utils.files import make_folder, publish, reason
 
 
 def recall(key: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +35,31 @@ def remember(key: dict[str, Any], value: dict[str, Any]) -> None:
         place = _place(key)
         make_folder(place.parent)
         publish(data, place, overwrite=True)
+
+
+def remembered() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return all keys and values."""
+    found = []
+    with contextlib.suppress(OSError, RuntimeError):
+        for path in sorted(cache_folder().glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+                kept = json.loads(path.read_bytes())
+                if path == _place(kept["key"]):
+                    found.append((dict(kept["key"]), dict(kept["value"])))
+    return found
+
+
+def forget(key: dict[str, Any]) -> None:
+    """Delete the value stored under an equal key.
+
+    Raises:
+        OutputError: It cannot be deleted.
+    """
+    path = _place(key)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be deleted ({reason(error)})") from error
 
 
 def cache_folder() -> Path:

@@ -26,11 +26,11 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         OutputError: If it may not.
     """
     try:
-        remove_leftovers(path)
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give a file name")
         if not path.parent.is_dir():
             raise OutputError(f"{path.parent} is not an existing folder; create it first")
+        remove_leftovers(path)
         if not overwrite and os.path.lexists(path):
             raise _exists(path)
     except (OSError, ValueError) as error:

@@ -15,9 +15,9 @@ from pathlib import Path
 from anchorsr.errors import AnchorSRError, DataError, InUseError, OutputError
 from anchorsr.inference.sizes import original_stem
 from anchorsr.utils.files import check_folder, file_key, make_folder
-from anchorsr.utils.temporary import remove_leftovers
 from anchorsr.video.codecs import READ_SUFFIXES, SUFFIXES
 from anchorsr.video.upscale import VideoResult, default_target
+from anchorsr.video.workfiles import remove_finished
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def run_videos(
     for job in jobs:
         skipped = job.skipped
         if not skipped and not overwrite and os.path.lexists(job.target):
-            remove_leftovers(job.target)
+            remove_finished(job.target)
             skipped = "already exists"
         if skipped:
             yield VideoOutcome(job, skipped=skipped)

@@ -326,7 +326,7 @@ class Target:
                 continue
             self._source.leave_out(template)
             # The muxer writes its own list of chapters and its own time code track.
-            own = template.name == "bin_data" and chapters
+            own = getattr(template, "name", None) == "bin_data" and chapters
             if not own and "timecode" not in template.metadata:
                 note(f"{name} is left out: {suffix} files cannot hold it")
         return copies

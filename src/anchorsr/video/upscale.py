@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,18 +23,17 @@ from anchorsr.utils.files import (
     check_free,
     check_not_input,
     is_same_file,
-    move_into_place,
-    reason,
 )
 from anchorsr.utils.locks import FileLocks
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.video.codecs import CODECS, MAX_SIDE, SUFFIXES, choose_codec
 from anchorsr.video.colour import subsampling
-from anchorsr.video.journal import Journal, is_journal
+from anchorsr.video.journal import Journal
 from anchorsr.video.pipeline import Timings, VideoPipeline, output_size
 from anchorsr.video.source import Source
 from anchorsr.video.target import Target
 from anchorsr.video.tile_reuse import ReusingUpscaler
+from anchorsr.video.workfiles import WorkFiles, prepared, publish_video, remove_finished
 
 __all__ = ["CODECS", "SUFFIXES", "VideoProgress", "VideoResult", "default_target", "upscale_video"]
 
@@ -192,9 +190,9 @@ def upscale_video(
     upscaler = upscaler or Upscaler(model, factor, threads=threads)
     target = default_target(source, upscaler.factor) if target is None else Path(target)
     encoder, crf = choose_codec(target, codec, quality)
-    part = target.with_name(f"{target.stem}.part{target.suffix}")
-    resume = target.with_name(f"{target.name}.resume")
-    _check_paths(source, target, part, resume, overwrite=overwrite)
+    files = WorkFiles(target)
+    part = files.part
+    _check_paths(source, files, overwrite=overwrite)
     note = on_note or (lambda _: None)
     with FileLocks() as locks:
         if not locks.acquire(target):
@@ -221,7 +219,7 @@ def upscale_video(
                 "quality": crf,
                 "deinterlacing": deinterlace,
             }
-            with _prepared(part, resume, settings, overwrite=overwrite) as journal:
+            with prepared(files, settings, overwrite=overwrite) as journal:
                 if journal.frames:
                     note(f"going on after the {journal.frames} frames of an earlier run")
                 writer = Target(
@@ -242,10 +240,9 @@ def upscale_video(
                     reader, writer, upscaler, journal, on_progress or (lambda _: None), note
                 )
         try:
-            move_into_place(part, target, overwrite=overwrite)
+            publish_video(files, overwrite=overwrite)
         except OutputError as error:
             raise OutputError(f"{error}; the finished video is {part}") from error
-        journal.remove()
         return result
 
 
@@ -358,7 +355,8 @@ def _check_times(start: float | None, duration: float | None) -> None:
         raise VideoError(f"the duration must be more than 0 seconds, not {duration}")
 
 
-def _check_paths(source: Path, target: Path, part: Path, resume: Path, *, overwrite: bool) -> None:
+def _check_paths(source: Path, files: WorkFiles, *, overwrite: bool) -> None:
+    target = files.target
     try:
         if source.exists() and not source.is_file():  # opening a pipe would wait for ever
             raise VideoError(f"{source} is a device; give a video file")
@@ -368,62 +366,12 @@ def _check_paths(source: Path, target: Path, part: Path, resume: Path, *, overwr
     except (OSError, ValueError) as error:
         raise VideoError(cannot_read(source, error)) from error
     check_not_input(target, [source])
-    for other in (part, resume):
+    for other in (files.part, files.resume):
         if is_same_file(source, other):
             raise OutputError(
                 f"{target} would first be written as {other}, which is the input: choose another"
                 " name"
             )
+    with contextlib.suppress(OSError, ValueError):  # whatever is wrong is told by the next line
+        remove_finished(target)
     check_free(target, overwrite=overwrite)
-
-
-@contextlib.contextmanager
-def _prepared(
-    part: Path, resume: Path, settings: Mapping[str, object], *, overwrite: bool
-) -> Iterator[Journal]:
-    """Open the journal, and move an earlier `.part` file away.
-
-    The file is deleted after the block, or put back on an error. It is known to be of an earlier
-    run by the journal beside it; another one is replaced only if `overwrite` is set.
-    """
-    is_ours = is_journal(resume)
-    if os.path.lexists(part):
-        if not is_ours and not overwrite:
-            raise OutputError(
-                f"{part} exists and is of no earlier run that could go on: move or delete it, or"
-                " replace it with --force"
-            )
-        if part.is_dir():
-            raise OutputError(f"{part} is a folder: move it away")
-    journal = Journal(resume, settings, restart=overwrite)
-    try:
-        with _set_aside(part):
-            yield journal
-    except BaseException:
-        if journal.frames or is_ours:
-            journal.close()
-        else:
-            journal.remove()
-        raise
-
-
-@contextlib.contextmanager
-def _set_aside(part: Path) -> Iterator[None]:
-    """Move a file away; delete it after the block, or put it back on an error."""
-    aside = part.with_name(f".{part.name[:60]}.earlier.tmp")
-    try:
-        if os.path.lexists(aside):  # the process was killed in the block
-            aside.replace(part)
-        moved = os.path.lexists(part)
-        if moved:
-            part.rename(aside)
-    except OSError as error:
-        raise OutputError(f"{part} cannot be moved out of the way: {reason(error)}") from error
-    try:
-        yield
-    except BaseException:
-        if moved:
-            aside.rename(part)
-        raise
-    if moved:
-        aside.unlink()

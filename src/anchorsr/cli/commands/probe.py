@@ -25,6 +25,7 @@ from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark,
 from anchorsr.cli.usage import UsageError
 from anchorsr.engines.runtimes import default_threads
 from anchorsr.errors import OutputError, unknown_choice
+from anchorsr.studies.depth import FORMS, depth_grid, measure_depths
 from anchorsr.studies.networks import load_network, measure_networks
 from anchorsr.studies.op_graphs import Precision
 from anchorsr.studies.operators import (
@@ -201,6 +202,59 @@ def network_command(
             remark(line)
     if plot is not None:
         _publish_plot(draw_predictions(rows, machine["processor"]), plot, force)
+    if all(row.failure is not None for row in rows):
+        raise typer.Exit(1)
+
+
+@probe_app.command("depth")
+def depth_command(
+    forms: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FORM]...", help=f"Forms of the anchor; by default all: {', '.join(FORMS)}."
+        ),
+    ] = None,
+    channels: Annotated[int, typer.Option(min=2, max=1024, help="Width of the body.")] = 28,
+    precisions: _Precisions = None,
+    engines: Engines = None,
+    threads: ThreadCounts = None,
+    size: Annotated[str, typer.Option(help="Width x height of the input.")] = "640x360",
+    rounds: _Rounds = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Measure whether convolutions beside an anchor cost time, as the paper says they do not.
+
+    Networks with a body of 0 to 8 convolutions with ReLU are timed, interleaved, for each form of
+    the anchor.
+
+    Examples:
+
+        anchorsr probe depth
+
+        anchorsr probe depth anchor_conv --engine litert --threads 1 --threads 2 --precision int8
+    """
+    chosen, counts, numbers = choose_engines(engines), choose_threads(threads), _read(precisions)
+    height_and_width = parse_size(size)
+    _warn_if_busy()
+    with counting_bar("Measuring") as on_progress:
+        rows = measure_depths(
+            forms or FORMS,
+            channels=channels,
+            precisions=numbers,
+            engines=chosen,
+            threads=counts,
+            size=height_and_width,
+            rounds=rounds,
+            on_progress=on_progress,
+        )
+    if as_json:
+        depths = [dataclasses.asdict(row) for row in rows]
+        print_json({"machine": describe_machine(), "depths": depths})
+    else:
+        _print_grid(depth_grid(rows))
+        for row in rows:
+            if row.failure is not None:
+                remark(f"{row.form}, {row.precision}, {row.engine}: {row.failure}")
     if all(row.failure is not None for row in rows):
         raise typer.Exit(1)
 

@@ -9,14 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from anchorsr.cli.commands.options import Force, StrengthTexts, Threads
-from anchorsr.cli.terminal import print_scores, say, training_bars
+from anchorsr.cli.terminal import print_scores, remark, say, training_bars
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
 
 
 def train_command(
-    recipe: Annotated[Path, typer.Argument(help="A TOML recipe; recipes/ has examples.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A TOML recipe; with --chain also a shipped model, such as quality_x3."
+        ),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The folder of this run; RUNS/RECIPE by default."),
@@ -25,6 +30,13 @@ def train_command(
     device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
     mixed_precision: Annotated[
         bool, typer.Option("--mixed-precision", help="Use bfloat16 where it is safe.")
+    ] = False,
+    chain: Annotated[
+        bool,
+        typer.Option(
+            "--chain",
+            help="First train what the recipe is initialized from, by the recipes beside it.",
+        ),
     ] = False,
     threads: Threads = 0,
 ) -> None:
@@ -39,16 +51,24 @@ def train_command(
         anchorsr train recipes/abpn_x3.toml
 
         torchrun --nproc-per-node 2 -m anchorsr train recipes/abpn_x3.toml
+
+        anchorsr train --chain quality_x3    # all phases of the shipped model, from nothing
     """
     from anchorsr.training.recipe import read_recipe
 
-    parsed = read_recipe(recipe)
+    parsed = None if chain else read_recipe(recipe)
     with needs("PyTorch", "train"):
+        from anchorsr.training.chain import Phase, find_chain
         from anchorsr.training.trainer import train
     folder = output or Path(runs, recipe.stem)
+    phases = find_chain(recipe, output) if parsed is None else [Phase(recipe, parsed, folder)]
     machine = training_machine(device, threads, mixed_precision)
-    with training_bars("Training") as callbacks:
-        run = train(parsed, folder, machine=machine, **callbacks)
+    for number, phase in enumerate(phases, 1):
+        recipe, folder = phase.path, phase.folder
+        if chain:
+            remark(f"phase {number} of {len(phases)}: {recipe}")
+        with training_bars("Training") as callbacks:
+            run = train(phase.recipe, folder, machine=machine, **callbacks)
     if os.environ.get("RANK", "0") != "0":
         return  # one of the processes prints
     hours, images = run.record["hours"], run.record["data"].get("pictures", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from anchorsr.cli.commands.options import (
 from anchorsr.cli.pipes import Places, piped
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark, say
 from anchorsr.cli.usage import UsageError
+from anchorsr.cli.watch import check_watched, new_jobs
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.selection import AUTO
 from anchorsr.errors import ImageError, OutputError, StoppedError, unknown_choice
@@ -42,10 +44,9 @@ from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.models.registry import AUTO_MODEL
-from anchorsr.video.codecs import SUFFIXES as VIDEO_SUFFIXES
+from anchorsr.video.codecs import READ_SUFFIXES as VIDEO_SUFFIXES
 
 _FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
-_READ_VIDEO_SUFFIXES = (*VIDEO_SUFFIXES, ".avi", ".3gp", ".mpg", ".mpeg", ".ts", ".wmv")
 
 
 def upscale_command(
@@ -109,6 +110,12 @@ def upscale_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and stop.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on with images that come into the folders later, until Ctrl-C."
+        ),
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -136,9 +143,15 @@ def upscale_command(
 
         anchorsr upscale holiday/ -o holiday-large/ --scale 2.5 --quality 95
 
+        anchorsr upscale scans/ -o scans-large/ --watch
+
         cat photo.jpg | anchorsr upscale - -o - > larger.jpg
     """
     _check_inputs(images)
+    if watch:
+        check_watched(images, output)
+        if dry_run or as_json:
+            raise UsageError("--watch excludes --dry-run and --json")
     target = _target_size(scale, size, width, height, stretch)
     suffix = _suffix(format_name)
     upscaler = ImageUpscaler(
@@ -158,16 +171,21 @@ def upscale_command(
     with piped(images, output, suffix) as places:
         if places.is_piped and as_json:
             raise UsageError("--json and an image cannot both go to standard output")
-        jobs = plan_jobs(
+        plan = partial(
+            plan_jobs,
             places.inputs,
             places.output,
             label=upscaler.label,
             suffix=None if places.is_piped else suffix,
             overwrite=force,
             is_folder=places.is_folder,
-            others=others,
         )
         printer = _Printer(places, dry_run=dry_run, as_json=as_json, force=force, verbose=verbose)
+        if watch:
+            remark("watching; Ctrl-C stops")
+            for some in new_jobs(images, plan):
+                printer.summarize(printer.follow(some, run(some, upscaler, options)), others)
+        jobs = plan(others=others)
         results = printer.follow(jobs, run(jobs, upscaler, options))
         printer.summarize(results, others)
         if any(result.error is not None for result in results):
@@ -178,7 +196,7 @@ def _check_inputs(images: list[Path]) -> None:
     if not images:
         raise typer.BadParameter("name at least one image or folder to upscale")
     for path in images:
-        if path.suffix.lower() in _READ_VIDEO_SUFFIXES and not path.is_dir():
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
             raise ImageError(f"{path} is a video: use anchorsr video {path}")
 
 

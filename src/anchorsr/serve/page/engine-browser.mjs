@@ -7,6 +7,11 @@ import { load, upscale } from "./upscale.mjs";
 
 const TYPES = { png: "image/png", jpg: "image/jpeg", webp: "image/webp" };
 const KNOWN = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp" };
+// By EXIF's orientation: the transformation, with its shifts in widths and heights of the result.
+const TURNS = {
+  2: [-1, 0, 0, 1, 1, 0], 3: [-1, 0, 0, -1, 1, 1], 4: [1, 0, 0, -1, 0, 1], 5: [0, 1, 1, 0, 0, 0],
+  6: [0, 1, -1, 0, 1, 0], 7: [0, -1, -1, 0, 1, 1], 8: [0, -1, 1, 0, 0, 1],
+};
 const MOST_SIDE = 16384;
 const MOST_PIXELS = 16384 ** 2;
 
@@ -62,20 +67,22 @@ export class BrowserEngine {
     return { blob, name, size: [width, height], target: [wide, high], notes };
   }
 
-  /** Pixels as stored, upright, not converted to another colour space: the profile is kept. */
-  async #decode(file, metadata) {
-    const conversion = metadata.profile ? "none" : "default";
+  /** Pixels, upright, not converted to another colour space if the profile is kept. */
+  async #decode(file, { profile, orientation, stored }) {
     let bitmap;
     try {
-      bitmap = await createImageBitmap(file, {
-        colorSpaceConversion: conversion, premultiplyAlpha: "none", imageOrientation: "from-image",
+      bitmap = await createImageBitmap(stored, {
+        colorSpaceConversion: profile ? "none" : "default", premultiplyAlpha: "none",
       });
     } catch {
       throw new Error(TEXTS.problems.unreadable);
     }
-    const { width, height } = bitmap;
+    const turned = orientation >= 5;
+    const [width, height] = turned ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
     try {
       const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+      const turn = TURNS[orientation];
+      if (turn) context.setTransform(...turn.map((value, i) => value * [1, 1, 1, 1, width, height][i]));
       context.drawImage(bitmap, 0, 0);
       return context.getImageData(0, 0, width, height);
     } catch {

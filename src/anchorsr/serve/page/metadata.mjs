@@ -18,12 +18,16 @@ const ascii = (string) => Uint8Array.from(string, (letter) => letter.charCodeAt(
 const begins = (bytes, mark) => text(bytes.subarray(0, mark.length)) === mark;
 
 /**
- * What a file says beside its pixels: {type, exif, profile, xmp, animated, sixteenBits}. What is
- * damaged or unknown is left out.
+ * What a file says beside its pixels: {type, exif, profile, xmp, animated, sixteenBits, orientation},
+ * and `stored`, the file with its pixels as they are stored, which browsers would turn for some
+ * formats only. What is damaged or unknown is left out.
  */
 export async function readMetadata(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
-  const found = { type: "", exif: null, profile: null, xmp: false, animated: false, sixteenBits: false };
+  const found = {
+    type: "", exif: null, profile: null, xmp: false, animated: false, sixteenBits: false,
+    orientation: 1, stored: file,
+  };
   try {
     if (bytes[0] === 0xff && bytes[1] === 0xd8) readJpeg(bytes, found);
     else if (begins(bytes, "\x89PNG")) await readPng(bytes, found);
@@ -32,7 +36,31 @@ export async function readMetadata(file) {
   } catch {
     // as damaged as it is, the image may still be read
   }
+  const place = found.exif && orientationOf(found.exif);
+  if (place) {
+    found.orientation = place.value;
+    bytes[found.exif.byteOffset + place.at] = place.little ? 1 : 0;
+    bytes[found.exif.byteOffset + place.at + 1] = place.little ? 0 : 1;
+    found.stored = new Blob([bytes], { type: file.type });
+  }
   return found;
+}
+
+/** Where the orientation stands in an EXIF block, and what it is; null if there is none. */
+function orientationOf(exif) {
+  try {
+    const view = new DataView(exif.buffer, exif.byteOffset, exif.byteLength);
+    const little = exif[0] === 0x49;
+    const start = view.getUint32(4, little);
+    for (let i = 0; i < view.getUint16(start, little); i++) {
+      const at = start + 2 + 12 * i;
+      if (view.getUint16(at, little) !== ORIENTATION) continue;
+      return { at: at + 8, little, value: view.getUint16(at + 8, little) };
+    }
+  } catch {
+    // damaged
+  }
+  return null;
 }
 
 /** Segments of a JPEG before its pixels: [marker, start, end], without marker and length. */
@@ -50,7 +78,7 @@ function readJpeg(bytes, found) {
   const profile = [];
   for (const [marker, start, end] of jpegSegments(bytes)) {
     const data = bytes.subarray(start, end);
-    if (marker === 0xe1 && begins(data, EXIF_MARK)) found.exif = data.slice(EXIF_MARK.length);
+    if (marker === 0xe1 && begins(data, EXIF_MARK)) found.exif = data.subarray(EXIF_MARK.length);
     if (marker === 0xe1 && begins(data, XMP_MARK)) found.xmp = true;
     if (marker === 0xe2 && begins(data, ICC_MARK)) profile[data[12]] = data.subarray(14);
   }
@@ -72,7 +100,7 @@ async function readPng(bytes, found) {
   for (const [kind, , data] of pngChunks(bytes)) {
     if (kind === "IHDR") found.sixteenBits = data[8] === 16;
     if (kind === "acTL") found.animated = true;
-    if (kind === "eXIf") found.exif = data.slice();
+    if (kind === "eXIf") found.exif = data;
     if (kind === "iTXt" && begins(data, "XML:com.adobe.xmp")) found.xmp = true;
     if (kind === "iCCP") {
       const stream = new Blob([data.subarray(data.indexOf(0) + 2)]).stream();
@@ -97,7 +125,7 @@ function readWebp(bytes, found) {
     if (kind === "VP8X") found.animated = Boolean(data[0] & WEBP_ANIMATION);
     if (kind === "ICCP") found.profile = data.slice();
     if (kind === "XMP ") found.xmp = true;
-    if (kind === "EXIF") found.exif = (begins(data, EXIF_MARK) ? data.subarray(6) : data).slice();
+    if (kind === "EXIF") found.exif = begins(data, EXIF_MARK) ? data.subarray(6) : data;
   }
 }
 
@@ -122,28 +150,10 @@ function countGifFrames(bytes) {
 
 /** An encoded image with the profile and the EXIF block of an original, which is upright now. */
 export async function copyMetadata(blob, { exif, profile }) {
-  const upright = exif && uprightExif(exif);
-  if (!upright && !profile) return blob;
+  if (!exif && !profile) return blob;
   const bytes = new Uint8Array(await blob.arrayBuffer());
   const write = { "image/jpeg": writeJpeg, "image/png": writePng, "image/webp": writeWebp }[blob.type];
-  return new Blob(await write(bytes, upright, profile), { type: blob.type });
-}
-
-/** EXIF whose orientation is 1; null if it cannot be understood. */
-function uprightExif(exif) {
-  const copy = exif.slice();
-  const view = new DataView(copy.buffer);
-  const little = copy[0] === 0x49;
-  try {
-    const start = view.getUint32(4, little);
-    for (let i = 0; i < view.getUint16(start, little); i++) {
-      const at = start + 2 + 12 * i;
-      if (view.getUint16(at, little) === ORIENTATION) view.setUint16(at + 8, 1, little);
-    }
-    return copy;
-  } catch {
-    return null;
-  }
+  return new Blob(await write(bytes, exif, profile), { type: blob.type });
 }
 
 function segment(marker, ...parts) {

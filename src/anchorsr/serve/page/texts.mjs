@@ -54,7 +54,7 @@ export const TEXTS = {
   remove: "Remove",
   removeNamed: (name) => `Remove ${name} from the list`,
   retry: "Try again",
-  retryNamed: (name) => `Try ${name} again`,
+  retryNamed: (name) => `Try again: ${name}`,
   saveAll: (count) => `Save all ${count} as a zip`,
   zipName: "upscaled.zip",
   cancelAll: "Cancel all",
