@@ -163,15 +163,27 @@ def test_the_browser_alone_gives_the_pixels_of_the_command_line(
     profile = b"a profile" * 20
     exif = Image.Exif()
     exif[0x010E], exif[0x0112] = "a description", 1
-    data = png(70, 700, exif=exif, icc_profile=profile)
-    drop(offline_page, ("wide.png", data))
+    # Coloured everywhere: in grey areas, the command line takes back the tints of the network.
+    colours = np.random.default_rng(0).integers(0, 256, (70, 700, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(colours).save(stream, "PNG", exif=exif, icc_profile=profile)
+    drop(offline_page, ("wide.png", stream.getvalue()))
     finish(offline_page, 1)
     name, result = saved(offline_page, "li button:text('Save')")
     assert name == "wide_x3.png"
-    np.testing.assert_array_equal(pixels(result)[..., :3], pixels(command_line(data, tmp_path)))
+    expected = pixels(command_line(stream.getvalue(), tmp_path))
+    np.testing.assert_array_equal(pixels(result)[..., :3], expected)
     made = Image.open(io.BytesIO(result))
     assert made.info["icc_profile"] == profile
     assert made.getexif()[0x010E] == "a description"
+    grey = np.repeat(colours[:40, :50, :1], 3, axis=2)
+    stream = io.BytesIO()
+    Image.fromarray(grey).save(stream, "PNG")
+    drop(offline_page, ("grey.png", stream.getvalue()))
+    finish(offline_page, 2)
+    _, result = saved(offline_page, "li:last-child button:text('Save')")
+    expected = pixels(command_line(stream.getvalue(), tmp_path))
+    np.testing.assert_array_equal(pixels(result)[..., :3], expected)
 
 
 def test_the_browser_keeps_profile_exif_and_orientation(offline_page: Any, tmp_path: Path) -> None:
@@ -337,3 +349,33 @@ def test_the_page_needs_the_token_beyond_loopback(page: Any) -> None:
     drop(page, ("a.png", png()))
     finish(page, 1)
     assert "token" in page.inner_text("li.failed .state")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, server: Server, scheme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs anchorsr[dev]: axe"
+    ).Axe()
+    with opened(browser, server.address, color_scheme=scheme) as page:
+        assert axe.run(page).violations_count == 0
+        drop(page, ("a.png", png()), ("bad.png", b"no image"))
+        finish(page, 2)
+        found = axe.run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.slow
+def test_a_batch_of_fifty_and_large_images(page: Any) -> None:
+    page.click("label:has(input[value='2'])")
+    drop(page, *((f"{number}.png", png(20 + number, 30)) for number in range(50)))
+    finish(page, 50)
+    assert page.locator("li.done").count() == 50
+    page.click("#clear")
+    for count, (height, width) in enumerate([(1000, 1000), (2000, 2000), (4000, 6000)], 1):
+        stream = io.BytesIO()
+        gradient = np.add.outer(np.arange(height), np.arange(width)) % 256
+        Image.fromarray(gradient.astype(np.uint8)).convert("RGB").save(stream, "JPEG")
+        drop(page, (f"{count}.jpg", stream.getvalue()))
+        finish(page, count)
+        assert page.locator("li.done").count() == count
+        page.wait_for_selector("#stage:not([hidden])")

@@ -212,7 +212,6 @@ def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[VideoProgress],
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
     with Progress(

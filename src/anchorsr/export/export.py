@@ -89,7 +89,7 @@ def export_model(
     Raises:
         ModelError: There is no such model, or the file is none, or takes no such strength.
         OutputError: `output` exists, is the model itself, or has another suffix.
-        GraphError: The model is not an integer one, or cannot have this size.
+        GraphError: The model is a float one and `precision` is `int8`, or it cannot have this size.
         ExactnessError: The runtime does not reproduce the integer arithmetic.
         MissingDependencyError: The runtime is not installed.
 
@@ -102,12 +102,14 @@ def export_model(
     source, target = model_path(model, factor), Path(output)
     check_not_input(target, [source])
     data, graph = read_model(source)
+    if precision == "int8" and not graph.is_integer:
+        raise GraphError(f"{graph.name} is a float graph: quantize it first, or say --float32")
     origin: dict[str, Any] = {"model": graph.name, "from_sha256": hashlib.sha256(data).hexdigest()}
     if strengths != CLEAN:
         origin["strengths"] = strengths.as_table()
     graph = apply_strengths(data, graph, strengths.as_table())
     exported = export_graph(
-        graph if precision == "int8" else dequantize(graph),
+        dequantize(graph) if precision != "int8" and graph.is_integer else graph,
         target,
         size=size,
         description=json.dumps(origin),

@@ -115,18 +115,6 @@ def release(
     return scores
 
 
-def _graph_for(quantized: QuantizedRun, strengths: Strengths) -> tuple[Graph, Mapping[str, bytes]]:
-    """Return the graph for images of given strengths, and the metadata of its file."""
-    given, table = strengths.as_table(), quantized.conditioning
-    if table is None:
-        if given:
-            raise RecipeError(f"the network is not conditioned: it takes no strength {min(given)}")
-        return quantized.graph, {}
-    if given:
-        return table.apply(quantized.graph, given), {}
-    return quantized.graph, {CONDITIONING: table.to_bytes()}
-
-
 def _publish(output: Path, data: bytes, card: ModelCard, *, overwrite: bool) -> None:
     """Write a model and its card, or neither.
 
@@ -149,6 +137,18 @@ def _publish(output: Path, data: bytes, card: ModelCard, *, overwrite: bool) -> 
             else:
                 publish(earlier, path, overwrite=True)
         raise
+
+
+def _graph_for(quantized: QuantizedRun, strengths: Strengths) -> tuple[Graph, Mapping[str, bytes]]:
+    """Return the graph for images of given strengths, and the metadata of its file."""
+    given, table = strengths.as_table(), quantized.conditioning
+    if table is None:
+        if given:
+            raise RecipeError(f"the network is not conditioned: it takes no strength {min(given)}")
+        return quantized.graph, {}
+    if given:
+        return table.apply(quantized.graph, given), {}
+    return quantized.graph, {CONDITIONING: table.to_bytes()}
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:

@@ -198,7 +198,8 @@ class _Work:
 
 def _mean(rgb: Pixels) -> Pixels:
     """Return the mean of the channels of (..., 3), rounded."""
-    total = rgb[..., 0].astype(np.uint32) + rgb[..., 1] + rgb[..., 2]
+    wider = np.uint16 if rgb.dtype == np.uint8 else np.uint32
+    total = rgb[..., 0].astype(wider) + rgb[..., 1] + rgb[..., 2]
     return ((total + 1) // 3).astype(rgb.dtype)
 
 

@@ -72,10 +72,8 @@ def make_app(
         Route("/api/models", api.models),
         Route("/api/openapi.json", api.openapi),
         Route("/api/upscale", api.upscale, methods=["POST"]),
-        Route("/api/jobs", api.list_jobs, methods=["GET"]),
-        Route("/api/jobs", api.new_job, methods=["POST"]),
-        Route("/api/jobs/{id}", api.job, methods=["GET"]),
-        Route("/api/jobs/{id}", api.delete_job, methods=["DELETE"]),
+        Route("/api/jobs", api.jobs, methods=["GET", "POST"]),
+        Route("/api/jobs/{id}", api.job, methods=["GET", "DELETE"]),
         Route("/api/jobs/{id}/result", api.result, methods=["GET"]),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
@@ -164,16 +162,18 @@ class _Api:
             self._jobs.delete(job)
         return answer
 
-    async def new_job(self, request: Request) -> Response:
+    async def jobs(self, request: Request) -> Response:
+        if request.method != "POST":
+            return JSONResponse({"jobs": [job.describe() for job in self._jobs.all()]})
         job = await self._receive(request, kept=True)
         where = {"location": f"/api/jobs/{job.id}"}
         return JSONResponse(job.describe(), status_code=202, headers=where)
 
-    async def list_jobs(self, _: Request) -> Response:
-        return JSONResponse({"jobs": [job.describe() for job in self._jobs.all()]})
-
     async def job(self, request: Request) -> Response:
         job = self._jobs.get(request.path_params["id"])
+        if request.method == "DELETE":
+            self._jobs.delete(job)
+            return Response(status_code=204)
         text = request.query_params.get("wait", "0")
         try:
             seconds = float(text)
@@ -185,10 +185,6 @@ class _Api:
         if seconds and job.state not in ENDED:
             await self._jobs.ended(job, seconds)
         return JSONResponse(job.describe())
-
-    async def delete_job(self, request: Request) -> Response:
-        self._jobs.delete(self._jobs.get(request.path_params["id"]))
-        return Response(status_code=204)
 
     async def result(self, request: Request) -> Response:
         job = self._jobs.get(request.path_params["id"])

@@ -202,6 +202,8 @@ class Jobs:
         job.changed.set()
 
     def _save(self, job: Job) -> None:
+        if not job.kept:  # nobody can ask for it later
+            return
         table = dataclasses.asdict(dataclasses.replace(job, changed=None))  # type: ignore[arg-type]
         for name in ("id", "folder", "changed"):
             del table[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.sizes import TargetSize, parse_size
 from anchorsr.models.registry import DEFAULT, list_models, model_path
-from anchorsr.video.codecs import READ_SUFFIXES as READ_VIDEO_SUFFIXES
+from anchorsr.video.codecs import READ_SUFFIXES
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 _MOST_NAME = 200
+_MOST_SCALE = 999_999
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,13 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _positive(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", text) or float(text) <= 0:
-        raise ValueError("a number above 0, such as 2.5")
-    return float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _MOST_SCALE:
+        raise ValueError(f"a number above 0 and up to {_MOST_SCALE}, such as 2.5")
+    return value
 
 
 def _flag(text: str) -> bool:
@@ -88,7 +94,7 @@ def parameters() -> dict[str, Parameter]:
         ),
         "scale": Parameter(
             _positive,
-            {"type": "number", "exclusiveMinimum": 0, "maximum": 999_999},
+            {"type": "number", "exclusiveMinimum": 0, "maximum": _MOST_SCALE},
             "How many times larger, or smaller; any number, like 2.5.",
         ),
         "size": Parameter(
@@ -172,4 +178,4 @@ def plain_name(name: str) -> str:
 
 def is_video_name(name: str) -> bool:
     """Whether a file is named as a video."""
-    return name.lower().endswith(READ_VIDEO_SUFFIXES)
+    return name.lower().endswith(READ_SUFFIXES)

@@ -30,6 +30,7 @@ from anchorsr.evaluation.evaluate import Score, evaluate
 from anchorsr.evaluation.rivals import RIVALS
 from anchorsr.export.export import export_model
 from anchorsr.models.card import read_card
+from anchorsr.models.hugging_face import describe
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.serialization.onnx import DEFAULT_FORM
 from anchorsr.serialization.onnx_integer import OnnxForm
@@ -43,6 +44,12 @@ def models_command(
         typer.Argument(help="A model or a .tflite file whose card is to be printed."),
     ] = None,
     paths: Annotated[bool, typer.Option("--paths", help="Also list the files' paths.")] = False,
+    hugging_face: Annotated[
+        bool,
+        typer.Option(
+            "--hugging-face", help="Print the README.md of a shipped model for Hugging Face."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the shipped models, or print a model's card: recipe, data, figures, hashes.
@@ -54,7 +61,16 @@ def models_command(
         anchorsr models --paths
 
         anchorsr models abpn_x3
+
+        anchorsr models quality_x3 --hugging-face > README.md
     """
+    if hugging_face:
+        path = model_path(name or DEFAULT)
+        found = [model for model in list_models() if model.path == path]
+        if name is None or not found:
+            raise UsageError("--hugging-face needs the name of a shipped model")
+        print(describe(found[0]), end="")
+        return
     if name is not None:
         print_json(read_card(model_path(name)).to_dict())
         return

@@ -35,6 +35,7 @@ export class BrowserEngine {
     }
     const passes = this.#passes(options, Math.max(wide / width, high / height));
     const transparent = hasAlpha(picture);
+    const grey = isGrey(picture);
     for (const [i, factor] of passes.entries()) {
       const session = await this.#session(options.model, factor);
       signal.throwIfAborted();
@@ -42,6 +43,7 @@ export class BrowserEngine {
       const alpha = transparent && bicubic(picture, factor);
       if (transparent) picture = fillTransparent(picture);
       picture = await upscale(session, picture, { signal, onTile });
+      if (grey) makeGrey(picture);
       if (alpha) for (let i = 0; i < alpha.length; i++) picture.data[4 * i + 3] = alpha[i];
     }
     signal.throwIfAborted();
@@ -119,6 +121,21 @@ export class BrowserEngine {
       this.name = name;
     }
     return this.session;
+  }
+}
+
+function isGrey({ data }) {
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) return false;
+  }
+  return true;
+}
+
+/** The network may tint an image without colour: the mean of its channels has none. */
+function makeGrey({ data }) {
+  for (let i = 0; i < data.length; i += 4) {
+    const mean = Math.floor((data[i] + data[i + 1] + data[i + 2] + 1) / 3);
+    data[i] = data[i + 1] = data[i + 2] = mean;
   }
 }
 
