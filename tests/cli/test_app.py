@@ -297,7 +297,8 @@ def test_json_of_upscale(call: Call, tmp_path: Path) -> None:
     good, bad = json.loads(result.out)
     names = {"input": str(Path("in/a.png")), "output": str(Path("out/a.png"))}
     sizes = {"input_height": 6, "input_width": 5, "output_height": 18, "output_width": 15}
-    assert good == {**names, "status": "done", **sizes}
+    chosen = {"model": "quality", "strengths": {}, "why": "clean (too small to be measured)"}
+    assert good == {**names, "status": "done", **sizes, **chosen}
     assert (bad["input"], bad["status"]) == (str(Path("in/b.png")), "failed")
     assert "not a PNG, JPEG, WebP" in bad["error"]
     assert result.err.startswith("error: ")
