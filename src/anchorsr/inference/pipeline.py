@@ -33,7 +33,6 @@ from anchorsr.inference.books import Book, is_book_name, open_book, upscale_book
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.sizes import UpscalePlan
 from anchorsr.inference.streaming import should_stream, upscale_to_file
-from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.files import check_free, make_folder, reason
 from anchorsr.utils.locks import FileLocks
 from anchorsr.utils.temporary import remove_leftovers
@@ -311,24 +310,17 @@ def _stream(
     needless = item.plan.target == item.plan.size or upscaler.wraps
     if needless or not should_stream(image, target, math.prod(factors)):
         return False
+    selection = item.selection if len(factors) == 1 else None  # a pass makes images clean
+    last = upscaler.upscaler(factors[-1], selection) if factors else None
     upscale_to_file(
         upscaler.run_passes(image, factors[:-1], item.selection),
-        _last_upscaler(upscaler, factors, item.selection),
+        last,
         target,
         options.coding,
         target=item.plan.target,
         overwrite=options.overwrite,
     )
     return True
-
-
-def _last_upscaler(
-    upscaler: ImageUpscaler, factors: Sequence[int], selection: Selection
-) -> Upscaler | None:
-    """The network of the last pass; None without one."""
-    if not factors:
-        return None
-    return upscaler.upscaler(factors[-1], selection if len(factors) == 1 else None)
 
 
 def _write(

@@ -69,7 +69,7 @@ def models_command(
         found = [model for model in list_models() if model.path == path]
         if name is None or not found:
             raise UsageError("--hugging-face needs the name of a shipped model")
-        print(describe(found[0]), end="")
+        say(describe(found[0]).rstrip())
         return
     if name is not None:
         print_json(read_card(model_path(name)).to_dict())
