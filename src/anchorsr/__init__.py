@@ -6,7 +6,8 @@
 >>> upscaler.factor
 2
 
-`upscale` and `Upscaler` take arrays, Pillow images and files; `upscale_video` takes videos.
+`upscale` and `Upscaler` take arrays, Pillow images and files; `upscale_video` takes videos. How
+damaged an image is, is measured, or told by `strengths=parse_strengths("jpeg=75,noise=5")`.
 `list_models` lists the shipped models. `train`, `quantize`, `evaluate` and `export_model` make,
 measure and convert models, and `convert` makes one of any PyTorch network. A bad file, model or
 machine raises an `AnchorSRError`; an array or number that makes no sense raises a ValueError.
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 from anchorsr.errors import AnchorSRError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from anchorsr.data.strengths import Strengths, parse_strengths
     from anchorsr.evaluation.evaluate import evaluate
     from anchorsr.export.convert import convert
     from anchorsr.export.export import export_model
     from anchorsr.export.module import load_module
-    from anchorsr.inference.upscaler import Upscaler, upscale
+    from anchorsr.inference.image_upscaler import upscale
+    from anchorsr.inference.upscaler import Upscaler
     from anchorsr.metrics import Score
     from anchorsr.models.card import ModelCard
     from anchorsr.models.registry import list_models
@@ -36,12 +39,14 @@ __all__ = [
     "AnchorSRError",
     "ModelCard",
     "Score",
+    "Strengths",
     "Upscaler",
     "convert",
     "evaluate",
     "export_model",
     "list_models",
     "load_module",
+    "parse_strengths",
     "quantize",
     "train",
     "upscale",
@@ -54,15 +59,17 @@ __version__ = "0.1.0"
 _LAZY = {
     "ModelCard": "anchorsr.models.card:ModelCard",
     "Score": "anchorsr.metrics:Score",
+    "Strengths": "anchorsr.data.strengths:Strengths",
     "Upscaler": "anchorsr.inference.upscaler:Upscaler",
     "convert": "anchorsr.export.convert:convert",
     "evaluate": "anchorsr.evaluation.evaluate:evaluate",
     "export_model": "anchorsr.export.export:export_model",
     "list_models": "anchorsr.models.registry:list_models",
     "load_module": "anchorsr.export.module:load_module",
+    "parse_strengths": "anchorsr.data.strengths:parse_strengths",
     "quantize": "anchorsr.quantization.qat:quantize",
     "train": "anchorsr.training.trainer:train",
-    "upscale": "anchorsr.inference.upscaler:upscale",
+    "upscale": "anchorsr.inference.image_upscaler:upscale",
     "upscale_video": "anchorsr.video.upscale:upscale_video",
 }
 

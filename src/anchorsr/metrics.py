@@ -7,7 +7,7 @@ only windows that lie within the image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ class Score:
         psnr_y: PSNR over BT.601 luma in dB.
         ssim_y: SSIM over BT.601 luma.
         damage: What was done to the LR images (`data.damage`).
+        seconds: Time an image, without reading it; None if it was not measured.
+        macs_per_lr_pixel: Multiply-accumulate operations per LR pixel; None for filters, and where
+            it is not known.
     """
 
     method: str
@@ -40,6 +43,8 @@ class Score:
     psnr_y: float
     ssim_y: float
     damage: str = "clean"
+    seconds: float | None = field(default=None, compare=False)
+    macs_per_lr_pixel: int | None = None
 
 
 def psnr(first: npt.NDArray[Any], second: npt.NDArray[Any], *, border: int) -> float:

@@ -14,6 +14,8 @@ SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if "__main__" in path.
 def test_a_script_prints_its_help(script: Path) -> None:
     if script.stem == "video":
         pytest.importorskip("av", reason="needs anchorsr[video]")
+    if script.stem == "fit_estimator":
+        pytest.importorskip("torch", reason="needs anchorsr[train]")
     command = [sys.executable, str(script), "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -31,7 +31,7 @@ from anchorsr.cli import app
 from anchorsr.cli.commands import models
 from anchorsr.cli.commands import upscale as upscale_module
 from anchorsr.cli.terminal import print_table
-from anchorsr.inference.upscaler import upscale
+from anchorsr.inference.image_upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.extras import hiding
@@ -222,6 +222,31 @@ def test_export_writes_both_formats(call: Call, tmp_path: Path) -> None:
         assert call("export", "abpn", *arguments) == (0, f"{arguments[1]}\n", "")
     (tmp_path / "own.tflite").write_bytes(model_path("abpn", 3).read_bytes())
     assert call("export", "own.tflite", "-o", "c.tflite").code == 0
+
+
+def test_export_writes_floats_and_both_forms_of_onnx(call: Call, tmp_path: Path) -> None:
+    for name, *options in (
+        ("a.tflite", "--float32"),
+        ("b.onnx", "--float16"),
+        ("c.onnx", "--onnx", "qlinear"),
+    ):
+        assert call("export", "fast", "-o", name, *options, "--factor", "2").code == 0
+    assert b"QLinearConv" in (tmp_path / "c.onnx").read_bytes()
+    for wrong in (
+        ("d.onnx", "--float32", "--float16"),
+        ("d.onnx", "--onnx", "best"),
+        ("d.tflite", "--onnx", "qdq"),
+        ("d.onnx", "--onnx", "qdq", "--float32"),
+    ):
+        assert call("export", "fast", "-o", *wrong).code == 2
+    assert not (tmp_path / "d.onnx").exists()
+
+
+def test_model_card_for_hugging_face(call: Call) -> None:
+    result = call("models", "quality_x3", "--hugging-face")
+    assert result.code == 0
+    assert result.out.startswith("---\nlicense:")
+    assert call("models", "--hugging-face").code == 2
 
 
 def test_models_are_listed(call: Call) -> None:
@@ -505,7 +530,7 @@ FAILURES = {
     "export abpn -o missing/out.onnx": "missing is not an existing folder",
     "export abpn -f 4 -o out.onnx": "no model 'abpn' for factor 4",
     "export text.tflite -o out.onnx": "text.tflite: this is not a .tflite file",
-    "export float.tflite -o out.onnx": "float graph: quantize it first",
+    "export float.tflite -o out.onnx": "float graph: quantize it first, or say --float32",
     "export good.tflite -o good.tflite --force --size 36x64": "good.tflite is an input",
 }
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import zipfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from PIL import Image
 from anchorsr.cli import app, terminal
 from anchorsr.images.io import read_image, read_rgb
 from anchorsr.inference import books, pipeline
-from anchorsr.inference.upscaler import upscale
+from anchorsr.inference.image_upscaler import upscale
 from helpers.images import encoded, noise, smooth
 
 
@@ -352,6 +353,14 @@ def test_tables_are_escaped_for_a_terminal(
     table.add_row("a\x1b[31mb")
     terminal.print_table(table)
     assert "a\\x1b[31mb" in capsys.readouterr().out
+
+
+def test_commands_print_by_what_escapes() -> None:
+    folder = Path(app.__file__).parent
+    for path in folder.rglob("*.py"):
+        printing = re.findall(r"(?<![\w.])print\(.*", path.read_text())
+        allowed = {"terminal.py": 2, "app.py": 1}.get(path.name, 0)  # JSON and the version
+        assert len(printing) <= allowed, f"{path}: use terminal.say, not {printing}"
 
 
 def test_bmp_is_read_and_written(call: Call, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from anchorsr.data.strengths import noise_strength
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, ModelError
 from anchorsr.evaluation.evaluate import Score, evaluate, load_method
 from anchorsr.export.export import export_graph
-from anchorsr.inference.upscaler import upscale
+from anchorsr.inference.image_upscaler import upscale
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models.registry import model_path
 from anchorsr.serialization.tflite.reader import read_tflite

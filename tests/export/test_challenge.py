@@ -36,7 +36,7 @@ from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.inference.upscaler import upscale
+from anchorsr.inference.image_upscaler import upscale
 from anchorsr.metrics import psnr
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.reader import read_tflite

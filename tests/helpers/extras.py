@@ -33,6 +33,7 @@ EXTRAS = {
     "python_multipart": "web",
     "ai_edge_quantizer": "dev",
     "axe_playwright_python": "dev",
+    "huggingface_hub": "dev",
     "hypothesis": "dev",
     "playwright": "dev",
     "skimage": "dev",

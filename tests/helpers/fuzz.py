@@ -1,7 +1,7 @@
 """Damage files of every kind at random, and read them: an error of our own, or a result.
 
 Anything else (another exception, a signal, more than 30 seconds for a file) is a failure, and the
-file is kept. As a program: `python tests/helpers/fuzz.py KIND SECONDS SEED FOLDER`.
+file is kept. As a program: `python tests/helpers/fuzz.py KIND,KIND SECONDS SEED FOLDER`.
 """
 
 from __future__ import annotations
@@ -336,4 +336,7 @@ def fuzz(kind: str, seconds: float, seed: int, folder: Path) -> int:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
     faulthandler.enable()
-    print(fuzz(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])))
+    for each in sys.argv[1].split(","):
+        kept = Path(sys.argv[4], each)
+        kept.mkdir()
+        print(each, fuzz(each, float(sys.argv[2]), int(sys.argv[3]), kept))

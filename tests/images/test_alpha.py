@@ -13,7 +13,7 @@ SIZE = 40
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1)
+    return Upscaler("quality", threads=1)
 
 
 def soft_disc(edge: float = 3) -> np.ndarray:

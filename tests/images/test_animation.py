@@ -22,8 +22,9 @@ from anchorsr.images.animation import (
 from anchorsr.images.formats import check_output
 from anchorsr.images.image import RasterImage
 from anchorsr.images.io import read_image, write_image
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler, Upscaler, upscale_image
+from anchorsr.inference.upscaler import Upscaler, upscale_image
 from helpers.images import PNG_SIGNATURE, SRGB, chunk, exif_block, noise
 
 SUFFIXES = [".gif", ".webp", ".png", ".avif"]
@@ -32,7 +33,7 @@ TIMES = (70, 130, 200, 40, 1000, 30)
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1, engine="litert")
+    return Upscaler("quality", threads=1, engine="litert")
 
 
 def drawn(transparent: bool) -> list[Image.Image]:
@@ -334,7 +335,7 @@ def test_gif_keeps_up_to_255_colours_exactly(tmp_path: Path, colours: int) -> No
 @pytest.mark.parametrize("transparent", [False, True])
 def test_each_frame_is_what_its_image_would_become(upscaler: Upscaler, transparent: bool) -> None:
     animation = made(transparent)
-    image_upscaler = ImageUpscaler(threads=1, engine="litert")
+    image_upscaler = ImageUpscaler("quality", threads=1, engine="litert")
     larger = image_upscaler.animate(animation, image_upscaler.plan(*animation.size))
     assert (larger.size, larger.durations_ms, larger.plays) == ((90, 120), TIMES, 3)
     for before, after in zip(animation.frames(), larger.frames(), strict=True):

@@ -22,8 +22,8 @@ from anchorsr.images.formats import SUFFIXES
 from anchorsr.images.image import RasterImage
 from anchorsr.images.io import find_images, read_image, write_image
 from anchorsr.inference.batch import plan_jobs
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import upscale_files
-from anchorsr.inference.upscaler import ImageUpscaler
 from helpers.images import HEIC, SRGB, chunk, encoded, exif_block, noise, png
 
 MAX_PIXELS = 4_000_000

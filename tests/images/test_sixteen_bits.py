@@ -33,7 +33,7 @@ def image16(height: int, width: int, *, grey: bool = False, alpha: bool = False)
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1)
+    return Upscaler("quality", threads=1)
 
 
 class Neutral:

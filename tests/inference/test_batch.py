@@ -18,10 +18,11 @@ from PIL import Image
 from anchorsr.errors import DataError, ImageError, OutputError
 from anchorsr.images.io import RasterImage, read_image
 from anchorsr.inference import pipeline
+from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job, plan_jobs
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.utils.locks import FileLocks
 from helpers.graphs import image
 
@@ -645,7 +646,9 @@ def test_reading_and_writing_go_on_while_the_network_works(
     class Waiting(ImageUpscaler):
         calls = 0
 
-        def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
+        def run_passes(
+            self, image: RasterImage, factors: Sequence[int], selection: Selection
+        ) -> RasterImage:
             before, after = [(set(), "b"), ({"a_x3"}, "c"), ({"b_x3"}, "c")][self.calls]
             self.calls += 1
             deadline = time.monotonic() + 20
@@ -676,8 +679,10 @@ def test_what_is_in_memory_is_bounded(
         return image
 
     class Counting(ImageUpscaler):
-        def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
-            larger = super().run_passes(image, factors)
+        def run_passes(
+            self, image: RasterImage, factors: Sequence[int], selection: Selection
+        ) -> RasterImage:
+            larger = super().run_passes(image, factors, selection)
             alive.add(larger)
             seen.append(len(alive))
             return larger
@@ -702,10 +707,12 @@ def test_an_interrupt_leaves_whole_files_only_and_reports_what_is_written(
     class Interrupted(ImageUpscaler):
         calls: Iterator[int] = iter(range(9))
 
-        def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
+        def run_passes(
+            self, image: RasterImage, factors: Sequence[int], selection: Selection
+        ) -> RasterImage:
             if next(self.calls) == 1:
                 raise KeyboardInterrupt
-            return super().run_passes(image, factors)
+            return super().run_passes(image, factors, selection)
 
     jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
     done = []

@@ -11,9 +11,9 @@ from PIL import Image
 
 from anchorsr.images.image import RasterImage
 from anchorsr.images.resize import resize_image
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.raster import upscale_image, upscale_strips_of_image
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler
 from helpers.images import noise, smooth
 
 

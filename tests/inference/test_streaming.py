@@ -22,10 +22,11 @@ from anchorsr.images.encode import Coding
 from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
 from anchorsr.inference import pipeline, streaming
 from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.streaming import should_stream, upscale_to_file
 from anchorsr.inference.tiling import upscale_strips
-from anchorsr.inference.upscaler import ImageUpscaler, Upscaler, upscale_image
+from anchorsr.inference.upscaler import Upscaler, upscale_image
 from helpers.graphs import image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -33,7 +34,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1, engine="litert")
+    return Upscaler("quality", threads=1, engine="litert")
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from anchorsr.errors import GraphError, ImageError, ModelError, OutputError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.operators import Conv2D, Requantize
 from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
+from anchorsr.inference.image_upscaler import upscale as upscale_with_any_engine
 from anchorsr.inference.pipeline import upscale_files
 from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.tiling import upscale_tiled
-from anchorsr.inference.upscaler import ImageUpscaler, Upscaler
-from anchorsr.inference.upscaler import upscale as upscale_with_any_engine
+from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.card import ModelCard, write_card
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.networks.registry import build_network
@@ -34,12 +35,13 @@ from helpers.graphs import float_graph, image, integer_graph, reference_run
 SIZES = [(1, 1), (1, 7), (2, 2), (13, 11), (31, 17)]
 
 # Other engines may round a tie differently (test_selection).
-upscale = functools.partial(upscale_with_any_engine, engine="litert")
+# And `auto` would choose by the pixels (test_estimate).
+upscale = functools.partial(upscale_with_any_engine, model=DEFAULT, engine="litert")
 
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler(threads=1, engine="litert")
+    return Upscaler(DEFAULT, threads=1, engine="litert")
 
 
 def executed(rgb: np.ndarray) -> np.ndarray:

@@ -178,7 +178,7 @@ def test_a_disk_that_is_full_from_any_step_on(
 def test_processes_beside_each_other_and_a_kill(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     generator = np.random.default_rng(0)
-    for number in range(40):
+    for number in range(16):
         pixels = generator.integers(0, 256, (24, 30, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{number:02}.png")
     command = [sys.executable, "-m", "anchorsr", *COMMANDS["upscale"].split()]
@@ -198,7 +198,7 @@ def test_processes_beside_each_other_and_a_kill(tmp_path: Path) -> None:
     _, err = last.communicate(timeout=120)
     assert last.returncode == 0, err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        f"{n:02}.png" for n in range(40)
+        f"{n:02}.png" for n in range(16)
     ]
     for path in (tmp_path / "out").iterdir():
         with Image.open(path) as image:

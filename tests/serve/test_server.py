@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler
 from anchorsr.serve.options import parse_options, plain_name
 from anchorsr.utils.sample_image import sample_image
 from helpers.serve_process import Server, start

@@ -17,13 +17,14 @@ import torch
 from anchorsr.cli import app
 from anchorsr.data.imresize import downscale
 from anchorsr.data.pairs import STRENGTHS_FILE
-from anchorsr.data.strengths import Strengths, jpeg_strength
+from anchorsr.data.strengths import jpeg_strength, noise_strength
+from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import CheckpointError, DataError, RecipeError
-from anchorsr.graph.operators import Conv2D
+from anchorsr.graph.executor import run_graph
 from anchorsr.images.io import RasterImage, write_image
+from anchorsr.models.registry import apply_strengths, read_model
 from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.networks.registry import build_network
-from anchorsr.quantization.qat import quantize
 from anchorsr.training.checkpoint import RECORD, load_weights
 from anchorsr.training.initialize import load_matching_weights
 from anchorsr.training.machine import Machine
@@ -191,30 +192,16 @@ def test_images_too_small_for_degraded_patches_are_told(images: Path, tmp_path: 
         train(recipe(images, data=data), tmp_path / "run", machine=ONE_THREAD)
 
 
-def test_integer_weights_of_a_run_are_the_same_for_all_strengths(
-    images: Path, tmp_path: Path
+def test_blind_run_has_no_strengths(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
-    clean = quantize(tmp_path / "run")
-    damaged = quantize(tmp_path / "run", strengths=Strengths(jpeg=0.8, noise=0.5))
-    pairs = zip(clean.graph.operators, damaged.graph.operators, strict=True)
-    both = [pair for pair in pairs if isinstance(pair[0], Conv2D)]
-    for one, other in both:
-        assert isinstance(other, Conv2D)
-        assert np.abs(one.weights.astype(int) - other.weights).max() <= 1
-        assert (one.weights != other.weights).mean() < 0.01  # rounding ties of float32
-    assert any((one.bias != other.bias).any() for one, other in both)
-    with pytest.raises(RecipeError, match="takes no strength grain"):
-        quantize(tmp_path / "run", strengths=Strengths(grain=0.5))
-
-
-def test_blind_run_has_no_strengths(images: Path, tmp_path: Path) -> None:
     told = NETWORK.keys() - {"strengths", "hidden"}
     network = {**{key: NETWORK[key] for key in told}, "name": "abpn"}
     blind = recipe(images, network=network, schedule={"steps": 1})
     train(blind, tmp_path / "blind", machine=ONE_THREAD)
-    with pytest.raises(RecipeError, match=r"takes no strength jpeg"):
-        quantize(tmp_path / "blind", strengths=Strengths(jpeg=0.5))
+    options = ["-o", str(tmp_path / "blind.tflite"), "--strength", "jpeg=50"]
+    assert app.run(["quantize", str(tmp_path / "blind"), *options]) == 1
+    assert "takes no strength jpeg" in capsys.readouterr().err
 
 
 def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> None:
@@ -225,3 +212,24 @@ def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> No
     card = json.loads((tmp_path / "photo.json").read_text())
     assert {figure["damage"] for figure in card["figures"]} == {f"jpeg {jpeg_strength(30):.2f}"}
     assert app.run(["quantize", str(tmp_path / "run"), *options[:-1], "dust=1"]) == 1
+
+
+@pytest.mark.torch
+@pytest.mark.onnxruntime
+def test_one_file_serves_all_strengths(images: Path, tmp_path: Path) -> None:
+    train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
+    model = tmp_path / "photo_x3.tflite"
+    assert app.run(["quantize", str(tmp_path / "run"), "-o", str(model)]) == 0
+    data, graph = read_model(model)
+    rgb = np.random.default_rng(0).integers(0, 256, (1, 13, 11, 3), np.uint8)
+    for suffix in (".tflite", ".onnx"):
+        plain = tmp_path / f"plain{suffix}"
+        export = ["export", str(model), "-o", str(plain), "--strength", "jpeg=30,noise=10"]
+        assert app.run(export) == 0
+        expected = run_graph(apply_strengths(data, graph, GIVEN), rgb)
+        assert np.array_equal(load_engine(plain.read_bytes())(rgb), expected)
+    assert (expected != run_graph(graph, rgb)).any()
+    assert app.run([*export[:-1], "grain=3", "--force"]) == 1
+
+
+GIVEN = {"jpeg": jpeg_strength(30), "noise": noise_strength(10)}

@@ -101,8 +101,8 @@ def test_a_resumed_video_is_the_undisturbed_one_frame_by_frame(
     assert "the same command goes on after" in notes[0]
     result = enlarge(source, resumed, codec=codec, on_note=notes.append)
     assert "going on after the" in notes[-1]
-    assert result.frames == 70
-    assert result.problems == ()
+    assert (result.frames, result.problems) == (70, ())
+    assert 20 <= result.earlier_frames < 70
     assert frames(resumed) == frames(whole)
     assert not list(tmp_path.glob("*.resume"))
     assert not list(tmp_path.glob("*.part.*"))

@@ -16,8 +16,9 @@ from PIL import Image
 
 from anchorsr.bench.process import ProcessResult, run_process
 from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
-from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
+from anchorsr.inference.upscaler import ready_upscaler
 from anchorsr.utils.sample_image import sample_image
 from anchorsr.utils.temporary import temporary_folder
 from anchorsr.utils.timing import count_progress, time_interleaved

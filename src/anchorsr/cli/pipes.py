@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from anchorsr.cli.usage import UsageError
 from anchorsr.errors import AnchorSRError, ImageError
 from anchorsr.images.formats import suffix_of_content
+from anchorsr.utils.temporary import temporary_folder
 
 PIPE = "-"
 
@@ -74,13 +74,13 @@ def piped(inputs: list[Path], output: str | None, suffix: str | None) -> Iterato
     if not from_pipe and not to_pipe:
         yield Places(inputs, place, is_folder, False, "")
         return
-    with tempfile.TemporaryDirectory(prefix="anchorsr-") as folder:
+    with temporary_folder() as folder:
         if from_pipe:
             inputs = [_standard_input(Path(folder))]
         if to_pipe:
             kind = suffix or inputs[0].suffix or suffix_of_content(inputs[0]) or ""
             place = Path(folder, f"standard output{kind}")
-        places = Places(inputs, place, is_folder, to_pipe, folder + os.sep)
+        places = Places(inputs, place, is_folder, to_pipe, f"{folder}{os.sep}")
         try:
             yield places
         except AnchorSRError as error:

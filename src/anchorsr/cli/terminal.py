@@ -212,7 +212,6 @@ def video_bar(title: str, *, hidden: bool) -> Iterator[Callable[[VideoProgress],
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
     with Progress(
@@ -267,11 +266,19 @@ def training_bars(title: str) -> Iterator[dict[str, Any]]:
         yield {"on_loading": on_loading, "on_progress": on_progress}
 
 
-def print_scores(scores: list[Score]) -> None:
-    """Print PSNR and SSIM as a table, with a column of damages if any image was damaged."""
+def print_scores(scores: list[Score], *, costs: bool = False) -> None:
+    """Print PSNR and SSIM as a table, with a column of damages if any image was damaged.
+
+    Args:
+        scores: The rows.
+        costs: Whether to show milliseconds an image, and multiplications per LR pixel.
+    """
     damaged = any(score.damage != "clean" for score in scores)
     columns = ["model", "set", *(["damage"] if damaged else [])]
-    table = Table(*columns, "images", "PSNR RGB", "PSNR Y", "SSIM Y")
+    headings = ["images", "PSNR RGB", "PSNR Y", "SSIM Y"]
+    if costs:  # shorter, so that all fit into 80 columns
+        headings = ["n", "RGB dB", "Y dB", "SSIM Y", "ms", "MAC"]
+    table = Table(*columns, *headings)
     for score in scores:
         table.add_row(
             score.method,
@@ -281,5 +288,15 @@ def print_scores(scores: list[Score]) -> None:
             f"{score.psnr_rgb:.3f}",
             f"{score.psnr_y:.3f}",
             f"{score.ssim_y:.4f}",
+            *([_milliseconds(score), _multiplications(score)] if costs else []),
         )
     print_table(table)
+
+
+def _milliseconds(score: Score) -> str:
+    return "" if score.seconds is None else f"{1000 * score.seconds:.0f}"
+
+
+def _multiplications(score: Score) -> str:
+    count = score.macs_per_lr_pixel
+    return "" if count is None else f"{count / 1000:,.0f}k"

@@ -16,7 +16,7 @@ import numpy as np
 
 from anchorsr.data.degradation import degrade_like
 from anchorsr.data.effects import add_noise, blur_isotropic, encode_jpeg, encode_webp, to_uint8
-from anchorsr.data.films import FILMS, LEAST_SIDE, pan
+from anchorsr.data.films import FILMS, pan
 from anchorsr.data.pairs import Pair
 from anchorsr.data.strengths import (
     CLEAN,
@@ -30,6 +30,7 @@ from anchorsr.data.strengths import (
 from anchorsr.errors import DataError, unknown_choice
 
 _PAN_FRAMES, _PAN_SPEED = 12, (1.0, 1.0)
+_LEAST_FRAME = 32  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _twice(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
 
 def _h264(pair: Pair, amount: int, random: np.random.Generator) -> Pair:
     """Return the last frame of a film that pans one pixel per frame downwards and to the right."""
-    least = _PAN_FRAMES - 1 + LEAST_SIDE
+    least = _PAN_FRAMES - 1 + _LEAST_FRAME
     if min(pair.lr.shape[:2]) < least:
         raise DataError(f"{pair.name} is too small for a film, which needs {least} pixels a side")
     film = pan(pair.lr, FILMS["h264"], amount, frames=_PAN_FRAMES, speed=_PAN_SPEED)

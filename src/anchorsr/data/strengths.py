@@ -43,6 +43,18 @@ class Strengths:
     grain: float = 0.0
     blur: float = 0.0
 
+    def as_table(self) -> dict[str, float]:
+        """Return the strengths that are not zero, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+    def in_units(self) -> dict[str, float]:
+        """Return the strengths that are not zero, by name, in the units of `parse_strengths`."""
+        return {name: round(_INVERSES[name](value), 2) for name, value in self.as_table().items()}
+
+    def describe(self) -> str:
+        """Return what `parse_strengths` reads; empty without any."""
+        return ",".join(f"{name}={value:g}" for name, value in self.in_units().items())
+
     def select(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the strengths of these names, (len(names),) float32."""
         return np.array([getattr(self, name) for name in names], np.float32)
@@ -92,19 +104,21 @@ def video_strength(crf: float) -> float:
 GREY_NOISE = 1 / math.hypot(0.299, 0.587, 0.114)
 
 
-def parse_strengths(texts: Sequence[str]) -> Strengths:
+def parse_strengths(texts: str | Sequence[str]) -> Strengths:
     """Parse strengths such as `jpeg=75`, in customary units.
 
     Args:
-        texts: `jpeg`, `earlier` and `webp` are qualities, `video` is a CRF, `noise` and `grain`
-            are standard deviations in levels, `blur` is one in LR pixels.
+        texts: One text or several; each is one strength, or several with commas between. `jpeg`,
+            `earlier` and `webp` are qualities, `video` is a CRF, `noise` and `grain` are standard
+            deviations in levels, `blur` is one in LR pixels.
 
     Raises:
         DataError: A name is unknown or repeated, or a number is out of range.
     """
     values: dict[str, float] = {}
-    for text in texts:
-        name, _, number = text.partition("=")
+    given = [texts] if isinstance(texts, str) else texts
+    for text in (part for each in given for part in each.split(",")):
+        name, _, number = text.strip().partition("=")
         if name not in _SCALES:
             raise DataError(unknown_choice("strength", name, _SCALES))
         if name in values:
@@ -133,4 +147,15 @@ _SCALES: Mapping[str, tuple[Callable[[float], float], float, float]] = {
     "noise": (noise_strength, 0, 100),
     "grain": (noise_strength, 0, 100),
     "blur": (float, 0, 4),
+}
+
+# The inverses of these scales.
+_INVERSES: Mapping[str, Callable[[float], float]] = {
+    "jpeg": jpeg_quality,
+    "earlier": jpeg_quality,
+    "webp": lambda strength: 100 * (1 - strength),
+    "video": lambda strength: _LEAST_CRF + strength * (_WORST_CRF - _LEAST_CRF),
+    "noise": noise_sigma,
+    "grain": noise_sigma,
+    "blur": float,
 }

@@ -94,7 +94,8 @@ def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> 
     started = time.perf_counter()
     smooth = upscale_bicubic(image, factor)
     bicubic_done = time.perf_counter()
-    ours = upscaler.upscale_image(image)
+    chosen = upscaler.for_image(image)
+    ours = chosen.upscale_image(image)
     done = time.perf_counter()
     like = _file_like(path, height * factor, width * factor)
 
@@ -111,7 +112,7 @@ def compare(path: Path, upscaler: Upscaler, *, original: Path | None = None) -> 
         engine=upscaler.engine,
         saved_as=like.suffix.lower(),
         bicubic=side("bicubic", smooth, bicubic_done - started),
-        model=side(upscaler.graph.name, ours, done - bicubic_done),
+        model=side(chosen.graph.name, ours, done - bicubic_done),
         original=truth,
     )
 

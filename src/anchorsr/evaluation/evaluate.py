@@ -2,13 +2,15 @@
 
 A method is a shipped model's name, a model file, the folder of a training run (its float
 weights), `bicubic` or `lanczos` (Pillow's), or a `.pb` file of OpenCV's dnn_superres. LR images may
-be damaged first; a conditioned network of a run then gets the true strengths. Outputs are uint8. By
+be damaged first; a model that takes strengths then gets the true ones. Outputs are uint8. By
 default `factor` pixels are cut off each side. A set's figure is the mean over its images.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +27,20 @@ from anchorsr.engines.runtimes import ENGINES, load_engine
 from anchorsr.engines.sized import SizedEngine
 from anchorsr.errors import DataError, ModelError, needs
 from anchorsr.evaluation.dnn_superres import load_dnn_superres
+from anchorsr.evaluation.rivals import RIVALS, load_rival
 from anchorsr.graph.graph import Graph
 from anchorsr.images.resize import resample
 from anchorsr.inference.tiling import upscale_tiled
-from anchorsr.inference.upscaler import ready_upscaler
+from anchorsr.inference.upscaler import Upscaler, ready_upscaler
 from anchorsr.metrics import Score as Score
 from anchorsr.metrics import luma, psnr, ssim
-from anchorsr.models.registry import list_models
+from anchorsr.models.registry import (
+    AUTO_MODEL,
+    list_models,
+    model_path,
+    read_model,
+    takes_strengths,
+)
 from anchorsr.utils.files import cannot_read
 
 Method = Callable[[UInt8Array], UInt8Array]
@@ -68,8 +77,9 @@ def evaluate(
     """Score one method on one test set.
 
     Args:
-        name: A shipped model's name, a `.tflite` or `.onnx` file, the folder of a training run,
-            `bicubic`, `lanczos`, or a `.pb` file of OpenCV's dnn_superres.
+        name: A shipped model's name, `auto` (which sees the pixels and no file), a `.tflite` or
+            `.onnx` file, the folder of a training run, `bicubic`, `lanczos`, one of `RIVALS`, or a
+            `.pb` file of OpenCV's dnn_superres.
         folder: A folder of images, or one with HR/ and LR_bicubic/X3/ inside.
         factor: The super-resolution ratio.
         border: Pixels cut off each side; by default the factor.
@@ -98,7 +108,7 @@ def evaluate(
         raise ValueError(f"a factor is at least 1, not {factor}")
     parsed = parse_damage(damage)
     method = load_method(name, factor, threads=threads, engine=engine)
-    return evaluate_method(
+    score = evaluate_method(
         method,
         str(name),
         Path(folder),
@@ -107,6 +117,7 @@ def evaluate(
         damage=parsed,
         on_image=on_image,
     )
+    return dataclasses.replace(score, macs_per_lr_pixel=_multiplications(name, factor))
 
 
 def evaluate_method(
@@ -136,7 +147,9 @@ def evaluate_method(
     """
     cut = factor if border is None else border
     rows = []
+    seconds = 0.0
     for pair in (damage_pair(clean, damage) for clean in load_test_pairs(folder, factor)):
+        started = time.perf_counter()
         try:
             if isinstance(method, ConditionedMethod):
                 sr = method.upscale(pair.lr, pair.strengths)
@@ -144,6 +157,7 @@ def evaluate_method(
                 sr = method(pair.lr)
         except ModelError as error:
             raise ModelError(f"{name} on {pair.name}: {error}") from error
+        seconds += time.perf_counter() - started
         if sr.shape != pair.hr.shape:
             raise ModelError(
                 f"{name} made {sr.shape} of {pair.lr.shape}, which is not {factor} times larger"
@@ -155,7 +169,16 @@ def evaluate_method(
         if on_image is not None:
             on_image(pair.name)
     rgb, y, similarity = (float(mean) for mean in np.mean(rows, axis=0))
-    return Score(name, folder.resolve().name, len(rows), rgb, y, similarity, damage.name)
+    return Score(
+        method=name,
+        test_set=folder.resolve().name,
+        images=len(rows),
+        psnr_rgb=rgb,
+        psnr_y=y,
+        ssim_y=similarity,
+        damage=damage.name,
+        seconds=seconds / len(rows),
+    )
 
 
 def load_method(
@@ -182,6 +205,8 @@ def load_method(
         return lambda lr: resample(lr, lr.shape[0] * factor, lr.shape[1] * factor, kernel)
     if path.is_dir() and name not in {model.name for model in list_models()}:
         return _load_run(path, threads)
+    if name in RIVALS:
+        return load_rival(str(name), factor, threads=threads)
     suffix = path.suffix.lower()
     if suffix == ".pb":
         return load_dnn_superres(path, factor, threads=threads)
@@ -193,7 +218,17 @@ def load_method(
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]
-    return ready_upscaler(name, factor, threads=threads, engine=engine).upscale_rgb
+    if name == AUTO_MODEL:
+        return Upscaler(AUTO_MODEL, factor, threads=threads, engine=engine).upscale_rgb
+    load = functools.partial(ready_upscaler, name, factor, threads=threads, engine=engine)
+    plain = load()
+    if not takes_strengths(model_path(name, factor)):
+        return plain.upscale_rgb
+
+    def upscale(lr: UInt8Array, strengths: Strengths) -> UInt8Array:
+        return load(strengths=strengths).upscale_rgb(lr)
+
+    return ConditionedMethod(upscale)
 
 
 def float_method(network: Any) -> Method:
@@ -230,6 +265,16 @@ def _measure(sr: UInt8Array, hr: UInt8Array, border: int) -> tuple[float, float,
         psnr(sr_luma, hr_luma, border=border),
         ssim(sr_luma, hr_luma, border=border),
     )
+
+
+def _multiplications(name: str | Path, factor: int) -> int | None:
+    """Return the multiply-accumulates per LR pixel of a rival or a `.tflite`."""
+    if name in RIVALS:
+        return RIVALS[str(name)].macs
+    shipped = {model.name for model in list_models()} | {m.path.stem for m in list_models()}
+    if name in shipped or Path(name).suffix.lower() == ".tflite":
+        return read_model(model_path(name, factor))[1].macs_per_pixel
+    return None
 
 
 def _load_run(run: Path, threads: int | None) -> Method:

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from anchorsr.training.recipe import (
     Recipe,
     ScheduleRecipe,
 )
+from anchorsr.utils.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -199,7 +199,7 @@ def convert(
     config = ExternalConfig(factor=factor or 0, maximum=maximum)
     network = ExternalNetwork(copy.deepcopy(module), config).eval()
     name = name or f"{type(module).__name__.lower()}_x{network.factor}"
-    with _folders(images) as folders, tempfile.TemporaryDirectory() as folder:
+    with _folders(images) as folders, temporary_folder() as folder:
         recipe = _recipe(network, name, qat, folders)
         run = TrainingRun(Path(folder), recipe, {"step": 0}, network)
         quantized = quantize(
@@ -257,7 +257,7 @@ def _patch(network: ExternalNetwork, folders: tuple[str, ...]) -> int:
 def _folders(images: Images) -> Iterator[tuple[str, ...]]:
     """Yield folders with these images; files and arrays are put into a temporary one."""
     given = [images] if isinstance(images, str | Path | np.ndarray) else list(images)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         folders = [str(each) for each in given if _is_folder(each)]
         others = [each for each in given if not _is_folder(each)]
         for index, each in enumerate(others):
@@ -265,7 +265,7 @@ def _folders(images: Images) -> Iterator[tuple[str, ...]]:
             write_image(Path(folder, f"{index:06}.png"), image)
         if not given:
             raise DataError("images: none are given")
-        yield (*folders, *([folder] if others else []))
+        yield (*folders, *([str(folder)] if others else []))
 
 
 def _is_folder(image: str | Path | UInt8Array) -> bool:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.engines.runtimes import Engine, load_engine
 from anchorsr.errors import ExactnessError, GraphError, OutputError
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.models.registry import model_path, read_model
+from anchorsr.models.registry import apply_strengths, model_path, read_model
 from anchorsr.serialization.onnx import DEFAULT_FORM, write_onnx
 from anchorsr.serialization.onnx_integer import OnnxForm
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -62,6 +63,7 @@ def export_model(
     *,
     factor: int | None = None,
     size: tuple[int, int] | None = None,
+    strengths: Strengths = CLEAN,
     precision: Precision = "int8",
     onnx_form: OnnxForm = DEFAULT_FORM,
     overwrite: bool = False,
@@ -73,6 +75,8 @@ def export_model(
         output: The file to write; its suffix is its format.
         factor: The super-resolution ratio; by default the model's, or 3.
         size: Height and width, for a file that takes only this size; None for any size.
+        strengths: The degradation of the images that the file is for, for a model that takes
+            strengths. The file holds the plain network for these.
         precision: `int8`, or what the integers stand for in `float32` or `float16`. Float files
             take and give float32 on [0, 255]; float16 is that of weights, and in `.onnx` also of
             the computation.
@@ -83,9 +87,9 @@ def export_model(
         What was written.
 
     Raises:
-        ModelError: There is no such model, or the file is none.
+        ModelError: There is no such model, or the file is none, or takes no such strength.
         OutputError: `output` exists, is the model itself, or has another suffix.
-        GraphError: The model is not an integer one, or cannot have this size.
+        GraphError: The model is a float one and `precision` is `int8`, or it cannot have this size.
         ExactnessError: The runtime does not reproduce the integer arithmetic.
         MissingDependencyError: The runtime is not installed.
 
@@ -98,9 +102,14 @@ def export_model(
     source, target = model_path(model, factor), Path(output)
     check_not_input(target, [source])
     data, graph = read_model(source)
-    origin = {"model": graph.name, "from_sha256": hashlib.sha256(data).hexdigest()}
+    if precision == "int8" and not graph.is_integer:
+        raise GraphError(f"{graph.name} is a float graph: quantize it first, or say --float32")
+    origin: dict[str, Any] = {"model": graph.name, "from_sha256": hashlib.sha256(data).hexdigest()}
+    if strengths != CLEAN:
+        origin["strengths"] = strengths.as_table()
+    graph = apply_strengths(data, graph, strengths.as_table())
     exported = export_graph(
-        graph if precision == "int8" else dequantize(graph),
+        dequantize(graph) if precision != "int8" and graph.is_integer else graph,
         target,
         size=size,
         description=json.dumps(origin),
@@ -152,6 +161,7 @@ def make_file(
     *,
     size: tuple[int, int] | None = None,
     description: str = "",
+    metadata: Mapping[str, bytes] | None = None,
     half: bool = False,
     onnx_form: OnnxForm = DEFAULT_FORM,
 ) -> bytes:
@@ -164,6 +174,7 @@ def make_file(
         path: Its suffix, `.tflite` or `.onnx`, is the format.
         size: Height and width, for a file that takes only this size; None for any size.
         description: Text to store in the file.
+        metadata: Further contents of a `.tflite` file, by name.
         half: Whether a float graph is stored in float16.
         onnx_form: The form of an integer `.onnx`, as of `write_onnx`.
 
@@ -180,7 +191,7 @@ def make_file(
     if suffix == ".onnx":
         data = write_onnx(graph, size=size, description=description, half=half, form=onnx_form)
     else:
-        data = write_tflite(graph, size=size, description=description, half=half)
+        data = write_tflite(graph, size=size, description=description, half=half, metadata=metadata)
     sizes = [size] if size else SIZES
     if graph.is_integer:
         check_exact(graph, load_engine(data), sizes=sizes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from anchorsr.data.damage import NO_DAMAGE, Damage
+from anchorsr.data.damage import NO_DAMAGE, USUAL, Damage, parse_damage
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import ModelError, OutputError, RecipeError
 from anchorsr.evaluation.evaluate import (
@@ -21,8 +21,10 @@ from anchorsr.evaluation.evaluate import (
 )
 from anchorsr.export.challenge import SIZE
 from anchorsr.export.export import make_file
+from anchorsr.graph.graph import Graph
 from anchorsr.models.card import ModelCard, read_card, write_card
-from anchorsr.quantization.qat import quantize
+from anchorsr.models.registry import CONDITIONING
+from anchorsr.quantization.qat import QuantizedRun, quantize
 from anchorsr.serialization.tflite.writer import needs_size
 from anchorsr.training.checkpoint import CHECKPOINT, RECORD
 from anchorsr.training.distributed import process_count
@@ -54,7 +56,9 @@ def release(
         output: The `.tflite` file to write.
         qat: Whether to use quantization-aware training, where the recipe has a schedule for it.
         unfinished: Whether to accept a run that has not taken all its steps.
-        strengths: The degradation of the images that the file is for, as in `quantize`.
+        strengths: For a plain file of a conditioned network: the degradation of the images that it
+            is for. Without any, the file holds the network for clean images and the table that
+            makes those for other strengths.
         machine: What to compute on.
         overwrite: Whether to replace existing files.
         on_loading: As in `train`.
@@ -62,7 +66,8 @@ def release(
 
     Returns:
         For each validation folder of the recipe, the score of the float weights (method `float`)
-        and of the file in LiteRT (`int8`), on images that are degraded to the strengths.
+        and of the file in LiteRT (`int8`), on images that are degraded to the strengths. A file
+        for all strengths is scored on the usual damages.
 
     Raises:
         OutputError: A file may not be written.
@@ -78,14 +83,14 @@ def release(
         run,
         qat=qat,
         unfinished=unfinished,
-        strengths=strengths,
         machine=machine,
         on_loading=on_loading,
         on_progress=on_progress,
     )
-    graph = dataclasses.replace(quantized.graph, name=output.stem)  # one network, several models
+    graph, metadata = _graph_for(quantized, strengths)
+    graph = dataclasses.replace(graph, name=output.stem)  # one network, several models
     size = SIZE if needs_size(graph) else None
-    data = make_file(graph, output, size=size)
+    data = make_file(graph, output, size=size, metadata=metadata)
     with temporary_folder() as folder:
         int8 = run_at_every_size(graph)
         if graph.is_local and size is None:
@@ -96,10 +101,13 @@ def release(
             "float": float_method(quantized.run.network),
             "int8": int8,
         }
-        damage = Damage(NO_DAMAGE.kind, strengths=strengths)
+        damages = [Damage(NO_DAMAGE.kind, strengths=strengths)]
+        if metadata:  # one file for all strengths
+            damages = [parse_damage(name) for name in USUAL]
         scores = [
             evaluate_method(method, kind, Path(name), factor=graph.factor, damage=damage)
             for name in quantized.run.recipe.validation.folders
+            for damage in damages
             for kind, method in methods.items()
         ]
     card = ModelCard.of_file(data, graph, figures=scores, runs=quantized.records)
@@ -129,6 +137,18 @@ def _publish(output: Path, data: bytes, card: ModelCard, *, overwrite: bool) -> 
             else:
                 publish(earlier, path, overwrite=True)
         raise
+
+
+def _graph_for(quantized: QuantizedRun, strengths: Strengths) -> tuple[Graph, Mapping[str, bytes]]:
+    """Return the graph for images of given strengths, and the metadata of its file."""
+    given, table = strengths.as_table(), quantized.conditioning
+    if table is None:
+        if given:
+            raise RecipeError(f"the network is not conditioned: it takes no strength {min(given)}")
+        return quantized.graph, {}
+    if given:
+        return table.apply(quantized.graph, given), {}
+    return quantized.graph, {CONDITIONING: table.to_bytes()}
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:

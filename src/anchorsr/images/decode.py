@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageCms, ImageFile
 
 from anchorsr.errors import ImageError
+from anchorsr.images.coding import coding_of
 from anchorsr.images.colour import from_chromaticities, icc_profile, with_srgb_curve
 from anchorsr.images.exif import exif_dpi, upright_exif
 from anchorsr.images.formats import check_pixels, frame_count, quietly
@@ -48,6 +49,7 @@ def decode(source: Source, max_pixels: int) -> RasterImage:
     check_pixels(source.path, image.width, image.height, max_pixels)
     file, depth = source.file, _depth(source.file, image)
     _check(image, source.path, depth)
+    coding = coding_of(file, image)
     is_tiff = source.format_name == "TIFF"
     stored_size = image.height, image.width
     stored_orientation = _tiff_tag(image, 0x0112, 1) if is_tiff else None
@@ -76,6 +78,7 @@ def decode(source: Source, max_pixels: int) -> RasterImage:
         rgb=turn(rgb, orientation),
         alpha=None if alpha is None else turn(alpha, orientation),
         grey=grey,
+        coding=coding,
         **vars(metadata),
     )
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ImageError
+from anchorsr.images.coding import SourceCoding
 from anchorsr.images.geotiff import GeoFields
 
 # uint8 or uint16. A union of the two would be exact, but numpy's operators do not accept one.
@@ -58,11 +59,13 @@ class RasterImage(Metadata):
         rgb: (H, W, 3), uint8 or uint16 over the full range 0 to 65535.
         alpha: (H, W) of the same type, not premultiplied; None for an opaque image.
         grey: Whether the three channels are equal, and written as one.
+        coding: The lossy coding of the file that the pixels come from.
     """
 
     rgb: Pixels
     alpha: Pixels | None = None
     grey: bool = False
+    coding: SourceCoding | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays of any other type or shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from anchorsr.images.coding import coding_of
 from anchorsr.images.decode import HANDLED_MODES, colours
 from anchorsr.images.image import RasterImage, from_array, to_array
 
@@ -27,7 +28,8 @@ def from_pillow(image: Image.Image) -> RasterImage:
     if image.mode not in HANDLED_MODES:
         raise ValueError(f"a PIL image of mode {image.mode} is not handled: convert it to RGB")
     rgb, alpha = colours(image.copy())  # which takes transparency out of the image's info
-    return RasterImage(rgb, alpha, grey=image.mode in ("1", "L", "LA"))
+    grey = image.mode in ("1", "L", "LA")
+    return RasterImage(rgb, alpha, grey=grey, coding=coding_of(None, image))
 
 
 def to_pillow(image: RasterImage, like: Image.Image) -> Image.Image:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -25,6 +24,7 @@ from anchorsr.images.formats import MAX_PIXELS, check_output, is_image_name, res
 from anchorsr.images.image import RasterImage
 from anchorsr.images.io import encode_image
 from anchorsr.utils.files import cannot_read, publishing, reason
+from anchorsr.utils.temporary import temporary_folder
 
 _SUFFIX = ".cbz"
 # A file in an archive that is larger than this, or that all together are, is a trap.
@@ -105,7 +105,7 @@ def upscale_book(
     notes: Counter[str] = Counter()
     with (
         _archive(book.path) as archive,
-        tempfile.TemporaryDirectory(prefix="anchorsr-") as folder,
+        temporary_folder() as folder,
         publishing(target, overwrite=overwrite) as file,
         zipfile.ZipFile(file, "w") as made,
     ):

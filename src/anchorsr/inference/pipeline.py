@@ -27,11 +27,13 @@ from anchorsr.images.animation import (
 from anchorsr.images.encode import Coding, check_coding, check_colours, not_kept
 from anchorsr.images.formats import MAX_PIXELS, check_output, format_of
 from anchorsr.images.image import RasterImage
+from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job
 from anchorsr.inference.books import Book, is_book_name, open_book, upscale_book
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.sizes import UpscalePlan
 from anchorsr.inference.streaming import should_stream, upscale_to_file
-from anchorsr.inference.upscaler import ImageUpscaler
+from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.files import check_free, make_folder, reason
 from anchorsr.utils.locks import FileLocks
 from anchorsr.utils.temporary import remove_leftovers
@@ -52,6 +54,7 @@ class JobResult:
         skipped: Why it was skipped; empty if it was not.
         size: (height, width) of the image, if known.
         target_size: (height, width) of the result, if known.
+        selection: The model that was taken for the image, once it was read.
         pages: The number of images in a comic book; 0 for any other file.
         notes: What was left out or repaired, a line each.
     """
@@ -61,6 +64,7 @@ class JobResult:
     skipped: str = ""
     size: tuple[int, int] | None = None
     target_size: tuple[int, int] | None = None
+    selection: Selection | None = None
     pages: int = 0
     notes: tuple[str, ...] = ()
 
@@ -98,11 +102,18 @@ class _Opened:
     image: RasterImage | Animation
     plan: UpscalePlan
     notes: tuple[str, ...]
+    selection: Selection
 
     @property
     def result(self) -> JobResult:
         size, target_size = self.plan.size, self.plan.target
-        return JobResult(self.job, size=size, target_size=target_size, notes=self.notes)
+        return JobResult(
+            self.job,
+            size=size,
+            target_size=target_size,
+            notes=self.notes,
+            selection=self.selection,
+        )
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,8 @@ def _read(job: Job, *, upscaler: ImageUpscaler, options: FileOptions, locks: Fil
             lost = not_kept(image, format_name, animated=animated)
             told = (f"{format_name} cannot hold: {', '.join(lost)}",) if lost else ()
             image = for_format(image, format_name)
-            item = _Opened(job, image, plan, (*image.notes, *told))
+            selection = upscaler.select(_first_frame(image), plan)
+            item = _Opened(job, image, plan, (*image.notes, *told), selection)
         make_folder(job.target.parent)
         check_free(job.target, overwrite=True)
         if not locks.acquire(job.target):
@@ -208,6 +220,10 @@ def _read(job: Job, *, upscaler: ImageUpscaler, options: FileOptions, locks: Fil
     except MemoryError:
         return JobResult(job, _too_large(job))
     return item
+
+
+def _first_frame(image: RasterImage | Animation) -> RasterImage:
+    return next(image.frames()) if isinstance(image, Animation) else image
 
 
 def _plan_from_header(job: Job, upscaler: ImageUpscaler, options: FileOptions) -> UpscalePlan:
@@ -243,12 +259,13 @@ def _upscale(
         if isinstance(item, _OpenedBook):
             return _upscale_book(item, upscaler, locks, options)
         if isinstance(item.image, Animation):  # frames are upscaled as they are written
-            return replace(item, image=upscaler.animate(item.image, item.plan))
+            return replace(item, image=upscaler.animate(item.image, item.plan, item.selection))
         if _stream(item, item.image, upscaler, options):
             _keep_time(item.job, options)
             locks.release(item.job.target)
             return item.result
-        return replace(item, image=upscaler.run_passes(item.image, item.plan.factors))
+        passed = upscaler.run_passes(item.image, item.plan.factors, item.selection)
+        return replace(item, image=passed)
     except AnchorSRError as caught:
         error = caught
     except MemoryError:
@@ -295,14 +312,23 @@ def _stream(
     if needless or not should_stream(image, target, math.prod(factors)):
         return False
     upscale_to_file(
-        upscaler.run_passes(image, factors[:-1]),
-        upscaler.upscaler(factors[-1]) if factors else None,
+        upscaler.run_passes(image, factors[:-1], item.selection),
+        _last_upscaler(upscaler, factors, item.selection),
         target,
         options.coding,
         target=item.plan.target,
         overwrite=options.overwrite,
     )
     return True
+
+
+def _last_upscaler(
+    upscaler: ImageUpscaler, factors: Sequence[int], selection: Selection
+) -> Upscaler | None:
+    """The network of the last pass; None without one."""
+    if not factors:
+        return None
+    return upscaler.upscaler(factors[-1], selection if len(factors) == 1 else None)
 
 
 def _write(

@@ -75,7 +75,7 @@ def upscale_image(image: RasterImage, upscaler: RgbUpscaler) -> RasterImage:
     if image.grey:
         rgb = np.broadcast_to(rgb, (*rgb.shape[:2], 3))
     alpha = None if work.alpha is None else _upscale_alpha(work.alpha, factor)
-    return dataclasses.replace(image, rgb=rgb, alpha=alpha)
+    return dataclasses.replace(image, rgb=rgb, alpha=alpha, coding=None)
 
 
 def upscale_strips_of_image(image: RasterImage, upscaler: RgbUpscaler) -> Iterator[Pixels]:
@@ -108,7 +108,7 @@ class _Work:
     def __init__(self, image: RasterImage, factor: int) -> None:
         rgb, alpha = image.rgb, image.alpha
         if alpha is not None:
-            rgb = _fill_transparent(rgb, alpha)
+            rgb = fill_transparent(rgb, alpha)
         self.rgb, self.alpha, self._factor = rgb, alpha, factor
         self._grey = image.grey
         slight = _SLIGHT[8 * rgb.dtype.itemsize]
@@ -198,7 +198,8 @@ class _Work:
 
 def _mean(rgb: Pixels) -> Pixels:
     """Return the mean of the channels of (..., 3), rounded."""
-    total = rgb[..., 0].astype(np.uint32) + rgb[..., 1] + rgb[..., 2]
+    wider = np.uint16 if rgb.dtype == np.uint8 else np.uint32
+    total = rgb[..., 0].astype(wider) + rgb[..., 1] + rgb[..., 2]
     return ((total + 1) // 3).astype(rgb.dtype)
 
 
@@ -239,7 +240,7 @@ def _upscale_plane(plane: Pixels, factor: int) -> npt.NDArray[np.float32]:
     return resize_plane(plane, height, width, Image.Resampling.BICUBIC)
 
 
-def _fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
+def fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
     """Replace hardly visible colours by the alpha-weighted mean of the visible ones around.
 
     Below an alpha of 1/8, colours are trusted less and less, at 0 not at all: programs that store

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import operator
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,20 +15,23 @@ import numpy.typing as npt
 from PIL import Image
 
 from anchorsr.arrays import UInt8Array
-from anchorsr.engines.runtimes import NATIVE, default_threads
+from anchorsr.data.strengths import CLEAN, Strengths
+from anchorsr.engines.runtimes import NATIVE, default_threads, load_engine
 from anchorsr.engines.selection import AUTO, Choice, choose_engine
 from anchorsr.engines.sized import SizedEngine
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
-from anchorsr.images.animation import Animation
-from anchorsr.images.image import Pixels, RasterImage, from_array, to_array
-from anchorsr.images.io import read_image
-from anchorsr.images.pillow import from_pillow, to_pillow
-from anchorsr.images.resize import resize_image, without_margin, wrapped
+from anchorsr.images.image import Pixels, RasterImage
+from anchorsr.inference.automatic import resolve_model, select_model
+from anchorsr.inference.kinds import upscale_any
 from anchorsr.inference.raster import upscale_image
-from anchorsr.inference.sizes import TargetSize, UpscalePlan, plan_upscale
 from anchorsr.inference.tiling import TILE, upscale_strips, upscale_tiled
-from anchorsr.models.registry import DEFAULT, list_models, model_path, read_model
+from anchorsr.models.registry import (
+    AUTO_MODEL,
+    apply_strengths,
+    model_path,
+    read_model,
+)
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import needs_size, write_tflite
 
@@ -39,11 +42,15 @@ class Upscaler:
     Calls from several threads wait for one another.
 
     Args:
-        model: The name of a shipped model, or the path of a `.tflite` file.
+        model: `auto`, the name of a shipped model, or the path of a `.tflite` file. With `auto`,
+            each image gets the model that fits its damage: `photo`, with measured strengths, or
+            `quality`.
         factor: The super-resolution factor; by default that of the file, or 3.
         threads: Processor threads; by default all.
         engine: `litert`, `openvino`, `onnxruntime`, or `auto` for the fastest of them that is
             installed and exact enough on this machine.
+        strengths: How damaged the images are, for a model that takes strengths. With `auto`, they
+            are then not measured.
 
     Attributes:
         factor: The super-resolution factor.
@@ -52,7 +59,8 @@ class Upscaler:
         graph: The model's graph.
 
     Raises:
-        ModelError: For an unknown model, factor or engine, or an engine that is not exact.
+        ModelError: For an unknown model, factor or engine, an engine that is not exact, or
+            strengths that the model does not take.
 
     >>> import numpy
     >>> upscaler = Upscaler("fast", factor=2)
@@ -60,22 +68,33 @@ class Upscaler:
     (96, 128, 3)
     """
 
+    # What loads the model for the damage of an image; None where a model was named.
+    _load: partial[Upscaler] | None = None
+
     def __init__(
         self,
-        model: str | Path = DEFAULT,
+        model: str | Path = AUTO_MODEL,
         factor: int | None = None,
         *,
         threads: int | None = None,
         engine: str = AUTO,
+        strengths: Strengths = CLEAN,
     ) -> None:
-        path = model_path(model, factor)
+        path = model_path(resolve_model(model, factor, strengths), factor)
         data, graph = read_model(path)
         _check_upscales_images(path, graph)
         if fixed_size(data) is not None and not needs_size(graph):
             data = write_tflite(graph)  # tiles, and changed parts of a video, differ in size
         if factor not in (None, graph.factor):
             raise ModelError(f"{path} upscales {graph.factor} times, not {factor}")
-        self._prepare(graph, choose_engine(data, graph, name=engine, threads=threads), threads)
+        choice = choose_engine(data, graph, name=engine, threads=threads)
+        if strengths != CLEAN:  # the same operators and integer weights, so the same engine
+            graph = apply_strengths(data, graph, strengths.as_table())
+            changed = load_engine(write_tflite(graph), name=choice.engine.name, threads=threads)
+            choice = Choice(changed, choice.why)
+        self._prepare(graph, choice, threads)
+        if model == AUTO_MODEL and strengths == CLEAN:
+            self._load = partial(ready_upscaler, threads=threads, engine=engine)
 
     @classmethod
     def of_graph(cls, graph: Graph, *, threads: int | None = None, engine: str = AUTO) -> Upscaler:
@@ -128,7 +147,7 @@ class Upscaler:
             ValueError: For an array or Pillow image of any other type or shape.
             ImageError: If the file cannot be read.
         """
-        result: Pixels | Image.Image = _upscale_any(image, self.upscale_image)
+        result: Pixels | Image.Image = upscale_any(image, self.upscale_image)
         return result
 
     @overload
@@ -160,6 +179,9 @@ class Upscaler:
             ValueError: For any other type or shape.
         """
         _check_rgb(rgb)
+        chosen = self.for_image(RasterImage(rgb))
+        if chosen is not self:
+            return chosen.upscale_rgb(rgb)
         with self._lock:
             if self.engine == NATIVE:  # it needs memory for some rows only, whatever the size
                 whole: UInt8Array = self._engine(np.ascontiguousarray(rgb[None]))[0]
@@ -168,7 +190,14 @@ class Upscaler:
 
     def upscale_image(self, image: RasterImage) -> RasterImage:
         """Upscale an image with its metadata, keeping grey, alpha and bit depth."""
-        return upscale_image(image, self)
+        return upscale_image(image, self.for_image(image))
+
+    def for_image(self, image: RasterImage) -> Upscaler:
+        """Return the upscaler for an image: this one, unless its model is `auto`."""
+        if self._load is None:
+            return self
+        selection = select_model(image, self.factor)
+        return self._load(selection.model, self.factor, strengths=selection.strengths)
 
     def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
         """Upscale 8-bit RGB in strips of rows, of which only one is in memory.
@@ -185,6 +214,10 @@ class Upscaler:
             ValueError: For any other type or shape.
         """
         _check_rgb(rgb)
+        chosen = self.for_image(RasterImage(rgb))
+        if chosen is not self:
+            yield from chosen.strips(rgb)
+            return
         with self._lock:
             yield from upscale_strips(self._engine, rgb, **self._tiles(rgb))
 
@@ -196,222 +229,45 @@ class Upscaler:
         return {"factor": self.factor, "halo": halo, "tile": tile, "multiple": multiple}
 
 
-@overload
-def upscale(
-    image: Image.Image,
-    *,
-    factor: int | None = None,
-    scale: float | None = None,
-    size: tuple[int, int] | None = None,
-    model: str | Path = DEFAULT,
-    threads: int | None = None,
-    engine: str = AUTO,
-) -> Image.Image: ...
-@overload
-def upscale(
-    image: Pixels | str | os.PathLike[str],
-    *,
-    factor: int | None = None,
-    scale: float | None = None,
-    size: tuple[int, int] | None = None,
-    model: str | Path = DEFAULT,
-    threads: int | None = None,
-    engine: str = AUTO,
-) -> Pixels: ...
-def upscale(
-    image: Pixels | str | os.PathLike[str] | Image.Image,
-    *,
-    factor: int | None = None,
-    scale: float | None = None,
-    size: tuple[int, int] | None = None,
-    model: str | Path = DEFAULT,
-    threads: int | None = None,
-    engine: str = AUTO,
-) -> Pixels | Image.Image:
-    """Upscale an image by the model's factor, by any scale, or to any size.
-
-    The model stays loaded for the next call.
-
-    Args:
-        image: A uint8 or uint16 array: grey (H, W) or (H, W, 1), RGB (H, W, 3), RGBA (H, W, 4)
-            with alpha not premultiplied, or a batch (N, H, W, C) of any of them; a Pillow image;
-            or the path of an image file, which is read upright.
-        factor: The super-resolution factor of the network; by default that of the file, or 3.
-        scale: How many times larger, or smaller if below 1; any number.
-        size: Exactly this (height, width) in pixels.
-        model: The name of a shipped model, or the path of a `.tflite` file.
-        threads: Processor threads; by default all.
-        engine: As for `Upscaler`.
-
-    Returns:
-        An array of the same type and layout; for a Pillow image, a Pillow image. A file becomes
-        grey (H, W), RGB or RGBA. The array shares no memory with the image.
-
-    Raises:
-        ValueError: For an array or Pillow image of any other type or shape, or a size that is not
-            two integers.
-        ImageError: If the file cannot be read.
-        ModelError: For an unknown model, factor or engine.
-        OutputError: For an impossible scale or size.
-
-    >>> import numpy
-    >>> upscale(numpy.zeros((48, 64, 3), numpy.uint8), size=(100, 130)).shape
-    (100, 130, 3)
-    """
-    try:
-        height, width = (None, None) if size is None else (operator.index(side) for side in size)
-    except (TypeError, ValueError):
-        raise ValueError(f"a size is two integers, (height, width), not {size!r}") from None
-    _check_kind(image)
-    target = TargetSize(scale, height, width, stretch=size is not None)
-    upscaler = ImageUpscaler(model, factor, target, threads=threads, engine=engine)
-    result: Pixels | Image.Image = _upscale_any(image, upscaler)
-    return result
-
-
 def ready_upscaler(
     model: str | Path,
     factor: int | None = None,
     *,
     threads: int | None = None,
     engine: str = AUTO,
+    strengths: Strengths = CLEAN,
 ) -> Upscaler:
     """Return the Upscaler of an earlier call, or load it, also if the file has changed.
 
+    It does not choose: `auto` is the model for clean images, or the one that takes strengths.
+
     Args:
         model: As for `Upscaler`.
         factor: As for `Upscaler`.
         threads: As for `Upscaler`.
         engine: As for `Upscaler`.
+        strengths: As for `Upscaler`.
 
     Raises:
         ModelError: As `Upscaler` does.
     """
-    path = model_path(model, factor)
+    path = model_path(resolve_model(model, factor, strengths), factor)
     status = path.stat() if path.is_file() else None
     file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else ()
-    return _ready(path, file, factor, threads, engine)
+    return _ready(path, file, factor, threads, engine, strengths)
 
 
-class ImageUpscaler:
-    """Upscales images to a target size, with the networks of one model.
-
-    Without a factor, every factor of a shipped model may be used; each is loaded when first needed.
-
-    Args:
-        model: As for `Upscaler`.
-        factor: As for `Upscaler`.
-        target: The size of the results; by default the model's factor.
-        threads: As for `Upscaler`.
-        engine: As for `Upscaler`.
-        wraps: Whether images are textures whose edges meet, so that the results' edges do too.
-
-    Attributes:
-        engine: The engine in use.
-        why: One line on why this engine is used.
-        wraps: Whether images are textures whose edges meet.
-        label: The suffix of results' names, such as `x3`.
-
-    Raises:
-        ModelError: As `Upscaler` does.
-    """
-
-    def __init__(
-        self,
-        model: str | Path = DEFAULT,
-        factor: int | None = None,
-        target: TargetSize = TargetSize(),
-        *,
-        threads: int | None = None,
-        engine: str = AUTO,
-        wraps: bool = False,
-    ) -> None:
-        self.wraps = wraps
-        self._load = functools.partial(ready_upscaler, model, threads=threads, engine=engine)
-        first = self._load(factor)
-        self.engine, self.why = first.engine, first.why
-        self._upscalers = {first.factor: first}
-        shipped = [entry.factor for entry in list_models() if entry.name == model]
-        self._factors = shipped if factor is None and shipped else [first.factor]
-        self.label = target.label(first.factor)
-        self._target = TargetSize(scale=first.factor) if target == TargetSize() else target
-
-    def __call__(self, image: RasterImage) -> RasterImage:
-        """Upscale an image to the target size.
-
-        Raises:
-            OutputError: If the result has too many pixels.
-        """
-        plan = self.plan(*image.size)
-        return self.resize(self.run_passes(image, plan.factors), plan)
-
-    def plan(self, height: int, width: int) -> UpscalePlan:
-        """Plan the passes for an image of this size.
-
-        Raises:
-            OutputError: If the result has too many pixels.
-        """
-        return plan_upscale(height, width, self._target, self._factors)
-
-    def run_passes(self, image: RasterImage, factors: Sequence[int]) -> RasterImage:
-        """Run the network passes of a plan; resizing to its target is left to `resize`."""
-        for factor in factors:
-            upscaler = self.upscaler(factor)
-            if self.wraps:
-                margin = max(upscaler.graph.halo, 4)  # the bicubic filter of alpha sees two
-                image = upscaler.upscale_image(wrapped(image, margin))
-                image = without_margin(image, margin * factor)
-            else:
-                image = upscaler.upscale_image(image)
-        return image
-
-    def resize(self, image: RasterImage, plan: UpscalePlan) -> RasterImage:
-        """Resize the last pass to the target of its plan."""
-        return resize_image(image, *plan.target, wraps=self.wraps)
-
-    def animate(self, animation: Animation, plan: UpscalePlan) -> Animation:
-        """Return the animation in the plan's size; each frame is made when it is asked for."""
-
-        def change(frame: RasterImage) -> RasterImage:
-            return self.resize(self.run_passes(frame, plan.factors), plan)
-
-        return animation.with_frames(plan.target, change)
-
-    def upscaler(self, factor: int) -> Upscaler:
-        """Return the network of this factor, loading it if need be."""
-        if factor not in self._upscalers:
-            self._upscalers[factor] = self._load(factor)
-        return self._upscalers[factor]
-
-
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _ready(
-    path: Path, file: tuple[int, ...], factor: int | None, threads: int | None, engine: str
+    path: Path,
+    file: tuple[int, ...],
+    factor: int | None,
+    threads: int | None,
+    engine: str,
+    strengths: Strengths,
 ) -> Upscaler:
     """Load an Upscaler; `file` identifies the contents, so a changed file is loaded again."""
-    return Upscaler(path, factor, threads=threads, engine=engine)
-
-
-def _upscale_any(image: Any, upscale: Callable[[RasterImage], RasterImage]) -> Any:
-    """Convert an image or a batch to `RasterImage`, upscale it, and convert the result back."""
-    _check_kind(image)
-    if isinstance(image, Image.Image):
-        return to_pillow(upscale(from_pillow(image)), like=image)
-    if isinstance(image, str | os.PathLike):
-        return to_array(upscale(read_image(Path(image))))
-    if image.ndim == 4 and image.size:
-        return np.stack([_upscale_any(entry, upscale) for entry in image])
-    result = to_array(upscale(from_array(image)))
-    if not result.flags.writeable or np.may_share_memory(result, image):
-        result = result.copy()
-    return result[:, :, None] if image.ndim == 3 and image.shape[2] == 1 else result
-
-
-def _check_kind(image: object) -> None:
-    if not isinstance(image, np.ndarray | Image.Image | str | os.PathLike):
-        raise ValueError(
-            f"an image is a numpy array, a PIL image or a path, not {type(image).__name__}"
-        )
+    return Upscaler(path, factor, threads=threads, engine=engine, strengths=strengths)
 
 
 def _check_rgb(rgb: npt.NDArray[Any]) -> None:

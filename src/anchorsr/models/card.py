@@ -201,6 +201,7 @@ def _read_number(row: Mapping[str, Any], key: str) -> float:
 
 def _score_row(score: Score) -> dict[str, Any]:
     row = dataclasses.asdict(score)
+    del row["seconds"], row["macs_per_lr_pixel"]  # those of a card are above, and of no machine
     if score.damage == "clean":
         del row["damage"]  # as cards had it before there were others
     return {"pictures" if key == "images" else key: value for key, value in row.items()}

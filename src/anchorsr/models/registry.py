@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from anchorsr.errors import AnchorSRError, ModelError, unknown_choice
+from anchorsr.graph.conditioning import Conditioning
 from anchorsr.graph.graph import Graph
 from anchorsr.models.card import ModelCard, read_card
 from anchorsr.serialization.tflite.reader import read_tflite
+from anchorsr.serialization.tflite.summary import read_metadata
 from anchorsr.utils.files import cannot_read
 
+# The model for clean images, and the one that takes strengths of damage.
 DEFAULT = "quality"
+CONDITIONED = "photo"
+# In place of a model's name: the one that fits the image (`inference.automatic`).
+AUTO_MODEL = "auto"
 DEFAULT_FACTOR = 3
+# The metadata of a `.tflite` that holds the table of a conditioned network.
+CONDITIONING = "anchorsr.conditioning"
 _FOLDER = Path(__file__).parent
 
 
@@ -94,3 +104,50 @@ def read_model(path: Path) -> tuple[bytes, Graph]:
         return data, read_tflite(data, name=path.stem)
     except AnchorSRError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def read_conditioning(data: bytes) -> Conditioning | None:
+    """Read the table of strengths in a `.tflite` file; None for a model that takes none.
+
+    Args:
+        data: The bytes of the file, as `read_model` returns them.
+
+    Raises:
+        ModelError: If the table is damaged.
+    """
+    table = read_metadata(data, CONDITIONING)
+    return None if table is None else Conditioning.from_bytes(table)
+
+
+@functools.cache
+def _has_table(path: Path, modified_ns: int) -> bool:
+    return read_metadata(read_model(path)[0], CONDITIONING) is not None
+
+
+def takes_strengths(path: Path) -> bool:
+    """Return whether a `.tflite` file is that of a conditioned network.
+
+    Raises:
+        ModelError: If the file cannot be read, or is no model.
+    """
+    return _has_table(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+def apply_strengths(data: bytes, graph: Graph, strengths: Mapping[str, float]) -> Graph:
+    """Return the graph of a model for images of given strengths.
+
+    Args:
+        data: The bytes of the file.
+        graph: Its graph, which is that for clean images.
+        strengths: By name; those that are zero need not be named.
+
+    Raises:
+        ModelError: If the model takes no such strength, or one is out of range.
+    """
+    given = {name: value for name, value in strengths.items() if value}
+    conditioning = read_conditioning(data)
+    if conditioning is not None:
+        return conditioning.apply(graph, given)
+    if given:
+        raise ModelError(f"{graph.name} takes no strengths: it is one network for all images")
+    return graph

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anchorsr.errors import RecipeError
+from anchorsr.graph.conditioning import GAIN_BOUND
 from anchorsr.networks.abpn import ABPN, ABPNConfig
 from anchorsr.networks.layers import Modulation
 
-# Bound of the logarithm of a gain: gains from 0.22 to 4.5.
-_LARGEST_EXPONENT = 1.5
+_LARGEST_EXPONENT = float(GAIN_BOUND)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ the same, and its file is no larger or slower.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -35,19 +35,48 @@ def equalize(graph: Graph, images: Iterable[npt.NDArray[np.uint8]]) -> Graph:
     Raises:
         DataError: There are no images.
     """
+    return scale_channels(graph, equalizing_factors(graph, largest_of_channels(graph, images)))
+
+
+def largest_of_channels(
+    graph: Graph, images: Iterable[npt.NDArray[np.uint8]]
+) -> Mapping[str, Array]:
+    """Measure the largest absolute value of each channel, (C,), of each tensor of a float graph.
+
+    Args:
+        graph: A float graph.
+        images: LR images, (H, W, 3) uint8.
+
+    Raises:
+        DataError: There are no images.
+    """
     largest: dict[str, Array] = {}
 
     def observe(name: str, values: Array) -> None:
         found = np.abs(values).max(axis=(0, 1, 2))
         largest[name] = np.maximum(largest.get(name, 0), found)
 
-    scalable = _scalable(graph)
     observe_tensors(graph, images, observe)
+    return largest
+
+
+def equalizing_factors(graph: Graph, largest: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the factors (C,) of the tensors whose channels may be scaled, as of `equalize`.
+
+    Args:
+        graph: A float graph.
+        largest: The largest absolute values of its channels.
+    """
     factors: dict[str, Array] = {}
-    for members in scalable:
+    for members in _scalable(graph):
         found = np.max([largest[name] for name in members], axis=0)
         most = found.max() or np.float32(1)
         factors.update(dict.fromkeys(members, np.sqrt(most / np.where(found > 0, found, most))))
+    return factors
+
+
+def scale_channels(graph: Graph, factors: Mapping[str, Array]) -> Graph:
+    """Multiply channels by factors where they are written, and divide by them where read."""
     operators = [_scaled(operator, factors) for operator in graph.operators]
     return dataclasses.replace(graph, operators=operators)
 
@@ -72,7 +101,7 @@ def _scalable(graph: Graph) -> list[list[str]]:
     return list(members.values())
 
 
-def _scaled(operator: ops.Operator, factors: dict[str, Array]) -> ops.Operator:
+def _scaled(operator: ops.Operator, factors: Mapping[str, Array]) -> ops.Operator:
     if not isinstance(operator, ops.Conv2D):
         return operator
     written = factors.get(operator.output, _UNCHANGED)

@@ -17,19 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from anchorsr.arrays import UInt8Array
-from anchorsr.data.degradation import degrade_like
-from anchorsr.data.pairs import draw_pairs
-from anchorsr.data.strengths import CLEAN, Strengths
-from anchorsr.errors import CheckpointError, RecipeError
+from anchorsr.data.pairs import Pair, draw_pairs
+from anchorsr.errors import CheckpointError
+from anchorsr.graph.conditioning import Conditioning
 from anchorsr.graph.graph import Graph
 from anchorsr.lowering.trace import lower
 from anchorsr.networks.base import RecipeNetwork
 from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
+from anchorsr.quantization.conditioned import quantize_conditioned
 from anchorsr.quantization.equalize import equalize
 from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.quantization.qat_network import IntegerNetwork
@@ -49,13 +48,15 @@ class QuantizedRun:
 
     Attributes:
         run: The float run.
-        graph: The integer graph.
+        graph: The integer graph; of a conditioned network, the one for clean images.
         qat_record: The content of run.json of quantization-aware training; None without it.
+        conditioning: The table that makes the graphs for other strengths; None of a plain network.
     """
 
     run: TrainingRun
     graph: Graph
     qat_record: dict[str, Any] | None = None
+    conditioning: Conditioning | None = None
 
     @property
     def records(self) -> dict[str, Any]:
@@ -85,7 +86,6 @@ def quantize(
     *,
     qat: bool = True,
     unfinished: bool = False,
-    strengths: Strengths = CLEAN,
     machine: Machine = Machine(),
     on_loading: Callable[[int, int], None] | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
@@ -94,15 +94,12 @@ def quantize(
 
     Activation ranges are calibrated on training images. Then the integers are trained, if the
     recipe has a `quantization.schedule`. That run is kept in the folder `integer` inside the
-    run's, and resumed from there. A conditioned network has no quantization-aware training: it is
-    folded for the given strengths, and all strengths share its integer weights.
+    run's, and resumed from there. A conditioned network has no quantization-aware training.
 
     Args:
         run: What `train` returned, or the folder of a run.
         qat: False stops after calibration (post-training quantization).
         unfinished: Whether to accept a run that has not taken all its steps.
-        strengths: The degradation of the images that the graph is for, which a conditioned network
-            is folded for. Calibration images are degraded to them.
         machine: What to compute on; mixed precision is never used.
         on_loading: As in `train`.
         on_progress: As in `train`.
@@ -112,7 +109,6 @@ def quantize(
             calibration that have changed since.
         DataError: There are no training images.
         GraphError: The network cannot be quantized.
-        RecipeError: The network takes no such strength.
         TrainingError: A loss, gradient or weight is not finite.
 
     Example:
@@ -126,11 +122,21 @@ def quantize(
             f"{run.folder} has taken {run.step} of {run.recipe.schedule.steps} steps: resume it"
             " with anchorsr train, or quantize it as it is with --unfinished"
         )
-    calibration = calibrate(run, strengths)
+    settings = run.recipe.quantization
+    if isinstance(run.network, ConditionedABPN):
+        graph, conditioning = quantize_conditioned(
+            run.network,
+            _draw_pairs(run),
+            name=_name(run),
+            degradation=run.recipe.degradation,
+            settings=settings,
+            seed=run.recipe.seed,
+        )
+        return QuantizedRun(run, graph, conditioning=conditioning)
+    calibration = calibrate(run)
     graph = calibration.graph
     chosen = choose_quantization(graph, calibration.ranges)
-    settings = run.recipe.quantization
-    if settings.schedule is None or run.network.strengths or not qat:
+    if settings.schedule is None or not qat:
         return QuantizedRun(run, avoid_ties(apply_quantization(graph, chosen)))
     network = IntegerNetwork(graph, chosen)
     recipe = dataclasses.replace(
@@ -159,44 +165,32 @@ def quantize(
     return QuantizedRun(run, trained.to_graph(), record)
 
 
-def calibrate(run: TrainingRun, strengths: Strengths = CLEAN) -> Calibration:
-    """Lower the network of a run to a float graph and measure its activations.
-
-    Args:
-        run: The run.
-        strengths: As in `quantize`.
+def calibrate(run: TrainingRun) -> Calibration:
+    """Lower the plain network of a run to a float graph and measure its activations.
 
     Raises:
         DataError: There are no training images.
-        RecipeError: The network takes no such strength.
     """
     settings = run.recipe.quantization
-    network = _fold(run.network, strengths)
-    pairs = draw_pairs(
-        [Path(name) for name in run.recipe.data.folders],
-        network.factor,
-        patch=run.recipe.data.patch,
-        seed=run.recipe.seed,
-        count=settings.calibration,
-    )
-    random = np.random.default_rng(run.recipe.seed)
-    images = [degrade_like(pair.lr, strengths, random) for pair in pairs]
-    name = str(run.recipe.network["name"]).rpartition(":")[2]
-    graph = lower(network, name=f"{name}_x{network.factor}")
+    images = [pair.lr for pair in _draw_pairs(run)]
+    graph = lower(run.network, name=_name(run))
     if settings.equalize:
         graph = equalize(graph, images)
     ranges = observe_ranges(graph, images, settings.percentile)
-    return Calibration(graph, ranges, _digest(network, settings, images))
+    return Calibration(graph, ranges, _digest(run.network, settings, images))
 
 
-def _fold(network: RecipeNetwork, strengths: Strengths) -> RecipeNetwork:
-    """Return the plain network for these strengths, which a plain network is if there are none."""
-    values = {name: value for name, value in dataclasses.asdict(strengths).items() if value}
-    if isinstance(network, ConditionedABPN):
-        return network.fold(values)
-    if values:
-        raise RecipeError(f"the network is not conditioned: it takes no strength {min(values)}")
-    return network
+def _draw_pairs(run: TrainingRun) -> list[Pair]:
+    recipe = run.recipe
+    folders = [Path(name) for name in recipe.data.folders]
+    count = recipe.quantization.calibration
+    factor = run.network.factor
+    return list(draw_pairs(folders, factor, patch=recipe.data.patch, seed=recipe.seed, count=count))
+
+
+def _name(run: TrainingRun) -> str:
+    name = str(run.recipe.network["name"]).rpartition(":")[2]
+    return f"{name}_x{run.network.factor}"
 
 
 def _digest(

@@ -14,7 +14,7 @@ from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.sizes import TargetSize, parse_size
 from anchorsr.models.registry import DEFAULT, list_models, model_path
-from anchorsr.video.codecs import READ_SUFFIXES as READ_VIDEO_SUFFIXES
+from anchorsr.video.codecs import READ_SUFFIXES
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 _MOST_NAME = 200
@@ -178,4 +178,4 @@ def plain_name(name: str) -> str:
 
 def is_video_name(name: str) -> bool:
     """Whether a file is named as a video."""
-    return name.lower().endswith(READ_VIDEO_SUFFIXES)
+    return name.lower().endswith(READ_SUFFIXES)

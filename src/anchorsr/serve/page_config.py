@@ -9,7 +9,7 @@ from anchorsr import __version__
 from anchorsr.models.registry import DEFAULT, DEFAULT_FACTOR, list_models
 from anchorsr.serve.limits import Limits
 from anchorsr.serve.options import FORMATS
-from anchorsr.video.codecs import READ_SUFFIXES as READ_VIDEO_SUFFIXES
+from anchorsr.video.codecs import READ_SUFFIXES
 
 
 def shipped_models() -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def page_config(engine: str, *, limits: Limits | None = None) -> dict[str, Any]:
         twice = ("apng", "jpeg", "tiff", "heif", *([] if has_heic else ["heic"]))
         config["formats"] = [name for name in FORMATS if name not in twice]
         if find_spec("av") is not None:
-            config["videos"] = list(READ_VIDEO_SUFFIXES)
+            config["videos"] = list(READ_SUFFIXES)
     if limits is not None:
         config["limits"] = {"bytes": limits.bytes, "pixels": limits.pixels}
     return config

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable, Collection, Iterator
@@ -16,6 +15,7 @@ from anchorsr.serve.limits import Limits
 from anchorsr.utils.cache import cache_folder
 from anchorsr.utils.files import reason
 from anchorsr.utils.locks import FileLocks
+from anchorsr.utils.temporary import temporary_folder
 
 _STOP_SECONDS = 10
 
@@ -110,5 +110,5 @@ def _state_folder() -> Iterator[Path]:
         except (OSError, RuntimeError, OutputError):
             ours = False
         if not ours:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anchorsr-")))
+            folder = Path(stack.enter_context(temporary_folder()))
         yield folder

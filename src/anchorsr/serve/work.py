@@ -22,8 +22,9 @@ from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, 
 from anchorsr.images.animation import read_header
 from anchorsr.images.formats import SUFFIXES, format_of, format_of_content
 from anchorsr.inference.batch import Job
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
-from anchorsr.inference.upscaler import ImageUpscaler, ready_upscaler
+from anchorsr.inference.upscaler import ready_upscaler
 from anchorsr.serve.options import Options, is_video_name, options_from_dict
 
 try:

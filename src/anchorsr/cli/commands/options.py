@@ -13,7 +13,7 @@ from anchorsr.engines.runtimes import ENGINES, MOST_THREADS, NATIVE, default_thr
 from anchorsr.engines.selection import AUTO, installed_engines
 from anchorsr.errors import OutputError, unknown_choice
 from anchorsr.inference import sizes
-from anchorsr.models.registry import list_models
+from anchorsr.models.registry import AUTO_MODEL, list_models
 from anchorsr.utils.files import check_free
 
 
@@ -49,6 +49,18 @@ Model = Annotated[
         help="A shipped model's name, or a .tflite file.",
     ),
 ]
+ModelOrAuto = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        autocompletion=lambda incomplete: [
+            *([AUTO_MODEL] if AUTO_MODEL.startswith(incomplete) else []),
+            *complete_model(incomplete),
+        ],
+        help="auto, the one that fits the image; a shipped model's name; or a .tflite file.",
+    ),
+]
 Threads = Annotated[
     int,
     typer.Option(min=0, max=MOST_THREADS, help="Number of threads; 0 means all processors."),
@@ -72,9 +84,21 @@ Engine = Annotated[
     ),
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Print the chosen engine and why on standard error.")
+    bool,
+    typer.Option(
+        "--verbose", help="Print the chosen engine and model, and why, on standard error."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+StrengthTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--strength",
+        help="How damaged the image is, for a model that takes strengths: jpeg=75 (quality),"
+        " noise=5 or grain=11 (sigma), blur=0.7 (pixels), webp=60, video=28 (CRF), earlier=80 (a"
+        " JPEG before the last). Repeatable, or with commas.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 Engines = Annotated[

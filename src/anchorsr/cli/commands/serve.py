@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anchorsr.cli.commands.options import Force
-from anchorsr.cli.terminal import remark
+from anchorsr.cli.terminal import remark, say
 from anchorsr.serve.limits import Limits
 from anchorsr.serve.server import serve
 from anchorsr.serve.static import write_static
@@ -85,7 +85,7 @@ def serve_command(
         files = write_static(static, overwrite=force)
         size = sum(path.stat().st_size for path in files)
         remark(f"{len(files)} files, {size // 1000} kB: put them on any web host")
-        print(static / "index.html", flush=True)
+        say(static / "index.html")
         return
     limits = Limits(
         bytes=max_megabytes * _MB,
@@ -102,5 +102,5 @@ def serve_command(
         limits=limits,
         workers=workers,
         browse=not no_open,
-        say=lambda line: print(line, flush=True),
+        say=say,
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anchorsr.cli.commands.options import Force, Threads
+from anchorsr.cli.commands.options import Force, StrengthTexts, Threads
 from anchorsr.cli.terminal import print_scores, remark, say, training_bars
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
@@ -93,14 +93,7 @@ def quantize_command(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Accept a run that has not taken all its steps.")
     ] = False,
-    strengths: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--strength",
-            help="Degradation of the images that the file is for, for a conditioned network:"
-            " jpeg=75 (quality), noise=5 (sigma), video=28 (CRF), ... Repeatable.",
-        ),
-    ] = None,
+    strengths: StrengthTexts = None,
     device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
     threads: Threads = 0,
     force: Force = False,
@@ -110,7 +103,8 @@ def quantize_command(
     Activation ranges are calibrated on training images, then the integers are trained as the
     recipe's [quantization] says. The file is written only after LiteRT has returned the same
     bytes as the integer arithmetic. Networks that end in a transposed convolution or upscale the
-    image itself are written for images of 640x360, because the format stores such sizes.
+    image itself are written for images of 640x360, because the format stores such sizes. The file
+    of a conditioned network serves all strengths; --strength makes a plain one for given strengths.
 
     Examples:
 

@@ -22,8 +22,9 @@ from anchorsr.cli.commands.options import (
     AsJson,
     Engine,
     Force,
-    Model,
+    ModelOrAuto,
     OptionalFactor,
+    StrengthTexts,
     Threads,
     Verbose,
     complete_from,
@@ -33,14 +34,16 @@ from anchorsr.cli.pipes import Places, piped
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark, say
 from anchorsr.cli.usage import UsageError
 from anchorsr.cli.watch import check_watched, new_jobs
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.selection import AUTO
 from anchorsr.errors import ImageError, OutputError, StoppedError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
+from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job, plan_jobs
+from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale_files
 from anchorsr.inference.sizes import TargetSize
-from anchorsr.inference.upscaler import ImageUpscaler
-from anchorsr.models.registry import DEFAULT
+from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.video.codecs import READ_SUFFIXES as VIDEO_SUFFIXES
 
 _FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
@@ -65,7 +68,8 @@ def upscale_command(
         ),
     ] = None,
     factor: OptionalFactor = None,
-    model: Model = DEFAULT,
+    model: ModelOrAuto = AUTO_MODEL,
+    strengths: StrengthTexts = None,
     scale: Annotated[
         float | None, typer.Option(help="How many times larger, or smaller; any number, like 2.5.")
     ] = None,
@@ -122,6 +126,11 @@ def upscale_command(
     original as NAME_x3. Colour profile, transparency and metadata are kept; a note says what is
     not. Existing files are not replaced without --force.
 
+    The model `auto` looks at each image: `photo` removes the damage of JPEG, noise, scans and
+    video while it upscales, and clean images go to `quality`. --strength replaces what it measures:
+    higher sigmas smooth more. --model quality leaves all damage as it is. --verbose says what was
+    taken and why.
+
     Folders are searched recursively. Existing results are skipped, so the same command resumes
     after an interrupt, and several processes can share the work. A bad file does not stop the
     others; bad files are listed at the end.
@@ -146,7 +155,13 @@ def upscale_command(
     target = _target_size(scale, size, width, height, stretch)
     suffix = _suffix(format_name)
     upscaler = ImageUpscaler(
-        model, factor, target, threads=threads or None, engine=engine, wraps=wrap
+        model,
+        factor,
+        target,
+        threads=threads or None,
+        engine=engine,
+        strengths=parse_strengths(strengths or []),
+        wraps=wrap,
     )
     if verbose:
         remark(f"engine {upscaler.engine}: {upscaler.why}")
@@ -165,7 +180,7 @@ def upscale_command(
             overwrite=force,
             is_folder=places.is_folder,
         )
-        printer = _Printer(places, dry_run=dry_run, as_json=as_json, force=force)
+        printer = _Printer(places, dry_run=dry_run, as_json=as_json, force=force, verbose=verbose)
         if watch:
             remark("watching; Ctrl-C stops")
             for some in new_jobs(images, plan):
@@ -193,6 +208,7 @@ class _Printer:
     dry_run: bool
     as_json: bool
     force: bool
+    verbose: bool = False
 
     def follow(self, jobs: list[Job], running: Iterable[JobResult]) -> list[JobResult]:
         """Show each result as it comes; return all. Raises StoppedError on Ctrl-C if several."""
@@ -203,6 +219,9 @@ class _Printer:
                 for result in running:
                     advance()
                     results.append(result)
+                    if self.verbose and result.selection is not None:
+                        source = self.places.shown(result.job.source)
+                        remark(f"{source}: {_describe_model(result.selection)}")
                     if result.error is not None:
                         complain(self.places.shown(result.error))
                     elif self.dry_run and not self.as_json:
@@ -253,6 +272,13 @@ def _describe(result: JobResult) -> str:
     return f"{source} {width}x{height} -> {target} {target_width}x{target_height}"
 
 
+def _describe_model(selection: Selection) -> str:
+    strengths = selection.strengths.describe()
+    told = f", {strengths}" if strengths else ""
+    why = f": {selection.why}" if selection.why else ""
+    return f"model {selection.model}{told}{why}"
+
+
 def _to_row(result: JobResult, printer: _Printer) -> dict[str, Any]:
     """Return a result as JSON shows it."""
     shown = printer.places.shown
@@ -269,6 +295,12 @@ def _to_row(result: JobResult, printer: _Printer) -> dict[str, Any]:
         row.update(zip(("input_height", "input_width"), result.size, strict=True))
     if result.target_size is not None:
         row.update(zip(("output_height", "output_width"), result.target_size, strict=True))
+    if result.selection is not None:
+        row.update(
+            model=str(result.selection.model),
+            strengths=result.selection.strengths.in_units(),
+            why=result.selection.why,
+        )
     if result.pages:
         row["pages"] = result.pages
     if result.notes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from anchorsr.errors import ModelError
 from anchorsr.serialization.tflite.schema import schema_module
 
@@ -67,3 +69,19 @@ def fixed_size(data: bytes) -> tuple[int, int] | None:
     if tensor.ShapeSignatureLength() and -1 in tensor.ShapeSignatureAsNumpy().tolist():
         return None
     return tensor.Shape(1), tensor.Shape(2)
+
+
+def read_metadata(data: bytes, name: str) -> bytes | None:
+    """Return the content of this name in the metadata of a `.tflite` file that was read before.
+
+    Args:
+        data: The bytes of the file.
+        name: The name that `write_tflite` was given.
+    """
+    model = schema_module().Model.GetRootAs(data)
+    for index in range(model.MetadataLength()):
+        stored = model.Metadata(index)
+        if stored.Name() == name.encode():
+            content = model.Buffers(stored.Buffer()).DataAsNumpy()
+            return bytes(content) if isinstance(content, np.ndarray) else b""
+    return None

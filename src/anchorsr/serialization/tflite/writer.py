@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -49,6 +49,7 @@ def write_tflite(
     *,
     size: tuple[int, int] | None = None,
     description: str = "",
+    metadata: Mapping[str, bytes] | None = None,
     half: bool = False,
 ) -> bytes:
     """Write a graph as a `.tflite` file with the signature `serving_default`.
@@ -60,6 +61,7 @@ def write_tflite(
         size: (height, width) of the input for a file of fixed size; None for a file that takes
             every size, whose input must be resized before it is run.
         description: The description in the file.
+        metadata: Contents by name, which runtimes ignore.
         half: Whether the weights of a float graph are stored as float16.
 
     Returns:
@@ -74,7 +76,7 @@ def write_tflite(
         raise GraphError(f"height and width are positive, not {size}")
     if size is not None:
         graph.check_size(*size)
-    return _Writer(graph, size, half).file(description)
+    return _Writer(graph, size, half).file(description, metadata or {})
 
 
 def needs_size(graph: Graph) -> bool:
@@ -111,7 +113,7 @@ class _Writer:
         self._operators: list[Any] = []
         self._index: dict[str, int] = {}
 
-    def file(self, description: str) -> bytes:
+    def file(self, description: str, metadata: Mapping[str, bytes]) -> bytes:
         schema, graph = self._schema, self._graph
         source = self._add_activation(graph.input)
         for operator in graph.operators:
@@ -123,6 +125,10 @@ class _Writer:
             outputs=[schema.TensorMapT(OUTPUT_NAME, target)],
             signatureKey=SIGNATURE,
         )
+        stored = []
+        for name, content in metadata.items():
+            stored.append(schema.MetadataT(name=name, buffer=len(self._buffers)))
+            self._buffers.append(schema.BufferT(data=np.frombuffer(content, np.uint8)))
         model = schema.ModelT(
             version=SCHEMA_VERSION,
             operatorCodes=[self._operator_code(*key) for key in self._codes],
@@ -130,6 +136,7 @@ class _Writer:
             description=description,
             buffers=self._buffers,
             signatureDefs=[signature],
+            metadata=stored or None,
         )
         return _packed(schema, model)
 

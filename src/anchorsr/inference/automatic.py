@@ -1,0 +1,77 @@
+"""Choose the model for an image by its damage: `photo` for damaged images, `quality` for others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anchorsr.data.strengths import CLEAN, Strengths
+from anchorsr.errors import ModelError
+from anchorsr.images.image import RasterImage, eight_bits
+from anchorsr.inference.estimate import estimate_damage
+from anchorsr.inference.raster import fill_transparent
+from anchorsr.models.registry import AUTO_MODEL, CONDITIONED, DEFAULT, list_models
+
+# Below these, `quality` is better: about JPEG quality 96 and WebP quality 92.
+_LEAST_JPEG, _LEAST_WEBP = 0.09, 0.08
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The model that was taken for an image, and why.
+
+    Attributes:
+        model: Its name without the factor, or its file.
+        strengths: The strengths it was given.
+        why: One line; empty where a person named the model.
+    """
+
+    model: str | Path
+    strengths: Strengths = CLEAN
+    why: str = ""
+
+
+def select_model(image: RasterImage, factor: int) -> Selection:
+    """Choose the model and the strengths for an image.
+
+    Args:
+        image: The image, which the strengths are measured on.
+        factor: The super-resolution factor of the pass.
+    """
+    rgb = image.rgb if image.alpha is None else fill_transparent(image.rgb, image.alpha)
+    estimate = estimate_damage(eight_bits(rgb), image.coding)
+    strengths = estimate.strengths
+    if _is_clean(strengths):
+        return Selection(DEFAULT, CLEAN, f"clean ({estimate.why})")
+    if factor not in conditioned_factors():
+        why = f"damaged ({estimate.why}), but {CONDITIONED} has no x{factor} yet"
+        return Selection(DEFAULT, CLEAN, why)
+    return Selection(CONDITIONED, strengths, estimate.why)
+
+
+def conditioned_factors() -> list[int]:
+    """Return the factors of the shipped model that takes strengths."""
+    return [model.factor for model in list_models() if model.name == CONDITIONED]
+
+
+def resolve_model(model: str | Path, factor: int | None, strengths: Strengths) -> str | Path:
+    """Return the model that `auto` stands for: before an image is seen, or with given strengths.
+
+    Raises:
+        ModelError: There are strengths, and no model of this factor that takes any.
+    """
+    if model != AUTO_MODEL:
+        return model
+    if strengths == CLEAN:
+        return DEFAULT
+    factors = conditioned_factors()
+    if factor is not None and factor not in factors:
+        raise ModelError(
+            f"no shipped model of x{factor} takes strengths: leave out --strength, or --factor"
+        )
+    return CONDITIONED
+
+
+def _is_clean(strengths: Strengths) -> bool:
+    slight = {"jpeg": _LEAST_JPEG, "webp": _LEAST_WEBP}
+    return all(value < slight.get(name, 0) for name, value in strengths.as_table().items())

@@ -1,0 +1,192 @@
+"""Estimate how damaged an image is: from what its file says, and from a measure on its pixels.
+
+JPEG and WebP files tell their quality, and pixels that were JPEG once show it (`jpeg_traces`).
+Noise, grain, blur and video have no such traces. They are measured by the spectra of 8×8 blocks:
+the quietest blocks show noise, and the sharpest show blur. A small perceptron, fitted on training
+images by `benchmarks/fit_estimator.py`, turns these spectra into strengths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from anchorsr.arrays import Float64Array, UInt8Array
+from anchorsr.data.strengths import Strengths, jpeg_strength, webp_strength
+from anchorsr.images.coding import SourceCoding
+from anchorsr.inference.jpeg_traces import blocks_of, dct_matrix, find_grid, find_jpeg
+
+FloatArray = npt.NDArray[np.float32]
+
+# What the perceptron estimates, in the order of its outputs.
+ESTIMATED = ("noise", "grain", "blur", "video")
+CONSTANTS = Path(__file__).with_suffix(".json")
+
+# Pixels a side below which nothing can be measured.
+LEAST_SIDE = 24
+# Larger images are measured on this many squares a side, of this many pixels.
+_SQUARES, _SQUARE = 4, 128
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# Bands of frequencies, by the sum of row and column.
+_BANDS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 14))
+_COLOUR_BANDS = ((1, 4), (5, 8), (9, 14))
+_QUANTILES = (0.08, 0.3, 0.6, 0.92)
+_COLOUR_QUANTILES = (0.08, 0.5)
+# Added to energies, in squared levels, before their logarithm.
+_LEAST_ENERGY = 0.01
+# A coefficient below this is as good as zero.
+_ZERO = 0.4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How damaged an image is.
+
+    Attributes:
+        strengths: The strengths of its damage, rounded, so that like images share a network.
+        why: What they follow from, in words.
+    """
+
+    strengths: Strengths
+    why: str
+
+
+def estimate_damage(rgb: UInt8Array, coding: SourceCoding | None = None) -> Estimate:
+    """Estimate the strengths of the damage of an image.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        coding: What its file says, if it comes from one.
+    """
+    stored: dict[str, float] = {}
+    said = []
+    if coding is not None and coding.format == "WEBP":
+        stored["webp"] = webp_strength(coding.quality)
+        said.append(f"WebP quality {coding.quality} in the file")
+    if min(rgb.shape[:2]) < LEAST_SIDE:
+        if coding is not None and coding.format == "JPEG":
+            stored["jpeg"] = jpeg_strength(coding.quality)
+            said.append(f"JPEG quality {coding.quality} in the file")
+        said.append("too small to be measured")
+        return Estimate(_rounded(Strengths(**stored)), "; ".join(said))
+    sample = _sample(rgb)
+    known = coding.quality if coding is not None and coding.format == "JPEG" else None
+    traces = find_jpeg(sample @ _LUMA, known=known)
+    if traces is not None:
+        stored["jpeg"] = jpeg_strength(traces.quality)
+        where = "in the pixels" if known is None else "in the file"
+        said.append(f"JPEG quality {traces.quality} {where}")
+        if traces.earlier is not None:
+            stored["earlier"] = jpeg_strength(traces.earlier)
+            said.append(f"{traces.earlier} before that")
+    measured = _Perceptron.load()(features_of(sample, stored))
+    said.append("the rest measured")
+    return Estimate(_rounded(Strengths(**stored, **measured)), "; ".join(said))
+
+
+def features_of(sample: FloatArray, stored: dict[str, float]) -> Float64Array:
+    """Return what the perceptron sees.
+
+    Args:
+        sample: (H, W, 3) float32 on 0 to 255.
+        stored: The strengths of JPEG and WebP that are known.
+    """
+    luma = sample @ _LUMA
+    top, left = (0, 0) if stored else find_grid(luma)
+    values: list[float] = []
+    blocks = _usable(blocks_of(luma[top:, left:]))
+    matrix = dct_matrix()
+    coefficients = np.asarray(matrix @ blocks @ matrix.T, np.float32)
+    for low, high in _BANDS:
+        energy = _band(coefficients, low, high)
+        values += np.quantile(energy, _QUANTILES).tolist()
+    colours = []
+    for difference in (sample[..., 0] - sample[..., 1], sample[..., 2] - sample[..., 1]):
+        parts = _usable(blocks_of(difference[top:, left:]))
+        colours.append(np.asarray(matrix @ parts @ matrix.T))
+    for low, high in _COLOUR_BANDS:
+        energy = _band(np.concatenate(colours, dtype=np.float32), low, high)
+        values += np.quantile(energy, _COLOUR_QUANTILES).tolist()
+    logarithms = np.log2(np.array(values) + _LEAST_ENERGY) / 4
+    total = np.add.outer(np.arange(8), np.arange(8))
+    zeros = [
+        float((np.abs(coefficients[:, (total >= low) & (total <= high)]) < _ZERO).mean())
+        for low, high in ((5, 8), (9, 14))
+    ]
+    files = [stored.get(name, 0.0) for name in ("jpeg", "earlier", "webp")]
+    return np.array([*logarithms, *zeros, *files, float("jpeg" in stored)])
+
+
+def sample_of(rgb: UInt8Array) -> FloatArray:
+    """Return the pixels that are measured: all, or squares that are spread over the image."""
+    return _sample(rgb)
+
+
+def _sample(rgb: UInt8Array) -> FloatArray:
+    height, width = rgb.shape[:2]
+    if height * width <= (_SQUARES * _SQUARE) ** 2 or min(height, width) < 2 * _SQUARE:
+        side = (_SQUARES * _SQUARE) ** 2 // min(height, width)  # of a long strip, its beginning
+        return rgb[:side, :side].astype(np.float32)
+    # Multiples of 8 keep JPEG's blocks in one piece.
+    tops, lefts = (
+        (np.linspace(0, length - _SQUARE, _SQUARES) // 8 * 8).astype(int)
+        for length in (height, width)
+    )
+    rows = [
+        np.hstack([rgb[top : top + _SQUARE, left : left + _SQUARE] for left in lefts])
+        for top in tops
+    ]
+    return np.vstack(rows).astype(np.float32)
+
+
+def _usable(blocks: FloatArray) -> FloatArray:
+    """Leave out blocks of one colour, which say nothing, unless there are no others."""
+    varied = np.ptp(blocks.reshape(len(blocks), -1), axis=1) > 1
+    return blocks[varied] if varied.sum() >= min(8, len(blocks)) else blocks
+
+
+def _band(coefficients: FloatArray, low: int, high: int) -> FloatArray:
+    """Return the mean square of the coefficients (N, 8, 8) of a band, (N,)."""
+    total = np.add.outer(np.arange(8), np.arange(8))
+    inside = (total >= low) & (total <= high)
+    return np.asarray(np.square(coefficients[:, inside]).mean(axis=1))
+
+
+def _rounded(strengths: Strengths) -> Strengths:
+    values = {
+        name: round(float(value) * 64) / 64 if name in ESTIMATED else value
+        for name, value in dataclasses.asdict(strengths).items()
+    }
+    return Strengths(**values)
+
+
+@dataclass(frozen=True)
+class _Perceptron:
+    """One hidden layer; an output below its threshold counts as nothing."""
+
+    mean: Float64Array
+    deviation: Float64Array
+    hidden: Float64Array
+    hidden_bias: Float64Array
+    output: Float64Array
+    output_bias: Float64Array
+    least: Float64Array
+
+    @staticmethod
+    @cache
+    def load() -> _Perceptron:
+        table = json.loads(CONSTANTS.read_text())
+        return _Perceptron(**{name: np.array(values) for name, values in table.items()})
+
+    def __call__(self, features: Float64Array) -> dict[str, float]:
+        scaled = np.clip((features - self.mean) / self.deviation, -4, 4)
+        hidden = np.tanh(self.hidden @ scaled + self.hidden_bias)
+        values = np.clip(self.output @ hidden + self.output_bias, 0, 1)
+        values = np.where(values < self.least, 0, values)
+        return dict(zip(ESTIMATED, values.tolist(), strict=True))

@@ -1,0 +1,85 @@
+"""Quantizing a conditioned network for all strengths at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs anchorsr[train]")
+
+import torch
+
+from anchorsr.data.degradation import DegradationRecipe, NoiseRecipe
+from anchorsr.data.imresize import downscale
+from anchorsr.data.pairs import Pair
+from anchorsr.graph.conditioning import Conditioning
+from anchorsr.graph.executor import run_graph
+from anchorsr.graph.graph import Graph
+from anchorsr.graph.operators import Conv2D
+from anchorsr.networks.conditioned_abpn import ConditionedABPN, ConditionedABPNConfig
+from anchorsr.networks.inference import upscale_float
+from anchorsr.quantization.conditioned import quantize_conditioned
+from anchorsr.training.recipe import QuantizationRecipe
+
+SHAPE = {"channels": 8, "body": 2, "image_convolution": False, "skip": True, "expansion": 8}
+NOISE = DegradationRecipe(noise=NoiseRecipe(probability=0.7))
+
+
+def network() -> ConditionedABPN:
+    torch.manual_seed(0)
+    config = ConditionedABPNConfig(**{**SHAPE, "tail_rank": 6, "hidden": 5})
+    made = ConditionedABPN(config)
+    with torch.no_grad():
+        made.modulator.output.weight.normal_(std=0.05)
+        for parameter in made.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    return made.eval()
+
+
+def pair(number: int) -> Pair:
+    y, x = np.mgrid[0:72, 0:84]
+    waves = [127 + 100 * np.sin((x * (1 + c) + y * (number + 1)) / 9) for c in range(3)]
+    hr = np.stack(waves, axis=-1).astype(np.uint8)
+    return Pair(str(number), downscale(hr, 3), hr)
+
+
+def quantized(
+    degradation: DegradationRecipe | None = NOISE, **settings: Any
+) -> tuple[Graph, Conditioning]:
+    return quantize_conditioned(
+        network(),
+        [pair(0), pair(1)],
+        name="small",
+        degradation=degradation,
+        settings=QuantizationRecipe(**settings),
+        seed=4,
+    )
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+@pytest.mark.parametrize("strengths", [{}, {"jpeg": 0.6}, {"jpeg": 0.3, "noise": 0.9}])
+def test_integers_approximate_the_float_network(
+    equalize: bool, strengths: dict[str, float]
+) -> None:
+    graph, table = quantized(equalize=equalize)
+    lr = pair(2).lr
+    made = run_graph(table.apply(graph, strengths), lr[None])[0].astype(int)
+    expected = upscale_float(network().fold(strengths), lr)
+    assert np.abs(made - expected).mean() < 1.5
+    assert np.abs(made - upscale_float(network().fold({"noise": 1.0}), lr)).mean() > 2
+
+
+def test_weights_are_the_same_for_all_strengths() -> None:
+    graph, table = quantized(degradation=None)
+    changed = table.apply(graph, {"jpeg": 1.0, "noise": 1.0})
+    for one, other in zip(graph.operators, changed.operators, strict=True):
+        if isinstance(one, Conv2D) and isinstance(other, Conv2D):
+            assert one.weights is other.weights
+            assert np.abs(one.weights).max() <= 64
+
+
+def test_calibration_depends_on_the_seed_alone() -> None:
+    assert quantized()[1].to_bytes() == quantized()[1].to_bytes()
