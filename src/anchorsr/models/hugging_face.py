@@ -22,6 +22,16 @@ _TRAINING_DATA = (
     ("T91", "90", "none stated; a research data set"),
     ("gb82", "16", "CC0"),
 )
+_CLEAN = (
+    "For photographs and graphics that are small and clean: reduced images, thumbnails, frames of\n"
+    "films of good quality. The model restores edges; it invents no texture. It makes flaws of\n"
+    "compression, noise and scans sharper, too."
+)
+_DEGRADED = (
+    "For photographs that went through compression, noise or a scan, and for clean ones. The\n"
+    "model restores edges and removes artefacts; it invents no texture. It was trained on damaged\n"
+    "images, too, made from those below."
+)
 _NAMES = {"psnr_rgb": "PSNR, RGB", "psnr_y": "PSNR, luma", "ssim_y": "SSIM, luma"}
 
 
@@ -44,7 +54,7 @@ def _metadata(model: Model, scores: Sequence[Score]) -> dict[str, Any]:
     results = [
         {
             "task": task,
-            "dataset": {"type": score.test_set, "name": score.test_set},
+            "dataset": {"type": score.test_set, "name": _set_of(score)},
             "metrics": [
                 {
                     "type": key.partition("_")[0],
@@ -65,12 +75,17 @@ def _metadata(model: Model, scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
+def _set_of(score: Score) -> str:
+    """Name the test set, and what was done to its images."""
+    return score.test_set if score.damage == "clean" else f"{score.test_set}, {score.damage}"
+
+
 def _text(model: Model, scores: Sequence[Score]) -> str:
     card = model.card
     field = card.receptive_field
     sees = f", receptive field {field}x{field}" if field else ""
     figures = "\n".join(
-        f"| {score.test_set} | {score.images} | {score.psnr_rgb:.3f} | {score.psnr_y:.3f} |"
+        f"| {_set_of(score)} | {score.images} | {score.psnr_rgb:.3f} | {score.psnr_y:.3f} |"
         f" {score.ssim_y:.4f} |"
         for score in scores
     )
@@ -116,9 +131,8 @@ INT8 in LiteRT; LR images by MATLAB's bicubic; {model.factor} pixels cut off eac
 
 ## Intended use and limits
 
-For photographs and graphics that are small and clean: reduced images, thumbnails, frames of films
-of good quality. The model restores edges; it invents no texture. It makes artefacts of compression,
-noise and scans sharper, too. Do not take its output for evidence of what was before the camera.
+{_DEGRADED if "photo" in model.name else _CLEAN} Do not take its output for evidence of what was
+before the camera.
 
 ## Training data
 
