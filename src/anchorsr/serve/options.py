@@ -13,7 +13,7 @@ from typing import Any
 from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.sizes import TargetSize, parse_size
-from anchorsr.models.registry import DEFAULT, list_models, model_path
+from anchorsr.models.registry import AUTO_MODEL, DEFAULT, list_models, model_path
 from anchorsr.video.codecs import READ_SUFFIXES
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
@@ -41,9 +41,10 @@ class Options:
 
 
 def model_names() -> list[str]:
-    """Name the shipped models, without and with their factor."""
+    """Name the shipped models, without and with their factor, and `auto`."""
     shipped = list_models()
-    return sorted({name for model in shipped for name in (model.name, model.path.stem)})
+    names = {name for model in shipped for name in (model.name, model.path.stem)}
+    return sorted({AUTO_MODEL, *names})
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -156,7 +157,8 @@ def _options(found: dict[str, Any]) -> Options:
     if found.get("format", FORMATS[0]) not in FORMATS:
         raise RequestError(400, unknown_choice("format", found["format"][:80], FORMATS))
     options = Options(**found)
-    model_path(options.model, options.factor)
+    if options.model != AUTO_MODEL:
+        model_path(options.model, options.factor)
     _ = options.target  # a scale and a size exclude one another
     return options
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from anchorsr import __version__
-from anchorsr.models.registry import DEFAULT, DEFAULT_FACTOR, list_models
+from anchorsr.models.registry import AUTO_MODEL, DEFAULT, DEFAULT_FACTOR, list_models
 from anchorsr.serve.limits import Limits
 from anchorsr.serve.options import FORMATS
 from anchorsr.video.codecs import READ_SUFFIXES
@@ -39,6 +39,8 @@ def page_config(engine: str, *, limits: Limits | None = None) -> dict[str, Any]:
         "videos": [],
     }
     if engine == "server":
+        factors = sorted({model.factor for model in list_models()})
+        config["models"].append({"name": AUTO_MODEL, "factors": factors, "bytes": {}})
         has_heic = find_spec("pillow_heif") is not None
         twice = ("apng", "jpeg", "tiff", "heif", *([] if has_heic else ["heic"]))
         config["formats"] = [name for name in FORMATS if name not in twice]
