@@ -2,8 +2,9 @@
 
 JPEG and WebP files tell their quality, and pixels that were JPEG once show it (`jpeg_traces`).
 Noise, grain, blur and video have no such traces. They are measured by the spectra of 8×8 blocks:
-the quietest blocks show noise, and the sharpest show blur. A small perceptron, fitted on training
-images by `benchmarks/fit_estimator.py`, turns these spectra into strengths.
+the quietest blocks show noise, and the sharpest show blur. A small perceptron turns these spectra into
+strengths. It was fitted on training images as `benchmarks/fit_estimator.py` does, with more samples
+than the script makes, so a run gives similar constants and not the same.
 """
 
 from __future__ import annotations
