@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def test_images_are_upscaled_as_they_come(tmp_path: Path) -> None:
         text=True,
     )
     signal.signal(signal.SIGINT, before)
+    watchdog = threading.Timer(60, process.kill)  # reading a line has no time limit of its own
+    watchdog.start()
     assert process.stdout is not None and process.stderr is not None
     assert "watching" in process.stderr.readline()  # the folder is empty, and that is no error
     save(scans / "one.png")
@@ -47,6 +50,7 @@ def test_images_are_upscaled_as_they_come(tmp_path: Path) -> None:
     assert process.stdout.readline() == f"{large / 'two.png'}\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
+    watchdog.cancel()
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert sorted(path.name for path in large.iterdir()) == ["one.png", "two.png"]

@@ -270,10 +270,10 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"data": {"folders": ["a"], "patch": 7}}, "data.patch is from 8 to 1,000,000"),
         ({"data": {"folders": ["a", ""]}}, "data.folders: an empty name would mean"),
         ({"data": {"folders": ["a"], "batch": 0}}, "data.batch is from 1 to 1,000,000"),
-        ({"data": {"folders": ["a"], "batch": 10**20}}, "data.batch is from 1 to 1,000,000"),
-        ({"data": {"folders": ["a"], "candidates": 10**20}}, "data.candidates is from 1 to 1,0"),
+        ({"data": {"folders": ["a"], "batch": 10**17}}, "data.batch is from 1 to 1,000,000"),
+        ({"data": {"folders": ["a"], "candidates": 10**17}}, "data.candidates is from 1 to 1,0"),
         ({"schedule": {"steps": -1}}, "schedule.steps is from 0 to 1,000,000,000,000"),
-        ({"schedule": {"steps": 10**20}}, "schedule.steps is from 0 to 1,000,000,000,000"),
+        ({"schedule": {"steps": 10**17}}, "schedule.steps is from 0 to 1,000,000,000,000"),
         ({"initial_weights": ["a", ""]}, "initial_weights: a name is empty"),
         ({"validation": {"folders": [""]}}, "validation.folders: a name is empty"),
         ({"schedule": {"steps": 5, "warmup": 5}}, "schedule.warmup is below steps"),
@@ -291,7 +291,7 @@ def test_truth_is_not_a_number(changes: dict[str, object], message: str) -> None
         ({"optimizer": {"gradient_clip": -1}}, "optimizer.gradient_clip is not negative"),
         ({"validation": {"every": 0}}, "validation.every is at least 1"),
         ({"quantization": {"calibration": 0}}, "quantization.calibration is from 1 to 1,000,000"),
-        ({"quantization": {"calibration": 10**20}}, "quantization.calibration is from 1 to 1,0"),
+        ({"quantization": {"calibration": 10**17}}, "quantization.calibration is from 1 to 1,0"),
         ({"quantization": {"percentile": 50}}, "quantization.percentile is in (50, 100]"),
         ({"quantization": {"percentile": 100.1}}, "quantization.percentile is in (50, 100]"),
         ({"ema_decay": 1}, "ema_decay is in [0, 1)"),
@@ -312,7 +312,7 @@ def test_value_out_of_range_is_refused(changes: dict[str, object], message: str)
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1" + "0" * 400])
 @pytest.mark.parametrize("key", ["learning_rate", "gradient_clip"])
 def test_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value: str) -> None:
-    with pytest.raises(RecipeError, match=f"optimizer.{key} is a finite number"):
+    with pytest.raises(RecipeError, match=f"optimizer.{key} is (a finite number|out of range)"):
         read(tmp_path, f"{MINIMAL}\n[optimizer]\n{key} = {value}")
 
 

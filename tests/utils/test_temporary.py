@@ -108,7 +108,7 @@ def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path: Path)
     (tmp_path / ".a.png.0.tmp").symlink_to("precious")
     lock_name(tmp_path / "a.png").symlink_to("made")
     publish(b"whole", tmp_path / "a.png", overwrite=False)
-    with FileLocks() as locks, pytest.raises(OutputError, match="cannot be written"):
+    with FileLocks() as locks, pytest.raises(OutputError, match="is a link in the place of a lock"):
         locks.acquire(tmp_path / "a.png")
     assert (tmp_path / "precious").read_bytes() == b"precious"
     assert not (tmp_path / "made").exists()

@@ -16,6 +16,8 @@ from anchorsr.inference.batch import Job
 # A file that was written to less than this ago may still be being copied.
 _SETTLED_SECONDS = 1.0
 _POLL_MILLISECONDS = 1000
+# Network drives tell nothing of changes, and one can be lost between a listing and the next wait.
+_LISTING_SECONDS = 20.0
 
 _Stamp = tuple[int, int]
 
@@ -49,16 +51,18 @@ def new_jobs(folders: Sequence[Path], plan: Callable[[], list[Job]]) -> Iterator
     from watchfiles import watch
 
     seen: dict[Path, _Stamp] = {}
-    unsettled = True
+    unsettled, listed = True, 0.0
     changes = watch(
         *folders, yield_on_timeout=True, rust_timeout=_POLL_MILLISECONDS, raise_interrupt=True
     )
     with _remembered_interrupt() as was_interrupted:
         while True:
-            if unsettled:
+            if unsettled or time.monotonic() - listed > _LISTING_SECONDS:
                 jobs, unsettled = _fresh(plan, seen)
+                listed = time.monotonic()
                 if jobs:
                     yield jobs
+                    unsettled = True  # changes during a batch are not told
                 if was_interrupted():
                     raise KeyboardInterrupt
             unsettled |= bool(next(changes))

@@ -2,7 +2,7 @@
 
 JPEG and WebP files tell their quality, and pixels that were JPEG once show it (`jpeg_traces`).
 Noise, grain, blur and video have no such traces. They are measured by the spectra of 8×8 blocks:
-the quietest blocks show noise, and the sharpest show blur. A small perceptron turns these spectra into
+the quietest blocks show noise, the sharpest blur, and a small perceptron turns the spectra into
 strengths. It was fitted on training images as `benchmarks/fit_estimator.py` does, with more samples
 than the script makes, so a run gives similar constants and not the same.
 """

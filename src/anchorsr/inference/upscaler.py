@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import threading
@@ -149,6 +150,15 @@ class Upscaler:
         """
         result: Pixels | Image.Image = upscale_any(image, self.upscale_image)
         return result
+
+    def for_frames(self) -> Upscaler:
+        """Return an Upscaler that takes one network for all images, as parts of a film need.
+
+        With `auto` it is the default model; otherwise there is no difference.
+        """
+        fixed = copy.copy(self)
+        fixed._load = None
+        return fixed
 
     @overload
     def frames(self, images: Iterable[Image.Image]) -> Iterator[Image.Image]: ...

@@ -48,7 +48,8 @@ def temporary_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         yield name, os.fdopen(os.dup(lock), "wb")
     finally:
         with contextlib.suppress(OSError, ValueError):
-            name.unlink()
+            if is_open_as(lock, name):  # else it was moved, and the name can be another's by now
+                name.unlink()
         os.close(lock)
 
 

@@ -156,7 +156,8 @@ def upscale_video(
         target: A `.mp4`, `.m4v`, `.mov`, `.mkv` or `.webm` file; by default `default_target`.
         model: Name or path of a model, as for `anchorsr.upscale`. Ignored with `upscaler`.
         factor: Upscaling factor, as for `anchorsr.upscale`. Ignored with `upscaler`.
-        upscaler: The upscaler to use instead of one made from `model` and `factor`.
+        upscaler: The upscaler to use instead of one made from `model` and `factor`. One that
+            chooses by the image (`auto`) takes the default model for all frames.
         start: Seconds into the source at which to begin; the first frame at or after it is at
             time 0 of the output.
         duration: Length of the output in seconds; by default up to the end of the source.
@@ -191,6 +192,8 @@ def upscale_video(
         raise VideoError(f"{source} is a folder; give a video file")
     _check_times(start, duration)
     upscaler = upscaler or Upscaler(model, factor, threads=threads)
+    if isinstance(upscaler, Upscaler):  # nothing else that upscales frames chooses by the image
+        upscaler = upscaler.for_frames()
     target = default_target(source, upscaler.factor) if target is None else Path(target)
     encoder, crf = choose_codec(target, codec, quality)
     files = WorkFiles(target)
