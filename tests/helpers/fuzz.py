@@ -17,7 +17,6 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 _SECONDS_EACH = 30
@@ -137,13 +136,8 @@ def _images(_: Path) -> Kind:
 
 def _videos(folder: Path) -> Kind:
     from anchorsr.video.upscale import upscale_video
-    from helpers.videos import make_video, moving
+    from helpers.videos import Repeat, make_video, moving
 
-    repeat = SimpleNamespace(
-        factor=2,
-        graph=SimpleNamespace(halo=0, multiple=1),
-        upscale_rgb=lambda rgb: rgb.repeat(2, 0).repeat(2, 1),
-    )
     files = {}
     for name, options in {
         "a.mp4": {"audio": "aac", "rotation": 90},
@@ -159,7 +153,7 @@ def _videos(folder: Path) -> Kind:
     def read(path: Path) -> None:
         target = path.with_name("out.mkv")
         try:
-            upscale_video(path, target, upscaler=repeat, threads=1, overwrite=True)  # type: ignore[arg-type]
+            upscale_video(path, target, upscaler=Repeat(), threads=1, overwrite=True)  # type: ignore[arg-type]
         finally:
             left = [each.name for each in path.parent.iterdir() if ".part" in each.name]
             assert not left, left

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -16,6 +17,19 @@ import pytest
 
 FFPROBE = shutil.which("ffprobe")
 RATES = {"aac": 44_100, "libopus": 48_000}
+
+
+class Repeat:
+    """An upscaler that repeats pixels, in place of a network."""
+
+    factor = 2
+    graph = SimpleNamespace(halo=0, multiple=1)
+
+    def for_frames(self) -> Repeat:
+        return self
+
+    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
+        return rgb.repeat(self.factor, 0).repeat(self.factor, 1)
 
 
 def moving(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:

@@ -3,10 +3,8 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from anchorsr.cli import app
@@ -14,28 +12,23 @@ from anchorsr.cli.commands import video
 from anchorsr.errors import DataError, OutputError
 from anchorsr.utils.locks import FileLocks
 from anchorsr.video.batch import find_videos, plan_videos
-from helpers.videos import make_video, moving
+from helpers.videos import Repeat, make_video, moving
 
 
-class Repeat:
-    """An upscaler that repeats pixels."""
+class NamedRepeat(Repeat):
+    """One that is made as an Upscaler is."""
 
-    factor = 2
     engine, why = "repeat", ""
-    graph = SimpleNamespace(halo=0, multiple=1)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
-
-    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
-        return rgb.repeat(2, 0).repeat(2, 1)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two videos, one of them in a folder below, a bad one, a text, and a hidden file."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(video, "Upscaler", Repeat)
+    monkeypatch.setattr(video, "Upscaler", NamedRepeat)
     (tmp_path / "in" / "below").mkdir(parents=True)
     make_video(Path("in/a.mp4"), moving(3))
     make_video(Path("in/below/b.avi"), moving(3), codec="mpeg4")

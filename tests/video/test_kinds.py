@@ -2,7 +2,6 @@
 
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -11,17 +10,7 @@ import pytest
 
 from anchorsr.errors import VideoError
 from anchorsr.video.upscale import VideoResult, upscale_video
-from helpers.videos import make_video, moving, packets
-
-
-class Repeat:
-    """An upscaler that repeats pixels."""
-
-    factor = 2
-    graph = SimpleNamespace(halo=0, multiple=1)
-
-    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
-        return rgb.repeat(2, 0).repeat(2, 1)
+from helpers.videos import Repeat, make_video, moving, packets
 
 
 def enlarge(source: Path, target: Path, **options: Any) -> VideoResult:

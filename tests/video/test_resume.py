@@ -9,7 +9,6 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -22,17 +21,7 @@ from anchorsr.video.journal import EncodedPacket, Journal
 from anchorsr.video.source import Source
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
 from anchorsr.video.workfiles import WorkFiles
-from helpers.videos import make_video, moving
-
-
-class Repeat:
-    """An upscaler that repeats pixels."""
-
-    factor = 2
-    graph = SimpleNamespace(halo=0, multiple=1)
-
-    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
-        return rgb.repeat(2, 0).repeat(2, 1)
+from helpers.videos import Repeat, make_video, moving
 
 
 class Slow(Repeat):
@@ -253,19 +242,14 @@ def test_another_file_of_that_name_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "out.part.mp4").exists()
 
 
-PROGRAM = """
+PROGRAM = f"""
 import sys
-from types import SimpleNamespace
 from anchorsr.video import encoder, journal
 from anchorsr.video.upscale import upscale_video
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from helpers.videos import Repeat
+
 journal.SEGMENT = encoder.SEGMENT = 20
-
-class Repeat:
-    factor = 2
-    graph = SimpleNamespace(halo=0, multiple=1)
-    def upscale_rgb(self, rgb):
-        return rgb.repeat(2, 0).repeat(2, 1)
-
 upscale_video(sys.argv[1], sys.argv[2], upscaler=Repeat(), threads=1)
 """
 

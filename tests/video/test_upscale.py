@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -32,7 +31,16 @@ from anchorsr.video import codecs, output_file
 from anchorsr.video.colour import Colours, FromRgb, planes
 from anchorsr.video.tile_reuse import Rectangle
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
-from helpers.videos import FFPROBE, decoded, make_video, moving, packets, probe, probed_packets
+from helpers.videos import (
+    FFPROBE,
+    Repeat,
+    decoded,
+    make_video,
+    moving,
+    packets,
+    probe,
+    probed_packets,
+)
 
 upscaler = Upscaler(threads=1)
 
@@ -305,14 +313,8 @@ def test_rotation_and_pixel_aspect_are_kept(tmp_path: Path, suffix: str, rotatio
         assert turned[0] == turned[1]
 
 
-class Repeat:
-    """Each pixel three by three times, in place of a network."""
-
+class RepeatThrice(Repeat):
     factor = 3
-    graph = SimpleNamespace(halo=0, multiple=1)
-
-    def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
-        return rgb.repeat(3, axis=0).repeat(3, axis=1)
 
 
 def test_marks_that_cannot_be_kept_are_announced(tmp_path: Path) -> None:
@@ -339,7 +341,7 @@ def test_colours_and_what_they_mean_are_carried_through(
         tmp_path / "in.mp4", frames, options={"qp": "0"},
         matrix=matrix, full=full, transfer=transfer, primaries=primaries,
     )  # fmt: skip
-    upscale_video(source, tmp_path / "out.mp4", upscaler=Repeat(), quality=0)
+    upscale_video(source, tmp_path / "out.mp4", upscaler=RepeatThrice(), quality=0)
     with av.open(str(tmp_path / "out.mp4")) as container:
         context = container.streams.video[0].codec_context
         assert context.colorspace == (matrix if matrix != 2 else 6)  # small: BT.601, and said so
@@ -879,7 +881,7 @@ def test_a_second_interrupt_leaves_nothing(tmp_path: Path, interruptible: None) 
     source = make_video(tmp_path / "in.mp4", moving(100))
     notes: list[str] = []
 
-    class Slow(Repeat):
+    class Slow(RepeatThrice):
         def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:
             time.sleep(0.2)
             return super().upscale_rgb(rgb)

@@ -191,9 +191,7 @@ def upscale_video(
     if source.is_dir():  # also ".", which has no name to derive the target's from
         raise VideoError(f"{source} is a folder; give a video file")
     _check_times(start, duration)
-    upscaler = upscaler or Upscaler(model, factor, threads=threads)
-    if isinstance(upscaler, Upscaler):  # nothing else that upscales frames chooses by the image
-        upscaler = upscaler.for_frames()
+    upscaler = (upscaler or Upscaler(model, factor, threads=threads)).for_frames()
     target = default_target(source, upscaler.factor) if target is None else Path(target)
     encoder, crf = choose_codec(target, codec, quality)
     files = WorkFiles(target)
