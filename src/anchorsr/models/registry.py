@@ -34,13 +34,16 @@ class Model:
         name: Its name without the factor, such as `quality`.
         factor: Its super-resolution factor.
         path: Its `.tflite` file.
-        card: Its model card.
     """
 
     name: str
     factor: int
     path: Path
-    card: ModelCard
+
+    @functools.cached_property
+    def card(self) -> ModelCard:
+        """Its model card, read when it is first asked for: a name is looked up for every image."""
+        return read_card(self.path)
 
 
 def list_models() -> list[Model]:
@@ -53,7 +56,7 @@ def list_models() -> list[Model]:
     models = []
     for path in sorted(_FOLDER.glob("*.tflite")):
         name, _, factor = path.stem.rpartition("_x")
-        models.append(Model(name, int(factor), path, read_card(path)))
+        models.append(Model(name, int(factor), path))
     return models
 
 
