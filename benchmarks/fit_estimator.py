@@ -3,7 +3,7 @@
     python benchmarks/fit_estimator.py ../shared/data/train --images 120
 
 Each image is reduced and damaged in many ways; the perceptron learns the strengths from what
-`features_of` measures. Needs anchorsr[train,video]. Prints errors on images that were kept apart.
+`measure` returns. Needs anchorsr[train,video]. Prints errors on images that were kept apart.
 """
 
 from __future__ import annotations
@@ -29,19 +29,11 @@ from anchorsr.data.strengths import (
     noise_strength,
     video_strength,
 )
-from anchorsr.inference.estimate import (
-    CONSTANTS,
-    ESTIMATED,
-    estimate_damage,
-    features_of,
-    sample_of,
-)
-from anchorsr.inference.jpeg_traces import find_jpeg
+from anchorsr.inference.estimate import CONSTANTS, ESTIMATED, estimate_damage, measure
 from anchorsr.training.recipe import read_recipe
 
 SIDES = (96, 208)
 HIDDEN = 24
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # How much an error of each strength costs, from the PSNR that a wrong one loses.
 COSTS = {"noise": 1.0, "grain": 1.0, "blur": 1.2, "video": 1.2}
 STEPS = 4000
@@ -115,18 +107,6 @@ def damaged(
     return made + [filmed(pair.lr, random) for _ in range(2)]
 
 
-def measure(image: UInt8Array) -> np.ndarray:
-    """Return the features of an image as if no file told anything."""
-    sample = sample_of(image)
-    traces = find_jpeg(sample @ LUMA)
-    stored: dict[str, float] = {}
-    if traces is not None:
-        stored["jpeg"] = jpeg_strength(traces.quality)
-        if traces.earlier is not None:
-            stored["earlier"] = jpeg_strength(traces.earlier)
-    return features_of(sample, stored)
-
-
 def fit(features: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, list]:
     """Train the perceptron; every tenth image is kept apart for the thresholds."""
     torch.manual_seed(seed)
@@ -185,7 +165,7 @@ def main() -> None:
         )
         for number, pair in enumerate(pairs):
             for image, strengths in damaged(cut(pair, random), degradation, random):
-                rows.append(measure(image))
+                rows.append(measure(image)[1])
                 wanted.append([getattr(strengths, name) for name in ESTIMATED])
                 owners.append(number)
             print(f"{number + 1} images measured", end="\r", flush=True)

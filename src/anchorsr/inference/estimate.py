@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ import numpy.typing as npt
 from anchorsr.arrays import Float64Array, UInt8Array
 from anchorsr.data.strengths import Strengths, jpeg_strength, webp_strength
 from anchorsr.images.coding import SourceCoding
-from anchorsr.inference.jpeg_traces import blocks_of, dct_matrix, find_grid, find_jpeg
+from anchorsr.inference.jpeg_traces import JPEGTraces, blocks_of, dct_matrix, find_grid, find_jpeg
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -76,30 +78,53 @@ def estimate_damage(rgb: UInt8Array, coding: SourceCoding | None = None) -> Esti
             said.append(f"JPEG quality {coding.quality} in the file")
         said.append("too small to be measured")
         return Estimate(_rounded(Strengths(**stored)), "; ".join(said))
-    sample = _sample(rgb)
     known = coding.quality if coding is not None and coding.format == "JPEG" else None
-    traces = find_jpeg(sample @ _LUMA, known=known)
+    traces, features = measure(rgb, stored, known=known)
     if traces is not None:
-        stored["jpeg"] = jpeg_strength(traces.quality)
         where = "in the pixels" if known is None else "in the file"
         said.append(f"JPEG quality {traces.quality} {where}")
         if traces.earlier is not None:
-            stored["earlier"] = jpeg_strength(traces.earlier)
             said.append(f"{traces.earlier} before that")
-    measured = _Perceptron.load()(features_of(sample, stored))
+    measured = _Perceptron.load()(features)
     said.append("the rest measured")
-    return Estimate(_rounded(Strengths(**stored, **measured)), "; ".join(said))
+    strengths = Strengths(**stored, **_strengths_of(traces), **measured)
+    return Estimate(_rounded(strengths), "; ".join(said))
 
 
-def features_of(sample: FloatArray, stored: dict[str, float]) -> Float64Array:
-    """Return what the perceptron sees.
+def measure(
+    rgb: UInt8Array, stored: Mapping[str, float] = MappingProxyType({}), *, known: int | None = None
+) -> tuple[JPEGTraces | None, Float64Array]:
+    """Find the traces of JPEG, and measure what the perceptron sees.
 
     Args:
-        sample: (H, W, 3) float32 on 0 to 255.
-        stored: The strengths of JPEG and WebP that are known.
+        rgb: (H, W, 3) uint8, at least `LEAST_SIDE` pixels a side.
+        stored: Strengths that the file tells.
+        known: The quality of the last JPEG, if the file tells it.
+
+    Returns:
+        The traces, or None; and the perceptron's inputs.
     """
+    sample = _sample(rgb)
     luma = sample @ _LUMA
-    top, left = (0, 0) if stored else find_grid(luma)
+    grid = cache(partial(find_grid, luma))  # for both, and only if either needs it
+    traces = find_jpeg(luma, known=known, grid=grid)
+    every = {**stored, **_strengths_of(traces)}
+    return traces, _features(sample, luma, every, (0, 0) if every else grid())
+
+
+def _strengths_of(traces: JPEGTraces | None) -> dict[str, float]:
+    if traces is None:
+        return {}
+    strengths = {"jpeg": jpeg_strength(traces.quality)}
+    if traces.earlier is not None:
+        strengths["earlier"] = jpeg_strength(traces.earlier)
+    return strengths
+
+
+def _features(
+    sample: FloatArray, luma: FloatArray, stored: dict[str, float], grid: tuple[int, int]
+) -> Float64Array:
+    top, left = grid
     values: list[float] = []
     blocks = _usable(blocks_of(luma[top:, left:]))
     matrix = dct_matrix()
@@ -124,12 +149,8 @@ def features_of(sample: FloatArray, stored: dict[str, float]) -> Float64Array:
     return np.array([*logarithms, *zeros, *files, float("jpeg" in stored)])
 
 
-def sample_of(rgb: UInt8Array) -> FloatArray:
-    """Return the pixels that are measured: all, or squares that are spread over the image."""
-    return _sample(rgb)
-
-
 def _sample(rgb: UInt8Array) -> FloatArray:
+    """Return the pixels that are measured: all, or squares that are spread over the image."""
     height, width = rgb.shape[:2]
     if height * width <= (_SQUARES * _SQUARE) ** 2 or min(height, width) < 2 * _SQUARE:
         side = (_SQUARES * _SQUARE) ** 2 // min(height, width)  # of a long strip, its beginning

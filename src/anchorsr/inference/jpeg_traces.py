@@ -7,6 +7,7 @@ multiples. Only tables of libjpeg are recognized; other software's are close to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -48,12 +49,18 @@ class JPEGTraces:
     earlier: int | None = None
 
 
-def find_jpeg(luma: FloatArray, *, known: int | None = None) -> JPEGTraces | None:
+def find_jpeg(
+    luma: FloatArray,
+    *,
+    known: int | None = None,
+    grid: Callable[[], tuple[int, int]] | None = None,
+) -> JPEGTraces | None:
     """Find the JPEG compressions that an image went through.
 
     Args:
         luma: (H, W) on 0 to 255, of an image that was not resized since.
         known: The last quality, if a file tells it.
+        grid: What `find_grid` returns for the image, for a caller that needs it too.
 
     Returns:
         The qualities; None without traces, or where the image is too small or too flat to tell.
@@ -65,7 +72,7 @@ def find_jpeg(luma: FloatArray, *, known: int | None = None) -> JPEGTraces | Non
         return JPEGTraces(known, _earlier_quality(coefficients, known) if fits else None)
     quality = _last_quality(coefficients)
     if quality is None:
-        top, left = find_grid(luma)
+        top, left = find_grid(luma) if grid is None else grid()
         if (top, left) != (0, 0):
             coefficients = _coefficients(luma[top:, left:])
             quality = _last_quality(coefficients)
