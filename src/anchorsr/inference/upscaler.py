@@ -88,12 +88,10 @@ class Upscaler:
             data = write_tflite(graph)  # tiles, and changed parts of a video, differ in size
         if factor not in (None, graph.factor):
             raise ModelError(f"{path} upscales {graph.factor} times, not {factor}")
-        choice = choose_engine(data, graph, name=engine, threads=threads)
-        if strengths != CLEAN:  # the same operators and integer weights, so the same engine
-            graph = apply_strengths(data, graph, strengths.as_table())
-            changed = load_engine(write_tflite(graph), name=choice.engine.name, threads=threads)
-            choice = Choice(changed, choice.why)
-        self._prepare(graph, choice, threads)
+        self._data = data
+        self._prepare(graph, choose_engine(data, graph, name=engine, threads=threads), threads)
+        if strengths != CLEAN:
+            self._apply(strengths)
         if model == AUTO_MODEL and strengths == CLEAN:
             self._load = partial(ready_upscaler, threads=threads, engine=engine)
 
@@ -125,6 +123,12 @@ class Upscaler:
         self._engine = choice.engine
         self._threads = threads or default_threads()
         self._lock = threading.Lock()
+
+    def _apply(self, strengths: Strengths) -> None:
+        """Become the network for given strengths: of the same operators, so in the same engine."""
+        graph = apply_strengths(self._data, self.graph, strengths.as_table())
+        engine = load_engine(write_tflite(graph), name=self.engine, threads=self._threads)
+        self._prepare(graph, Choice(engine, self.why), self._threads)
 
     @overload
     def __call__(self, image: Image.Image) -> Image.Image: ...
@@ -277,7 +281,11 @@ def _ready(
     strengths: Strengths,
 ) -> Upscaler:
     """Load an Upscaler; `file` identifies the contents, so a changed file is loaded again."""
-    return Upscaler(path, factor, threads=threads, engine=engine, strengths=strengths)
+    if strengths == CLEAN:
+        return Upscaler(path, factor, threads=threads, engine=engine)
+    changed = copy.copy(_ready(path, file, factor, threads, engine, CLEAN))
+    changed._apply(strengths)
+    return changed
 
 
 def _check_rgb(rgb: npt.NDArray[Any]) -> None:
