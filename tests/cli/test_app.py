@@ -18,8 +18,9 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from anchorsr.cli.terminal import print_table
 from anchorsr.inference.image_upscaler import upscale
 from anchorsr.models.registry import DEFAULT, model_path
 from anchorsr.serialization.tflite.writer import write_tflite
+from helpers.command_line import Call, Result, run_app
 from helpers.extras import hiding
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
@@ -43,27 +45,13 @@ needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell
 IN_GROUPS = ["data div2k", "data synthetic", "probe operators", "probe network"]
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
-
-
 @pytest.fixture
 def call(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Call:
     """Run a command line in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        code = app.run([str(argument) for argument in arguments])
-        return Result(code, *capsys.readouterr())
-
-    return run
+    return partial(run_app, capsys)
 
 
 def start(*arguments: object, folder: Path, path: str = "", shell: str = "", **options: Any) -> Any:

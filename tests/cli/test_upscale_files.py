@@ -9,9 +9,7 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,16 +19,8 @@ from anchorsr.cli import app, terminal
 from anchorsr.images.io import read_image, read_rgb
 from anchorsr.inference import books, pipeline
 from anchorsr.inference.image_upscaler import upscale
+from helpers.command_line import Call, Result, run_app
 from helpers.images import encoded, noise, smooth
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Result]
 
 
 @pytest.fixture
@@ -42,9 +32,7 @@ def call(
 
     def run(*words: object, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        code = app.run(["upscale", *map(str, words), "--threads", "1"])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        return run_app(capsys, "upscale", *words, "--threads", 1)
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,25 +15,14 @@ import torch
 from anchorsr.errors import RecipeError
 from anchorsr.graph.operators import Conv2D
 from anchorsr.lowering.trace import lower
-from anchorsr.networks.conditioned_abpn import ConditionedABPN, ConditionedABPNConfig
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.ptq import quantize_graph
+from helpers.conditioned import SHAPE, conditioned_network
 
-SHAPE = {"channels": 8, "body": 2, "image_convolution": False, "skip": True, "expansion": 8}
 STRENGTHS = {"jpeg": 0.3, "noise": 0.7}
 
 
-def trained(**options: Any) -> ConditionedABPN:
-    """One whose strengths do something, as after training."""
-    torch.manual_seed(0)
-    config = ConditionedABPNConfig(**{**SHAPE, "tail_rank": 6, "hidden": 5, **options})
-    network = ConditionedABPN(config)
-    with torch.no_grad():
-        network.modulator.output.weight.normal_(std=0.1)
-        for parameter in network.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.02 * torch.randn_like(parameter))
-    return network.eval()
+trained = partial(conditioned_network, spread=0.1)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 
 pytest.importorskip("torch", reason="needs anchorsr[train]")
 
-import torch
 
 from anchorsr.data.degradation import DegradationRecipe, NoiseRecipe
 from anchorsr.data.imresize import downscale
@@ -18,25 +18,15 @@ from anchorsr.graph.conditioning import Conditioning
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.networks.conditioned_abpn import ConditionedABPN, ConditionedABPNConfig
 from anchorsr.networks.inference import upscale_float
 from anchorsr.quantization.conditioned import quantize_conditioned
 from anchorsr.training.recipe import QuantizationRecipe
+from helpers.conditioned import conditioned_network
 
-SHAPE = {"channels": 8, "body": 2, "image_convolution": False, "skip": True, "expansion": 8}
 NOISE = DegradationRecipe(noise=NoiseRecipe(probability=0.7))
 
 
-def network() -> ConditionedABPN:
-    torch.manual_seed(0)
-    config = ConditionedABPNConfig(**{**SHAPE, "tail_rank": 6, "hidden": 5})
-    made = ConditionedABPN(config)
-    with torch.no_grad():
-        made.modulator.output.weight.normal_(std=0.05)
-        for parameter in made.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.02 * torch.randn_like(parameter))
-    return made.eval()
+network = partial(conditioned_network, spread=0.05)
 
 
 def pair(number: int) -> Pair:
