@@ -18,6 +18,7 @@ import pytest
 from anchorsr.errors import OutputError
 from anchorsr.video import encoder, journal, pipeline, upscale
 from anchorsr.video.journal import EncodedPacket, Journal
+from anchorsr.video.output_file import OutputFile
 from anchorsr.video.source import Source
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
 from anchorsr.video.workfiles import WorkFiles
@@ -95,6 +96,27 @@ def test_a_resumed_video_is_the_undisturbed_one_frame_by_frame(
     assert frames(resumed) == frames(whole)
     assert not list(tmp_path.glob("*.resume"))
     assert not list(tmp_path.glob("*.part.*"))
+
+
+def test_a_signal_while_the_header_is_written_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyAV prints and drops what is raised where it writes."""
+    write = OutputFile.write
+    calls = []
+
+    def signalled(self: OutputFile, data: bytes) -> int:
+        if not calls:
+            signal.raise_signal(signal.SIGTERM)
+        calls.append(len(data))
+        return write(self, data)
+
+    monkeypatch.setattr(OutputFile, "write", signalled)
+    source = make_video(tmp_path / "in.mp4", moving(20))
+    with pytest.raises(KeyboardInterrupt):
+        enlarge(source, tmp_path / "out.mp4", Slow())
+    assert calls
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_a_signal_as_the_threads_start_waits_for_them(

@@ -383,17 +383,23 @@ def _pixels(item: _Opened | JobResult) -> int:
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Start threads that end with the block; what has not begun by then is dropped."""
+    """Start threads that end with the block; what has not begun by then is dropped.
+
+    Ctrl-C while they end is raised once they have: what is being written ends soon.
+    """
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
     finally:
+        interrupt: KeyboardInterrupt | None = None
         while True:
             try:
                 pool.shutdown(wait=True, cancel_futures=True)
                 break
-            except KeyboardInterrupt:  # pressed again; what is being written ends soon
-                continue
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def _ahead(
