@@ -307,8 +307,11 @@ def _stream(
 ) -> bool:
     """Write the result strip by strip, if it is large and that is possible."""
     factors, target = item.plan.factors, item.job.target
-    needless = item.plan.target == item.plan.size or upscaler.wraps
-    if needless or not should_stream(image, target, math.prod(factors)):
+    if item.plan.target == item.plan.size or upscaler.wraps:
+        return False
+    factor = math.prod(factors)
+    resized = item.plan.target != tuple(factor * side for side in item.plan.size)
+    if not should_stream(image, target, factor, resized=resized):
         return False
     selection = item.selection if len(factors) == 1 else None  # a pass makes images clean
     last = upscaler.upscaler(factors[-1], selection) if factors else None
