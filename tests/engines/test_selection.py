@@ -24,9 +24,9 @@ from anchorsr.engines.runtimes import _CALLS_BEFORE_COMPILING, ENGINES, Engine, 
 from anchorsr.engines.selection import Trial, choose_engine, installed_engines
 from anchorsr.errors import MissingDependencyError, ModelError
 from anchorsr.evaluation.evaluate import load_method
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers, run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Conv2D, Quantization
 from anchorsr.inference.upscaler import Upscaler, ready_upscaler
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -172,7 +172,7 @@ def saturating_pairs(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
     """The graph as the instruction `vpmaddubsw` computes it: unsigned bytes times signed ones,
     two neighbouring products added in 16 bits that saturate."""
 
-    def convolve(conv: Conv2D, values: np.ndarray) -> np.ndarray:
+    def convolve(conv: ops.Conv2D, values: np.ndarray) -> np.ndarray:
         source, target = graph.tensors[conv.input], graph.tensors[conv.output]
         zero_point, goal = _quantization(source).zero_point, _quantization(target)
         out, tall, wide, inputs = conv.weights.shape
@@ -200,7 +200,7 @@ def saturating_pairs(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
     def compute(images: np.ndarray) -> np.ndarray:
         values = {graph.input: images}
         for operator in graph.operators:
-            if isinstance(operator, Conv2D):
+            if isinstance(operator, ops.Conv2D):
                 values[operator.output] = convolve(operator, values[operator.input])
                 continue
             tensors = {name: graph.tensors[name] for name in (*operator.inputs, operator.output)}
@@ -217,7 +217,7 @@ def saturating_pairs(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
     return compute
 
 
-def _quantization(tensor: Any) -> Quantization:
+def _quantization(tensor: Any) -> ops.Quantization:
     assert tensor.quantization is not None
     return tensor.quantization  # type: ignore[no-any-return]
 
