@@ -84,6 +84,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return double or load_engine(data, name=name, threads=1)
 
     monkeypatch.setattr(selection, "load_engine", load)
+    monkeypatch.setattr(selection, "installed_engines", lambda: list(ENGINES))
     return doubles
 
 
@@ -258,6 +259,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.openvino
 @pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="AVX2 is an instruction of x86"
 )
@@ -381,6 +383,7 @@ def test_only_what_is_installed_is_tried(
 ) -> None:
     for module in ("openvino", "onnx"):  # without onnx, ONNX Runtime has nothing to read
         monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(selection, "installed_engines", installed_engines)
     assert installed_engines() == ["litert"]
     choice = choose_engine(DATA, GRAPH, threads=1)
     assert choice.engine.name == "litert"
@@ -644,6 +647,7 @@ def test_figures_are_of_litert_unless_another_is_asked_for(short_trials: None) -
         assert method.__self__.engine == engine  # type: ignore[attr-defined]
 
 
+@pytest.mark.onnxruntime
 def test_verbose_says_on_standard_error_which_engine_is_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], short_trials: None
 ) -> None:

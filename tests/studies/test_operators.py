@@ -637,7 +637,7 @@ def test_nothing_measured_is_a_failure(
         (["operators", "--size", "0x5"], 2, "WIDTHxHEIGHT"),
         (["operators", "--channels", "1"], 2, "--channels"),
         (["operators", "--plot", "a.png"], 1, "does not end with .svg"),
-        (["network", "nothing"], 1, "no network 'nothing'"),
+        pytest.param(["network", "nothing"], 1, "no network 'nothing'", marks=pytest.mark.torch),
         (["network"], 2, ""),
         (["networks"], 2, "networks"),
     ],
