@@ -1,15 +1,18 @@
 """Quantize a conditioned network: one integer graph, and the table of its strengths.
 
-Activation scales have to serve all strengths, so ranges are the widest over images that are
-degraded as in training, each through the network for its own strengths. Weights are those of the
-network for clean images: a gain multiplies a filter, so it changes the filter's scale only.
+Activation scales have to serve all strengths, so calibration takes the widest ranges over images
+that are degraded as in training, each through the network for its own strengths. Then
+quantization-aware training learns them, on patches that are degraded as well. Weights are those of
+the network for clean images: a gain multiplies a filter, so it changes the filter's scale only.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from anchorsr.arrays import Array, Float64Array, UInt8Array
@@ -18,21 +21,76 @@ from anchorsr.data.pairs import Pair
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.graph.conditioning import Conditioning, make_conditioning
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Conv2D
+from anchorsr.graph.operators import Quantization
 from anchorsr.lowering.trace import lower
 from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.networks.layers import BIAS_UNIT
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
 from anchorsr.quantization.equalize import equalizing_factors, largest_of_channels, scale_channels
-from anchorsr.quantization.ptq import apply_quantization
-from anchorsr.quantization.rounding import avoid_ties
+from anchorsr.quantization.qat_network import IntegerNetwork
 from anchorsr.training.recipe import QuantizationRecipe
 
 # LR pixels a side that are used of an image, which is run clean and degraded.
 _SIDE = 128
 
 
-def quantize_conditioned(
+class ConditionedIntegerNetwork(IntegerNetwork):
+    """A trainable integer graph and the perceptron that modulates its convolutions.
+
+    It computes what the exported file does, but for the file's table: that has the perceptron in
+    fixed point, which changes an int32 bias or the last digits of a scale.
+
+    Args:
+        graph: The float graph for clean images.
+        chosen: Scale and zero point of the output of each operator.
+        network: Where the perceptron comes from.
+        factors: Those by which equalization has scaled channels, by tensor.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        chosen: Mapping[str, Quantization],
+        network: ConditionedABPN,
+        factors: Mapping[str, Array],
+    ) -> None:
+        super().__init__(graph, chosen)
+        self.strengths = network.strengths
+        self.modulator = copy.deepcopy(network.modulator)
+        ones = [np.ones(width, np.float32) for width in self.modulator.widths]
+        written = [factors.get(name, one) for name, one in zip(self.weights, ones, strict=True)]
+        self.written = [torch.from_numpy(np.asarray(each, np.float32)) for each in written]
+
+    def forward_conditioned(self, images: Tensor, strengths: Tensor) -> Tensor:
+        """Compute the image without the last saturation, for the strengths of each image."""
+        modulations = {
+            name: (gains, shifts * written.to(shifts.device))
+            for name, written, (gains, shifts) in zip(
+                self.weights, self.written, self.modulator(strengths), strict=True
+            )
+        }
+        return self.compute(images, modulations)
+
+    def to_conditioned_graph(self) -> tuple[Graph, Conditioning]:
+        """Return the integer graph for clean images, and the table for other strengths."""
+        graph = self.to_graph()
+        modulator = self.modulator
+        exponents, shifts = _array(modulator.output.weight).reshape(2, sum(modulator.widths), -1)
+        units = BIAS_UNIT * np.concatenate([_array(written) for written in self.written])
+        conditioning = make_conditioning(
+            graph,
+            self.strengths,
+            hidden=_array(modulator.hidden.weight),
+            hidden_bias=_array(modulator.hidden.bias),
+            exponents=exponents,
+            shifts=shifts * units[:, None],
+            biases=BIAS_UNIT * np.concatenate([_array(self.biases[name]) for name in self.weights]),
+        )
+        # A bias without strengths is rounded as those with some are.
+        return conditioning.apply(graph, {}), conditioning
+
+
+def calibrate_conditioned(
     network: ConditionedABPN,
     pairs: Sequence[Pair],
     *,
@@ -40,8 +98,8 @@ def quantize_conditioned(
     degradation: DegradationRecipe | None,
     settings: QuantizationRecipe,
     seed: int,
-) -> tuple[Graph, Conditioning]:
-    """Quantize a conditioned network by calibration (PTQ).
+) -> ConditionedIntegerNetwork:
+    """Choose the activation scales of a conditioned network.
 
     Args:
         network: The trained network.
@@ -52,7 +110,7 @@ def quantize_conditioned(
         seed: Of the degradation.
 
     Returns:
-        The integer graph for clean images, and the table that makes those for other strengths.
+        The integer network before quantization-aware training.
 
     Raises:
         DataError: There are no images.
@@ -72,11 +130,7 @@ def quantize_conditioned(
         scaled = graph if graph is clean else scale_channels(graph, factors)
         found_ranges = observe_ranges(scaled, [image], settings.percentile)
         ranges = _widest(ranges, found_ranges) if ranges else found_ranges
-    chosen = choose_quantization(clean, ranges)
-    graph = avoid_ties(apply_quantization(clean, chosen))
-    conditioning = _conditioning(network, graph, factors)
-    # A bias without strengths is rounded as those with some are.
-    return conditioning.apply(graph, {}), conditioning
+    return ConditionedIntegerNetwork(clean, choose_quantization(clean, ranges), network, factors)
 
 
 def _runs(
@@ -125,30 +179,6 @@ def _widest(one: Ranges, other: Ranges) -> Ranges:
         name: (min(low, other[name][0]), max(high, other[name][1]))
         for name, (low, high) in one.items()
     }
-
-
-def _conditioning(
-    network: ConditionedABPN, graph: Graph, factors: Mapping[str, Array]
-) -> Conditioning:
-    """Make the table of the integer graph; `factors` are those of equalization."""
-    modulator = network.modulator
-    exponents, shifts = _array(modulator.output.weight).reshape(2, sum(modulator.widths), -1)
-    biases = np.concatenate([_array(each.collapsed()[1]) for each in network.convolutions])
-    written = [
-        factors.get(operator.output, np.ones(len(operator.bias)))
-        for operator in graph.operators
-        if isinstance(operator, Conv2D) and not operator.copies_channels
-    ]
-    units = BIAS_UNIT * np.concatenate(written).astype(np.float64)
-    return make_conditioning(
-        graph,
-        network.strengths,
-        hidden=_array(modulator.hidden.weight),
-        hidden_bias=_array(modulator.hidden.bias),
-        exponents=exponents,
-        shifts=shifts * units[:, None],
-        biases=biases * units,
-    )
 
 
 def _array(tensor: Tensor) -> Float64Array:

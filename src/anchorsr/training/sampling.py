@@ -66,17 +66,11 @@ def check_strengths(network: Trainable, recipe: Recipe) -> None:
     """Check that the strengths of a conditioned network fit its recipe.
 
     Raises:
-        RecipeError: A strength is unknown, no patch is degraded or given, or the recipe asks for
-            quantization-aware training.
+        RecipeError: A strength is unknown, or no patch is degraded or given.
     """
     unknown = sorted(set(network.strengths) - set(STRENGTHS))
     if unknown:
         raise RecipeError(f"network.strengths: {unknown_choice('strength', unknown[0], STRENGTHS)}")
-    if network.strengths and recipe.quantization.schedule is not None:
-        raise RecipeError(
-            "quantization.schedule: a conditioned network has no quantization-aware training,"
-            " because all strengths share its integer weights"
-        )
     if network.strengths and recipe.degradation is None and not recipe.data.pairs:
         raise RecipeError(
             "network.strengths has no effect without [degradation] or data.pairs: all are zero"
