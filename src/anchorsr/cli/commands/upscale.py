@@ -149,9 +149,9 @@ def upscale_command(
     """
     _check_inputs(images)
     if watch:
-        check_watched(images, output)
         if dry_run or as_json:
             raise UsageError("--watch excludes --dry-run and --json")
+        check_watched(images, output)
     target = _target_size(scale, size, width, height, stretch)
     suffix = _suffix(format_name)
     upscaler = ImageUpscaler(
