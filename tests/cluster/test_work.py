@@ -159,7 +159,7 @@ def test_what_may_pass_is_tried_again_later_and_later() -> None:
     pauses: list[float] = []
     errors: list[Exception] = [
         OSError("AWS Error SLOW_DOWN during PutObject: Please reduce your request rate"),
-        OSError("HTTP response 503"),
+        OSError("AWS Error UNKNOWN (HTTP status 503) during PutObject operation"),
         TimeoutError(),
         ConnectionResetError(errno.ECONNRESET, "reset"),
     ]
@@ -175,6 +175,8 @@ def test_what_will_not_pass_is_not_tried_again() -> None:
         PermissionError(errno.EACCES, "no"),
         OSError("AWS Error ACCESS_DENIED during GetObject operation"),
         OSError("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation"),
+        OSError("AWS Error UNKNOWN (HTTP status 501) during PutObject operation"),
+        OSError("AWS Error UNKNOWN (HTTP status 403) during HeadObject operation"),
         ValueError("a mistake"),
     ):
         assert not is_passing(error)

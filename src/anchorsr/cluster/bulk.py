@@ -114,6 +114,16 @@ def plan(settings: Settings, folder: Path, found: Found, *, again: bool = False)
     return make_spool(settings, ended, folder, found, again=again)
 
 
+def prepare(settings: Settings) -> None:
+    """Note the options in the target, before workers are started.
+
+    Raises:
+        OutputError: The target was begun with other options, or cannot be written.
+        StoreError: The target's store cannot be written for now.
+    """
+    begin(settings.target, settings.of_results(), overwrite=settings.files.overwrite)
+
+
 def run(
     settings: Settings,
     spool: Spool,
@@ -134,12 +144,9 @@ def run(
         The counts.
 
     Raises:
-        OutputError: The target was begun with other options, or cannot be written.
         StoreError: A store or disk refuses everything, or the manifest cannot be written.
         ClusterError: The cluster cannot go on.
     """
-    options = settings.of_results()
-    begin(settings.target, options, overwrite=settings.files.overwrite)
     progress = Progress(spool.total, spool.made, spool.failed)
     refused = 0
     with _Manifest(settings) as manifest:
@@ -156,7 +163,7 @@ def run(
                     f" {rows[-1].error}; the same command goes on"
                 )
     if settings.files.overwrite and not progress.errors:
-        end(settings.target, options)
+        end(settings.target, settings.of_results())
     return progress
 
 

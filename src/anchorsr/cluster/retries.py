@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,7 +15,7 @@ TRIES = 9
 _FIRST_SECONDS = 0.25
 _MOST_SECONDS = 30.0
 
-# What stores answer for good. Everything else that is no error of names and rights may pass.
+# What stores answer for good, where they give no HTTP status.
 _FINAL = (
     "access denied",
     "access_denied",
@@ -32,9 +33,9 @@ _FINAL = (
     "permission",
     "signature",
     "unauthorized",
-    "401",
-    "403",
 )
+_STATUS = re.compile(r"\bHTTP (?:status|response)(?: code)?:? (\d{3})\b", re.IGNORECASE)
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 
 def is_passing(error: BaseException) -> bool:
@@ -45,6 +46,9 @@ def is_passing(error: BaseException) -> bool:
         return False
     if not isinstance(error, OSError | TimeoutError):
         return False
+    status = _STATUS.search(str(error))
+    if status is not None:
+        return int(status[1]) in _PASSING
     text = str(error).lower()
     return not any(words in text for words in _FINAL)
 

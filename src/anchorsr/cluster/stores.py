@@ -210,6 +210,8 @@ def _s3_options(given: dict[str, str], bucket: str, fs: Any) -> dict[str, Any]:
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
     scheme, separator, host = (endpoint or "").partition("://")
     if endpoint:
+        # Other stores than Amazon's may not know the checksums that its library adds by default.
+        os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
         options["endpoint_override"] = host if separator else endpoint
         if separator:
             options.setdefault("scheme", scheme)

@@ -196,6 +196,7 @@ def _run(
     latest = bulk.Progress(spool.total, spool.made, spool.failed)
     complaints, threads = 0, settings.threads
     try:
+        bulk.prepare(settings)
         with join_cluster(address, threads=threads, workers=workers) as cluster:
             places = f"{cluster.nodes} machines" if cluster.nodes > 1 else "this machine"
             workers_of = f"{_count(cluster.workers, 'worker')} of {_count(threads, 'thread')}"
