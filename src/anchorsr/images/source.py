@@ -108,7 +108,7 @@ def reading(path: Path) -> Iterator[Source]:
             )
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        raise ImageError(cannot_read(path, error)) from error
+        raise ImageError(f"{path} {cannot_read(error)}") from error
     with file:
         try:
             source = _prepared(file, path)

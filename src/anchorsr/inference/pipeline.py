@@ -127,7 +127,7 @@ _Item = _Opened | _OpenedBook | JobResult
 
 
 def upscale_files(
-    jobs: Sequence[Job], upscaler: ImageUpscaler, options: FileOptions = FileOptions()
+    jobs: Iterable[Job], upscaler: ImageUpscaler, options: FileOptions = FileOptions()
 ) -> Iterator[JobResult]:
     """Run the jobs; a bad file does not stop the others.
 
@@ -136,7 +136,7 @@ def upscale_files(
     being written are finished, and KeyboardInterrupt follows their results.
 
     Args:
-        jobs: The jobs, as `batch.plan_jobs` returns them.
+        jobs: The jobs, as `batch.plan_jobs` returns them; each is asked for when it is next.
         upscaler: What upscales the images.
         options: How files are read and written.
 
