@@ -386,10 +386,7 @@ def _pixels(item: _Opened | JobResult) -> int:
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Start threads that end with the block; what has not begun by then is dropped.
-
-    Ctrl-C while they end is raised once they have: what is being written ends soon.
-    """
+    """Start threads that end with the block, and Ctrl-C after them; what has not begun is dropped."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
