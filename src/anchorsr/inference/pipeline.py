@@ -386,7 +386,7 @@ def _pixels(item: _Opened | JobResult) -> int:
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Start threads that end with the block, and raise Ctrl-C after; what has not begun is dropped."""
+    """Start threads that end with the block; what has not begun is dropped, and Ctrl-C waits."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
