@@ -25,6 +25,7 @@ from anchorsr.inference.batch import Job
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
 from anchorsr.inference.sizes import TargetSize
+from anchorsr.models.registry import DEFAULT
 from anchorsr.serve.static import write_static
 from anchorsr.utils.sample_image import sample_image
 from helpers import chromium
@@ -144,6 +145,16 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+def test_a_new_visitor_gets_the_model_that_the_command_line_takes(
+    browser: Chromium, server: Server, static: str
+) -> None:
+    for address, model in ((server.address, "auto"), (static, DEFAULT)):
+        page = browser.new_context().new_page()
+        page.goto(address)
+        page.wait_for_selector("body[data-ready]")
+        assert page.input_value("input[name=model]:checked") == model
+
+
 def test_a_dropped_image_gives_the_bytes_of_the_command_line(page: Any, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a description"
@@ -248,6 +259,20 @@ def test_folders_archives_errors_and_a_zip_of_all(page: Any) -> None:
         assert sorted(archive.namelist()) == ["a_x3.png", "book/1_x3.png", "book/2_x3.png"]
     page.click("#clear")
     assert page.locator("li").count() == 0
+
+
+def test_a_video_is_upscaled_and_played(page: Any, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from helpers.videos import make_video, moving
+
+    film = make_video(tmp_path / "film.mp4", moving(4))
+    page.set_input_files("#files", str(film))
+    page.wait_for_selector("li .thumb canvas", state="attached")
+    finish(page, 1)
+    page.click("li button:text('Play')")
+    page.wait_for_selector("#film video")
+    name, result = saved(page, "li button:text('Save')")
+    assert (name, result[4:8]) == ("film_x3.mp4", b"ftyp")
 
 
 def test_a_pasted_image_in_another_size_and_format(page: Any, tmp_path: Path) -> None:

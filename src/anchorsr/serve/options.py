@@ -13,7 +13,7 @@ from typing import Any
 from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.sizes import TargetSize, parse_size
-from anchorsr.models.registry import AUTO_MODEL, DEFAULT, list_models, model_path
+from anchorsr.models.registry import AUTO_MODEL, list_models, model_path
 from anchorsr.video.codecs import READ_SUFFIXES
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
@@ -25,7 +25,7 @@ _MOST_SCALE = 999_999
 class Options:
     """What is asked for; as the options of `anchorsr upscale`."""
 
-    model: str = DEFAULT
+    model: str = AUTO_MODEL
     factor: int | None = None
     scale: float | None = None
     width: int | None = None
@@ -86,7 +86,9 @@ def parameters() -> dict[str, Parameter]:
     side = {"type": "integer", "minimum": 1, "maximum": 999_999_999}
     return {
         "model": Parameter(
-            str, {"type": "string", "enum": model_names(), "default": DEFAULT}, "A shipped model."
+            str,
+            {"type": "string", "enum": model_names(), "default": AUTO_MODEL},
+            "A shipped model.",
         ),
         "factor": Parameter(
             _whole(2, 4),
@@ -152,7 +154,7 @@ def _options(found: dict[str, Any]) -> Options:
             raise RequestError(400, "size excludes width and height")
         found["height"], found["width"] = sides
     names = model_names()
-    if found.get("model", DEFAULT) not in names:
+    if found.get("model", AUTO_MODEL) not in names:
         raise RequestError(400, unknown_choice("model", found["model"][:80], names))
     if found.get("format", FORMATS[0]) not in FORMATS:
         raise RequestError(400, unknown_choice("format", found["format"][:80], FORMATS))

@@ -41,6 +41,7 @@ def page_config(engine: str, *, limits: Limits | None = None) -> dict[str, Any]:
     if engine == "server":
         factors = sorted({model.factor for model in list_models()})
         config["models"].append({"name": AUTO_MODEL, "factors": factors, "bytes": {}})
+        config["model"] = AUTO_MODEL
         has_heic = find_spec("pillow_heif") is not None
         twice = ("apng", "jpeg", "tiff", "heif", *([] if has_heic else ["heic"]))
         config["formats"] = [name for name in FORMATS if name not in twice]

@@ -25,6 +25,7 @@ from anchorsr.inference.batch import Job
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
 from anchorsr.inference.upscaler import ready_upscaler
+from anchorsr.models.registry import DEFAULT
 from anchorsr.serve.options import Options, is_video_name, options_from_dict
 
 try:
@@ -141,7 +142,7 @@ def main(memory: int, pixels: int) -> None:
         answers.flush()
 
     with contextlib.suppress(KeyboardInterrupt):
-        ready_upscaler(Options().model)  # while nothing is asked for yet
+        ready_upscaler(DEFAULT)  # while nothing is asked for yet
         tell({"ready": True})
         for line in sys.stdin:
             job = json.loads(line)

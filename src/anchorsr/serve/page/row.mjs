@@ -26,6 +26,7 @@ export function makeRow(item, actions) {
   const known = {
     save: [TEXTS.save, TEXTS.saveNamed(name), () => saveBlob(item.blob, item.name)],
     show: [TEXTS.compare, TEXTS.compareNamed(name), () => actions.show(item)],
+    play: [TEXTS.play, TEXTS.playNamed(name), () => actions.show(item)],
     cancel: [TEXTS.cancel, TEXTS.cancelNamed(name), () => actions.cancel(item)],
     retry: [TEXTS.retry, TEXTS.retryNamed(name), () => actions.retry(item)],
     remove: [TEXTS.remove, TEXTS.removeNamed(name), () => actions.remove(item)],
@@ -40,7 +41,8 @@ export function makeRow(item, actions) {
     if (before === item.state) return;
     before = item.state;
     const hadFocus = buttons.contains(document.activeElement);
-    buttons.replaceChildren(...wanted[item.state].map((key) => {
+    const keys = wanted[item.state].map((key) => key === "show" && !item.size ? "play" : key);
+    buttons.replaceChildren(...keys.map((key) => {
       const [text, label, act] = known[key];
       const button = make("button", { type: "button", className: "small", textContent: text });
       button.setAttribute("aria-label", label);
@@ -81,22 +83,43 @@ export function saveBlob(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** A small copy of an image; its number of pixels is noted on the way. */
+/** A small copy of an image, whose number of pixels is noted on the way, or of a video's beginning. */
 async function drawThumbnail(item, thumb) {
   try {
+    if (item.file.type.startsWith("video/")) {
+      const video = await beginning(item.file);
+      thumb.append(reduced(video, video.videoWidth, video.videoHeight));
+      URL.revokeObjectURL(video.src);
+      return;
+    }
     const bitmap = await createImageBitmap(item.file);
     item.pixels = bitmap.width * bitmap.height;
-    const scale = Math.min(1, THUMBNAIL / Math.max(bitmap.width, bitmap.height));
-    const canvas = make("canvas", {
-      width: Math.max(1, Math.round(bitmap.width * scale)),
-      height: Math.max(1, Math.round(bitmap.height * scale)),
-    });
-    const context = canvas.getContext("2d");
-    context.imageSmoothingQuality = "high";
-    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    thumb.append(reduced(bitmap, bitmap.width, bitmap.height));
     bitmap.close();
-    thumb.append(canvas);
   } catch {
-    // a video, or a format that this browser does not know
+    // a format that this browser does not know
   }
+}
+
+function reduced(source, width, height) {
+  const scale = Math.min(1, THUMBNAIL / Math.max(width, height));
+  const canvas = make("canvas", {
+    width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)),
+  });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+/** A video that has loaded its first frame. */
+function beginning(file) {
+  const video = make("video", { muted: true, preload: "auto", src: URL.createObjectURL(file) });
+  return new Promise((loaded, failed) => {
+    video.addEventListener("loadeddata", () => loaded(video));
+    video.addEventListener("error", () => {
+      URL.revokeObjectURL(video.src);
+      failed(video.error);
+    });
+  });
 }
