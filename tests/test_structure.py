@@ -33,6 +33,8 @@ HEAVY = [
     "typer",
     "rich",
     "pytorch_optimizer",
+    "pyarrow",
+    "ray",
 ]
 
 

@@ -6,6 +6,8 @@
     ├── OutputError             an output cannot be written, or would overwrite something
     │   └── InUseError          another process is writing it
     ├── DataError               a dataset is incomplete
+    ├── StoreError              an object store or disk cannot be read or written for now
+    ├── ClusterError            a cluster cannot be joined, or has lost its workers
     ├── RecipeError             a recipe has an unknown key or an invalid value
     ├── CheckpointError         a checkpoint is damaged or does not fit the network or recipe
     ├── TrainingError           training cannot continue (the loss is not finite)
@@ -47,6 +49,14 @@ class InUseError(OutputError):
 
 class DataError(AnchorSRError):
     """A folder or dataset lacks required images."""
+
+
+class StoreError(AnchorSRError):
+    """An object store or a disk cannot be read or written, which may be different later."""
+
+
+class ClusterError(AnchorSRError):
+    """A cluster cannot be joined, or has lost its workers."""
 
 
 class RecipeError(AnchorSRError):

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -303,7 +304,7 @@ def paced(loads: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     monkeypatch.setattr(selection, "_SIZES", ((5, 6),))
     monkeypatch.setattr(selection, "_TIMED_SIZE", (4, 4))
     monkeypatch.setattr(selection, "_PAUSE", 0.0)
-    for name, seconds in (("litert", 0.01), ("openvino", 0.005), ("onnxruntime", 0.0)):
+    for name, seconds in (("litert", 0.03), ("openvino", 0.01), ("onnxruntime", 0.0)):
         loads[name] = sleeping(name, seconds)
     return loads
 
@@ -441,6 +442,19 @@ def test_an_engine_for_which_there_is_no_time_is_tried_in_the_next_run(
     assert choice.engine is paced["onnxruntime"]
     assert "next time" not in choice.why
     assert caplog.messages == []
+
+
+def test_a_trial_that_lasts_too_long_is_left_for_the_next_run(
+    paced: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is the first: otherwise a slow engine would never be tried."""
+    slow = SimpleNamespace(monotonic=lambda: 100.0 * paced["openvino"].calls)
+    monkeypatch.setattr(selection, "time", slow)
+    monkeypatch.setattr(selection, "_SIZES", ((5, 6),) * 3)
+    choice = choose_engine(DATA, GRAPH)
+    assert choice.engine is paced["litert"]
+    assert "openvino and onnxruntime are tried next time" in choice.why
+    assert choose_engine(DATA, GRAPH).engine is paced["openvino"]
 
 
 def test_equal_images_go_through_the_exact_arithmetic_once(

@@ -31,6 +31,8 @@ EXTRAS = {
     "starlette": "web",
     "uvicorn": "web",
     "python_multipart": "web",
+    "pyarrow": "cluster",
+    "ray": "cluster",
     "ai_edge_quantizer": "dev",
     "axe_playwright_python": "dev",
     "huggingface_hub": "dev",

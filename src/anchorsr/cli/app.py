@@ -33,6 +33,7 @@ from anchorsr.utils.signals import ignore_interrupts, interrupted_code, raise_in
 # imported when its command is called, because all of them together take longer than an image.
 _COMMANDS = {
     "upscale": "upscale:upscale_command",
+    "bulk": "bulk:bulk_command",
     "video": "video:video_command",
     "serve": "serve:serve_command",
     "compare": "compare:compare_command",

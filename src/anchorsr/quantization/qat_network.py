@@ -88,14 +88,21 @@ class IntegerNetwork(Trainable):
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """Compute the image without the last saturation, which would stop gradients."""
-        return self.compute(images, {})
+        return self.compute(images, {}, {})
 
-    def compute(self, images: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
+    def compute(
+        self,
+        images: Tensor,
+        modulations: Mapping[str, Modulation],
+        factors: Mapping[str, Tensor],
+    ) -> Tensor:
         """Compute the image without the last saturation.
 
         Args:
             images: (N, 3, H, W) integers in 0..255.
             modulations: Gains and bias shifts of convolutions, by the name of their output.
+            factors: (N, 1) factors of the scales of tensors, by their names, of a graph of
+                convolutions, exact sums and moves. Tensors that share a scale share a factor.
         """
         self.source.check_size(*images.shape[2:])
         # Values are integers minus their zero point, so that zero padding is zero.
@@ -112,7 +119,8 @@ class IntegerNetwork(Trainable):
                 ]
                 names = (operator.output,) * len(sources)
             if isinstance(operator, ops.Convolution):
-                value = self._convolve(operator, sources[0], modulations.get(operator.output))
+                modulation = modulations.get(operator.output)
+                value = self._convolve(operator, sources[0], modulation, factors)
             elif isinstance(operator, ops.Clip) and operator.output not in self._fixed:
                 chosen = self._present(operator.output)
                 low, high = (limit - chosen.zero_point for limit in clip_limits(operator, chosen))
@@ -147,7 +155,11 @@ class IntegerNetwork(Trainable):
         return is_image and isinstance(conv, ops.Conv2D) and conv.copies_channels
 
     def _convolve(
-        self, conv: ops.Convolution, features: Tensor, modulation: Modulation | None
+        self,
+        conv: ops.Convolution,
+        features: Tensor,
+        modulation: Modulation | None,
+        factors: Mapping[str, Tensor],
     ) -> Tensor:
         name = conv.output
         if name not in self.weights:  # an anchor: exact copies
@@ -163,10 +175,10 @@ class IntegerNetwork(Trainable):
             total = _sum_of_products(conv, features, integers, _round(bias / sum_scale))
         else:  # (N, C) scales and biases
             gains, shifts = modulation
-            sum_scale = sum_scale * gains
+            sum_scale = sum_scale * gains * factors.get(conv.input, 1.0)
             biases = _round((bias + shifts * BIAS_UNIT) / sum_scale)
             total = _sum_of_products(conv, features, integers, None) + biases[:, :, None, None]
-        multiplier = sum_scale / self._scale(name)
+        multiplier = sum_scale / (self._scale(name) * factors.get(name, 1.0))
         scaled = _round(total * multiplier[..., None, None])
         relu = not isinstance(conv, ops.TransposedConv2D) and conv.relu
         return self._saturate(name, scaled.relu() if relu else scaled)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +12,19 @@ import typer
 
 from anchorsr.cli.commands.file_options import (
     MAX_MEGAPIXELS,
+    FormatName,
+    Height,
     KeepTimes,
     Lossless,
     MaxMegapixels,
+    Quality,
+    Scale,
+    Size,
+    Stretch,
+    Width,
     Wrap,
+    format_suffix,
+    target_size,
 )
 from anchorsr.cli.commands.options import (
     AsJson,
@@ -27,8 +35,6 @@ from anchorsr.cli.commands.options import (
     StrengthTexts,
     Threads,
     Verbose,
-    complete_from,
-    parse_size,
 )
 from anchorsr.cli.pipes import Places, piped
 from anchorsr.cli.terminal import bar, complain, complain_of_all, print_json, remark, say
@@ -36,17 +42,14 @@ from anchorsr.cli.usage import UsageError
 from anchorsr.cli.watch import check_watched, new_jobs
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.selection import AUTO
-from anchorsr.errors import ImageError, OutputError, StoppedError, unknown_choice
-from anchorsr.images.formats import SUFFIXES
+from anchorsr.errors import ImageError, StoppedError
 from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job, plan_jobs
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale_files
-from anchorsr.inference.sizes import TargetSize
+from anchorsr.inference.shards import Shard, parse_shard, shard_jobs
 from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.video.codecs import READ_SUFFIXES as VIDEO_SUFFIXES
-
-_FORMAT_NAMES = [suffix.removeprefix(".") for suffix in SUFFIXES]
 
 
 def upscale_command(
@@ -70,36 +73,13 @@ def upscale_command(
     factor: OptionalFactor = None,
     model: ModelOrAuto = AUTO_MODEL,
     strengths: StrengthTexts = None,
-    scale: Annotated[
-        float | None, typer.Option(help="How many times larger, or smaller; any number, like 2.5.")
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="WIDTHxHEIGHT, such as 3840x2160. The aspect ratio is kept: the result fits"
-            " inside."
-        ),
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, help="In pixels; the height follows the aspect ratio.")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="In pixels; the width follows the aspect ratio.")
-    ] = None,
-    stretch: Annotated[
-        bool, typer.Option("--stretch", help="Exactly --size, whatever the aspect ratio.")
-    ] = False,
-    format_name: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            autocompletion=complete_from(_FORMAT_NAMES),
-            help=f"Of all results: {', '.join(_FORMAT_NAMES)}.",
-        ),
-    ] = None,
-    quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Quality of JPEG, WebP, AVIF and HEIC.")
-    ] = 92,
+    scale: Scale = None,
+    size: Size = None,
+    width: Width = None,
+    height: Height = None,
+    stretch: Stretch = False,
+    format_name: FormatName = None,
+    quality: Quality = 92,
     lossless: Lossless = False,
     wrap: Wrap = False,
     keep_times: KeepTimes = False,
@@ -116,6 +96,15 @@ def upscale_command(
             "--watch", help="Go on with images that come into the folders later, until Ctrl-C."
         ),
     ] = False,
+    shard_text: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="K/N",
+            help="Only the K-th of N parts, such as 3/100, by a hash of the relative path: for N"
+            " jobs of a scheduler.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -152,8 +141,9 @@ def upscale_command(
         if dry_run or as_json:
             raise UsageError("--watch excludes --dry-run and --json")
         check_watched(images, output)
-    target = _target_size(scale, size, width, height, stretch)
-    suffix = _suffix(format_name)
+    shard = _shard(shard_text)
+    target = target_size(scale, size, width, height, stretch)
+    suffix = format_suffix(format_name)
     upscaler = ImageUpscaler(
         model,
         factor,
@@ -171,21 +161,32 @@ def upscale_command(
     with piped(images, output, suffix) as places:
         if places.is_piped and as_json:
             raise UsageError("--json and an image cannot both go to standard output")
-        plan = partial(
-            plan_jobs,
-            places.inputs,
-            places.output,
-            label=upscaler.label,
-            suffix=None if places.is_piped else suffix,
-            overwrite=force,
-            is_folder=places.is_folder,
-        )
+        if shard is not None and places.temporary:
+            raise UsageError("--shard divides files, and - is a single image")
+
+        def plan(others: Counter[str] | None = None, *, told: bool = False) -> list[Job]:
+            jobs = plan_jobs(
+                places.inputs,
+                places.output,
+                label=upscaler.label,
+                suffix=None if places.is_piped else suffix,
+                overwrite=force,
+                is_folder=places.is_folder,
+                others=others,
+            )
+            if shard is None:
+                return jobs
+            chosen = shard_jobs(jobs, places.inputs, shard)
+            if told:
+                remark(f"shard {shard} has {len(chosen)} of {len(jobs)} images")
+            return chosen
+
         printer = _Printer(places, dry_run=dry_run, as_json=as_json, force=force, verbose=verbose)
         if watch:
             remark("watching; Ctrl-C stops")
             for some in new_jobs(images, plan):
                 printer.summarize(printer.follow(some, run(some, upscaler, options)), others)
-        jobs = plan(others=others)
+        jobs = plan(others, told=True)
         results = printer.follow(jobs, run(jobs, upscaler, options))
         printer.summarize(results, others)
         if any(result.error is not None for result in results):
@@ -308,24 +309,8 @@ def _to_row(result: JobResult, printer: _Printer) -> dict[str, Any]:
     return row
 
 
-def _target_size(
-    scale: float | None, size: str | None, width: int | None, height: int | None, stretch: bool
-) -> TargetSize:
-    """Return the size that the options ask for, or a usage error if they contradict."""
-    if size is not None:
-        if (width, height) != (None, None):
-            raise typer.BadParameter("--size excludes --width and --height")
-        height, width = parse_size(size)
-    try:
-        return TargetSize(scale, height, width, stretch)
-    except OutputError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _suffix(format_name: str | None) -> str | None:
-    if format_name is None:
-        return None
-    suffix = f".{format_name.lower().removeprefix('.')}"
-    if suffix not in SUFFIXES:
-        raise UsageError(unknown_choice("format", format_name, _FORMAT_NAMES))
-    return suffix
+def _shard(text: str | None) -> Shard | None:
+    shard = None if text is None else parse_shard(text)
+    if text is not None and shard is None:
+        raise UsageError(f"--shard is K/N with K from 1 to N, such as 3/100, not {text!r}")
+    return shard
