@@ -259,7 +259,7 @@ def _following(total: int) -> Iterator[Callable[[bulk.Progress], None]]:
 def _describe(progress: bulk.Progress) -> str:
     words = f"{progress.images_per_second:.1f} a second, {progress.megapixels:.0f} MP"
     if progress.errors:
-        words += f", {progress.errors} errors"
+        words += f", {_count(progress.errors, 'error')}"
     left = progress.seconds_left
     return words if left is None else f"{words}, {_duration(left)} left"
 
