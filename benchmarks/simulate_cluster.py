@@ -163,7 +163,7 @@ def main() -> None:
     print(f"{made.hours:.2f} hours on the clock; without any loss or delay {made.ideal_hours:.2f}")
     print(f"{made.losses} losses of a worker; {made.again} images begun twice")
     print(
-        f"{made.busy_hours:,.0f} hours of workers; {made.longest_tail:.1f} min from the last block on"
+        f"{made.busy_hours:,.0f} hours of workers; {made.longest_tail:.1f} min after the last block"
     )
     print(f"{made.most_requests:,.0f} requests of the store a second")
 
