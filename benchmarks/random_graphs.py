@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Conv2D,
-    DepthToSpace,
-    Operator,
-    Quantization,
-    ReLU,
-    Requantize,
-    TensorType,
-)
 
-_IMAGE = Quantization(1.0, 0)
-_SIGNED_IMAGE = Quantization(1.0, -128)
+_IMAGE = ops.Quantization(1.0, 0)
+_SIGNED_IMAGE = ops.Quantization(1.0, -128)
 
 
 def random_graph(seed: int) -> Graph:
@@ -45,8 +36,8 @@ class _Maker:
         self._name = f"random{seed}"
         self._halves = seed % 3 == 0
         self._limit = 127 if seed % 5 == 0 else 64
-        self._tensors = {"images": TensorType(3, "uint8", _IMAGE)}
-        self._operators: list[Operator] = []
+        self._tensors = {"images": ops.TensorType(3, "uint8", _IMAGE)}
+        self._operators: list[ops.Operator] = []
 
     def graph(self) -> Graph:
         factor = int(self._random.integers(1, 5))
@@ -58,9 +49,11 @@ class _Maker:
         if self._random.random() < 0.4:
             channels = int(self._random.integers(1, 30))
             name = self._convolve(name, "filters", channels, self._quantization(), relu=False)
-            name = self._convolve(name, "last", outputs, Quantization(1.0, 0), relu=False, size=1)
+            name = self._convolve(
+                name, "last", outputs, ops.Quantization(1.0, 0), relu=False, size=1
+            )
         else:
-            name = self._convolve(name, "last", outputs, Quantization(1.0, 0), relu=False)
+            name = self._convolve(name, "last", outputs, ops.Quantization(1.0, 0), relu=False)
         if self._random.random() < 0.8:
             name = self._anchor(image, name, outputs, factor)
         else:  # what was a difference is taken for an image
@@ -78,9 +71,9 @@ class _Maker:
             tensor = self._tensors[other]
             assert tensor.quantization is not None
             scale = tensor.quantization.scale
-            before = Quantization(scale, self._zero_point())
+            before = ops.Quantization(scale, self._zero_point())
             made = self._convolve(source, f"before{level}", tensor.channels, before, relu=True)
-            after = Quantization(scale, self._zero_point())
+            after = ops.Quantization(scale, self._zero_point())
             names = (made, other) if self._random.random() < 0.5 else (other, made)
             return self._add(names, f"body{level}", after)
         channels = int(self._random.integers(1, 41))
@@ -89,7 +82,7 @@ class _Maker:
             quantization = self._quantization()
             made = self._convolve(source, f"raw{level}", channels, quantization, relu=False)
             self._tensors[f"body{level}"] = self._tensors[made]
-            self._operators.append(ReLU(made, f"body{level}"))
+            self._operators.append(ops.ReLU(made, f"body{level}"))
             return f"body{level}"
         return self._convolve(source, f"body{level}", channels, self._quantization(), relu=relu)
 
@@ -98,7 +91,7 @@ class _Maker:
         source: str,
         output: str,
         channels: int,
-        quantization: Quantization,
+        quantization: ops.Quantization,
         *,
         relu: bool,
         size: int = 0,
@@ -118,33 +111,35 @@ class _Maker:
         if self._halves:
             scales = (2.0 ** np.round(np.log2(scales))).astype(np.float32)
         bias = self._random.normal(0, spread / 2, channels).astype(np.int32)
-        self._tensors[output] = TensorType(channels, "int8", quantization)
-        made = Conv2D(source, output, weights.astype(np.int8), bias, scales, relu)
+        self._tensors[output] = ops.TensorType(channels, "int8", quantization)
+        made = ops.Conv2D(source, output, weights.astype(np.int8), bias, scales, relu)
         self._operators.append(made)
         return output
 
     def _anchor(self, image: str, name: str, outputs: int, factor: int) -> str:
-        self._tensors["anchor"] = TensorType(outputs, "int8", _SIGNED_IMAGE)
+        self._tensors["anchor"] = ops.TensorType(outputs, "int8", _SIGNED_IMAGE)
         weight = int(self._random.choice([1, 64]))
         weights = np.tile(weight * np.eye(3, dtype=np.int8), (factor**2, 1))
         scales = np.full(outputs, 1 / weight, np.float32)
         shape = (outputs, 1, 1, 3)
         zeros = np.zeros(outputs, np.int32)
-        self._operators.append(Conv2D(image, "anchor", weights.reshape(shape), zeros, scales))
+        self._operators.append(ops.Conv2D(image, "anchor", weights.reshape(shape), zeros, scales))
         names = (name, "anchor") if self._random.random() < 0.5 else ("anchor", name)
         return self._add(names, "sum", _SIGNED_IMAGE)
 
-    def _add(self, names: tuple[str, str], output: str, quantization: Quantization) -> str:
+    def _add(self, names: tuple[str, str], output: str, quantization: ops.Quantization) -> str:
         channels = self._tensors[names[0]].channels
-        self._tensors[output] = TensorType(channels, "int8", quantization)
-        self._operators.append(Add(names, output))
+        self._tensors[output] = ops.TensorType(channels, "int8", quantization)
+        self._operators.append(ops.Add(names, output))
         return output
 
-    def _requantize(self, source: str, output: str, kind: str, quantization: Quantization) -> str:
+    def _requantize(
+        self, source: str, output: str, kind: str, quantization: ops.Quantization
+    ) -> str:
         channels = self._tensors[source].channels
         dtype = "uint8" if kind == "uint8" else "int8"
-        self._tensors[output] = TensorType(channels, dtype, quantization)
-        self._operators.append(Requantize(source, output))
+        self._tensors[output] = ops.TensorType(channels, dtype, quantization)
+        self._operators.append(ops.Requantize(source, output))
         return output
 
     def _ended(self, name: str, factor: int) -> Graph:
@@ -154,16 +149,16 @@ class _Maker:
                 name = self._requantize(name, f"{name}_bytes", "uint8", _IMAGE)
                 continue
             tensor = self._tensors[name]
-            self._tensors[f"{name}_space"] = TensorType(3, tensor.dtype, tensor.quantization)
-            self._operators.append(DepthToSpace(name, f"{name}_space", factor))
+            self._tensors[f"{name}_space"] = ops.TensorType(3, tensor.dtype, tensor.quantization)
+            self._operators.append(ops.DepthToSpace(name, f"{name}_space", factor))
             name = f"{name}_space"
         return Graph(self._name, self._tensors, tuple(self._operators), "images", name)
 
-    def _quantization(self) -> Quantization:
+    def _quantization(self) -> ops.Quantization:
         scale = float(self._random.uniform(0.01, 3.0))
         if self._halves:
             scale = float(2.0 ** np.round(np.log2(scale)))
-        return Quantization(float(np.float32(scale)), self._zero_point())
+        return ops.Quantization(float(np.float32(scale)), self._zero_point())
 
     def _zero_point(self) -> int:
         return int(self._random.choice([-128, -128, -1, 0, 17, 127]))

@@ -13,44 +13,43 @@ from anchorsr.bench.baselines import BICUBIC, KNOWN_PSNR, published_graph, wide_
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError
 from anchorsr.evaluation.evaluate import evaluate
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Concat, Minimum, Operator, Quantization, ReLU, Requantize
-from anchorsr.graph.operators import TensorType as Tensor
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import assert_equal_graphs, image, reference_run
 
-FILE = Quantization(1.0, 0)
-IMAGE = Quantization(1.0, -128)
-OFFSET = Quantization(0.5, -3)
+FILE = ops.Quantization(1.0, 0)
+IMAGE = ops.Quantization(1.0, -128)
+OFFSET = ops.Quantization(0.5, -3)
 
 
 def with_operator(
-    operator: Operator, *, channels: int = 3, quantization: Quantization = IMAGE
+    operator: ops.Operator, *, channels: int = 3, quantization: ops.Quantization = IMAGE
 ) -> Graph:
     """A graph of one operator from `x` to `y`, between two changes of number type."""
-    file = Quantization(quantization.scale, quantization.zero_point + 128)
+    file = ops.Quantization(quantization.scale, quantization.zero_point + 128)
     tensors = {
-        "images": Tensor(3, "uint8", file),
-        "x": Tensor(3, "int8", quantization),
-        "y": Tensor(channels, "int8", quantization),
-        "upscaled": Tensor(channels, "uint8", file),
+        "images": ops.TensorType(3, "uint8", file),
+        "x": ops.TensorType(3, "int8", quantization),
+        "y": ops.TensorType(channels, "int8", quantization),
+        "upscaled": ops.TensorType(channels, "uint8", file),
     }
-    operators = (Requantize("images", "x"), operator, Requantize("y", "upscaled"))
+    operators = (ops.Requantize("images", "x"), operator, ops.Requantize("y", "upscaled"))
     return Graph(type(operator).__name__, tensors, operators, "images", "upscaled")
 
 
 SINGLE = [
-    with_operator(Concat(("x",) * 9, "y"), channels=27),
-    with_operator(Concat(("x",), "y"), quantization=OFFSET),
-    with_operator(Minimum("x", "y", 127)),
-    with_operator(Minimum("x", "y", -20), quantization=OFFSET),
-    with_operator(ReLU("x", "y")),
-    with_operator(ReLU("x", "y"), quantization=OFFSET),
-    with_operator(ReLU("x", "y"), quantization=Quantization(1.0, 127)),
+    with_operator(ops.Concat(("x",) * 9, "y"), channels=27),
+    with_operator(ops.Concat(("x",), "y"), quantization=OFFSET),
+    with_operator(ops.Minimum("x", "y", 127)),
+    with_operator(ops.Minimum("x", "y", -20), quantization=OFFSET),
+    with_operator(ops.ReLU("x", "y")),
+    with_operator(ops.ReLU("x", "y"), quantization=OFFSET),
+    with_operator(ops.ReLU("x", "y"), quantization=ops.Quantization(1.0, 127)),
 ]
 
 
@@ -72,11 +71,11 @@ def test_each_operator_is_read_as_it_was_written(graph: Graph) -> None:
 
 def test_relu_and_concat_are_for_float_graphs_too() -> None:
     tensors = {
-        "x": Tensor(3, "float32"),
-        "y": Tensor(3, "float32"),
-        "z": Tensor(6, "float32"),
+        "x": ops.TensorType(3, "float32"),
+        "y": ops.TensorType(3, "float32"),
+        "z": ops.TensorType(6, "float32"),
     }
-    operators = (ReLU("x", "y"), Concat(("x", "y"), "z"))
+    operators = (ops.ReLU("x", "y"), ops.Concat(("x", "y"), "z"))
     graph = Graph("float", tensors, operators, "x", "z")
     images = np.random.default_rng(0).normal(0, 9, (1, 4, 5, 3)).astype(np.float32)
     expected = np.concatenate([images, np.maximum(images, 0)], axis=3)
@@ -84,16 +83,28 @@ def test_relu_and_concat_are_for_float_graphs_too() -> None:
     assert_equal_graphs(read_tflite(write_tflite(graph)), graph)
 
 
-IMPOSSIBLE: dict[str, tuple[dict[str, Any], Operator]] = {
-    "as many output channels as": ({"y": Tensor(5, "int8", IMAGE)}, Concat(("x", "x"), "y")),
-    "Concat keeps the type": ({"y": Tensor(6, "int8", OFFSET)}, Concat(("x", "x"), "y")),
-    "inputs and an output of one data type": ({"y": Tensor(3, "uint8", FILE)}, ReLU("x", "y")),
-    "ReLU keeps the type": ({"y": Tensor(3, "int8", OFFSET)}, ReLU("x", "y")),
-    "keeps the number of channels": ({"y": Tensor(4, "int8", IMAGE)}, ReLU("x", "y")),
-    "bound 128 is outside int8": ({"y": Tensor(3, "int8", IMAGE)}, Minimum("x", "y", 128)),
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], ops.Operator]] = {
+    "as many output channels as": (
+        {"y": ops.TensorType(5, "int8", IMAGE)},
+        ops.Concat(("x", "x"), "y"),
+    ),
+    "Concat keeps the type": (
+        {"y": ops.TensorType(6, "int8", OFFSET)},
+        ops.Concat(("x", "x"), "y"),
+    ),
+    "inputs and an output of one data type": (
+        {"y": ops.TensorType(3, "uint8", FILE)},
+        ops.ReLU("x", "y"),
+    ),
+    "ReLU keeps the type": ({"y": ops.TensorType(3, "int8", OFFSET)}, ops.ReLU("x", "y")),
+    "keeps the number of channels": ({"y": ops.TensorType(4, "int8", IMAGE)}, ops.ReLU("x", "y")),
+    "bound 128 is outside int8": (
+        {"y": ops.TensorType(3, "int8", IMAGE)},
+        ops.Minimum("x", "y", 128),
+    ),
     "Minimum is for integer graphs": (
-        {"x": Tensor(3, "float32"), "y": Tensor(3, "float32")},
-        Minimum("x", "y", 1),
+        {"x": ops.TensorType(3, "float32"), "y": ops.TensorType(3, "float32")},
+        ops.Minimum("x", "y", 1),
     ),
 }
 
@@ -101,7 +112,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], Operator]] = {
 @pytest.mark.parametrize("message", IMPOSSIBLE)
 def test_an_operator_that_does_not_fit_is_refused(message: str) -> None:
     changed, operator = IMPOSSIBLE[message]
-    tensors = {"x": Tensor(3, "int8", IMAGE), **changed}
+    tensors = {"x": ops.TensorType(3, "int8", IMAGE), **changed}
     with pytest.raises(GraphError, match=message):
         Graph("impossible", tensors, (operator,), "x", "y")
 

@@ -1003,6 +1003,7 @@ def test_a_full_disk_under_standard_output_is_one_line(tmp_path: Path) -> None:
         assert_one_error(Result(process.returncode, "", err))
 
 
+@pytest.mark.onnxruntime
 @needs_shell
 def test_a_disk_that_fills_leaves_nothing_half_written(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", height=40, width=40)

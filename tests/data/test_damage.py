@@ -120,6 +120,7 @@ def test_films_are_pairs_with_strengths(tmp_path: Path) -> None:
 
 
 def test_command_makes_films(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av", reason="needs anchorsr[video]")
     (tmp_path / "images").mkdir()
     write_image(tmp_path / "images" / "a.png", RasterImage(photograph(90, 90).hr))
     wanted = ["data", "films", str(tmp_path / "images"), "--codec", "h264"]

@@ -19,20 +19,9 @@ from anchorsr.engines.native.packing import pack_graph
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.engines.selection import choose_engine
 from anchorsr.errors import AnchorSRError, GraphError, ModelError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Concat,
-    Conv2D,
-    DepthToSpace,
-    Operator,
-    Quantization,
-    ReLU,
-    Requantize,
-    Resize,
-    TensorType,
-)
 from anchorsr.models.registry import list_models, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import float_graph, integer_graph, reference_run
@@ -103,9 +92,9 @@ def test_a_flat_image_reaches_the_largest_sums(value: int, instructions: str) ->
 def test_weights_at_their_limit_do_not_saturate(sign: int, instructions: str) -> None:
     graph = integer_graph(1, channels=16)
     for limit in (64, 127):
-        operators: list[Operator] = []
+        operators: list[ops.Operator] = []
         for operator in graph.operators:
-            if isinstance(operator, Conv2D) and not operator.copies_channels:
+            if isinstance(operator, ops.Conv2D) and not operator.copies_channels:
                 weights = np.full_like(operator.weights, sign * limit)
                 operator = dataclasses.replace(operator, weights=weights)
             operators.append(operator)
@@ -180,58 +169,78 @@ def test_bands_cover_the_image_once(height: int, threads: int) -> None:
 # What it does not run
 
 
-def with_operator(operator: Operator, tensor: TensorType) -> Graph:
+def with_operator(operator: ops.Operator, tensor: ops.TensorType) -> Graph:
     """The image's way to the network, another operator, and a convolution after it."""
-    quantization = Quantization(1.0, -128)
+    quantization = ops.Quantization(1.0, -128)
     tensors = {
-        "images": TensorType(3, "uint8", Quantization(1.0, 0)),
-        "image": TensorType(3, "int8", quantization),
+        "images": ops.TensorType(3, "uint8", ops.Quantization(1.0, 0)),
+        "image": ops.TensorType(3, "int8", quantization),
         operator.output: tensor,
-        "last": TensorType(3, "int8", quantization),
-        "upscaled": TensorType(3, "uint8", Quantization(1.0, 0)),
+        "last": ops.TensorType(3, "int8", quantization),
+        "upscaled": ops.TensorType(3, "uint8", ops.Quantization(1.0, 0)),
     }
     weights = np.ones((3, 1, 1, tensor.channels), np.int8)
-    conv = Conv2D(operator.output, "last", weights, np.zeros(3, np.int32), np.ones(3, np.float32))
-    operators = (Requantize("images", "image"), operator, conv, Requantize("last", "upscaled"))
+    conv = ops.Conv2D(
+        operator.output, "last", weights, np.zeros(3, np.int32), np.ones(3, np.float32)
+    )
+    operators = (
+        ops.Requantize("images", "image"),
+        operator,
+        conv,
+        ops.Requantize("last", "upscaled"),
+    )
     return Graph("refused", tensors, operators, "images", "upscaled")
 
 
-SIGNED = Quantization(1.0, -128)
+SIGNED = ops.Quantization(1.0, -128)
 REFUSED = [
-    (with_operator(Concat(("image", "image"), "twice"), TensorType(6, "int8", SIGNED)), "Concat"),
     (
-        with_operator(Resize("image", "large", 2, "nearest"), TensorType(3, "int8", SIGNED)),
+        with_operator(ops.Concat(("image", "image"), "twice"), ops.TensorType(6, "int8", SIGNED)),
+        "Concat",
+    ),
+    (
+        with_operator(
+            ops.Resize("image", "large", 2, "nearest"), ops.TensorType(3, "int8", SIGNED)
+        ),
         "Resize",
     ),
-    (with_operator(ReLU("image", "positive"), TensorType(3, "int8", SIGNED)), "ReLU after a conv"),
-    (with_operator(Add(("image", "image"), "sum"), TensorType(3, "int8", SIGNED)), "adds to the"),
     (
-        with_operator(Requantize("image", "other"), TensorType(3, "int8", Quantization(0.5, -128))),
+        with_operator(ops.ReLU("image", "positive"), ops.TensorType(3, "int8", SIGNED)),
+        "ReLU after a conv",
+    ),
+    (
+        with_operator(ops.Add(("image", "image"), "sum"), ops.TensorType(3, "int8", SIGNED)),
+        "adds to the",
+    ),
+    (
+        with_operator(
+            ops.Requantize("image", "other"), ops.TensorType(3, "int8", ops.Quantization(0.5, -128))
+        ),
         "does not change scales",
     ),
     (
         with_operator(
-            Conv2D(
+            ops.Conv2D(
                 "image",
                 "wide",
                 np.ones((3, 5, 5, 3), np.int8),
                 np.zeros(3, np.int32),
                 np.ones(3, np.float32),
             ),
-            TensorType(3, "int8", SIGNED),
+            ops.TensorType(3, "int8", SIGNED),
         ),
         "not 5x5",
     ),
     (
         with_operator(
-            Conv2D(
+            ops.Conv2D(
                 "image",
                 "many",
                 np.ones((300, 1, 1, 3), np.int8),
                 np.zeros(300, np.int32),
                 np.ones(300, np.float32),
             ),
-            TensorType(300, "int8", SIGNED),
+            ops.TensorType(300, "int8", SIGNED),
         ),
         "up to 256 channels, not 300",
     ),
@@ -250,8 +259,8 @@ def test_a_graph_that_the_kernel_has_not_is_refused_with_the_reason(
 
 def test_operators_after_depth_to_space_are_refused() -> None:
     graph = integer_graph(0, factor=2, quantize_last=False)
-    tensors = {**graph.tensors, "again": TensorType(3, "uint8", Quantization(1.0, 0))}
-    more = DepthToSpace(graph.output, "again", 1)
+    tensors = {**graph.tensors, "again": ops.TensorType(3, "uint8", ops.Quantization(1.0, 0))}
+    more = ops.DepthToSpace(graph.output, "again", 1)
     longer = dataclasses.replace(
         graph, tensors=tensors, operators=(*graph.operators, more), output="again"
     )
@@ -264,7 +273,7 @@ def test_sums_that_might_not_fit_32_bits_are_refused() -> None:
     graph = integer_graph(0)
     operators = [
         dataclasses.replace(operator, bias=np.full_like(operator.bias, 2**31 - 5))
-        if isinstance(operator, Conv2D) and not operator.copies_channels
+        if isinstance(operator, ops.Conv2D) and not operator.copies_channels
         else operator
         for operator in graph.operators
     ]

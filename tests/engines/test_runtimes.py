@@ -18,8 +18,8 @@ from anchorsr.engines.openvino_graph import depth_to_space
 from anchorsr.engines.runtimes import ENGINES, load_engine
 from anchorsr.errors import MissingDependencyError, ModelError
 from anchorsr.graph import kernels
+from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Conv2D, Operator, Quantization, Requantize, TensorType
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.summary import fixed_size
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -165,21 +165,21 @@ def plain_graph(dtype: str, channels: int) -> Graph:
         spread = 1 / np.sqrt(9 * channels)
         weights = generator.normal(0, spread, shape).astype(np.float32)
         bias = generator.normal(0, 10, channels).astype(np.float32)
-        kind = TensorType(channels, "float32")
-        conv = Conv2D("images", "upscaled", weights, bias)
+        kind = ops.TensorType(channels, "float32")
+        conv = ops.Conv2D("images", "upscaled", weights, bias)
         return Graph("plain", {"images": kind, "upscaled": kind}, (conv,), "images", "upscaled")
     weights = generator.integers(-64, 65, shape, dtype=np.int8)
     scales = np.full(channels, 1 / (64 * np.sqrt(9 * channels)), np.float32)
-    int8 = TensorType(channels, "int8", Quantization(0.5, -8))
+    int8 = ops.TensorType(channels, "int8", ops.Quantization(0.5, -8))
     names = ("before", "after") if dtype == "uint8" else ("images", "upscaled")
-    conv = Conv2D(*names, weights, np.zeros(channels, np.int32), scales)
+    conv = ops.Conv2D(*names, weights, np.zeros(channels, np.int32), scales)
     kinds = dict.fromkeys(names, int8)
-    operators: tuple[Operator, ...] = (conv,)
+    operators: tuple[ops.Operator, ...] = (conv,)
     if dtype == "uint8":
         kinds |= dict.fromkeys(
-            ("images", "upscaled"), TensorType(channels, "uint8", Quantization(0.5, 120))
+            ("images", "upscaled"), ops.TensorType(channels, "uint8", ops.Quantization(0.5, 120))
         )
-        operators = (Requantize("images", "before"), conv, Requantize("after", "upscaled"))
+        operators = (ops.Requantize("images", "before"), conv, ops.Requantize("after", "upscaled"))
     return Graph("plain", kinds, operators, "images", "upscaled")
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,9 @@ from anchorsr.engines.runtimes import _CALLS_BEFORE_COMPILING, ENGINES, Engine, 
 from anchorsr.engines.selection import Trial, choose_engine, installed_engines
 from anchorsr.errors import MissingDependencyError, ModelError
 from anchorsr.evaluation.evaluate import load_method
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers, run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Conv2D, Quantization
 from anchorsr.inference.upscaler import Upscaler, ready_upscaler
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -84,6 +85,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return double or load_engine(data, name=name, threads=1)
 
     monkeypatch.setattr(selection, "load_engine", load)
+    monkeypatch.setattr(selection, "installed_engines", lambda: list(ENGINES))
     return doubles
 
 
@@ -172,7 +174,7 @@ def saturating_pairs(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
     """The graph as the instruction `vpmaddubsw` computes it: unsigned bytes times signed ones,
     two neighbouring products added in 16 bits that saturate."""
 
-    def convolve(conv: Conv2D, values: np.ndarray) -> np.ndarray:
+    def convolve(conv: ops.Conv2D, values: np.ndarray) -> np.ndarray:
         source, target = graph.tensors[conv.input], graph.tensors[conv.output]
         zero_point, goal = _quantization(source).zero_point, _quantization(target)
         out, tall, wide, inputs = conv.weights.shape
@@ -200,7 +202,7 @@ def saturating_pairs(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
     def compute(images: np.ndarray) -> np.ndarray:
         values = {graph.input: images}
         for operator in graph.operators:
-            if isinstance(operator, Conv2D):
+            if isinstance(operator, ops.Conv2D):
                 values[operator.output] = convolve(operator, values[operator.input])
                 continue
             tensors = {name: graph.tensors[name] for name in (*operator.inputs, operator.output)}
@@ -217,7 +219,7 @@ def saturating_pairs(graph: Graph) -> Callable[[np.ndarray], np.ndarray]:
     return compute
 
 
-def _quantization(tensor: Any) -> Quantization:
+def _quantization(tensor: Any) -> ops.Quantization:
     assert tensor.quantization is not None
     return tensor.quantization  # type: ignore[no-any-return]
 
@@ -258,6 +260,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.openvino
 @pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="AVX2 is an instruction of x86"
 )
@@ -301,7 +304,7 @@ def paced(loads: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     monkeypatch.setattr(selection, "_SIZES", ((5, 6),))
     monkeypatch.setattr(selection, "_TIMED_SIZE", (4, 4))
     monkeypatch.setattr(selection, "_PAUSE", 0.0)
-    for name, seconds in (("litert", 0.01), ("openvino", 0.005), ("onnxruntime", 0.0)):
+    for name, seconds in (("litert", 0.03), ("openvino", 0.01), ("onnxruntime", 0.0)):
         loads[name] = sleeping(name, seconds)
     return loads
 
@@ -381,6 +384,7 @@ def test_only_what_is_installed_is_tried(
 ) -> None:
     for module in ("openvino", "onnx"):  # without onnx, ONNX Runtime has nothing to read
         monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(selection, "installed_engines", installed_engines)
     assert installed_engines() == ["litert"]
     choice = choose_engine(DATA, GRAPH, threads=1)
     assert choice.engine.name == "litert"
@@ -438,6 +442,19 @@ def test_an_engine_for_which_there_is_no_time_is_tried_in_the_next_run(
     assert choice.engine is paced["onnxruntime"]
     assert "next time" not in choice.why
     assert caplog.messages == []
+
+
+def test_a_trial_that_lasts_too_long_is_left_for_the_next_run(
+    paced: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is the first: otherwise a slow engine would never be tried."""
+    slow = SimpleNamespace(monotonic=lambda: 100.0 * paced["openvino"].calls)
+    monkeypatch.setattr(selection, "time", slow)
+    monkeypatch.setattr(selection, "_SIZES", ((5, 6),) * 3)
+    choice = choose_engine(DATA, GRAPH)
+    assert choice.engine is paced["litert"]
+    assert "openvino and onnxruntime are tried next time" in choice.why
+    assert choose_engine(DATA, GRAPH).engine is paced["openvino"]
 
 
 def test_equal_images_go_through_the_exact_arithmetic_once(
@@ -644,6 +661,7 @@ def test_figures_are_of_litert_unless_another_is_asked_for(short_trials: None) -
         assert method.__self__.engine == engine  # type: ignore[attr-defined]
 
 
+@pytest.mark.onnxruntime
 def test_verbose_says_on_standard_error_which_engine_is_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], short_trials: None
 ) -> None:

@@ -9,8 +9,8 @@ import torch
 
 import anchorsr
 from anchorsr.errors import DataError, GraphError, RecipeError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
-from anchorsr.graph.operators import Conv2D, DepthToSpace, PReLU
 from anchorsr.images.image import from_array
 from anchorsr.images.io import write_image
 from anchorsr.lowering.trace import lower
@@ -63,11 +63,11 @@ def test_refusal_says_which_module_why_and_what_instead(network_class: type) -> 
 def test_order_of_channels_and_anchor_cost_nothing() -> None:
     graph = lower(Compact(), name="compact", maximum=1.0)
     kinds = [type(operator) for operator in graph.operators]
-    assert kinds[-1] is DepthToSpace
-    copies = [op for op in graph.operators if isinstance(op, Conv2D) and op.copies_channels]
+    assert kinds[-1] is ops.DepthToSpace
+    copies = [op for op in graph.operators if isinstance(op, ops.Conv2D) and op.copies_channels]
     assert [(len(op.weights), op.input) for op in copies] == [(27, "images")]
-    assert kinds.count(Conv2D) == 4 + 1
-    assert kinds.count(PReLU) == 3
+    assert kinds.count(ops.Conv2D) == 4 + 1
+    assert kinds.count(ops.PReLU) == 3
 
 
 def test_branches_become_one_convolution() -> None:

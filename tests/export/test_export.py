@@ -17,10 +17,10 @@ from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import ExactnessError, GraphError, ModelError, OutputError
 from anchorsr.export import export as export_module
 from anchorsr.export.export import SIZES, check_exact, export_graph, export_model
+from anchorsr.graph import operators as ops
 from anchorsr.graph.dequantize import dequantize
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import WEIGHT_LIMIT, Clip, Conv2D
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.ptq import apply_quantization
@@ -206,7 +206,7 @@ def test_the_example_in_the_docstring_runs(tmp_path: Path, monkeypatch: pytest.M
 def without_clip(graph: Graph) -> Graph:
     """The other quantizer does not take constants of another rank than their partner's."""
     *operators, clip = graph.operators
-    assert isinstance(clip, Clip)
+    assert isinstance(clip, ops.Clip)
     tensors = {name: kind for name, kind in graph.tensors.items() if name != clip.output}
     return Graph(graph.name, tensors, operators, graph.input, clip.input)
 
@@ -215,7 +215,7 @@ def with_one_more_layer(graph: Graph) -> Graph:
     """A convolution without ReLU between `hidden` and `residual`: its range has two ends."""
     generator = np.random.default_rng(0)
     channels = graph.tensors["hidden"].channels
-    more = Conv2D(
+    more = ops.Conv2D(
         "hidden",
         "more",
         generator.normal(0, 0.1, (channels, 1, 1, channels)).astype(np.float32),
@@ -277,7 +277,7 @@ def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
     assert chosen["hidden"].zero_point == -128
     assert -128 < chosen["more"].zero_point < 127
     for operator in mine.operators:
-        if not isinstance(operator, Conv2D):
+        if not isinstance(operator, ops.Conv2D):
             continue
         weights, bias = (theirs[f"{operator.output}/{what}"] for what in ("weights", "bias"))
         scales = weights["quantization_parameters"]["scales"]
@@ -299,13 +299,13 @@ def test_the_limit_here_only_scales_the_integers() -> None:
         apply_quantization(graph, chosen, weight_limit=127),
     )
     for ours, usual in zip(narrow.operators, wide.operators, strict=True):
-        if isinstance(ours, Conv2D) and isinstance(usual, Conv2D):
+        if isinstance(ours, ops.Conv2D) and isinstance(usual, ops.Conv2D):
             assert ours.weight_scales is not None
             assert usual.weight_scales is not None
             np.testing.assert_allclose(
-                ours.weight_scales * WEIGHT_LIMIT, usual.weight_scales * 127, rtol=1e-6
+                ours.weight_scales * ops.WEIGHT_LIMIT, usual.weight_scales * 127, rtol=1e-6
             )
-            assert int(np.abs(ours.weights).max()) == WEIGHT_LIMIT
+            assert int(np.abs(ours.weights).max()) == ops.WEIGHT_LIMIT
             assert int(np.abs(usual.weights).max()) == 127
 
 

@@ -45,36 +45,45 @@ class Perceptron:
         self.exponents = random.normal(size=(count, 6), scale=0.3)
         self.shifts = random.normal(size=(count, 6)) * self.units[:, None] * 300
         self.biases = np.concatenate([conv.bias for conv in filters(graph)]) * self.units
+        self.scales = random.normal(size=(len(filters(graph)), 3), scale=0.3)
+        self.scales[-1] = 0  # the residual is added to an image
 
     def table(self, graph: Graph = GRAPH) -> Conditioning:
         values = {name: value for name, value in vars(self).items() if name != "units"}
         return make_conditioning(graph, NAMES, **values)
 
-    def modulate(self, strengths: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    def modulate(self, strengths: dict[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         def silu(x: np.ndarray) -> np.ndarray:
             return x / (1 + np.exp(-x))
 
         given = np.array([strengths.get(name, 0.0) for name in NAMES])
         features = silu(self.hidden @ given + self.hidden_bias) - silu(self.hidden_bias)
         gains = np.exp(1.5 * np.tanh(self.exponents @ features / 1.5))
-        return gains, self.biases + self.shifts @ features
+        factors = np.exp(1.5 * np.tanh(self.scales @ given / 1.5))
+        return gains, self.biases + self.shifts @ features, factors
 
 
 def test_integers_are_those_of_the_perceptron() -> None:
     perceptron = Perceptron()
     changed = perceptron.table().apply(GRAPH, STRENGTHS)
-    gains, biases = perceptron.modulate(STRENGTHS)
+    gains, biases, factors = perceptron.modulate(STRENGTHS)
     scales = np.concatenate([conv.weight_scales for conv in filters(changed)])
     before = np.concatenate([conv.weight_scales for conv in filters(GRAPH)])
     np.testing.assert_allclose(scales / before, gains, rtol=2e-3)
     assert gains.max() > 1.3
     made = np.concatenate([conv.bias for conv in filters(changed)])
-    np.testing.assert_allclose(made, biases / (perceptron.units * gains), rtol=5e-3, atol=2)
+    widths = [len(conv.bias) for conv in filters(changed)]
+    read = np.repeat([1, *factors[:-1]], widths)
+    np.testing.assert_allclose(made, biases / (perceptron.units * gains * read), rtol=5e-3, atol=2)
+    for conv, factor in zip(filters(changed), factors, strict=True):
+        before, after = (g.tensors[conv.output].quantization for g in (GRAPH, changed))
+        np.testing.assert_allclose(after.scale, before.scale * factor, rtol=2e-3)
+        assert after.zero_point == before.zero_point
+    assert factors.min() < 0.9
 
 
-def test_weights_and_activations_are_shared_by_all_strengths() -> None:
+def test_weights_are_shared_by_all_strengths() -> None:
     changed = Perceptron().table().apply(GRAPH, STRENGTHS)
-    assert changed.tensors == GRAPH.tensors
     for one, other in zip(convolutions(GRAPH), convolutions(changed), strict=True):
         assert one.weights is other.weights
         assert one.copies_channels is other.copies_channels
@@ -102,16 +111,20 @@ def test_every_machine_computes_the_same_integers() -> None:
         outputs=random.integers(-32_767, 32_768, (2 * count, 6), np.int16),
         shifts=np.concatenate([np.full(count, 16), random.integers(-2, 9, count)]),
         biases=random.integers(-(2**18), 2**18, count),
+        scales=np.concatenate([random.integers(-9_000, 9_000, (2, 3)), np.zeros((1, 3), int)]),
     )
     digest = hashlib.sha256()
     for strengths in ({"jpeg": 0.3}, {"noise": 2.0, "blur": 0.77}, dict.fromkeys(NAMES, 1.0)):
-        for conv in filters(table.apply(GRAPH, strengths)):
+        changed = table.apply(GRAPH, strengths)
+        for conv in filters(changed):
+            scale = changed.tensors[conv.output].quantization.scale
+            digest.update(np.float32(scale).astype("<f4").tobytes())
             digest.update(conv.bias.astype("<i4").tobytes())
             digest.update(conv.weight_scales.astype("<f4").tobytes())
     assert digest.hexdigest() == EXPECTED
 
 
-EXPECTED = "9e01dab7236d53f245015341dcf0757114a57bc68faa3b8236530ff08e24f912"
+EXPECTED = "e7dd1bc0b47392ac20416c587142313170767b42458a134f32c211b2f26165ea"
 
 
 def test_tables_of_functions_are_right_to_the_last_bit() -> None:
@@ -181,6 +194,12 @@ def test_plain_model_takes_no_strengths() -> None:
 def test_table_of_another_graph_is_refused() -> None:
     with pytest.raises(ModelError, match="filters"):
         Perceptron().table().apply(integer_graph(3, channels=12), STRENGTHS)
+
+
+def test_summands_keep_one_scale() -> None:
+    table = Perceptron().table()
+    with pytest.raises(ModelError, match="summands"):
+        dataclasses.replace(table, scales=table.scales + 5_000).apply(GRAPH, STRENGTHS)
 
 
 @pytest.mark.parametrize("end", [0, 10, 3000, -40])

@@ -11,40 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Concat,
-    Conv2D,
-    DepthToSpace,
-    DepthwiseConv2D,
-    GlobalAveragePool,
-    LeakyReLU,
-    Multiply,
-    Operator,
-    Pool2D,
-    PReLU,
-    ReLU,
-    Resize,
-    Sigmoid,
-    Slice,
-    SquareRoot,
-    Subtract,
-    Tile,
-    TransposedConv2D,
-)
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import assert_equal_graphs, run_litert
 from helpers.single import FIXED, INTEGER_MAKERS, MAKERS, SIZES, Maker
 
 
-def in_torch(operator: Operator, inputs: list[Tensor], graph: Graph) -> Tensor:
+def in_torch(operator: ops.Operator, inputs: list[Tensor], graph: Graph) -> Tensor:
     """One float operator over (N, C, H, W)."""
     first = inputs[0]
     match operator:
-        case Conv2D(weights=weights, groups=groups, stride=stride):
+        case ops.Conv2D(weights=weights, groups=groups, stride=stride):
             made = functional.conv2d(
                 first,
                 torch.from_numpy(weights.transpose(0, 3, 1, 2).copy()),
@@ -54,7 +34,7 @@ def in_torch(operator: Operator, inputs: list[Tensor], graph: Graph) -> Tensor:
                 groups=groups,
             )
             return made.relu() if operator.relu else made
-        case DepthwiseConv2D(weights=weights):
+        case ops.DepthwiseConv2D(weights=weights):
             made = functional.conv2d(
                 first,
                 torch.from_numpy(weights.transpose(2, 0, 1)[:, None].copy()),
@@ -63,7 +43,7 @@ def in_torch(operator: Operator, inputs: list[Tensor], graph: Graph) -> Tensor:
                 groups=first.shape[1],
             )
             return made.relu() if operator.relu else made
-        case TransposedConv2D(weights=weights, stride=stride):
+        case ops.TransposedConv2D(weights=weights, stride=stride):
             return functional.conv_transpose2d(
                 first,
                 torch.from_numpy(weights.transpose(3, 0, 1, 2).copy()),
@@ -71,44 +51,44 @@ def in_torch(operator: Operator, inputs: list[Tensor], graph: Graph) -> Tensor:
                 stride=stride,
                 padding=(weights.shape[1] - stride) // 2,
             )
-        case Add():
+        case ops.Add():
             return first + inputs[1]
-        case Subtract():
+        case ops.Subtract():
             return first - inputs[1]
-        case Multiply():
+        case ops.Multiply():
             return first * inputs[1]
-        case DepthToSpace(block=block):
+        case ops.DepthToSpace(block=block):
             # PyTorch's order has the colours outside, TensorFlow's inside.
             number, channels, height, width = first.shape
             packed = first.reshape(number, block**2, channels // block**2, height, width)
             return functional.pixel_shuffle(
                 packed.transpose(1, 2).reshape(number, channels, height, width), block
             )
-        case Concat():
+        case ops.Concat():
             return torch.cat(inputs, 1)
-        case Slice(start=start):
+        case ops.Slice(start=start):
             return first[:, start : start + graph.tensors[operator.output].channels]
-        case Tile(count=count):
+        case ops.Tile(count=count):
             return first.repeat(1, count, 1, 1)
-        case ReLU():
+        case ops.ReLU():
             return first.relu()
-        case LeakyReLU(slope=slope):
+        case ops.LeakyReLU(slope=slope):
             return functional.leaky_relu(first, slope)
-        case PReLU(slopes=slopes):
+        case ops.PReLU(slopes=slopes):
             return functional.prelu(first, torch.from_numpy(slopes))
-        case Sigmoid():
+        case ops.Sigmoid():
             return first.sigmoid()
-        case SquareRoot():
+        case ops.SquareRoot():
             return first.sqrt()
-        case Pool2D(kind="max", size=size, stride=stride):
+        case ops.Pool2D(kind="max", size=size, stride=stride):
             return functional.max_pool2d(first, size, stride, (size - stride) // 2)
-        case Pool2D(size=size):
+        case ops.Pool2D(size=size):
             return functional.avg_pool2d(first, size, 1, size // 2, count_include_pad=False)
-        case GlobalAveragePool():
+        case ops.GlobalAveragePool():
             return first.mean((2, 3), keepdim=True)
-        case Resize(mode="nearest", factor=factor):
+        case ops.Resize(mode="nearest", factor=factor):
             return functional.interpolate(first, scale_factor=factor, mode="nearest")
-        case Resize(factor=factor):
+        case ops.Resize(factor=factor):
             return functional.interpolate(
                 first, scale_factor=factor, mode="bilinear", align_corners=False
             )

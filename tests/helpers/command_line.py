@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from anchorsr.cli import app
+from helpers.extras import skip_reason
 
 
 class Result(NamedTuple):
@@ -20,6 +21,12 @@ Call = Callable[..., Result]
 
 
 def run_app(capsys: pytest.CaptureFixture[str], *words: object) -> Result:
-    """Run a command line; what it prints goes into the result."""
+    """Run a command line; what it prints goes into the result.
+
+    Skips if an extra is missing that the command needs.
+    """
     code = app.run([str(word) for word in words])
-    return Result(code, *capsys.readouterr())
+    result = Result(code, *capsys.readouterr())
+    if reason := skip_reason(result.err):
+        pytest.skip(reason)
+    return result

@@ -38,8 +38,6 @@ EXTRAS = {
     "huggingface_hub": "dev",
     "hypothesis": "dev",
     "playwright": "dev",
-    "skimage": "dev",
-    "scipy": "dev",
     "tifffile": "dev",
 }
 MARKERS = ("torch", "openvino", "onnxruntime")
@@ -54,11 +52,11 @@ def missing_extra(package: str) -> str | None:
     return EXTRAS.get(package) if missing else None
 
 
-def _reason(error: BaseException | str) -> str | None:
-    """Why to skip for this error; None for any that is not about a missing extra."""
+def skip_reason(error: BaseException | str) -> str | None:
+    """Why to skip for this error, skip or text; None if it is not about a missing extra."""
     package = error.name if isinstance(error, ModuleNotFoundError) else None
     text = str(error)
-    if isinstance(error, MissingDependencyError | str):
+    if isinstance(error, MissingDependencyError | pytest.skip.Exception | str):
         named = re.search(r"pip install 'anchorsr\[(\w+)\]'", text)
         if named and any(missing_extra(name) == named[1] for name in EXTRAS):
             return f"needs anchorsr[{named[1]}]"
@@ -77,17 +75,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
-    """Skip a module that imports what is not installed."""
+    """Skip a module that imports what is not installed, with the extra's name."""
     report = yield
-    reason = _reason(str(report.longrepr)) if report.outcome == "failed" else None
+    reason = skip_reason(str(report.longrepr)) if report.outcome != "passed" else None
     if reason is not None:
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 1, f"Skipped: {reason}")
     return report
 
 
-def _skip_if_missing(outcome: Any) -> None:
-    reason = _reason(outcome)
+_MISSING = (ModuleNotFoundError, MissingDependencyError, pytest.skip.Exception)
+
+
+def _skip_if_missing(outcome: BaseException) -> None:
+    reason = skip_reason(outcome)
     if reason is not None:
         pytest.skip(reason)
 
@@ -97,7 +98,7 @@ def pytest_fixture_setup() -> Generator[None, Any, Any]:
     """Skip a test whose fixture imports what is not installed."""
     try:
         return (yield)
-    except (ModuleNotFoundError, MissingDependencyError) as error:
+    except _MISSING as error:
         _skip_if_missing(error)
         raise
 
@@ -107,7 +108,7 @@ def pytest_pyfunc_call() -> Generator[None, Any, Any]:
     """Skip a test that imports what is not installed."""
     try:
         return (yield)
-    except (ModuleNotFoundError, MissingDependencyError) as error:
+    except _MISSING as error:
         _skip_if_missing(error)
         raise
 

@@ -11,25 +11,13 @@ from dataclasses import fields, replace
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Clip,
-    Concat,
-    Conv2D,
-    DepthToSpace,
-    Minimum,
-    Operator,
-    Quantization,
-    ReLU,
-    Requantize,
-    TensorType,
-)
 
 SIZES = [(1, 1), (1, 7), (13, 11), (31, 17), (64, 48)]
 
-IMAGE = Quantization(1.0, 0)
-SIGNED_IMAGE = Quantization(1.0, -128)
+IMAGE = ops.Quantization(1.0, 0)
+SIGNED_IMAGE = ops.Quantization(1.0, -128)
 
 
 def image(seed: int, height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -62,13 +50,13 @@ def integer_graph(
     """
     generator = np.random.default_rng(seed)
     tensors = {
-        "images": TensorType(colors, "uint8", IMAGE),
-        "image": TensorType(colors, "int8", SIGNED_IMAGE),
+        "images": ops.TensorType(colors, "uint8", IMAGE),
+        "image": ops.TensorType(colors, "int8", SIGNED_IMAGE),
     }
-    operators: list[Operator] = [Requantize("images", "image")]
+    operators: list[ops.Operator] = [ops.Requantize("images", "image")]
 
     def convolve(
-        source: str, output: str, out: int, quantization: Quantization, relu: bool
+        source: str, output: str, out: int, quantization: ops.Quantization, relu: bool
     ) -> None:
         before = tensors[source]
         assert before.quantization is not None
@@ -80,20 +68,20 @@ def integer_graph(
         relative = generator.uniform(0.5, 2.0, out) * quantization.scale * 60 / spread
         scales = (relative / before.quantization.scale).astype(np.float32)
         bias = generator.normal(0, spread / 2, out).astype(np.int32)
-        tensors[output] = TensorType(out, "int8", quantization)
-        operators.append(Conv2D(source, output, weights, bias, scales, relu))
+        tensors[output] = ops.TensorType(out, "int8", quantization)
+        operators.append(ops.Conv2D(source, output, weights, bias, scales, relu))
 
     name = "image"
     for level in range(depth):
         scale = _float32(generator.uniform(0.01, 3.0))
-        quantization = Quantization(scale, hidden_zero_point)
+        quantization = ops.Quantization(scale, hidden_zero_point)
         convolve(name, f"hidden{level}", channels, quantization, relu=True)
         name = f"hidden{level}"
     out = colors * factor**2
-    convolve(name, "residual", out, Quantization(1.0, 0), relu=False)
-    tensors["anchor"] = TensorType(out, "int8", SIGNED_IMAGE)
+    convolve(name, "residual", out, ops.Quantization(1.0, 0), relu=False)
+    tensors["anchor"] = ops.TensorType(out, "int8", SIGNED_IMAGE)
     operators.append(
-        Conv2D(
+        ops.Conv2D(
             "image",
             "anchor",
             anchor_weights(colors, factor).astype(np.int8),
@@ -101,17 +89,17 @@ def integer_graph(
             np.ones(out, np.float32),
         )
     )
-    tensors["sum"] = TensorType(out, "int8", SIGNED_IMAGE)
-    operators.append(Add(("residual", "anchor"), "sum"))
+    tensors["sum"] = ops.TensorType(out, "int8", SIGNED_IMAGE)
+    operators.append(ops.Add(("residual", "anchor"), "sum"))
     if quantize_last:
-        tensors["large"] = TensorType(colors, "int8", SIGNED_IMAGE)
-        operators.append(DepthToSpace("sum", "large", factor))
-        operators.append(Requantize("large", "upscaled"))
+        tensors["large"] = ops.TensorType(colors, "int8", SIGNED_IMAGE)
+        operators.append(ops.DepthToSpace("sum", "large", factor))
+        operators.append(ops.Requantize("large", "upscaled"))
     else:
-        tensors["bytes"] = TensorType(out, "uint8", IMAGE)
-        operators.append(Requantize("sum", "bytes"))
-        operators.append(DepthToSpace("bytes", "upscaled", factor))
-    tensors["upscaled"] = TensorType(colors, "uint8", IMAGE)
+        tensors["bytes"] = ops.TensorType(out, "uint8", IMAGE)
+        operators.append(ops.Requantize("sum", "bytes"))
+        operators.append(ops.DepthToSpace("bytes", "upscaled", factor))
+    tensors["upscaled"] = ops.TensorType(colors, "uint8", IMAGE)
     return Graph(f"random{seed}", tensors, tuple(operators), "images", "upscaled")
 
 
@@ -120,29 +108,29 @@ def float_graph(seed: int, *, factor: int = 3, channels: int = 8, colors: int = 
     generator = np.random.default_rng(seed)
     out = colors * factor**2
     widths = {"images": colors, "hidden": channels, "residual": out, "anchor": out, "sum": out}
-    tensors = {name: TensorType(width, "float32") for name, width in widths.items()}
-    tensors["large"] = tensors["upscaled"] = TensorType(colors, "float32")
+    tensors = {name: ops.TensorType(width, "float32") for name, width in widths.items()}
+    tensors["large"] = tensors["upscaled"] = ops.TensorType(colors, "float32")
 
-    def convolve(source: str, output: str, relu: bool) -> Conv2D:
+    def convolve(source: str, output: str, relu: bool) -> ops.Conv2D:
         shape = (widths[output], 3, 3, widths[source])
         weights = generator.normal(0, 1 / np.sqrt(9 * widths[source]), shape).astype(np.float32)
         bias = generator.normal(0, 10, widths[output]).astype(np.float32)
-        return Conv2D(source, output, weights, bias, relu=relu)
+        return ops.Conv2D(source, output, weights, bias, relu=relu)
 
     anchor = anchor_weights(colors, factor).astype(np.float32)
-    operators: tuple[Operator, ...] = (
+    operators: tuple[ops.Operator, ...] = (
         convolve("images", "hidden", True),
         convolve("hidden", "residual", False),
-        Conv2D("images", "anchor", anchor, np.zeros(out, np.float32)),
-        Add(("residual", "anchor"), "sum"),
-        DepthToSpace("sum", "large", factor),
-        Clip("large", "upscaled", 0.0, 255.0),
+        ops.Conv2D("images", "anchor", anchor, np.zeros(out, np.float32)),
+        ops.Add(("residual", "anchor"), "sum"),
+        ops.DepthToSpace("sum", "large", factor),
+        ops.Clip("large", "upscaled", 0.0, 255.0),
     )
     return Graph(f"float{seed}", tensors, operators, "images", "upscaled")
 
 
-def convolutions(graph: Graph) -> list[Conv2D]:
-    return [operator for operator in graph.operators if isinstance(operator, Conv2D)]
+def convolutions(graph: Graph) -> list[ops.Conv2D]:
+    return [operator for operator in graph.operators if isinstance(operator, ops.Conv2D)]
 
 
 def anchor_weights(colors: int, factor: int) -> np.ndarray:
@@ -156,18 +144,18 @@ def reference_run(graph: Graph, images: np.ndarray) -> np.ndarray:
     for operator in graph.operators:
         sources = [(values[name], graph.tensors[name]) for name in operator.inputs]
         target = graph.tensors[operator.output]
-        if isinstance(operator, Conv2D):
+        if isinstance(operator, ops.Conv2D):
             made = _reference_conv(operator, *sources[0], target)
-        elif isinstance(operator, DepthToSpace):
+        elif isinstance(operator, ops.DepthToSpace):
             made = _reference_depth_to_space(sources[0][0], operator.block)
-        elif isinstance(operator, Clip):
+        elif isinstance(operator, ops.Clip):
             made = np.clip(sources[0][0], operator.low, operator.high).astype(np.float32)
-        elif isinstance(operator, Concat):
+        elif isinstance(operator, ops.Concat):
             made = np.concatenate([source for source, _ in sources], axis=-1)
-        elif isinstance(operator, Minimum):
+        elif isinstance(operator, ops.Minimum):
             made = np.where(sources[0][0] > operator.bound, operator.bound, sources[0][0])
             made = made.astype(target.dtype)
-        elif isinstance(operator, ReLU):
+        elif isinstance(operator, ops.ReLU):
             zero = 0 if target.quantization is None else target.quantization.zero_point
             made = np.where(sources[0][0] < zero, zero, sources[0][0]).astype(target.dtype)
         elif target.quantization is None:
@@ -186,18 +174,18 @@ def reference_run(graph: Graph, images: np.ndarray) -> np.ndarray:
     return values[graph.output]
 
 
-def _quantization(tensor: TensorType) -> Quantization:
+def _quantization(tensor: ops.TensorType) -> ops.Quantization:
     assert tensor.quantization is not None
     return tensor.quantization
 
 
-def _saturated(values: np.ndarray, target: TensorType) -> np.ndarray:
+def _saturated(values: np.ndarray, target: ops.TensorType) -> np.ndarray:
     info = np.iinfo(target.dtype)
     return np.clip(values, info.min, info.max).astype(target.dtype)
 
 
 def _reference_conv(
-    conv: Conv2D, values: np.ndarray, source: TensorType, target: TensorType
+    conv: ops.Conv2D, values: np.ndarray, source: ops.TensorType, target: ops.TensorType
 ) -> np.ndarray:
     integer = source.quantization is not None
     kind = np.int64 if integer else np.float64
@@ -238,11 +226,11 @@ def with_power_of_two_scales(graph: Graph) -> Graph:
     tensors = {}
     for name, tensor in graph.tensors.items():
         scale = 2.0 ** np.round(np.log2(_quantization(tensor).scale))
-        quantization = Quantization(float(scale), _quantization(tensor).zero_point)
+        quantization = ops.Quantization(float(scale), _quantization(tensor).zero_point)
         tensors[name] = replace(tensor, quantization=quantization)
     operators = []
     for operator in graph.operators:
-        if isinstance(operator, Conv2D):
+        if isinstance(operator, ops.Conv2D):
             assert operator.weight_scales is not None
             scales = (2.0 ** np.round(np.log2(operator.weight_scales))).astype(np.float32)
             operator = replace(operator, weight_scales=scales)

@@ -10,31 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Concat,
-    Conv2D,
-    DepthToSpace,
-    DepthwiseConv2D,
-    GlobalAveragePool,
-    LeakyReLU,
-    Multiply,
-    Operator,
-    Pool2D,
-    PReLU,
-    Quantization,
-    ReLU,
-    Requantize,
-    Resize,
-    Sigmoid,
-    Slice,
-    SquareRoot,
-    Subtract,
-    TensorType,
-    Tile,
-    TransposedConv2D,
-)
 
 SIZES = [(1, 1), (1, 7), (9, 1), (13, 11)]
 CHANNELS = 8
@@ -47,8 +24,8 @@ class Maker:
         self.random = np.random.default_rng(seed)
         self.integer = integer
         self.round = bool(seed % 2)
-        self.tensors: dict[str, TensorType] = {}
-        self.operators: list[Operator] = []
+        self.tensors: dict[str, ops.TensorType] = {}
+        self.operators: list[ops.Operator] = []
         self.tensor("x", CHANNELS)
 
     def scale(self, low: float = 0.1, high: float = 4.0) -> float:
@@ -60,12 +37,14 @@ class Maker:
     ) -> str:
         """A tensor of the quantization of another, or of one of its own."""
         if not self.integer:
-            self.tensors[name] = TensorType(channels, "float32")
+            self.tensors[name] = ops.TensorType(channels, "float32")
         elif like:
-            self.tensors[name] = TensorType(channels, "int8", self.tensors[like].quantization)
+            self.tensors[name] = ops.TensorType(channels, "int8", self.tensors[like].quantization)
         else:
             zero = int(self.random.integers(-128, 128)) if zero_point is None else zero_point
-            self.tensors[name] = TensorType(channels, "int8", Quantization(self.scale(), zero))
+            self.tensors[name] = ops.TensorType(
+                channels, "int8", ops.Quantization(self.scale(), zero)
+            )
         return name
 
     def weights(self, shape: tuple[int, ...], outputs: int, source: str, output: str) -> tuple:
@@ -81,7 +60,7 @@ class Maker:
         bias = self.random.normal(0, spread / 2, outputs).astype(np.int32)
         return weights, bias, scales.astype(np.float32)
 
-    def graph(self, *operators: Operator) -> Graph:
+    def graph(self, *operators: ops.Operator) -> Graph:
         return Graph("single", self.tensors, operators, "x", operators[-1].output)
 
     def images(self, height: int, width: int) -> np.ndarray:
@@ -95,7 +74,7 @@ def _conv(shape: tuple[int, int], groups: int = 1, relu: bool = False) -> Callab
     def make(maker: Maker) -> Graph:
         maker.tensor("y", 12)
         weights = maker.weights((12, *shape, CHANNELS // groups), 12, "x", "y")
-        return maker.graph(Conv2D("x", "y", *weights, relu=relu, groups=groups))
+        return maker.graph(ops.Conv2D("x", "y", *weights, relu=relu, groups=groups))
 
     return make
 
@@ -107,9 +86,9 @@ def _strided(kernel: int, stride: int) -> Callable[[Maker], Graph]:
         channels = 2 * stride**2
         maker.tensor("small", channels)
         weights = maker.weights((channels, kernel, kernel, CHANNELS), channels, "x", "small")
-        conv = Conv2D("x", "small", *weights, relu=True, stride=stride)
+        conv = ops.Conv2D("x", "small", *weights, relu=True, stride=stride)
         maker.tensor("y", 2, "small")
-        return maker.graph(conv, DepthToSpace("small", "y", stride))
+        return maker.graph(conv, ops.DepthToSpace("small", "y", stride))
 
     return make
 
@@ -117,15 +96,15 @@ def _strided(kernel: int, stride: int) -> Callable[[Maker], Graph]:
 def _blocks(maker: Maker) -> Graph:
     maker.tensor("small", CHANNELS, "x")
     maker.tensor("y", 2, "x")
-    pool = Pool2D("x", "small", "max", 2, 2)
-    return maker.graph(pool, DepthToSpace("small", "y", 2))
+    pool = ops.Pool2D("x", "small", "max", 2, 2)
+    return maker.graph(pool, ops.DepthToSpace("small", "y", 2))
 
 
 def _depthwise(shape: tuple[int, int], relu: bool = False) -> Callable[[Maker], Graph]:
     def make(maker: Maker) -> Graph:
         maker.tensor("y", CHANNELS)
         weights = maker.weights((*shape, CHANNELS), CHANNELS, "x", "y")
-        return maker.graph(DepthwiseConv2D("x", "y", *weights, relu=relu))
+        return maker.graph(ops.DepthwiseConv2D("x", "y", *weights, relu=relu))
 
     return make
 
@@ -134,7 +113,7 @@ def _transposed(kernel: int, stride: int) -> Callable[[Maker], Graph]:
     def make(maker: Maker) -> Graph:
         maker.tensor("y", 5)
         weights, bias, scales = maker.weights((5, kernel, kernel, CHANNELS), 5, "x", "y")
-        return maker.graph(TransposedConv2D("x", "y", weights, bias, stride, scales))
+        return maker.graph(ops.TransposedConv2D("x", "y", weights, bias, stride, scales))
 
     return make
 
@@ -146,11 +125,11 @@ def _combined(kind: type) -> Callable[[Maker], Graph]:
         maker.tensor("left", 4, "x")
         maker.tensor("same", 4, "x")
         maker.tensor("y", 4)
-        operators = [Slice("x", "left", 0), Slice("x", "same", 4)]
+        operators = [ops.Slice("x", "left", 0), ops.Slice("x", "same", 4)]
         right = "same"
         if maker.integer:
             right = maker.tensor("right", 4)
-            operators.append(Requantize("same", right))
+            operators.append(ops.Requantize("same", right))
         return maker.graph(*operators, kind(("left", right), "y"))
 
     return make
@@ -161,12 +140,12 @@ def _broadcast(kind: type, small_first: bool) -> Callable[[Maker], Graph]:
         maker.tensor("small", CHANNELS)
         maker.tensor("y", CHANNELS)
         inputs = ("small", "x") if small_first else ("x", "small")
-        return maker.graph(GlobalAveragePool("x", "small"), kind(inputs, "y"))
+        return maker.graph(ops.GlobalAveragePool("x", "small"), kind(inputs, "y"))
 
     return make
 
 
-def _plain(operator: Operator, channels: int = CHANNELS) -> Callable[[Maker], Graph]:
+def _plain(operator: ops.Operator, channels: int = CHANNELS) -> Callable[[Maker], Graph]:
     """An operator that moves numbers."""
 
     def make(maker: Maker) -> Graph:
@@ -176,7 +155,7 @@ def _plain(operator: Operator, channels: int = CHANNELS) -> Callable[[Maker], Gr
     return make
 
 
-def _rescaled(operator: Operator) -> Callable[[Maker], Graph]:
+def _rescaled(operator: ops.Operator) -> Callable[[Maker], Graph]:
     """An operator whose output has a scale of its own."""
 
     def make(maker: Maker) -> Graph:
@@ -189,38 +168,40 @@ def _rescaled(operator: Operator) -> Callable[[Maker], Graph]:
 def _prelu(maker: Maker) -> Graph:
     maker.tensor("y", CHANNELS)
     if not maker.integer:
-        return maker.graph(PReLU("x", "y", maker.random.normal(0, 1, CHANNELS).astype(np.float32)))
+        return maker.graph(
+            ops.PReLU("x", "y", maker.random.normal(0, 1, CHANNELS).astype(np.float32))
+        )
     slopes = maker.random.integers(-128, 128, CHANNELS).astype(np.int8)
-    return maker.graph(PReLU("x", "y", slopes, maker.scale(0.002, 0.02)))
+    return maker.graph(ops.PReLU("x", "y", slopes, maker.scale(0.002, 0.02)))
 
 
 def _sigmoid(maker: Maker) -> Graph:
     maker.tensor("y", CHANNELS)
     if maker.integer:
-        maker.tensors["y"] = TensorType(CHANNELS, "int8", Quantization(1 / 256, -128))
-    return maker.graph(Sigmoid("x", "y"))
+        maker.tensors["y"] = ops.TensorType(CHANNELS, "int8", ops.Quantization(1 / 256, -128))
+    return maker.graph(ops.Sigmoid("x", "y"))
 
 
 def _square_root(maker: Maker) -> Graph:
     maker.tensor("squares", CHANNELS)
     maker.tensor("mean", CHANNELS, zero_point=-128)
     maker.tensor("y", CHANNELS)
-    operators = (Multiply(("x", "x"), "squares"), GlobalAveragePool("squares", "mean"))
-    return maker.graph(*operators, SquareRoot("mean", "y"))
+    operators = (ops.Multiply(("x", "x"), "squares"), ops.GlobalAveragePool("squares", "mean"))
+    return maker.graph(*operators, ops.SquareRoot("mean", "y"))
 
 
 def _attention(maker: Maker) -> Graph:
     for name, channels in {"mean": CHANNELS, "few": 2, "many": CHANNELS}.items():
         maker.tensor(name, channels)
     weights = maker.weights((2, 1, 1, CHANNELS), 2, "mean", "few")
-    squeeze = Conv2D("mean", "few", *weights, relu=True)
-    expand = Conv2D("few", "many", *maker.weights((CHANNELS, 1, 1, 2), CHANNELS, "few", "many"))
+    squeeze = ops.Conv2D("mean", "few", *weights, relu=True)
+    expand = ops.Conv2D("few", "many", *maker.weights((CHANNELS, 1, 1, 2), CHANNELS, "few", "many"))
     maker.tensor("gate", CHANNELS)
     if maker.integer:
-        maker.tensors["gate"] = TensorType(CHANNELS, "int8", Quantization(1 / 256, -128))
+        maker.tensors["gate"] = ops.TensorType(CHANNELS, "int8", ops.Quantization(1 / 256, -128))
     maker.tensor("y", CHANNELS)
-    operators = (GlobalAveragePool("x", "mean"), squeeze, expand, Sigmoid("many", "gate"))
-    return maker.graph(*operators, Multiply(("x", "gate"), "y"))
+    operators = (ops.GlobalAveragePool("x", "mean"), squeeze, expand, ops.Sigmoid("many", "gate"))
+    return maker.graph(*operators, ops.Multiply(("x", "gate"), "y"))
 
 
 MAKERS: dict[str, Callable[[Maker], Graph]] = {
@@ -238,36 +219,36 @@ MAKERS: dict[str, Callable[[Maker], Graph]] = {
     "transposed 4x4, 2": _transposed(4, 2),
     "transposed 2x2, 2": _transposed(2, 2),
     "transposed 3x3, 1": _transposed(3, 1),
-    "add": _combined(Add),
-    "subtract": _combined(Subtract),
-    "multiply": _combined(Multiply),
-    "add 1x1": _broadcast(Add, small_first=False),
-    "add to 1x1": _broadcast(Add, small_first=True),
-    "subtract 1x1": _broadcast(Subtract, small_first=False),
-    "subtract from 1x1": _broadcast(Subtract, small_first=True),
-    "multiply by 1x1": _broadcast(Multiply, small_first=False),
-    "multiply 1x1": _broadcast(Multiply, small_first=True),
-    "depth to space": _plain(DepthToSpace("x", "y", 2), 2),
-    "concat": _plain(Concat(("x", "x", "x"), "y"), 3 * CHANNELS),
-    "slice": _plain(Slice("x", "y", 3), 4),
-    "tile": _plain(Tile("x", "y", 3), 3 * CHANNELS),
-    "ReLU": _plain(ReLU("x", "y")),
-    "LeakyReLU": _rescaled(LeakyReLU("x", "y", 0.3)),
+    "add": _combined(ops.Add),
+    "subtract": _combined(ops.Subtract),
+    "multiply": _combined(ops.Multiply),
+    "add 1x1": _broadcast(ops.Add, small_first=False),
+    "add to 1x1": _broadcast(ops.Add, small_first=True),
+    "subtract 1x1": _broadcast(ops.Subtract, small_first=False),
+    "subtract from 1x1": _broadcast(ops.Subtract, small_first=True),
+    "multiply by 1x1": _broadcast(ops.Multiply, small_first=False),
+    "multiply 1x1": _broadcast(ops.Multiply, small_first=True),
+    "depth to space": _plain(ops.DepthToSpace("x", "y", 2), 2),
+    "concat": _plain(ops.Concat(("x", "x", "x"), "y"), 3 * CHANNELS),
+    "slice": _plain(ops.Slice("x", "y", 3), 4),
+    "tile": _plain(ops.Tile("x", "y", 3), 3 * CHANNELS),
+    "ReLU": _plain(ops.ReLU("x", "y")),
+    "LeakyReLU": _rescaled(ops.LeakyReLU("x", "y", 0.3)),
     "PReLU": _prelu,
     "sigmoid": _sigmoid,
     "square root": _square_root,
-    "max pool 3": _plain(Pool2D("x", "y", "max", 3)),
+    "max pool 3": _plain(ops.Pool2D("x", "y", "max", 3)),
     "max of blocks": _blocks,
-    "average pool 3": _plain(Pool2D("x", "y", "average", 3)),
-    "average pool 5": _plain(Pool2D("x", "y", "average", 5)),
-    "global pool": _rescaled(GlobalAveragePool("x", "y")),
-    "nearest": _plain(Resize("x", "y", 3, "nearest")),
-    "bilinear x2": _plain(Resize("x", "y", 2, "bilinear")),
-    "bilinear x3": _plain(Resize("x", "y", 3, "bilinear")),
+    "average pool 3": _plain(ops.Pool2D("x", "y", "average", 3)),
+    "average pool 5": _plain(ops.Pool2D("x", "y", "average", 5)),
+    "global pool": _rescaled(ops.GlobalAveragePool("x", "y")),
+    "nearest": _plain(ops.Resize("x", "y", 3, "nearest")),
+    "bilinear x2": _plain(ops.Resize("x", "y", 2, "bilinear")),
+    "bilinear x3": _plain(ops.Resize("x", "y", 3, "bilinear")),
     "channel attention": _attention,
 }
 
-INTEGER_MAKERS = MAKERS | {"requantize": _rescaled(Requantize("x", "y"))}
+INTEGER_MAKERS = MAKERS | {"requantize": _rescaled(ops.Requantize("x", "y"))}
 
 # Those whose .tflite is of one size.
 FIXED = {name for name in MAKERS if name.split()[0] in ("transposed", "nearest", "bilinear")}

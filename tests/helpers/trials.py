@@ -34,7 +34,7 @@ class Trial:
         folder: Where the command runs; only steps below it count.
         at: The step at which something happens, from 1; 0 for never.
         signal: The signal that comes then; 0 for a full disk, from then on.
-        after: Seconds after which the signal comes, instead of at a step.
+        after: Seconds after the command's start when the signal comes, instead of at a step.
     """
 
     arguments: list[str]
@@ -162,7 +162,7 @@ class _With:
         return getattr(self._module, name)
 
 
-def _child(trial: Trial, out: int, err: int, counter: int) -> None:
+def _child(trial: Trial, out: int, err: int, counter: int, started: int) -> None:
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.chdir(trial.folder)
@@ -177,6 +177,7 @@ def _child(trial: Trial, out: int, err: int, counter: int) -> None:
     steps = _Steps(trial, counter)
     _count_writes(steps)
     sys.addaudithook(steps.audit)
+    os.write(started, b"!")
     code = app.main(trial.arguments)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -206,21 +207,24 @@ def _run(trial: Trial, folder: Path) -> Ended:
     names = [folder / name for name in ("out", "err", "steps")]
     out, err, counter = (os.open(n, os.O_RDWR | os.O_CREAT | os.O_TRUNC) for n in names)
     _import(trial.arguments[0])
+    starts, started = os.pipe()
     process = os.fork()
     if not process:
         try:
-            _child(trial, out, err, counter)
+            _child(trial, out, err, counter, started)
         except BaseException:
             import traceback
 
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(99)
+    os.close(started)
     if trial.after:
+        os.read(starts, 1)
         time.sleep(trial.after)
         os.kill(process, trial.signal)
     _, status = os.waitpid(process, 0)
-    for descriptor in (out, err, counter):
+    for descriptor in (out, err, counter, starts):
         os.close(descriptor)
     steps = int.from_bytes(names[2].read_bytes()[:8], "little")
     texts = [name.read_text(errors="replace") for name in names[:2]]

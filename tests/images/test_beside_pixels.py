@@ -245,12 +245,24 @@ def test_lossless_stays_lossless_and_can_be_asked_for(tmp_path: Path, suffix: st
     write_image(source, RasterImage(art), lossless=True)
     image = read_image(source)
     np.testing.assert_array_equal(image.rgb, art)
-    assert image.lossless == (suffix == ".webp")
+    assert image.lossless
     write_image(result, image)
-    assert np.array_equal(read_image(result).rgb, art) == (suffix == ".webp")
+    np.testing.assert_array_equal(read_image(result).rgb, art)
     for other in (".jpg", ".avif", ".gif"):
         with pytest.raises(OutputError, match="cannot be lossless"):
             write_image(tmp_path / f"c{other}", image, lossless=True)
+
+
+def test_a_lossless_avif_that_becomes_lossy_is_told(tmp_path: Path) -> None:
+    data = bytearray(encoded(Image.fromarray(ROWS), "AVIF", subsampling="4:4:4"))
+    for matrix, is_lossless in ((6, False), (0, True)):
+        at = data.index(b"nclx") + 8
+        data[at : at + 2] = matrix.to_bytes(2)
+        image = read(bytes(data), tmp_path)
+        assert image.lossless == is_lossless
+        told = ["pixels without loss (PNG, WebP and HEIC files can)"] if is_lossless else []
+        assert not_kept(image, "AVIF") == told
+        assert not_kept(image, "WEBP") == []
 
 
 def test_a_lossless_animation_stays_so(tmp_path: Path) -> None:

@@ -723,6 +723,29 @@ def test_an_interrupt_leaves_whole_files_only_and_reports_what_is_written(
     assert sorted(tree(tmp_path / "out")) == ["a.png"]
 
 
+def test_an_interrupt_while_the_threads_end_is_raised_once_they_have(
+    tmp_path: Path, upscaler: ImageUpscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "in" / "a.png", small())
+    shutdowns = []
+
+    class Pressed(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            shutdowns.append(self)
+            if len(shutdowns) == 1:
+                raise KeyboardInterrupt
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", Pressed)
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", label="x3")
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        for each in upscale_files(jobs, upscaler):
+            done.append(each.error)
+    assert done == [None]
+    assert len(shutdowns) == 3  # one of both threads' pools once more
+
+
 def test_who_stops_listening_stops_the_work(tmp_path: Path, upscaler: ImageUpscaler) -> None:
     for number in range(50):
         write_png(tmp_path / "in" / f"{number:02}.png", small())

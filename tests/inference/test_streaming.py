@@ -247,8 +247,17 @@ def test_only_what_is_large_for_the_memory_should_stream(monkeypatch: pytest.Mon
     small = plain(10, 10)  # 2,700 bytes three times larger
     for available, expected in ((10_800, False), (10_799, True)):
         monkeypatch.setattr(streaming, "_available_memory", lambda available=available: available)
-        assert should_stream(small, Path("a.PNG"), 3) is expected
-        assert not should_stream(small, Path("a.webp"), 3)
+        assert should_stream(small, Path("a.PNG"), 3, resized=False) is expected
+        assert not should_stream(small, Path("a.webp"), 3, resized=False)
+
+
+def test_what_is_resized_is_streamed_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow needs two copies more: of 100 megapixels, 1.8 GB were in memory."""
+    monkeypatch.setattr(streaming, "_available_memory", lambda: 2**40)
+    rgb = np.broadcast_to(np.zeros(3, np.uint8), (5000, 5000, 3))
+    for factor, resized, expected in ((2, True, True), (2, False, False), (4, False, True)):
+        given = should_stream(RasterImage(rgb), Path("a.jpg"), factor, resized=resized)
+        assert given is expected
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
@@ -278,7 +287,6 @@ MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np
-from anchorsr.images.io import RasterImage
 from anchorsr.inference.streaming import upscale_to_file
 from anchorsr.inference.tiling import upscale_strips
 

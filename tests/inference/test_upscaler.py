@@ -15,8 +15,8 @@ from PIL import Image
 
 from anchorsr.engines.runtimes import LiteRT
 from anchorsr.errors import GraphError, ImageError, ModelError, OutputError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
-from anchorsr.graph.operators import Conv2D, Requantize
 from anchorsr.inference.batch import Job
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.image_upscaler import upscale as upscale_with_any_engine
@@ -358,7 +358,7 @@ def test_a_network_that_sees_far_takes_larger_tiles(tmp_path: Path) -> None:
     wide = np.zeros((3, 1, 601, 3), np.int8)
     wide[range(3), 0, 0, range(3)] = 1  # the pixel 300 to the left
     scales = np.ones(3, np.float32)
-    shift = Conv2D("image", "moved", wide, np.zeros(3, np.int32), scales)
+    shift = ops.Conv2D("image", "moved", wide, np.zeros(3, np.int32), scales)
     others = [
         dataclasses.replace(one, input="moved") if getattr(one, "input", "") == "image" else one
         for one in others
@@ -395,7 +395,7 @@ def test_a_network_that_sees_the_whole_image_enlarges_it_in_one_tile(tmp_path: P
 def test_what_does_not_enlarge_images_is_refused(tmp_path: Path) -> None:
     graph = integer_graph(0)
     last = graph.operators[-1]
-    assert isinstance(last, Requantize)
+    assert isinstance(last, ops.Requantize)
     tensors = {name: tensor for name, tensor in graph.tensors.items() if name != graph.output}
     signed = dataclasses.replace(
         graph, tensors=tensors, operators=graph.operators[:-1], output=last.input

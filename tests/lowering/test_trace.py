@@ -10,28 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anchorsr.errors import GraphError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Clip,
-    Concat,
-    Conv2D,
-    DepthToSpace,
-    DepthwiseConv2D,
-    GlobalAveragePool,
-    LeakyReLU,
-    Multiply,
-    Pool2D,
-    PReLU,
-    ReLU,
-    Resize,
-    Sigmoid,
-    Slice,
-    SquareRoot,
-    Subtract,
-    TransposedConv2D,
-)
 from anchorsr.lowering.trace import lower
 from anchorsr.networks import layers
 from anchorsr.networks.registry import build_network
@@ -106,31 +87,31 @@ def normalization(channels: int) -> nn.BatchNorm2d:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        (nn.Conv2d(CHANNELS, 5, 3, padding=1), Conv2D),
-        (nn.Conv2d(CHANNELS, 4, (1, 5), padding=(0, 2), bias=False), Conv2D),
-        (nn.Conv2d(CHANNELS, 4, 3, padding="same", groups=2), Conv2D),
-        (nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, padding=1, groups=CHANNELS), Conv2D),
-        (nn.Conv2d(CHANNELS, CHANNELS, 5, padding=2, groups=CHANNELS), DepthwiseConv2D),
-        (nn.Conv2d(CHANNELS, CHANNELS, 1, groups=CHANNELS, bias=False), DepthwiseConv2D),
-        (layers.Convolution(CHANNELS, 4, 3, input_unit=1, output_unit=7), Conv2D),
-        (nn.ConvTranspose2d(CHANNELS, 2, 9, 3, padding=3), TransposedConv2D),
-        (nn.ConvTranspose2d(CHANNELS, 2, 2, 2, bias=False), TransposedConv2D),
-        (nn.ConvTranspose2d(CHANNELS, 2, 9, 4, padding=3, output_padding=1), TransposedConv2D),
-        (layers.TransposedConvolution(CHANNELS, 2, 9, 2), TransposedConv2D),
-        (nn.LeakyReLU(0.05), LeakyReLU),
-        (nn.PReLU(), PReLU),
-        (nn.PReLU(CHANNELS), PReLU),
-        (nn.ReLU(), ReLU),
-        (nn.Sigmoid(), Sigmoid),
-        (normalization(CHANNELS), DepthwiseConv2D),
-        (nn.BatchNorm2d(CHANNELS, affine=False), DepthwiseConv2D),
-        (nn.MaxPool2d(3, 1, 1), Pool2D),
-        (nn.MaxPool2d((5, 5), stride=1, padding=2), Pool2D),
-        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), Pool2D),
-        (layers.Interpolate(3, "nearest"), Resize),
-        (layers.Interpolate(2, "bilinear"), Resize),
-        (layers.Clip(), Clip),
-        (layers.Anchor(2), Conv2D),
+        (nn.Conv2d(CHANNELS, 5, 3, padding=1), ops.Conv2D),
+        (nn.Conv2d(CHANNELS, 4, (1, 5), padding=(0, 2), bias=False), ops.Conv2D),
+        (nn.Conv2d(CHANNELS, 4, 3, padding="same", groups=2), ops.Conv2D),
+        (nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, padding=1, groups=CHANNELS), ops.Conv2D),
+        (nn.Conv2d(CHANNELS, CHANNELS, 5, padding=2, groups=CHANNELS), ops.DepthwiseConv2D),
+        (nn.Conv2d(CHANNELS, CHANNELS, 1, groups=CHANNELS, bias=False), ops.DepthwiseConv2D),
+        (layers.Convolution(CHANNELS, 4, 3, input_unit=1, output_unit=7), ops.Conv2D),
+        (nn.ConvTranspose2d(CHANNELS, 2, 9, 3, padding=3), ops.TransposedConv2D),
+        (nn.ConvTranspose2d(CHANNELS, 2, 2, 2, bias=False), ops.TransposedConv2D),
+        (nn.ConvTranspose2d(CHANNELS, 2, 9, 4, padding=3, output_padding=1), ops.TransposedConv2D),
+        (layers.TransposedConvolution(CHANNELS, 2, 9, 2), ops.TransposedConv2D),
+        (nn.LeakyReLU(0.05), ops.LeakyReLU),
+        (nn.PReLU(), ops.PReLU),
+        (nn.PReLU(CHANNELS), ops.PReLU),
+        (nn.ReLU(), ops.ReLU),
+        (nn.Sigmoid(), ops.Sigmoid),
+        (normalization(CHANNELS), ops.DepthwiseConv2D),
+        (nn.BatchNorm2d(CHANNELS, affine=False), ops.DepthwiseConv2D),
+        (nn.MaxPool2d(3, 1, 1), ops.Pool2D),
+        (nn.MaxPool2d((5, 5), stride=1, padding=2), ops.Pool2D),
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), ops.Pool2D),
+        (layers.Interpolate(3, "nearest"), ops.Resize),
+        (layers.Interpolate(2, "bilinear"), ops.Resize),
+        (layers.Clip(), ops.Clip),
+        (layers.Anchor(2), ops.Conv2D),
     ],
 )
 def test_module_is_one_operator(module: nn.Module, expected: type) -> None:
@@ -140,39 +121,42 @@ def test_module_is_one_operator(module: nn.Module, expected: type) -> None:
 @pytest.mark.parametrize(
     ("forward", "expected"),
     [
-        (lambda self, x: x + self.conv(x), [Conv2D, Add]),
-        (lambda self, x: torch.add(x, x), [Add]),
-        (lambda self, x: x - self.pool(x), [GlobalAveragePool, Subtract]),
-        (lambda self, x: self.pool(x) - x, [GlobalAveragePool, Subtract]),
-        (lambda self, x: x * self.sigmoid(self.pool(x)), [GlobalAveragePool, Sigmoid, Multiply]),
-        (lambda self, x: x.mul(other=x), [Multiply]),
-        (lambda self, x: x * 0.5, [DepthwiseConv2D]),
-        (lambda self, x: 3 * x / 2, [DepthwiseConv2D]),
-        (lambda self, x: self.conv(x) * 0.5, [Conv2D]),
-        (lambda self, x: self.relu(self.conv(x)) * 0.5, [Conv2D, DepthwiseConv2D]),
-        (lambda self, x: x**2, [Multiply]),
-        (lambda self, x: x.pow(2) - torch.square(x), [Multiply, Multiply, Subtract]),
-        (lambda self, x: x + x.mean((2, 3), keepdim=True), [GlobalAveragePool, Add]),
-        (lambda self, x: x + torch.mean(x, [-2, -1], True), [GlobalAveragePool, Add]),
+        (lambda self, x: x + self.conv(x), [ops.Conv2D, ops.Add]),
+        (lambda self, x: torch.add(x, x), [ops.Add]),
+        (lambda self, x: x - self.pool(x), [ops.GlobalAveragePool, ops.Subtract]),
+        (lambda self, x: self.pool(x) - x, [ops.GlobalAveragePool, ops.Subtract]),
+        (
+            lambda self, x: x * self.sigmoid(self.pool(x)),
+            [ops.GlobalAveragePool, ops.Sigmoid, ops.Multiply],
+        ),
+        (lambda self, x: x.mul(other=x), [ops.Multiply]),
+        (lambda self, x: x * 0.5, [ops.DepthwiseConv2D]),
+        (lambda self, x: 3 * x / 2, [ops.DepthwiseConv2D]),
+        (lambda self, x: self.conv(x) * 0.5, [ops.Conv2D]),
+        (lambda self, x: self.relu(self.conv(x)) * 0.5, [ops.Conv2D, ops.DepthwiseConv2D]),
+        (lambda self, x: x**2, [ops.Multiply]),
+        (lambda self, x: x.pow(2) - torch.square(x), [ops.Multiply, ops.Multiply, ops.Subtract]),
+        (lambda self, x: x + x.mean((2, 3), keepdim=True), [ops.GlobalAveragePool, ops.Add]),
+        (lambda self, x: x + torch.mean(x, [-2, -1], True), [ops.GlobalAveragePool, ops.Add]),
         (
             lambda self, x: x + self.square_root(self.pool(x.square())),
-            [Multiply, GlobalAveragePool, SquareRoot, Add],
+            [ops.Multiply, ops.GlobalAveragePool, ops.SquareRoot, ops.Add],
         ),
         (
             lambda self, x: x - torch.sqrt(self.pool(x * x)),
-            [Multiply, GlobalAveragePool, SquareRoot, Subtract],
+            [ops.Multiply, ops.GlobalAveragePool, ops.SquareRoot, ops.Subtract],
         ),
-        (lambda self, x: torch.sigmoid(x) + x.sigmoid(), [Sigmoid, Sigmoid, Add]),
-        (lambda self, x: torch.cat([x, self.conv(x), x], 1), [Conv2D, Concat]),
-        (lambda self, x: torch.cat((x, x), dim=-3), [Concat]),
-        (lambda self, x: torch.chunk(x, 4, dim=1)[2], [Slice]),
-        (lambda self, x: x.chunk(2, 1)[-1], [Slice]),
-        (lambda self, x: torch.split(x, 4, dim=1)[1], [Slice]),
-        (lambda self, x: x.split([1, 3, 2], 1)[1] * x[:, 3:], [Slice, Slice, Multiply]),
-        (lambda self, x: x[:, :-2], [Slice]),
-        (lambda self, x: x[:, 1:3, :, :], [Slice]),
-        (lambda self, x: functional.relu(x), [ReLU]),
-        (lambda self, x: x.relu() + torch.relu(x), [ReLU, ReLU, Add]),
+        (lambda self, x: torch.sigmoid(x) + x.sigmoid(), [ops.Sigmoid, ops.Sigmoid, ops.Add]),
+        (lambda self, x: torch.cat([x, self.conv(x), x], 1), [ops.Conv2D, ops.Concat]),
+        (lambda self, x: torch.cat((x, x), dim=-3), [ops.Concat]),
+        (lambda self, x: torch.chunk(x, 4, dim=1)[2], [ops.Slice]),
+        (lambda self, x: x.chunk(2, 1)[-1], [ops.Slice]),
+        (lambda self, x: torch.split(x, 4, dim=1)[1], [ops.Slice]),
+        (lambda self, x: x.split([1, 3, 2], 1)[1] * x[:, 3:], [ops.Slice, ops.Slice, ops.Multiply]),
+        (lambda self, x: x[:, :-2], [ops.Slice]),
+        (lambda self, x: x[:, 1:3, :, :], [ops.Slice]),
+        (lambda self, x: functional.relu(x), [ops.ReLU]),
+        (lambda self, x: x.relu() + torch.relu(x), [ops.ReLU, ops.ReLU, ops.Add]),
     ],
 )
 def test_function_is_lowered(forward, expected: list[type]) -> None:
@@ -201,7 +185,7 @@ def test_function_is_lowered(forward, expected: list[type]) -> None:
 )
 def test_relu_goes_into_the_convolution_that_it_alone_reads(forward, expected: list[bool]) -> None:
     graph = lowered(Custom(forward))
-    assert [op.relu for op in graph.operators if isinstance(op, Conv2D)] == expected
+    assert [op.relu for op in graph.operators if isinstance(op, ops.Conv2D)] == expected
 
 
 @pytest.mark.parametrize("groups", [1, 2, CHANNELS])
@@ -217,7 +201,7 @@ def test_normalization_is_an_operator_where_it_cannot_be_folded() -> None:
         nn.Conv2d(CHANNELS, 4, 1), nn.ReLU(), normalization(4), nn.ReLU(), nn.Conv2d(4, 1, 1)
     )
     graph = lowered(after_relu)
-    assert kinds(graph) == [Conv2D, DepthwiseConv2D, Conv2D]
+    assert kinds(graph) == [ops.Conv2D, ops.DepthwiseConv2D, ops.Conv2D]
     assert [op.relu for op in graph.operators] == [True, True, False]
 
 
@@ -239,18 +223,18 @@ def test_what_nothing_reads_is_left_away() -> None:
         torch.tanh(x)
         return self.conv(x)
 
-    assert kinds(lowered(Custom(forward))) == [Conv2D]
+    assert kinds(lowered(Custom(forward))) == [ops.Conv2D]
 
 
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize(
     ("form", "tail"),
     [
-        ("none", [Conv2D, DepthToSpace]),
-        ("feature_space", [Add, Conv2D, Conv2D, DepthToSpace]),
-        ("nearest", [Conv2D, DepthToSpace, Resize, Add]),
-        ("bilinear", [Conv2D, DepthToSpace, Resize, Add]),
-        ("anchor", [Conv2D, Conv2D, Add, DepthToSpace]),
+        ("none", [ops.Conv2D, ops.DepthToSpace]),
+        ("feature_space", [ops.Add, ops.Conv2D, ops.Conv2D, ops.DepthToSpace]),
+        ("nearest", [ops.Conv2D, ops.DepthToSpace, ops.Resize, ops.Add]),
+        ("bilinear", [ops.Conv2D, ops.DepthToSpace, ops.Resize, ops.Add]),
+        ("anchor", [ops.Conv2D, ops.Conv2D, ops.Add, ops.DepthToSpace]),
     ],
 )
 def test_every_residual_form_is_lowered(form: str, tail: list[type], clip: bool) -> None:
@@ -266,9 +250,9 @@ def test_every_residual_form_is_lowered(form: str, tail: list[type], clip: bool)
     expected = network(images).detach().numpy().transpose(0, 2, 3, 1)
     np.testing.assert_allclose(made, expected, atol=1e-3)
     assert (made.max() > 255) == (not clip)
-    tail = [*tail, Clip] if clip else tail
+    tail = [*tail, ops.Clip] if clip else tail
     assert kinds(graph)[-len(tail) :] == tail
-    assert not any(isinstance(operator, ReLU) for operator in graph.operators)
+    assert not any(isinstance(operator, ops.ReLU) for operator in graph.operators)
 
 
 @pytest.mark.parametrize(

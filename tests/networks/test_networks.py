@@ -12,16 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anchorsr.errors import RecipeError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    WEIGHT_LIMIT,
-    Add,
-    Clip,
-    Conv2D,
-    DepthToSpace,
-    TensorType,
-)
 from anchorsr.lowering.trace import lower
 from anchorsr.metrics import psnr
 from anchorsr.networks import layers
@@ -112,8 +105,8 @@ def test_changed_pixel_reaches_exactly_the_halo(body: int, image_convolution: bo
 
 @pytest.mark.parametrize("shape", [(3, 1, 5, 3), (3, 5, 1, 3)])
 def test_halo_is_that_of_the_longer_side_of_a_kernel(shape: tuple[int, ...]) -> None:
-    conv = Conv2D("images", "made", np.zeros(shape, np.float32), np.zeros(3, np.float32))
-    color = TensorType(3, "float32")
+    conv = ops.Conv2D("images", "made", np.zeros(shape, np.float32), np.zeros(3, np.float32))
+    color = ops.TensorType(3, "float32")
     graph = Graph("long", {"images": color, "made": color}, [conv], "images", "made")
     assert graph.halo == 2
 
@@ -155,7 +148,7 @@ def test_rounding_noise_is_half_a_step_of_seven_bits_and_only_in_training() -> N
     pixel[0, 1, 1, 1] = 1.0  # the output is the filters of channel 1, mirrored
     exact = layer.eval()(pixel)
     drawn = torch.cat([layer.train()(pixel) for _ in range(200)])
-    steps = layer.kernel().abs().amax(dim=(1, 2, 3)) / WEIGHT_LIMIT
+    steps = layer.kernel().abs().amax(dim=(1, 2, 3)) / ops.WEIGHT_LIMIT
     off = ((drawn - exact) / steps[:, None, None]).detach()
     assert off.abs().max() <= 0.5001
     assert off.std().item() == pytest.approx(12**-0.5, rel=0.02)
@@ -335,10 +328,10 @@ def test_full_size_network_is_lowered_to_few_operators() -> None:
     graph = lower(network, name="named")
     assert graph.name == "named"
     kinds = [type(operator) for operator in graph.operators]
-    assert kinds.count(Conv2D) == 8  # seven, and the anchor
-    assert kinds[-3:] == [Add, DepthToSpace, Clip]
+    assert kinds.count(ops.Conv2D) == 8  # seven, and the anchor
+    assert kinds[-3:] == [ops.Add, ops.DepthToSpace, ops.Clip]
     assert len(kinds) == 11  # each ReLU went into the convolution before it
-    relus = [operator.relu for operator in graph.operators if isinstance(operator, Conv2D)]
+    relus = [operator.relu for operator in graph.operators if isinstance(operator, ops.Conv2D)]
     assert relus == [True] * 6 + [False] * 2
     images = noise(13, 11)
     made = run_graph(graph, to_nhwc(images))
@@ -350,7 +343,7 @@ def test_anchor_is_a_convolution_that_copies() -> None:
     sizes = {
         operator.weights.shape: operator
         for operator in graph.operators
-        if isinstance(operator, Conv2D)
+        if isinstance(operator, ops.Conv2D)
     }
     anchor = sizes[27, 1, 1, 3]
     assert anchor.input == graph.input

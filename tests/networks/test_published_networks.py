@@ -14,9 +14,9 @@ from torch import nn
 
 from anchorsr.engines.runtimes import LiteRT
 from anchorsr.errors import RecipeError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Conv2D, Sigmoid, TransposedConv2D
 from anchorsr.lowering.trace import lower
 from anchorsr.networks.registry import NETWORKS, build_network, load_classes
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
@@ -134,14 +134,14 @@ def test_parameters_of_the_network_that_runs(name: str, count: int) -> None:
 def test_edge_oriented_blocks_become_plain_convolutions(channels: int, count: int) -> None:
     graph = lower(build("ecbsr", channels=channels), name="ecbsr")
     assert graph.parameter_count == count
-    convolutions = [op for op in graph.operators if isinstance(op, Conv2D)]
+    convolutions = [op for op in graph.operators if isinstance(op, ops.Conv2D)]
     assert len(convolutions) == 6 + 1  # and the anchor
 
 
 def test_streams_of_the_image_do_not_read_features() -> None:
     network = build("etds", channels=8, blocks=2)
     graph = lower(network, name="etds")
-    kernels = [op.weights for op in graph.operators if isinstance(op, Conv2D)]
+    kernels = [op.weights for op in graph.operators if isinstance(op, ops.Conv2D)]
     for kernel in kernels[1:3]:
         assert not kernel[-3:, :, :, :-3].any()
         assert kernel[-3:, :, :, -3:].any()
@@ -258,7 +258,7 @@ def test_every_parameter_is_trained(name: str) -> None:
 
 def test_recursive_network_runs_the_same_two_convolutions_in_every_unit() -> None:
     graph = lower(build("drrn", channels=4, units=3), name="drrn")
-    kernels = [op.weights for op in graph.operators if isinstance(op, Conv2D)]
+    kernels = [op.weights for op in graph.operators if isinstance(op, ops.Conv2D)]
     assert len(kernels) == 2 + 2 * 3
     for first, second in (kernels[3:5], kernels[5:7]):
         np.testing.assert_array_equal(first, kernels[1])
@@ -276,7 +276,7 @@ def test_attention_works_on_the_scale_of_zero_to_one() -> None:
             observe=lambda made, values, graph=graph, gates=gates: gates.extend(
                 values.ravel()
                 for operator in graph.operators
-                if operator.output == made and isinstance(operator, Sigmoid)
+                if operator.output == made and isinstance(operator, ops.Sigmoid)
             ),
         )
         gates = np.concatenate(gates)
@@ -286,7 +286,7 @@ def test_attention_works_on_the_scale_of_zero_to_one() -> None:
 @pytest.mark.parametrize(("factor", "kernel"), [(2, 10), (3, 9), (4, 10)])
 def test_transposed_kernel_is_widened_where_it_cannot_lie_evenly(factor: int, kernel: int) -> None:
     graph = lower(build("fsrcnn", factor=factor), name="fsrcnn")
-    (last,) = [op for op in graph.operators if isinstance(op, TransposedConv2D)]
+    (last,) = [op for op in graph.operators if isinstance(op, ops.TransposedConv2D)]
     assert last.weights.shape == (3, kernel, kernel, 56)
     assert not last.weights[:, 9:].any()
     assert not last.weights[:, :, 9:].any()

@@ -7,16 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Clip,
-    Concat,
-    DepthToSpace,
-    Quantization,
-    Requantize,
-    Resize,
-)
 from anchorsr.quantization.calibration import (
     IMAGE,
     KEEPS_VALUES,
@@ -33,7 +25,7 @@ from helpers.graphs import image
 IMAGES = [image(seed, 17, 14)[0] for seed in range(2)]
 
 
-def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, Quantization]:
+def scales(graph: Graph, **ranges: tuple[float, float]) -> dict[str, ops.Quantization]:
     """Choose quantization for these ranges, and (-1, 1) for all other tensors."""
     every = {name: ranges.get(name, (-1.0, 1.0)) for name in graph.tensors}
     return choose_quantization(graph, every)
@@ -44,7 +36,7 @@ def test_an_operator_that_keeps_numbers_has_one_scale_in_and_out() -> None:
     kept = [op for op in integer.operators if isinstance(op, KEEPS_VALUES)]
     assert len({type(op) for op in kept}) == 7  # Clip is not one of them: it vanishes in integers
     for operator in kept:
-        if not isinstance(operator, Requantize):
+        if not isinstance(operator, ops.Requantize):
             names = (*operator.inputs, operator.output)
             assert len({integer.tensors[name].quantization for name in names}) == 1
 
@@ -53,7 +45,7 @@ def test_tensors_side_by_side_get_the_union_of_their_ranges() -> None:
     chain = FloatChain()
     chain.convolve("images", "a", 4)
     chain.convolve("images", "b", 4)
-    chain.add(Concat(("a", "b"), "both"), 8)
+    chain.add(ops.Concat(("a", "b"), "both"), 8)
     chosen = scales(anchored("both", chain), a=(-2, 1), b=(0, 3), both=(-2, 3))
     assert chosen["a"] == chosen["b"] == chosen["both"]
     assert chosen["a"].scale == np.float32(5 / 255)
@@ -64,13 +56,13 @@ def test_a_narrow_tensor_that_others_read_too_keeps_its_own_scale() -> None:
     chain = FloatChain()
     chain.convolve("images", "a", 4)
     chain.convolve("a", "b", 4)
-    chain.add(Concat(("a", "b"), "both"), 8)
+    chain.add(ops.Concat(("a", "b"), "both"), 8)
     graph = anchored("both", chain)
     chosen = scales(graph, a=(-2, 2), b=(-9, 9), both=(-9, 9))
     assert chosen["a"].scale == np.float32(4 / 255)
     assert chosen["b"] == chosen["both"] != chosen["a"]
     (change,) = [op for op in apply_quantization(graph, chosen).operators if "/" in op.output]
-    assert isinstance(change, Requantize) and change.input == "a"
+    assert isinstance(change, ops.Requantize) and change.input == "a"
     chosen = scales(graph, a=(-8, 8), b=(-9, 9), both=(-9, 9))
     assert chosen["a"] == chosen["b"]
 
@@ -79,7 +71,7 @@ def test_summands_share_a_scale_with_their_sum_unless_one_is_far_smaller() -> No
     chain = FloatChain()
     chain.convolve("images", "a", 4, relu=True)
     chain.convolve("a", "b", 4, relu=True)
-    chain.add(Add(("a", "b"), "skipped"))
+    chain.add(ops.Add(("a", "b"), "skipped"))
     graph = anchored("skipped", chain)
     chosen = scales(graph, a=(0, 40), b=(0, 90), skipped=(0, 102))
     assert chosen["a"] == chosen["b"] == chosen["skipped"]
@@ -92,12 +84,12 @@ def test_summands_share_a_scale_with_their_sum_unless_one_is_far_smaller() -> No
 def test_an_image_beside_features_does_not_force_its_scale_upon_them() -> None:
     chain = FloatChain()
     chain.convolve("images", "features", 5)
-    chain.add(Concat(("images", "features", "images"), "both"), 11)
+    chain.add(ops.Concat(("images", "features", "images"), "both"), 11)
     graph = anchored("both", chain)
     chosen = scales(graph, features=(-300, 300), both=(-300, 300))
     assert chosen["both"].scale == np.float32(600 / 255)
     integer = apply_quantization(graph, chosen)
-    changes = [op for op in integer.operators if isinstance(op, Requantize)]
+    changes = [op for op in integer.operators if isinstance(op, ops.Requantize)]
     assert [op.input for op in changes] == ["images", "image", "large"]
 
 
@@ -105,11 +97,11 @@ def test_an_image_beside_features_does_not_force_its_scale_upon_them() -> None:
 def test_an_image_enlarged_by_itself_and_its_residual_have_exact_scales(clip: bool) -> None:
     chain = FloatChain()
     chain.convolve("images", "packed", 12)
-    chain.add(DepthToSpace("packed", "residual", 2), 3)
-    chain.add(Resize("images", "enlarged", 2, "bilinear"))
-    chain.add(Add(("residual", "enlarged"), "sum"))
+    chain.add(ops.DepthToSpace("packed", "residual", 2), 3)
+    chain.add(ops.Resize("images", "enlarged", 2, "bilinear"))
+    chain.add(ops.Add(("residual", "enlarged"), "sum"))
     if clip:
-        chain.add(Clip("sum", "upscaled", 0.0, 255.0))
+        chain.add(ops.Clip("sum", "upscaled", 0.0, 255.0))
     chosen = scales(chain.graph("upscaled" if clip else "sum"))
     assert chosen["packed"] == chosen["residual"] == RESIDUAL
     assert chosen["enlarged"] == chosen["sum"] == IMAGE
@@ -119,8 +111,8 @@ def test_a_sum_of_features_that_becomes_the_image_has_features_to_add() -> None:
     chain = FloatChain()
     chain.convolve("images", "a", 12)
     chain.convolve("images", "b", 12)
-    chain.add(Add(("a", "b"), "sum"))
-    chain.add(DepthToSpace("sum", "large", 2), 3)
+    chain.add(ops.Add(("a", "b"), "sum"))
+    chain.add(ops.DepthToSpace("sum", "large", 2), 3)
     graph = chain.graph("large")
     chosen = scales(graph, a=(0, 100), b=(-10, 200))
     assert chosen["sum"] == chosen["large"] == IMAGE
@@ -134,9 +126,9 @@ def test_a_tensor_that_is_read_elsewhere_is_not_made_a_residual() -> None:
     chain.convolve("images", "packed", 12)
     chain.convolve("packed", "more", 12)
     chain.anchor("images", "anchor", 2)
-    chain.add(Add(("anchor", "packed"), "one"))
-    chain.add(Add(("one", "more"), "sum"))
-    chain.add(DepthToSpace("sum", "large", 2), 3)
+    chain.add(ops.Add(("anchor", "packed"), "one"))
+    chain.add(ops.Add(("one", "more"), "sum"))
+    chain.add(ops.DepthToSpace("sum", "large", 2), 3)
     roles = tensor_roles(chain.graph("large"))
     assert roles["packed"] == roles["one"] == "features"
 
@@ -145,8 +137,8 @@ def test_scales_that_litert_would_take_another_kernel_for_are_made_larger() -> N
     chain = FloatChain()
     chain.convolve("images", "wide", 4)
     chain.convolve("images", "small", 4)
-    chain.add(Add(("wide", "small"), "both"))
-    chain.add(Add(("both", "small"), "none"))
+    chain.add(ops.Add(("wide", "small"), "both"))
+    chain.add(ops.Add(("both", "small"), "none"))
     graph = anchored("none", chain)
     chosen = scales(graph, wide=(-9e4, 9e4), small=(-1e-3, 1e-3), both=(-9e4, 9e4), none=(0, 1e-9))
     for one, made in (("wide", "both"), ("small", "both"), ("both", "none"), ("small", "none")):
@@ -158,17 +150,17 @@ def test_scales_that_litert_would_take_another_kernel_for_are_made_larger() -> N
 def test_features_are_clipped_by_saturation_or_by_operators() -> None:
     chain = FloatChain()
     chain.convolve("images", "wide", 4)
-    chain.add(Clip("wide", "clipped", 0.0, 3.0))
+    chain.add(ops.Clip("wide", "clipped", 0.0, 3.0))
     chain.convolve("clipped", "next", 4)
     graph = anchored("next", chain)
     chosen = scales(graph, wide=(-9, 9), clipped=(0, 3), next=(-1, 1))
     assert chosen["wide"] == chosen["clipped"]
     assert chosen["wide"].scale == np.float32(3 / 255)
     assert chosen["wide"].zero_point == -128
-    wide = Quantization(0.5, 10)
-    assert clip_limits(Clip("x", "y", 0.0, 3.0), wide) == (10, 16)
-    assert clip_limits(Clip("x", "y", -np.inf, 3.0), wide) == (-128, 16)
-    assert clip_limits(Clip("x", "y", 0.0, np.inf), wide) == (10, 127)
+    wide = ops.Quantization(0.5, 10)
+    assert clip_limits(ops.Clip("x", "y", 0.0, 3.0), wide) == (10, 16)
+    assert clip_limits(ops.Clip("x", "y", -np.inf, 3.0), wide) == (-128, 16)
+    assert clip_limits(ops.Clip("x", "y", 0.0, np.inf), wide) == (10, 127)
 
 
 def test_a_clip_to_other_limits_is_refused() -> None:
@@ -182,8 +174,8 @@ def test_a_clip_to_other_limits_is_refused() -> None:
 
 def test_no_root_lies_halfway_between_two_integers() -> None:
     """At the first scale LiteRT was off by one: its square root was wrong in the last bit."""
-    before = Quantization(535.1635131835938, -128)
-    tie = Quantization(1.4486761093139648, -128)
+    before = ops.Quantization(535.1635131835938, -128)
+    tie = ops.Quantization(1.4486761093139648, -128)
     after = _tie_avoiding(before, tie)
     assert tie.scale < after.scale < 1.01 * tie.scale
     assert _tie_avoiding(before, after) == after

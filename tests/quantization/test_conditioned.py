@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs anchorsr[train]")
 
+import torch
 
 from anchorsr.data.degradation import DegradationRecipe, NoiseRecipe
 from anchorsr.data.imresize import downscale
@@ -18,8 +19,8 @@ from anchorsr.graph.conditioning import Conditioning
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
 from anchorsr.graph.operators import Conv2D
-from anchorsr.networks.inference import upscale_float
-from anchorsr.quantization.conditioned import quantize_conditioned
+from anchorsr.networks.inference import to_tensor, upscale_float
+from anchorsr.quantization.conditioned import ConditionedIntegerNetwork, calibrate_conditioned
 from anchorsr.training.recipe import QuantizationRecipe
 from helpers.conditioned import conditioned_network
 
@@ -36,10 +37,10 @@ def pair(number: int) -> Pair:
     return Pair(str(number), downscale(hr, 3), hr)
 
 
-def quantized(
+def calibrated(
     degradation: DegradationRecipe | None = NOISE, **settings: Any
-) -> tuple[Graph, Conditioning]:
-    return quantize_conditioned(
+) -> ConditionedIntegerNetwork:
+    return calibrate_conditioned(
         network(),
         [pair(0), pair(1)],
         name="small",
@@ -47,6 +48,10 @@ def quantized(
         settings=QuantizationRecipe(**settings),
         seed=4,
     )
+
+
+def quantized(*args: Any, **settings: Any) -> tuple[Graph, Conditioning]:
+    return calibrated(*args, **settings).to_conditioned_graph()
 
 
 @pytest.mark.parametrize("equalize", [False, True])
@@ -73,3 +78,29 @@ def test_weights_are_the_same_for_all_strengths() -> None:
 
 def test_calibration_depends_on_the_seed_alone() -> None:
     assert quantized()[1].to_bytes() == quantized()[1].to_bytes()
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+@pytest.mark.parametrize("values", [(0.0, 0.0), (0.625, 0.0), (0.25, 0.875)])
+def test_what_is_trained_is_what_is_written(equalize: bool, values: tuple[float, float]) -> None:
+    network = calibrated(equalize=equalize)
+    network.avoid_ties()
+    graph, table = network.to_conditioned_graph()
+    lr = pair(2).lr
+    with torch.no_grad():
+        output = network.forward_conditioned(to_tensor(lr[None], "cpu"), torch.tensor([values]))
+    trained = output.clamp(0, 255)[0].permute(1, 2, 0).numpy()
+    strengths = dict(zip(("jpeg", "noise"), values, strict=True))
+    written = run_graph(table.apply(graph, strengths), lr[None])[0].astype(np.float32)
+    # The table has the perceptron in fixed point: a tie may fall on the other side.
+    assert np.abs(trained - written).max() <= 1
+    assert (trained != written).mean() < 0.02
+
+
+def test_gradients_reach_every_parameter() -> None:
+    network = calibrated()
+    images = to_tensor(np.stack([pair(0).lr, pair(1).lr]), "cpu")
+    network.forward_conditioned(
+        images, torch.tensor([[0.2, 0.7], [0.9, 0.1]])
+    ).square().sum().backward()
+    assert all(bool(parameter.grad.abs().sum() > 0) for parameter in network.parameters())

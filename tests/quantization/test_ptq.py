@@ -13,9 +13,9 @@ pytest.importorskip("torch", reason="needs anchorsr[train]")
 import torch
 
 from anchorsr.errors import DataError, GraphError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Add, Conv2D, Quantization
 from anchorsr.lowering.trace import lower
 from anchorsr.metrics import psnr
 from anchorsr.networks.abpn import ABPN, ABPNConfig
@@ -69,13 +69,13 @@ def test_the_numeric_rules_hold(images: list[npt.NDArray[np.uint8]]) -> None:
     integer = quantize_graph(trained_like(), images)
     assert integer.tensors[integer.input].dtype == integer.tensors[integer.output].dtype == "uint8"
     for name in (integer.input, integer.output):
-        assert integer.tensors[name].quantization == Quantization(1.0, 0)
-    (add,) = (op for op in integer.operators if isinstance(op, Add))
+        assert integer.tensors[name].quantization == ops.Quantization(1.0, 0)
+    (add,) = (op for op in integer.operators if isinstance(op, ops.Add))
     residual, anchor = (integer.tensors[name].quantization for name in add.inputs)
     assert (residual, anchor) == (RESIDUAL, IMAGE)
     assert integer.tensors[add.output].quantization == IMAGE
     for conv in integer.operators:
-        if isinstance(conv, Conv2D):
+        if isinstance(conv, ops.Conv2D):
             assert np.abs(conv.weights.astype(int)).max(axis=(1, 2, 3)).max() == 64
             quantization = integer.tensors[conv.output].quantization
             assert quantization is not None
@@ -87,7 +87,7 @@ def test_the_anchor_is_exact(images: list[npt.NDArray[np.uint8]]) -> None:
     graph = trained_like()
     silent = [
         dataclasses.replace(op, weights=0 * op.weights, bias=0 * op.bias)
-        if isinstance(op, Conv2D) and op.weights.shape[1] == 3
+        if isinstance(op, ops.Conv2D) and op.weights.shape[1] == 3
         else op
         for op in graph.operators
     ]
@@ -101,12 +101,14 @@ def test_saturation_is_the_clip() -> None:
     graph = trained_like()
     loud = [
         dataclasses.replace(op, bias=op.bias + np.float32(300) * (-1) ** np.arange(27, dtype=int))
-        if isinstance(op, Conv2D) and op is graph.operators[-5]
+        if isinstance(op, ops.Conv2D) and op is graph.operators[-5]
         else op
         for op in graph.operators
     ]
     loud = [
-        dataclasses.replace(op, bias=op.bias.astype(np.float32)) if isinstance(op, Conv2D) else op
+        dataclasses.replace(op, bias=op.bias.astype(np.float32))
+        if isinstance(op, ops.Conv2D)
+        else op
         for op in loud
     ]
     noisy = Graph("loud", graph.tensors, loud, graph.input, graph.output)

@@ -10,20 +10,9 @@ pytest.importorskip("torch", reason="needs anchorsr[train]")
 import torch
 
 from anchorsr.errors import GraphError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Clip,
-    Concat,
-    Conv2D,
-    DepthToSpace,
-    Pool2D,
-    PReLU,
-    Resize,
-    Sigmoid,
-    TransposedConv2D,
-)
 from anchorsr.networks.inference import to_tensor
 from anchorsr.quantization.calibration import choose_quantization, observe_ranges
 from anchorsr.quantization.qat_network import IntegerNetwork
@@ -37,16 +26,16 @@ def residual_form(form: str) -> Graph:
     chain.convolve("images", "first", 6, relu=True)
     last = chain.convolve("first", "second", 6, relu=True)
     if form == "feature_space":
-        last = chain.add(Add(("first", "second"), "skipped"))
+        last = chain.add(ops.Add(("first", "second"), "skipped"))
     packed = chain.convolve(last, "packed", 12, gain=0.3)
     if form == "anchor":
         chain.anchor("images", "anchor", 2)
-        packed = chain.add(Add((packed, "anchor"), "sum"))
-    large = chain.add(DepthToSpace(packed, "large", 2), 3)
+        packed = chain.add(ops.Add((packed, "anchor"), "sum"))
+    large = chain.add(ops.DepthToSpace(packed, "large", 2), 3)
     if form in ("nearest", "bilinear"):
-        chain.add(Resize("images", "enlarged", 2, form))  # type: ignore[arg-type]
-        large = chain.add(Add((large, "enlarged"), "sum"))
-    chain.add(Clip(large, "upscaled", 0.0, 255.0))
+        chain.add(ops.Resize("images", "enlarged", 2, form))  # type: ignore[arg-type]
+        large = chain.add(ops.Add((large, "enlarged"), "sum"))
+    chain.add(ops.Clip(large, "upscaled", 0.0, 255.0))
     return chain.graph("upscaled")
 
 
@@ -54,12 +43,12 @@ def small_fsrcnn() -> Graph:
     chain = FloatChain(2)
     chain.convolve("images", "wide", 8, kernel=5)
     slopes = chain.generator.uniform(-0.3, 0.6, (2, 8)).astype(np.float32)
-    chain.add(PReLU("wide", "wide_bent", slopes[0]))
+    chain.add(ops.PReLU("wide", "wide_bent", slopes[0]))
     chain.convolve("wide_bent", "narrow", 4, kernel=1)
-    chain.add(PReLU("narrow", "narrow_bent", slopes[1, :4]))
+    chain.add(ops.PReLU("narrow", "narrow_bent", slopes[1, :4]))
     weights = chain.normal(3, 9, 9, 4, gain=0.03)
-    chain.add(TransposedConv2D("narrow_bent", "large", weights, chain.normal(3), 3), 3)
-    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    chain.add(ops.TransposedConv2D("narrow_bent", "large", weights, chain.normal(3), 3), 3)
+    chain.add(ops.Clip("large", "upscaled", 0.0, 255.0))
     return chain.graph("upscaled")
 
 
@@ -67,15 +56,15 @@ def clipped_features() -> Graph:
     """Clips that saturation does, and one of a tensor that shares a wider scale."""
     chain = FloatChain(4)
     chain.convolve("images", "wide", 6)
-    chain.add(Clip("wide", "narrow", 0.0, 30.0))
-    chain.add(Clip("wide", "below", -np.inf, 40.0))
-    chain.add(Add(("wide", "narrow"), "sum"))
-    chain.add(Add(("sum", "below"), "both"))
+    chain.add(ops.Clip("wide", "narrow", 0.0, 30.0))
+    chain.add(ops.Clip("wide", "below", -np.inf, 40.0))
+    chain.add(ops.Add(("wide", "narrow"), "sum"))
+    chain.add(ops.Add(("sum", "below"), "both"))
     chain.convolve("both", "small", 6)
-    chain.add(Clip("small", "gate", 0.0, 6.0))
+    chain.add(ops.Clip("small", "gate", 0.0, 6.0))
     chain.convolve("gate", "packed", 12, gain=3.0)
-    chain.add(DepthToSpace("packed", "large", 2), 3)
-    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    chain.add(ops.DepthToSpace("packed", "large", 2), 3)
+    chain.add(ops.Clip("large", "upscaled", 0.0, 255.0))
     return chain.graph("upscaled")
 
 
@@ -84,12 +73,12 @@ def strided() -> Graph:
     chain = FloatChain(5)
     chain.convolve("images", "first", 6, relu=True)
     weights = chain.normal(4, 4, 4, 6, gain=0.1)
-    chain.add(Conv2D("first", "low", weights, chain.normal(4), relu=True, stride=2), 4)
-    chain.add(Pool2D("first", "pooled", "max", 2, 2), 6)
-    chain.add(Concat(("low", "pooled"), "both"), 10)
+    chain.add(ops.Conv2D("first", "low", weights, chain.normal(4), relu=True, stride=2), 4)
+    chain.add(ops.Pool2D("first", "pooled", "max", 2, 2), 6)
+    chain.add(ops.Concat(("low", "pooled"), "both"), 10)
     chain.convolve("both", "packed", 48, gain=0.3)
-    chain.add(DepthToSpace("packed", "large", 4), 3)
-    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    chain.add(ops.DepthToSpace("packed", "large", 4), 3)
+    chain.add(ops.Clip("large", "upscaled", 0.0, 255.0))
     return chain.graph("upscaled")
 
 
@@ -98,10 +87,10 @@ def selection() -> Graph:
     chain = FloatChain(3)
     chain.convolve("images", "four", 4, relu=True)
     weights = np.eye(4, dtype=np.float32)[[2, 0]].reshape(2, 1, 1, 4)
-    chain.add(Conv2D("four", "two", weights, np.zeros(2, np.float32)), 2)
+    chain.add(ops.Conv2D("four", "two", weights, np.zeros(2, np.float32)), 2)
     chain.convolve("two", "packed", 12, gain=0.3)
-    chain.add(DepthToSpace("packed", "large", 2), 3)
-    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    chain.add(ops.DepthToSpace("packed", "large", 2), 3)
+    chain.add(ops.Clip("large", "upscaled", 0.0, 255.0))
     return chain.graph("upscaled")
 
 
@@ -168,7 +157,7 @@ def test_tensors_of_one_scale_learn_it_together() -> None:
 def test_a_sum_of_features_at_one_scale_is_a_sum_of_integers() -> None:
     network = trainable(GRAPHS["feature_space"])
     assert set(network.log_scales) & {"first", "second", "skipped"} == {"first"}
-    (add,) = [op for op in GRAPHS["feature_space"].operators if isinstance(op, Add)]
+    (add,) = [op for op in GRAPHS["feature_space"].operators if isinstance(op, ops.Add)]
     assert network._adds_exactly(add)
 
 
@@ -188,7 +177,7 @@ def test_a_square_root_cannot_be_trained() -> None:
 def test_the_gradient_of_a_rounded_sum_is_that_of_the_sum() -> None:
     """With different scales: the gradient of a summand is its scale over the sum's."""
     network = trainable(GRAPHS["feature_space"])
-    (add,) = [op for op in network.source.operators if isinstance(op, Add)]
+    (add,) = [op for op in network.source.operators if isinstance(op, ops.Add)]
     ones = [torch.full((1, 6, 1, 1), 3.0, requires_grad=True) for _ in add.inputs]
     network._execute(add, ones).sum().backward()
     for values, name in zip(ones, add.inputs, strict=True):
@@ -202,15 +191,15 @@ def test_what_is_read_at_another_scale_is_brought_to_it_as_in_the_file(pool: str
     chain = FloatChain(3)
     chain.convolve("images", "features", 3, gain=4.0)
     if pool == "average":
-        chain.add(Pool2D("features", "smooth", "average", 3), 3)
+        chain.add(ops.Pool2D("features", "smooth", "average", 3), 3)
         parts, factor = ("smooth", "features"), 1
     else:
-        chain.add(Resize("features", "smooth", 2, "bilinear"), 3)
-        chain.add(Resize("features", "blocks", 2, "nearest"), 3)
+        chain.add(ops.Resize("features", "smooth", 2, "bilinear"), 3)
+        chain.add(ops.Resize("features", "blocks", 2, "nearest"), 3)
         parts, factor = ("smooth", "blocks"), 2
-    chain.add(Concat((*parts, *parts), "packed"), 12)
-    chain.add(DepthToSpace("packed", "large", 2), 3)
-    chain.add(Clip("large", "upscaled", 0.0, 255.0))
+    chain.add(ops.Concat((*parts, *parts), "packed"), 12)
+    chain.add(ops.DepthToSpace("packed", "large", 2), 3)
+    chain.add(ops.Clip("large", "upscaled", 0.0, 255.0))
     graph = chain.graph("upscaled")
     sample = image(2, 12, 10)[0]
     ranges = observe_ranges(graph, [sample], 100)
@@ -224,7 +213,7 @@ def test_what_is_read_at_another_scale_is_brought_to_it_as_in_the_file(pool: str
 def test_what_does_not_end_in_an_image_is_not_trained() -> None:
     chain = FloatChain(3)
     chain.convolve("images", "features", 3)
-    chain.add(Sigmoid("features", "share"), 3)
+    chain.add(ops.Sigmoid("features", "share"), 3)
     graph = chain.graph("share")
     chosen = choose_quantization(graph, observe_ranges(graph, [image(0, 8, 8)[0]], 100))
     with pytest.raises(GraphError, match="does not end in an image"):

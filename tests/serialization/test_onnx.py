@@ -16,9 +16,9 @@ import onnxruntime
 
 from anchorsr.engines.runtimes import load_engine
 from anchorsr.errors import GraphError, MissingDependencyError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Quantization, Requantize, TensorType
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.onnx import write_onnx
@@ -127,10 +127,10 @@ def test_equal_graphs_give_equal_bytes() -> None:
 
 
 def test_a_network_that_only_passes_its_input_on_does_that() -> None:
-    image_type = TensorType(3, "uint8", Quantization(1.0, 0))
-    int8 = TensorType(3, "int8", Quantization(1.0, -128))
+    image_type = ops.TensorType(3, "uint8", ops.Quantization(1.0, 0))
+    int8 = ops.TensorType(3, "int8", ops.Quantization(1.0, -128))
     tensors = {"images": image_type, "same": int8, "upscaled": image_type}
-    operators = (Requantize("images", "same"), Requantize("same", "upscaled"))
+    operators = (ops.Requantize("images", "same"), ops.Requantize("same", "upscaled"))
     images = image(5, 13, 11)
     for graph in (
         Graph("plain", tensors, operators, "images", "upscaled"),

@@ -21,32 +21,9 @@ pytest.importorskip("onnxruntime", reason="needs anchorsr[onnx]")
 import onnx
 import onnxruntime
 
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Concat,
-    Conv2D,
-    DepthToSpace,
-    DepthwiseConv2D,
-    GlobalAveragePool,
-    LeakyReLU,
-    Multiply,
-    Operator,
-    Pool2D,
-    PReLU,
-    Quantization,
-    ReLU,
-    Requantize,
-    Resize,
-    Sigmoid,
-    Slice,
-    SquareRoot,
-    Subtract,
-    TensorType,
-    Tile,
-    TransposedConv2D,
-)
 from anchorsr.serialization.onnx import write_onnx
 from helpers.graphs import image
 
@@ -54,8 +31,8 @@ CHANNELS = 6
 SIZES = [(1, 1), (1, 7), (13, 11), (31, 17)]
 
 
-def quantization(scale: float, zero_point: int) -> Quantization:
-    return Quantization(float(np.float32(scale)), zero_point)
+def quantization(scale: float, zero_point: int) -> ops.Quantization:
+    return ops.Quantization(float(np.float32(scale)), zero_point)
 
 
 # An image that is nowhere darker than DARKEST has the same integers, 30 lower, in the second.
@@ -67,13 +44,15 @@ class Case(NamedTuple):
     """An operator to be tried, the channels and the numbers that it makes, and what share of its
     integers may be one off. It reads "first" and "second", or their 1×1 "mean" and "level"."""
 
-    operator: Operator
+    operator: ops.Operator
     channels: int = CHANNELS
-    quantization: Quantization = FIRST
+    quantization: ops.Quantization = FIRST
     share: float = 0.0
 
 
-def convolution(shape: tuple[int, ...], fan_in: int, make: Callable[..., Operator]) -> Operator:
+def convolution(
+    shape: tuple[int, ...], fan_in: int, make: Callable[..., ops.Operator]
+) -> ops.Operator:
     """make: from int8 weights of a shape, int32 biases and the scales of weights."""
     generator = np.random.default_rng(fan_in)
     out = shape[-1] if len(shape) == 3 else shape[0]
@@ -83,39 +62,39 @@ def convolution(shape: tuple[int, ...], fan_in: int, make: Callable[..., Operato
     return make(weights, bias, scales.astype(np.float32))
 
 
-def conv(kernel: int, groups: int = 1, relu: bool = False) -> Operator:
+def conv(kernel: int, groups: int = 1, relu: bool = False) -> ops.Operator:
     inputs = CHANNELS // groups
     return convolution(
         (8 * groups, kernel, kernel, inputs),
         kernel**2 * inputs,
-        lambda w, b, s: Conv2D("first", "made", w, b, s, relu, groups),
+        lambda w, b, s: ops.Conv2D("first", "made", w, b, s, relu, groups),
     )
 
 
-def depthwise(kernel: int, relu: bool = False) -> Operator:
+def depthwise(kernel: int, relu: bool = False) -> ops.Operator:
     return convolution(
         (kernel, kernel, CHANNELS),
         kernel**2,
-        lambda w, b, s: DepthwiseConv2D("first", "made", w, b, s, relu),
+        lambda w, b, s: ops.DepthwiseConv2D("first", "made", w, b, s, relu),
     )
 
 
-def transposed(kernel: tuple[int, int], stride: int) -> Operator:
+def transposed(kernel: tuple[int, int], stride: int) -> ops.Operator:
     return convolution(
         (4, *kernel, CHANNELS),
         kernel[0] * kernel[1] * CHANNELS // stride**2,
-        lambda w, b, s: TransposedConv2D("first", "made", w, b, stride, s),
+        lambda w, b, s: ops.TransposedConv2D("first", "made", w, b, stride, s),
     )
 
 
-def attention() -> Operator:
+def attention() -> ops.Operator:
     return convolution(
-        (8, 1, 1, CHANNELS), CHANNELS, lambda w, b, s: Conv2D("mean", "made", w, b, s, True)
+        (8, 1, 1, CHANNELS), CHANNELS, lambda w, b, s: ops.Conv2D("mean", "made", w, b, s, True)
     )
 
 
 SLOPES = np.array([-40, 0, 3, 50, 100, 127], np.int8)
-SIGMOID = Quantization(1 / 256, -128)
+SIGMOID = ops.Quantization(1 / 256, -128)
 BOTH, WITH_LEVEL, LEVEL_FIRST = ("first", "second"), ("first", "level"), ("level", "first")
 SUM, PRODUCT, BENT = quantization(0.07, -15), quantization(0.2, 3), quantization(0.045, -60)
 
@@ -132,98 +111,100 @@ CASES = {
     "transposed 2x2 by 2": Case(transposed((2, 2), 2), 4, SUM),
     "transposed 9x9 by 3": Case(transposed((9, 9), 3), 4, SUM),
     "transposed 5x3 by 3": Case(transposed((5, 3), 3), 4, SUM),
-    "add": Case(Add(BOTH, "made"), quantization=SUM),
-    "add one to itself": Case(Add(("first", "first"), "made"), quantization=SUM),
-    "add a level": Case(Add(WITH_LEVEL, "made"), quantization=SUM),
-    "add to a level": Case(Add(LEVEL_FIRST, "made"), quantization=SUM),
-    "subtract": Case(Subtract(BOTH, "made"), quantization=SUM),
-    "subtract a level": Case(Subtract(WITH_LEVEL, "made"), quantization=SUM),
-    "subtract from a level": Case(Subtract(LEVEL_FIRST, "made"), quantization=SUM),
-    "multiply": Case(Multiply(BOTH, "made"), quantization=PRODUCT),
-    "multiply by a level": Case(Multiply(WITH_LEVEL, "made"), quantization=PRODUCT),
-    "multiply a level": Case(Multiply(LEVEL_FIRST, "made"), quantization=PRODUCT),
-    "multiply levels": Case(Multiply(("level", "mean"), "made"), quantization=PRODUCT),
-    "another scale": Case(Requantize("first", "made"), quantization=SUM),
+    "add": Case(ops.Add(BOTH, "made"), quantization=SUM),
+    "add one to itself": Case(ops.Add(("first", "first"), "made"), quantization=SUM),
+    "add a level": Case(ops.Add(WITH_LEVEL, "made"), quantization=SUM),
+    "add to a level": Case(ops.Add(LEVEL_FIRST, "made"), quantization=SUM),
+    "subtract": Case(ops.Subtract(BOTH, "made"), quantization=SUM),
+    "subtract a level": Case(ops.Subtract(WITH_LEVEL, "made"), quantization=SUM),
+    "subtract from a level": Case(ops.Subtract(LEVEL_FIRST, "made"), quantization=SUM),
+    "multiply": Case(ops.Multiply(BOTH, "made"), quantization=PRODUCT),
+    "multiply by a level": Case(ops.Multiply(WITH_LEVEL, "made"), quantization=PRODUCT),
+    "multiply a level": Case(ops.Multiply(LEVEL_FIRST, "made"), quantization=PRODUCT),
+    "multiply levels": Case(ops.Multiply(("level", "mean"), "made"), quantization=PRODUCT),
+    "another scale": Case(ops.Requantize("first", "made"), quantization=SUM),
     "another zero point": Case(
-        Requantize("first", "made"), quantization=replace(FIRST, zero_point=9)
+        ops.Requantize("first", "made"), quantization=replace(FIRST, zero_point=9)
     ),
-    "relu": Case(ReLU("first", "made")),
-    "leaky relu": Case(LeakyReLU("first", "made", 0.2), quantization=BENT),
-    "leaky relu of slope 0.9": Case(LeakyReLU("first", "made", 0.9), quantization=SUM),
-    "prelu": Case(PReLU("first", "made", SLOPES, 1 / 128), quantization=BENT),
-    "sigmoid": Case(Sigmoid("first", "made"), quantization=SIGMOID),
-    "square root": Case(SquareRoot("positive", "made"), quantization=quantization(0.01, -128)),
-    "max pool 3": Case(Pool2D("first", "made", "max", 3)),
-    "max pool 5": Case(Pool2D("first", "made", "max", 5)),
-    "average pool 3": Case(Pool2D("first", "made", "average", 3), share=0.03),
-    "average pool 5": Case(Pool2D("first", "made", "average", 5), share=0.01),
-    "global pool": Case(GlobalAveragePool("first", "made"), quantization=quantization(0.02, 3)),
-    "concat": Case(Concat(("first", "other", "first"), "made"), 3 * CHANNELS),
-    "concat of means": Case(Concat(("mean", "mean"), "made"), 2 * CHANNELS),
-    "slice": Case(Slice("first", "made", 1), 3),
-    "slice of a mean": Case(Slice("mean", "made", 4), 2),
-    "tile": Case(Tile("first", "made", 4), 4 * CHANNELS),
-    "depth to space": Case(DepthToSpace("nine", "made", 3), 2),
-    "nearest x2": Case(Resize("first", "made", 2, "nearest")),
-    "nearest x3": Case(Resize("first", "made", 3, "nearest")),
-    "bilinear x2": Case(Resize("first", "made", 2, "bilinear")),
-    "bilinear x3": Case(Resize("first", "made", 3, "bilinear")),
-    "bilinear x4": Case(Resize("first", "made", 4, "bilinear")),
+    "relu": Case(ops.ReLU("first", "made")),
+    "leaky relu": Case(ops.LeakyReLU("first", "made", 0.2), quantization=BENT),
+    "leaky relu of slope 0.9": Case(ops.LeakyReLU("first", "made", 0.9), quantization=SUM),
+    "prelu": Case(ops.PReLU("first", "made", SLOPES, 1 / 128), quantization=BENT),
+    "sigmoid": Case(ops.Sigmoid("first", "made"), quantization=SIGMOID),
+    "square root": Case(ops.SquareRoot("positive", "made"), quantization=quantization(0.01, -128)),
+    "max pool 3": Case(ops.Pool2D("first", "made", "max", 3)),
+    "max pool 5": Case(ops.Pool2D("first", "made", "max", 5)),
+    "average pool 3": Case(ops.Pool2D("first", "made", "average", 3), share=0.03),
+    "average pool 5": Case(ops.Pool2D("first", "made", "average", 5), share=0.01),
+    "global pool": Case(ops.GlobalAveragePool("first", "made"), quantization=quantization(0.02, 3)),
+    "concat": Case(ops.Concat(("first", "other", "first"), "made"), 3 * CHANNELS),
+    "concat of means": Case(ops.Concat(("mean", "mean"), "made"), 2 * CHANNELS),
+    "slice": Case(ops.Slice("first", "made", 1), 3),
+    "slice of a mean": Case(ops.Slice("mean", "made", 4), 2),
+    "tile": Case(ops.Tile("first", "made", 4), 4 * CHANNELS),
+    "depth to space": Case(ops.DepthToSpace("nine", "made", 3), 2),
+    "nearest x2": Case(ops.Resize("first", "made", 2, "nearest")),
+    "nearest x3": Case(ops.Resize("first", "made", 3, "nearest")),
+    "bilinear x2": Case(ops.Resize("first", "made", 2, "bilinear")),
+    "bilinear x3": Case(ops.Resize("first", "made", 3, "bilinear")),
+    "bilinear x4": Case(ops.Resize("first", "made", 4, "bilinear")),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def integer_network(case: Case) -> Graph:
     """uint8 images in and out, with what the operator reads before it."""
-    int8 = {name: TensorType(CHANNELS, "int8", FIRST) for name in ("first", "other", "mean")}
-    int8["both"] = TensorType(2 * CHANNELS, "int8", FIRST)
-    int8["nine"] = TensorType(3 * CHANNELS, "int8", FIRST)
-    int8["second"] = int8["level"] = TensorType(CHANNELS, "int8", SECOND)
-    int8["positive"] = TensorType(CHANNELS, "int8", POSITIVE)
+    int8 = {name: ops.TensorType(CHANNELS, "int8", FIRST) for name in ("first", "other", "mean")}
+    int8["both"] = ops.TensorType(2 * CHANNELS, "int8", FIRST)
+    int8["nine"] = ops.TensorType(3 * CHANNELS, "int8", FIRST)
+    int8["second"] = int8["level"] = ops.TensorType(CHANNELS, "int8", SECOND)
+    int8["positive"] = ops.TensorType(CHANNELS, "int8", POSITIVE)
     # The same integers with another meaning, so that no rounding comes in here.
     ones = np.ones((1, 1, CHANNELS), np.int8)
     zeros = np.zeros(CHANNELS, np.int32)
 
-    def rescale(source: str, output: str, relu: bool = False) -> Operator:
+    def rescale(source: str, output: str, relu: bool = False) -> ops.Operator:
         after = int8[output].quantization
         assert after is not None
         ratio = np.full(CHANNELS, np.float32(after.scale / FIRST.scale))
-        return DepthwiseConv2D(source, output, ones, zeros, ratio, relu)
+        return ops.DepthwiseConv2D(source, output, ones, zeros, ratio, relu)
 
-    before: list[Operator] = [
-        Requantize("images", "both"),
-        Slice("both", "first", 0),
-        Slice("both", "other", CHANNELS),
+    before: list[ops.Operator] = [
+        ops.Requantize("images", "both"),
+        ops.Slice("both", "first", 0),
+        ops.Slice("both", "other", CHANNELS),
         rescale("other", "second"),
-        GlobalAveragePool("first", "mean"),
+        ops.GlobalAveragePool("first", "mean"),
         rescale("mean", "level"),
         rescale("mean", "positive", relu=True),
-        Tile("first", "nine", 3),
+        ops.Tile("first", "nine", 3),
     ]
     wanted = set(case.operator.inputs)
-    used: list[Operator] = []
+    used: list[ops.Operator] = []
     for operator in reversed(before):
         if operator.output in wanted:
             used.insert(0, operator)
             wanted |= set(operator.inputs)
-    made = TensorType(case.channels, "int8", case.quantization)
+    made = ops.TensorType(case.channels, "int8", case.quantization)
     tensors = {name: kind for name, kind in int8.items() if name in wanted}
-    tensors["images"] = TensorType(2 * CHANNELS, "uint8", unsigned(FIRST))
+    tensors["images"] = ops.TensorType(2 * CHANNELS, "uint8", unsigned(FIRST))
     tensors |= {
         "made": made,
         "upscaled": replace(made, dtype="uint8", quantization=unsigned(case.quantization)),
     }
-    operators = (*used, case.operator, Requantize("made", "upscaled"))
+    operators = (*used, case.operator, ops.Requantize("made", "upscaled"))
     return Graph("one operator", tensors, operators, "images", "upscaled")
 
 
-def unsigned(signed: Quantization) -> Quantization:
+def unsigned(signed: ops.Quantization) -> ops.Quantization:
     return replace(signed, zero_point=signed.zero_point + 128)
 
 
 def real(graph: Graph) -> Graph:
     """The network over floats that an integer network stands for."""
-    tensors = {name: TensorType(kind.channels, "float32") for name, kind in graph.tensors.items()}
+    tensors = {
+        name: ops.TensorType(kind.channels, "float32") for name, kind in graph.tensors.items()
+    }
     return replace(
         graph,
         tensors=tensors,
@@ -231,13 +212,13 @@ def real(graph: Graph) -> Graph:
     )
 
 
-def real_operator(operator: Operator, graph: Graph) -> Operator:
-    if isinstance(operator, Requantize):
-        return Tile(operator.input, operator.output, 1)
-    if isinstance(operator, PReLU):
+def real_operator(operator: ops.Operator, graph: Graph) -> ops.Operator:
+    if isinstance(operator, ops.Requantize):
+        return ops.Tile(operator.input, operator.output, 1)
+    if isinstance(operator, ops.PReLU):
         slopes = operator.slopes * np.float32(operator.slope_scale)
         return replace(operator, slopes=slopes, slope_scale=None)
-    if not isinstance(operator, Conv2D | DepthwiseConv2D | TransposedConv2D):
+    if not isinstance(operator, ops.Conv2D | ops.DepthwiseConv2D | ops.TransposedConv2D):
         return operator
     scales = operator.weight_scales
     before = graph.tensors[operator.input].quantization
@@ -261,7 +242,7 @@ def run(data: bytes, images: np.ndarray) -> np.ndarray:
     return made.transpose(0, 2, 3, 1)
 
 
-def numbers(integers: np.ndarray, meaning: Quantization) -> np.ndarray:
+def numbers(integers: np.ndarray, meaning: ops.Quantization) -> np.ndarray:
     return ((integers.astype(np.float64) - meaning.zero_point) * meaning.scale).astype(np.float32)
 
 

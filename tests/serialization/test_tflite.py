@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchorsr.errors import AnchorSRError, GraphError, ModelError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Conv2D, Quantization, TensorType
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.schema import INPUT_NAME, OUTPUT_NAME, SIGNATURE
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -168,8 +168,8 @@ def test_only_the_smallest_sufficient_operator_versions_are_asked_for() -> None:
 
 
 def test_a_convolution_over_uint8_is_refused() -> None:
-    image_type = TensorType(1, "uint8", Quantization(1.0, 0))
-    conv = Conv2D(
+    image_type = ops.TensorType(1, "uint8", ops.Quantization(1.0, 0))
+    conv = ops.Conv2D(
         "images",
         "upscaled",
         np.ones((1, 1, 1, 1), np.int8),

@@ -110,7 +110,7 @@ def test_a_file_for_each_size_gives_what_one_for_all_gives(
 def test_the_command_prints_tables_or_json(
     recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["study", *map(str, recipes), "-o", str(tmp_path / "runs"), "--rounds", "1"]
+    command = ["study", *map(str, recipes), "--runs", str(tmp_path / "runs"), "--rounds", "1"]
     command += ["--engine", "litert", "--threads", "1"]
     assert run([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -124,7 +124,15 @@ def test_the_command_prints_tables_or_json(
 def test_other_output_stages_are_scored(
     recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["study", str(recipes[1]), "-o", str(tmp_path), "--rounds", "1", "--output-stages"]
+    command = [
+        "study",
+        str(recipes[1]),
+        "--runs",
+        str(tmp_path),
+        "--rounds",
+        "1",
+        "--output-stages",
+    ]
     assert run([*command, "--engine", "litert", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     scores = {row["method"]: row["psnr_rgb"] for row in report["tails"]["narrow"]}

@@ -161,7 +161,6 @@ def test_blind_network_is_trained_on_the_same_patches(images: Path, tmp_path: Pa
     ("changes", "said"),
     [
         ({"network": {**NETWORK, "strengths": ["dust"]}}, "no strength 'dust'"),
-        ({"quantization": {"schedule": {"steps": 5}}}, "no quantization-aware training"),
         ({"degradation": None, "data": {"folders": ["x"]}}, "has no effect without"),
     ],
 )
@@ -216,8 +215,11 @@ def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> No
 
 @pytest.mark.torch
 @pytest.mark.onnxruntime
-def test_one_file_serves_all_strengths(images: Path, tmp_path: Path) -> None:
-    train(recipe(images), tmp_path / "run", machine=ONE_THREAD)
+@pytest.mark.parametrize("quantization", [{}, {"schedule": {"steps": 3}}])
+def test_one_file_serves_all_strengths(
+    images: Path, tmp_path: Path, quantization: dict[str, Any]
+) -> None:
+    train(recipe(images, quantization=quantization), tmp_path / "run", machine=ONE_THREAD)
     model = tmp_path / "photo_x3.tflite"
     assert app.run(["quantize", str(tmp_path / "run"), "-o", str(model)]) == 0
     data, graph = read_model(model)

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from anchorsr.errors import OutputError
-from anchorsr.video import encoder, journal, pipeline, upscale
+from anchorsr.video import encoder, journal, pipeline, upscale, workfiles
 from anchorsr.video.journal import EncodedPacket, Journal
+from anchorsr.video.output_file import OutputFile
 from anchorsr.video.source import Source
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
 from anchorsr.video.workfiles import WorkFiles
@@ -95,6 +96,57 @@ def test_a_resumed_video_is_the_undisturbed_one_frame_by_frame(
     assert frames(resumed) == frames(whole)
     assert not list(tmp_path.glob("*.resume"))
     assert not list(tmp_path.glob("*.part.*"))
+
+
+def test_a_signal_while_the_header_is_written_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyAV prints and drops what is raised where it writes."""
+    write = OutputFile.write
+    calls = []
+
+    def signalled(self: OutputFile, data: bytes) -> int:
+        if not calls:
+            signal.raise_signal(signal.SIGTERM)
+        calls.append(len(data))
+        return write(self, data)
+
+    monkeypatch.setattr(OutputFile, "write", signalled)
+    source = make_video(tmp_path / "in.mp4", moving(20))
+    with pytest.raises(KeyboardInterrupt):
+        enlarge(source, tmp_path / "out.mp4", Slow())
+    assert calls
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_signal_while_the_video_gets_its_name_leaves_the_video_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = workfiles.move_into_place
+
+    def signalled(finished: Path, path: Path, **options: Any) -> None:
+        move(finished, path, **options)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(workfiles, "move_into_place", signalled)
+    source = make_video(tmp_path / "in.mp4", moving(5))
+    with pytest.raises(KeyboardInterrupt):
+        enlarge(source, tmp_path / "out.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+    assert len(frames(tmp_path / "out.mp4")) == 5
+
+
+def test_a_kill_while_the_video_has_two_names_leaves_nothing_after_the_next_run(
+    tmp_path: Path,
+) -> None:
+    source = make_video(tmp_path / "in.mp4", moving(5))
+    enlarge(source, tmp_path / "out.mp4")
+    files = WorkFiles(tmp_path / "out.mp4")
+    files.part.hardlink_to(files.target)
+    files.finished.write_bytes(b"a journal")
+    with pytest.raises(OutputError, match="exists already"):
+        enlarge(source, tmp_path / "out.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
 def test_a_signal_as_the_threads_start_waits_for_them(

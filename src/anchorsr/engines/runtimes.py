@@ -401,7 +401,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(cannot_read(path, error)) from error
+        raise ModelError(f"{path} {cannot_read(error)}") from error
 
 
 def _check_input(

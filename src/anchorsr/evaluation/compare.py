@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,8 @@ from anchorsr.inference.upscaler import Upscaler
 from anchorsr.metrics import luma, psnr
 from anchorsr.utils.files import check_not_input, reason
 
+# The divider and the zoom, which the page of `anchorsr serve` has too.
+COMPARISON_FILES = tuple(Path(__file__).with_name(f"comparison.{kind}") for kind in ("css", "mjs"))
 # What a page shows at most: browsers draw this much smoothly, and as one texture.
 _MOST_PIXELS = 24_000_000
 _LONGEST_SIDE = 16_383
@@ -150,7 +151,9 @@ def page(comparison: Comparison) -> str:
         "table": _table(comparison),
         "notes": _notes(comparison, shown[0], kind),
     }
-    template = resources.files("anchorsr.evaluation").joinpath("compare.html").read_text("utf-8")
+    for path in COMPARISON_FILES:
+        values[path.name.replace(".", "_")] = path.read_text("utf-8").strip()
+    template = Path(__file__).with_name("compare.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda field: values[field[1]], template)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.errors import ModelError, needs
-from anchorsr.utils.files import cannot_read, reason
+from anchorsr.utils.files import reason
 
 _NETWORKS = ("edsr", "espcn", "fsrcnn", "lapsrn")
 
@@ -39,7 +39,7 @@ def load_dnn_superres(
     if network is None:
         raise ModelError(f"the name of {path} begins with none of: {', '.join(_NETWORKS)}")
     if not path.is_file():
-        raise ModelError(cannot_read(path, FileNotFoundError()))
+        raise ModelError(f"{path} does not exist")
     with needs("opencv-contrib-python-headless", "opencv"):
         import cv2
     try:

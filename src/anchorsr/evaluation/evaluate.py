@@ -214,7 +214,7 @@ def load_method(
         try:
             onnx = load_engine(path.read_bytes(), threads=threads)
         except OSError as error:
-            raise ModelError(cannot_read(path, error)) from error
+            raise ModelError(f"{path} {cannot_read(error)}") from error
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         return lambda lr: onnx(lr[None])[0]

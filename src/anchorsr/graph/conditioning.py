@@ -1,13 +1,17 @@
 """Integer graphs for any strengths of degradation, computed without floating-point sums.
 
 A conditioned network has one set of int8 weights. Strengths change only the scale of each filter,
-by a gain, and its int32 bias. A perceptron computes both (`networks.conditioned_abpn`); here it is
-a table of integers, so that the same strengths give the same graph on every machine:
+by a gain, its int32 bias, and the scales of activations. A perceptron computes gains and biases
+(`networks.conditioned_abpn`); here it is a table of integers, so that the same strengths give the
+same graph on every machine:
 
 - strengths are rounded to 1/1024, and sums are exact in 64 bits;
 - SiLU and the gain, exp(b · tanh(x / b)), are tables with linear interpolation;
-- a weight scale is one product of two float64 numbers that is exact before it is rounded to
-  float32, and a bias is one division of integers.
+- a scale is one product of two float64 numbers that is exact before it is rounded to float32, and
+  a bias is one division of integers.
+
+Activations of damaged images have other ranges, up to half as wide again. The logarithm of the
+factor of a scale is linear in the strengths.
 
 Without strengths the result is the graph that the table belongs to.
 """
@@ -26,13 +30,14 @@ import numpy.typing as npt
 
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Conv2D, Operator
+from anchorsr.graph.operators import Conv2D, Operator, Quantization, TensorType
 
 Integers = npt.NDArray[np.int64]
 
 # Binary digits after the point.
 _STRENGTH, _HIDDEN, _FEATURE, _GAIN, _BIAS = 10, 14, 15, 20, 8
 _SUM = 20  # of exponents and bias shifts
+_ONE = 1 << _GAIN  # the factor of a scale that stays
 # Most of a strength; and of the absolute value of an int32 bias, so that sums stay below 2^24.
 LARGEST_STRENGTH = 2.0
 _LARGEST_BIAS = 2**22
@@ -47,8 +52,8 @@ GAIN_BOUND = Decimal("1.5")
 class Conditioning:
     """The table by which strengths change the convolutions of an integer graph.
 
-    K strengths, H hidden units, and C output channels of all convolutions that are not anchors, in
-    the order in which they run.
+    K strengths, H hidden units, L convolutions that are not anchors, in the order in which they
+    run, and C output channels of all of these.
 
     Attributes:
         strengths: The names of the strengths, in the order of the columns of `hidden`.
@@ -60,6 +65,8 @@ class Conditioning:
         biases: (C,) the biases without strengths, times 2^8.
         silu: The SiLU function at multiples of 1/64 from -16 to 16, times 2^15.
         gain: Gains at exponents of multiples of 1/256 from -8 to 8, times 2^20.
+        scales: (L, K) weights, times 2^14, of the exponents by which the scale of each output is
+            multiplied; zero where it is fixed.
     """
 
     strengths: tuple[str, ...]
@@ -70,6 +77,7 @@ class Conditioning:
     biases: Integers
     silu: Integers
     gain: Integers
+    scales: Integers
 
     def apply(self, graph: Graph, strengths: Mapping[str, float]) -> Graph:
         """Return the graph for images of given strengths.
@@ -83,10 +91,16 @@ class Conditioning:
                 does not fit the graph.
         """
         modulated = [operator for operator in graph.operators if _is_modulated(operator)]
-        count = sum(len(operator.bias) for operator in modulated)
-        if count != len(self.biases):
-            raise ModelError(f"{graph.name} has {count} filters, its table {len(self.biases)}")
-        gains, biases = self._modulate(self._round(strengths))
+        widths = [len(operator.bias) for operator in modulated]
+        if sum(widths) != len(self.biases) or len(widths) != len(self.scales):
+            raise ModelError(
+                f"{graph.name} has {sum(widths)} filters, its table {len(self.biases)}"
+            )
+        values = self._round(strengths)
+        written = self._factors(self.scales @ values)
+        factors = _factors_of_tensors(graph, written.tolist())
+        read = np.repeat([factors[operator.input] for operator in modulated], widths)
+        gains, biases = self._modulate(values, read)
         operators: list[Operator] = []
         first = 0
         for operator in graph.operators:
@@ -95,7 +109,11 @@ class Conditioning:
                 operator = _modulated(operator, gains[first:end], biases[first:end])
                 first = end
             operators.append(operator)
-        return dataclasses.replace(graph, operators=operators)
+        tensors = {
+            name: _with_scale(tensor, factors.get(name, _ONE))
+            for name, tensor in graph.tensors.items()
+        }
+        return dataclasses.replace(graph, operators=operators, tensors=tensors)
 
     def _round(self, strengths: Mapping[str, float]) -> Integers:
         for name, value in strengths.items():
@@ -110,8 +128,18 @@ class Conditioning:
         values = [strengths.get(name, 0.0) for name in self.strengths]
         return np.array([round(value * 2**_STRENGTH) for value in values], np.int64)
 
-    def _modulate(self, strengths: Integers) -> tuple[Integers, Integers]:
-        """Return the gains (C,), times 2^20, and the int32 biases (C,)."""
+    def _factors(self, sums: Integers) -> Integers:
+        """Return the factors of exponents with the digits of a strength and a weight."""
+        exponents = _down(sums, _HIDDEN + _STRENGTH - _SUM)
+        return _interpolate(self.gain, exponents, _GAIN_KNOTS, _GAIN_END)
+
+    def _modulate(self, strengths: Integers, read: Integers) -> tuple[Integers, Integers]:
+        """Return the gains (C,), times 2^20, and the int32 biases (C,).
+
+        Args:
+            strengths: (K,), times 2^10.
+            read: (C,) the factor of the scale of each filter's input, times 2^20.
+        """
         before = _down(self.hidden @ strengths + self.hidden_bias, _HIDDEN + _STRENGTH - _SUM)
         at_zero = _down(self.hidden_bias, _HIDDEN + _STRENGTH - _SUM)
         features = self._silu(before) - self._silu(at_zero)
@@ -121,7 +149,7 @@ class Conditioning:
         exponents = _to_digits(sums[:count], _FEATURE + self.shifts[:count], _SUM)
         gains = _interpolate(self.gain, exponents, _GAIN_KNOTS, _GAIN_END)
         moved = self.biases + _to_digits(sums[count:], _FEATURE + self.shifts[count:], _BIAS)
-        biases = _divide(moved << (_GAIN - _BIAS), gains)
+        biases = _divide(moved << (_GAIN - _BIAS), _down(gains * read, _GAIN))
         return gains, np.clip(biases, -_LARGEST_BIAS, _LARGEST_BIAS)
 
     def _silu(self, sums: Integers) -> Integers:
@@ -164,6 +192,7 @@ class Conditioning:
                 "shifts": (2 * count,),
                 "silu": (2 * _SILU_KNOTS * _SILU_END + 1,),
                 "gain": (2 * _GAIN_KNOTS * _GAIN_END + 1,),
+                "scales": (len(table.scales), len(names)),
             }
             if any(getattr(table, name).shape != shape for name, shape in expected.items()):
                 raise ValueError
@@ -181,6 +210,7 @@ def make_conditioning(
     exponents: npt.NDArray[np.floating[Any]],
     shifts: npt.NDArray[np.floating[Any]],
     biases: npt.NDArray[np.floating[Any]],
+    scales: npt.NDArray[np.floating[Any]],
 ) -> Conditioning:
     """Make the table of an integer graph out of a trained perceptron.
 
@@ -192,6 +222,7 @@ def make_conditioning(
         exponents: (C, H) weights from hidden units to the logarithms of gains.
         shifts: (C, H) weights from hidden units to additions to biases, as real numbers.
         biases: (C,) biases without strengths, as real numbers.
+        scales: (L, K) weights of the exponents of the factors of activation scales.
 
     Raises:
         ModelError: The perceptron does not fit the graph.
@@ -213,11 +244,43 @@ def make_conditioning(
         biases=_fixed(biases / units, _BIAS),
         silu=_table(_silu, _SILU_KNOTS, _SILU_END, _FEATURE),
         gain=_table(_gain, _GAIN_KNOTS, _GAIN_END, _GAIN),
+        scales=_fixed(scales, _HIDDEN),
     )
 
 
 def _is_modulated(operator: Operator) -> TypeGuard[Conv2D]:
     return isinstance(operator, Conv2D) and not operator.copies_channels
+
+
+def _factors_of_tensors(graph: Graph, written: Sequence[int]) -> dict[str, int]:
+    """Return the factors, times 2^20, of the scales of tensors that operators write.
+
+    Args:
+        graph: The graph.
+        written: The factor of the output of each convolution.
+
+    Raises:
+        ModelError: A table is damaged: summands would get different scales.
+    """
+    factors = {graph.input: _ONE}
+    given = iter(written)
+    for operator in graph.operators:
+        if _is_modulated(operator):
+            factors[operator.output] = next(given)
+            continue
+        found = {factors[name] for name in operator.inputs}
+        if len(found) > 1:
+            raise ModelError(f"the table of {graph.name} gives summands different scales")
+        factors[operator.output] = found.pop()
+    return factors
+
+
+def _with_scale(tensor: TensorType, factor: int) -> TensorType:
+    quantization = tensor.quantization
+    if factor == _ONE or quantization is None:
+        return tensor
+    scale = float(np.float32(quantization.scale * (factor * 2.0**-_GAIN)))
+    return dataclasses.replace(tensor, quantization=Quantization(scale, quantization.zero_point))
 
 
 def _modulated(conv: Conv2D, gains: Integers, biases: Integers) -> Conv2D:

@@ -141,6 +141,8 @@ def not_kept(image: Metadata, format_name: str, *, animated: bool = False) -> li
         "the resolution in dots per inch": image.dpi is not None
         and image.exif is None
         and fitting.dpi is None,
+        "pixels without loss (PNG, WebP and HEIC files can)": image.lossless
+        and format_name == "AVIF",
     }
     names = [name for name, is_lost in lost.items() if is_lost]
     if isinstance(image, RasterImage):

@@ -33,7 +33,8 @@ class Metadata:
         iptc: IPTC-IIM data (caption, credits), which JPEG and TIFF can hold.
         comment: The comment of a JPEG or GIF.
         geo: The place on the map of a GeoTIFF, updated on writing.
-        lossless: Whether the image came from a WebP without loss, and is written so.
+        lossless: Whether the image came from a WebP, HEIC or AVIF without loss; WebP and HEIC are
+            written so.
         notes: What was left out or repaired when it was read, a line each.
     """
 

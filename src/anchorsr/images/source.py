@@ -108,7 +108,7 @@ def reading(path: Path) -> Iterator[Source]:
             )
         file = path.open("rb")
     except (OSError, ValueError) as error:
-        raise ImageError(cannot_read(path, error)) from error
+        raise ImageError(f"{path} {cannot_read(error)}") from error
     with file:
         try:
             source = _prepared(file, path)
@@ -202,6 +202,9 @@ def _prepare_webp(source: Source) -> None:
     source.extras = {"lossless": parts.lossless}
 
 
+_IDENTITY = 0  # of H.273's matrices
+
+
 def _prepare_boxes(source: Source) -> None:
     """Read what HEIC and AVIF say about colours and about other images."""
     boxes = read_boxes(source.file)
@@ -211,6 +214,8 @@ def _prepare_boxes(source: Source) -> None:
         source.notes.append("the gain map, from which HDR screens brighten the image, is left out")
     if boxes.colours is None:
         return
+    # RGB itself instead of luma and chroma, which only writers of lossless files store.
+    source.extras["lossless"] = boxes.colours[2] == _IDENTITY
     space = from_code_points(*boxes.colours[:2])
     if space is None or space.hdr:
         what = space.hdr if space else f"in colours of an unusual kind {boxes.colours}"

@@ -189,7 +189,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except OSError as error:
-        raise ImageError(cannot_read(path, error)) from error
+        raise ImageError(f"{path} {cannot_read(error)}") from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ImageError(
             f"{path} is no sound .cbz archive ({reason(error)}); copy or download it again"

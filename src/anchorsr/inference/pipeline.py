@@ -307,8 +307,11 @@ def _stream(
 ) -> bool:
     """Write the result strip by strip, if it is large and that is possible."""
     factors, target = item.plan.factors, item.job.target
-    needless = item.plan.target == item.plan.size or upscaler.wraps
-    if needless or not should_stream(image, target, math.prod(factors)):
+    if item.plan.target == item.plan.size or upscaler.wraps:
+        return False
+    factor = math.prod(factors)
+    resized = item.plan.target != tuple(factor * side for side in item.plan.size)
+    if not should_stream(image, target, factor, resized=resized):
         return False
     selection = item.selection if len(factors) == 1 else None  # a pass makes images clean
     last = upscaler.upscaler(factors[-1], selection) if factors else None
@@ -383,17 +386,23 @@ def _pixels(item: _Opened | JobResult) -> int:
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Start threads that end with the block; what has not begun by then is dropped."""
+    """Start threads that end with the block; what has not begun by then is dropped.
+
+    Ctrl-C while they end is raised once they have: what is being written ends soon.
+    """
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
     finally:
+        interrupt: KeyboardInterrupt | None = None
         while True:
             try:
                 pool.shutdown(wait=True, cancel_futures=True)
                 break
-            except KeyboardInterrupt:  # pressed again; what is being written ends soon
-                continue
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def _ahead(

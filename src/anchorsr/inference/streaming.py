@@ -26,28 +26,29 @@ from anchorsr.utils.files import publishing
 # large and is copied once as it grows.
 _SHARE_OF_MEMORY = 1 / 4
 _UNKNOWN_MEMORY = 4 * 2**30
-# However much memory there is, a result of so many bytes is not kept in it; nor the copies that
-# making an image of so many bytes smaller would take.
+# However much memory there is, a network's result of so many bytes is not kept in it; nor one that
+# is resized, for which Pillow needs two copies more.
 _LARGE = 2**30
-_LARGE_TO_REDUCE = 2**28
+_LARGE_TO_RESIZE = 2**28
 _BAND = 256
 
 
-def should_stream(image: RasterImage, path: Path, factor: int) -> bool:
+def should_stream(image: RasterImage, path: Path, factor: int, *, resized: bool) -> bool:
     """Return whether to use `upscale_to_file`.
 
-    That is for a .png, .tif or .jpg file, and a result of more than 1 GB or a quarter of the free
-    memory.
+    That is for a .png, .tif or .jpg file, and a network's result of more than 1 GB, 256 MB if it is
+    resized, or a quarter of the free memory.
 
     Args:
         image: The image.
         path: The file of the result.
         factor: The product of all passes; 1 without any.
+        resized: Whether the result has another size than the last pass.
     """
     if format_of(path) not in STREAMED:
         return False
     result = image.rgb.nbytes * factor**2
-    large = _LARGE if factor > 1 else _LARGE_TO_REDUCE
+    large = _LARGE_TO_RESIZE if resized else _LARGE
     return result > min(large, _SHARE_OF_MEMORY * _available_memory())
 
 

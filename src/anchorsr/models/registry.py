@@ -102,7 +102,7 @@ def read_model(path: Path) -> tuple[bytes, Graph]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelError(cannot_read(path, error)) from error
+        raise ModelError(f"{path} {cannot_read(error)}") from error
     try:
         return data, read_tflite(data, name=path.stem)
     except AnchorSRError as error:

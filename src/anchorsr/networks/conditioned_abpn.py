@@ -127,6 +127,12 @@ class Modulator(nn.Module):
         """Return a modulation for each convolution."""
         features = functional.silu(self.hidden(strengths)) - functional.silu(self.hidden.bias)
         exponents, biases = self.output(features).chunk(2, dim=1)
-        gains = (_LARGEST_EXPONENT * torch.tanh(exponents / _LARGEST_EXPONENT)).exp()
-        parts = (torch.split(tensor, self.widths, dim=1) for tensor in (gains, biases))
+        parts = (
+            torch.split(tensor, self.widths, dim=1) for tensor in (bounded_exp(exponents), biases)
+        )
         return list(zip(*parts, strict=True))
+
+
+def bounded_exp(exponents: Tensor) -> Tensor:
+    """Return the exponentials, in 0.22 to 4.5: exp(b · tanh(x / b)) with b = 1.5."""
+    return (_LARGEST_EXPONENT * torch.tanh(exponents / _LARGEST_EXPONENT)).exp()

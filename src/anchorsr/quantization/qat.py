@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,7 +28,7 @@ from anchorsr.lowering.trace import lower
 from anchorsr.networks.base import RecipeNetwork
 from anchorsr.networks.conditioned_abpn import ConditionedABPN
 from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges
-from anchorsr.quantization.conditioned import quantize_conditioned
+from anchorsr.quantization.conditioned import calibrate_conditioned
 from anchorsr.quantization.equalize import equalize
 from anchorsr.quantization.ptq import apply_quantization
 from anchorsr.quantization.qat_network import IntegerNetwork
@@ -36,10 +36,12 @@ from anchorsr.quantization.rounding import avoid_ties
 from anchorsr.training.checkpoint import TrainingRun, load_run
 from anchorsr.training.machine import Machine
 from anchorsr.training.progress import TrainingProgress
-from anchorsr.training.recipe import QuantizationRecipe
+from anchorsr.training.recipe import QuantizationRecipe, ScheduleRecipe
 from anchorsr.training.trainer import fit
 
 INTEGER_FOLDER = "integer"
+
+Network = TypeVar("Network", bound=IntegerNetwork)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def quantize(
 
     Activation ranges are calibrated on training images. Then the integers are trained, if the
     recipe has a `quantization.schedule`. That run is kept in the folder `integer` inside the
-    run's, and resumed from there. A conditioned network has no quantization-aware training.
+    run's, and resumed from there.
 
     Args:
         run: What `train` returned, or the folder of a run.
@@ -123,27 +125,60 @@ def quantize(
             " with anchorsr train, or quantize it as it is with --unfinished"
         )
     settings = run.recipe.quantization
+    training = settings.schedule if qat else None
     if isinstance(run.network, ConditionedABPN):
-        graph, conditioning = quantize_conditioned(
+        pairs = _draw_pairs(run)
+        conditioned = calibrate_conditioned(
             run.network,
-            _draw_pairs(run),
+            pairs,
             name=_name(run),
             degradation=run.recipe.degradation,
             settings=settings,
             seed=run.recipe.seed,
         )
-        return QuantizedRun(run, graph, conditioning=conditioning)
+        record = None
+        if training is not None:
+            digest = _digest(run.network, settings, [pair.lr for pair in pairs])
+            conditioned, record = _train(
+                conditioned, run, training, digest, machine, on_loading, on_progress
+            )
+        conditioned.avoid_ties()
+        graph, conditioning = conditioned.to_conditioned_graph()
+        return QuantizedRun(run, graph, record, conditioning)
     calibration = calibrate(run)
     graph = calibration.graph
     chosen = choose_quantization(graph, calibration.ranges)
-    if settings.schedule is None or not qat:
+    if training is None:
         return QuantizedRun(run, avoid_ties(apply_quantization(graph, chosen)))
-    network = IntegerNetwork(graph, chosen)
+    network, record = _train(
+        IntegerNetwork(graph, chosen),
+        run,
+        training,
+        calibration.digest,
+        machine,
+        on_loading,
+        on_progress,
+    )
+    network.avoid_ties()
+    return QuantizedRun(run, network.to_graph(), record)
+
+
+def _train(
+    network: Network,
+    run: TrainingRun,
+    schedule: ScheduleRecipe,
+    digest: str,
+    machine: Machine,
+    on_loading: Callable[[int, int], None] | None,
+    on_progress: Callable[[TrainingProgress], None] | None,
+) -> tuple[Network, dict[str, Any]]:
+    """Train the integers, in a folder inside the run's; returns them and the record."""
+    settings = run.recipe.quantization
     recipe = dataclasses.replace(
         run.recipe,
         # Random patches: if chosen for their detail, flat areas would keep a wrong level.
         data=dataclasses.replace(run.recipe.data, candidates=1),
-        schedule=settings.schedule,
+        schedule=schedule,
         optimizer=settings.optimizer,
         loss=settings.loss,
         # The integers of EMA weights are not those that were trained: 0.01 dB less.
@@ -151,18 +186,16 @@ def quantize(
     )
     # Integers need exact float32: no mixed precision, and no TF32 in cuDNN.
     torch.backends.cudnn.allow_tf32 = False
-    trained, record = fit(
+    return fit(
         network,
         recipe,
         run.folder / INTEGER_FOLDER,
         machine=dataclasses.replace(machine, mixed_precision=False),
-        origin=calibration.digest,
+        origin=digest,
         teacher=copy.deepcopy(run.network),
         on_loading=on_loading,
         on_progress=on_progress,
     )
-    trained.avoid_ties()
-    return QuantizedRun(run, trained.to_graph(), record)
 
 
 def calibrate(run: TrainingRun) -> Calibration:

@@ -24,7 +24,7 @@ from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import execute
 from anchorsr.graph.graph import Graph
 from anchorsr.networks.base import Trainable
-from anchorsr.networks.layers import BIAS_UNIT
+from anchorsr.networks.layers import BIAS_UNIT, Modulation
 from anchorsr.networks.layers import DepthToSpace as DepthToSpaceLayer
 from anchorsr.quantization.calibration import IMAGE, KEEPS_VALUES, fixed_quantizations, share
 from anchorsr.quantization.ptq import (
@@ -88,6 +88,22 @@ class IntegerNetwork(Trainable):
 
     def forward_unclipped(self, images: Tensor) -> Tensor:
         """Compute the image without the last saturation, which would stop gradients."""
+        return self.compute(images, {}, {})
+
+    def compute(
+        self,
+        images: Tensor,
+        modulations: Mapping[str, Modulation],
+        factors: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Compute the image without the last saturation.
+
+        Args:
+            images: (N, 3, H, W) integers in 0..255.
+            modulations: Gains and bias shifts of convolutions, by the name of their output.
+            factors: (N, 1) factors of the scales of tensors, by their names, of a graph of
+                convolutions, exact sums and moves. Tensors that share a scale share a factor.
+        """
         self.source.check_size(*images.shape[2:])
         # Values are integers minus their zero point, so that zero padding is zero.
         values = {self.source.input: images}
@@ -103,7 +119,8 @@ class IntegerNetwork(Trainable):
                 ]
                 names = (operator.output,) * len(sources)
             if isinstance(operator, ops.Convolution):
-                value = self._convolve(operator, sources[0])
+                modulation = modulations.get(operator.output)
+                value = self._convolve(operator, sources[0], modulation, factors)
             elif isinstance(operator, ops.Clip) and operator.output not in self._fixed:
                 chosen = self._present(operator.output)
                 low, high = (limit - chosen.zero_point for limit in clip_limits(operator, chosen))
@@ -137,7 +154,13 @@ class IntegerNetwork(Trainable):
         is_image = self._fixed.get(conv.input) == self._fixed.get(conv.output) == IMAGE
         return is_image and isinstance(conv, ops.Conv2D) and conv.copies_channels
 
-    def _convolve(self, conv: ops.Convolution, features: Tensor) -> Tensor:
+    def _convolve(
+        self,
+        conv: ops.Convolution,
+        features: Tensor,
+        modulation: Modulation | None,
+        factors: Mapping[str, Tensor],
+    ) -> Tensor:
         name = conv.output
         if name not in self.weights:  # an anchor: exact copies
             copies = torch.from_numpy(conv.weights).permute(0, 3, 1, 2).to(features.device)
@@ -148,9 +171,15 @@ class IntegerNetwork(Trainable):
         weight_scale = _weight_scale(weight.detach(), bias.detach(), input_scale.detach())
         integers = _round(weight / weight_scale[:, None, None, None])
         sum_scale = input_scale * weight_scale
-        total = _sum_of_products(conv, features, integers, _round(bias / sum_scale))
-        multiplier = sum_scale / self._scale(name)
-        scaled = _round(total * multiplier[:, None, None])
+        if modulation is None:
+            total = _sum_of_products(conv, features, integers, _round(bias / sum_scale))
+        else:  # (N, C) scales and biases
+            gains, shifts = modulation
+            sum_scale = sum_scale * gains * factors.get(conv.input, 1.0)
+            biases = _round((bias + shifts * BIAS_UNIT) / sum_scale)
+            total = _sum_of_products(conv, features, integers, None) + biases[:, :, None, None]
+        multiplier = sum_scale / (self._scale(name) * factors.get(name, 1.0))
+        scaled = _round(total * multiplier[..., None, None])
         relu = not isinstance(conv, ops.TransposedConv2D) and conv.relu
         return self._saturate(name, scaled.relu() if relu else scaled)
 
@@ -252,7 +281,7 @@ def _saturated_last(graph: Graph) -> set[str]:
 
 
 def _sum_of_products(
-    conv: ops.Convolution, features: Tensor, weights: Tensor, bias: Tensor
+    conv: ops.Convolution, features: Tensor, weights: Tensor, bias: Tensor | None
 ) -> Tensor:
     if isinstance(conv, ops.TransposedConv2D):
         height, width = ((side - conv.stride) // 2 for side in weights.shape[2:])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import mimetypes
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,8 +27,8 @@ from anchorsr.serve.metrics import Metrics
 from anchorsr.serve.openapi import describe_api
 from anchorsr.serve.options import parse_options, plain_name
 from anchorsr.serve.page_config import page_config, shipped_models
+from anchorsr.serve.page_files import PAGE, SHARED_FILES
 
-PAGE = Path(__file__).with_name("page")
 _LONGEST_WAIT = 60
 _TYPES = {".avif": "image/avif", ".webp": "image/webp", ".heic": "image/heic", ".apng": "image/png"}
 mimetypes.add_type("text/javascript", ".mjs")
@@ -75,6 +75,7 @@ def make_app(
         Route("/api/jobs", api.jobs, methods=["GET", "POST"]),
         Route("/api/jobs/{id}", api.job, methods=["GET", "DELETE"]),
         Route("/api/jobs/{id}/result", api.result, methods=["GET"]),
+        *(Route(f"/{path.name}", _page_file(path)) for path in SHARED_FILES),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
     handlers: Mapping[Any, Any] = {
@@ -92,6 +93,13 @@ def make_app(
         refuse=_refusal,
         on_answer=metrics.count_request,
     )
+
+
+def _page_file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return FileResponse(path)
+
+    return answer
 
 
 def _refusal(error: RequestError) -> Application:
@@ -209,6 +217,8 @@ class _Api:
             try:
                 form_name = await _store(request, job)
                 job.name = plain_name(name or form_name)
+                if await request.is_disconnected():  # who cancels while sending never learns its id
+                    raise ClientDisconnect
                 self._jobs.submit(job)
             except BaseException:
                 self._jobs.delete(job)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from anchorsr.models.registry import DEFAULT, DEFAULT_FACTOR, list_models
 from anchorsr.serve.page_config import page_config
+from anchorsr.serve.page_files import page_files
 from anchorsr.utils.files import check_folder, check_free, make_folder, publish
 
-PAGE = Path(__file__).with_name("page")
-_LEFT_OUT = ("kernel.json",)
 # What a first visit fetches for use without a network; other models follow when they are used.
 _FIRST_MODELS = (f"{DEFAULT}_x{DEFAULT_FACTOR}", f"fast_x{DEFAULT_FACTOR}")
 
@@ -29,11 +28,7 @@ def write_static(folder: Path, *, overwrite: bool = False) -> list[Path]:
     Raises:
         OutputError: If a file exists and `overwrite` is false, or cannot be written.
     """
-    files = {
-        path.name: path.read_bytes()
-        for path in sorted(PAGE.iterdir())
-        if path.name not in _LEFT_OUT
-    }
+    files = {name: path.read_bytes() for name, path in page_files().items()}
     models = {f"models/{model.path.name}": model.path.read_bytes() for model in list_models()}
     config = json.dumps(page_config("browser"))
     files["config.mjs"] = f"export default {config};\n".encode()

@@ -23,9 +23,9 @@ import numpy as np
 
 from anchorsr.errors import GraphError
 from anchorsr.evaluation.evaluate import Method, Score, evaluate_method
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import Clip, Quantization, Requantize
 from anchorsr.quantization.calibration import (
     IMAGE,
     Ranges,
@@ -41,7 +41,7 @@ from anchorsr.training.checkpoint import load_run
 
 OURS, PUBLISHED, CALIBRATED = "scale 1", "scale 1.25", "calibrated"
 UNSCALED, WRAPPED = "bytes as made", "wrapped"
-_PUBLISHED_SUM = Quantization(1.25, -128)
+_PUBLISHED_SUM = ops.Quantization(1.25, -128)
 
 
 def measure_output_stages(
@@ -79,7 +79,7 @@ def quantize_output_stages(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
     """
     chosen = choose_quantization(graph, ranges)
     last = _last_sum(graph)
-    clipped = {operator.output for operator in graph.operators if isinstance(operator, Clip)}
+    clipped = {operator.output for operator in graph.operators if isinstance(operator, ops.Clip)}
     low = min(0.0, *(ranges[name][0] for name in last - clipped))
     high = max(0.0, *(ranges[name][1] for name in last - clipped))
     wanted = quantization_of((high - low) / 255, low)
@@ -99,7 +99,7 @@ def quantize_output_stages(graph: Graph, ranges: Ranges) -> Mapping[str, Graph]:
 def wrap_around(graph: Graph) -> Method:
     """Run a float graph without its clip; values are rounded and taken modulo 256."""
     last = graph.operators[-1]
-    if isinstance(last, Clip):
+    if isinstance(last, ops.Clip):
         tensors = {name: kind for name, kind in graph.tensors.items() if name != last.output}
         graph = Graph(graph.name, tensors, graph.operators[:-1], graph.input, last.input)
 
@@ -125,13 +125,13 @@ def _without_requantization(graph: Graph) -> Graph:
     *operators, change, last = graph.operators
     made = graph.tensors[change.inputs[0]].quantization
     assert made is not None
-    bytes_as_made = Quantization(made.scale, made.zero_point + 128)
+    bytes_as_made = ops.Quantization(made.scale, made.zero_point + 128)
     tensors = {name: kind for name, kind in graph.tensors.items() if name != change.output}
     output = dataclasses.replace(tensors[graph.output], quantization=bytes_as_made)
     return dataclasses.replace(
         graph,
         tensors={**tensors, graph.output: output},
-        operators=[*operators, Requantize(change.inputs[0], last.output)],
+        operators=[*operators, ops.Requantize(change.inputs[0], last.output)],
     )
 
 

@@ -125,7 +125,7 @@ def read_study(path: Path) -> dict[str, Any]:
         study_grids(found["study"])
         output_stage_grids(found["tails"])
     except OSError as error:
-        raise DataError(cannot_read(path, error)) from error
+        raise DataError(f"{path} {cannot_read(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not the output of anchorsr study --json") from error
     return found

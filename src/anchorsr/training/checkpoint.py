@@ -310,7 +310,7 @@ def read_content(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(cannot_read(path, error)) from error
+        raise CheckpointError(f"{path} {cannot_read(error)}") from error
     except Exception as error:  # a damaged file can raise almost anything in the unpickler
         raise CheckpointError(f"{path} is damaged or not a checkpoint of anchorsr") from error
     if not isinstance(content, dict):

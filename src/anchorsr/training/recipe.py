@@ -217,7 +217,7 @@ def read_recipe(path: Path) -> Recipe:
         table = tomllib.loads(text)
         check_depth(table)
     except OSError as error:
-        raise RecipeError(cannot_read(path, error)) from error
+        raise RecipeError(f"{path} {cannot_read(error)}") from error
     except RecursionError:
         raise RecipeError(f"{path} is nested too deeply") from None
     except ValueError as error:  # neither UTF-8 nor TOML, or a number of thousands of digits

@@ -1,11 +1,12 @@
-"""Load the pairs of a recipe, and make the sampler of its patches."""
+"""The training data of a recipe: its images, and the sampler of its patches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from anchorsr.data.pairs import Pair, load_given_pairs, load_training_pairs
+from anchorsr.data.pairs import Pair, fingerprint, load_given_pairs, load_training_pairs
 from anchorsr.data.patches import PatchSampler
 from anchorsr.data.strengths import STRENGTHS
 from anchorsr.errors import RecipeError, unknown_choice
@@ -13,18 +14,30 @@ from anchorsr.networks.base import Trainable
 from anchorsr.training.recipe import Recipe
 
 
-def load_pairs(
+@dataclass(frozen=True)
+class TrainingData:
+    """The training images of a recipe, in memory.
+
+    Attributes:
+        pairs: Those of `data.folders`.
+        sampler: Cuts patches from all images.
+        fingerprint: Number, size and CRC-32 of all images (`data.pairs.fingerprint`).
+    """
+
+    pairs: list[Pair]
+    sampler: PatchSampler
+    fingerprint: dict[str, int]
+
+
+def load_training_data(
     recipe: Recipe, factor: int, on_loading: Callable[[int, int], None] | None = None
-) -> tuple[list[Pair], list[Pair]]:
+) -> TrainingData:
     """Load the training images of a recipe.
 
     Args:
         recipe: The recipe.
         factor: The super-resolution factor.
         on_loading: Called with (images read, images in all) while `data.folders` are read.
-
-    Returns:
-        The pairs of `data.folders`, and the given pairs of `data.pairs`.
 
     Raises:
         DataError: A folder has no images, none is large enough, or given pairs do not fit.
@@ -33,14 +46,10 @@ def load_pairs(
     folders = [Path(name) for name in recipe.data.folders]
     pairs = load_training_pairs(folders, factor, patch=patch, on_progress=on_loading)
     given_folders = [Path(name) for name in recipe.data.pairs]
-    return pairs, load_given_pairs(given_folders, factor, patch=patch)
-
-
-def make_sampler(recipe: Recipe, pairs: list[Pair], given: list[Pair]) -> PatchSampler:
-    """Make the sampler of a recipe from what `load_pairs` returned."""
-    return PatchSampler(
+    given = load_given_pairs(given_folders, factor, patch=patch)
+    sampler = PatchSampler(
         pairs,
-        patch=recipe.data.patch,
+        patch=patch,
         seed=recipe.seed,
         channel_shuffle=recipe.data.channel_shuffle,
         candidates=recipe.data.candidates,
@@ -50,23 +59,18 @@ def make_sampler(recipe: Recipe, pairs: list[Pair], given: list[Pair]) -> PatchS
         given=given,
         given_share=recipe.data.pairs_share,
     )
+    return TrainingData(pairs, sampler, fingerprint([*pairs, *given]))
 
 
 def check_strengths(network: Trainable, recipe: Recipe) -> None:
     """Check that the strengths of a conditioned network fit its recipe.
 
     Raises:
-        RecipeError: A strength is unknown, no patch is degraded or given, or the recipe asks for
-            quantization-aware training.
+        RecipeError: A strength is unknown, or no patch is degraded or given.
     """
     unknown = sorted(set(network.strengths) - set(STRENGTHS))
     if unknown:
         raise RecipeError(f"network.strengths: {unknown_choice('strength', unknown[0], STRENGTHS)}")
-    if network.strengths and recipe.quantization.schedule is not None:
-        raise RecipeError(
-            "quantization.schedule: a conditioned network has no quantization-aware training,"
-            " because all strengths share its integer weights"
-        )
     if network.strengths and recipe.degradation is None and not recipe.data.pairs:
         raise RecipeError(
             "network.strengths has no effect without [degradation] or data.pairs: all are zero"

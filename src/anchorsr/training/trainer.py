@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anchorsr.data.pairs import fingerprint
 from anchorsr.data.patches import Patches, PatchSampler
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, RecipeError, TrainingError
 from anchorsr.networks.abpn import ABPN
@@ -51,7 +50,7 @@ from anchorsr.training.machine import Machine, place
 from anchorsr.training.optim import learning_rate, make_optimizer
 from anchorsr.training.progress import TrainingProgress
 from anchorsr.training.recipe import Recipe, read_recipe
-from anchorsr.training.sampling import check_strengths, load_pairs, make_sampler
+from anchorsr.training.sampling import check_strengths, load_training_data
 from anchorsr.training.validation import check_validation, validate
 from anchorsr.utils.files import check_folder
 from anchorsr.utils.signals import held_interrupts
@@ -170,15 +169,15 @@ def fit(
         data = {} if checkpoint is None else checkpoint.data
         sampler = None
         if step < recipe.schedule.steps:
-            pairs, given = load_pairs(recipe, network.factor, on_loading)
-            sampler = make_sampler(recipe, pairs, given)
-            before, data = data, fingerprint([*pairs, *given])
+            loaded = load_training_data(recipe, network.factor, on_loading)
+            sampler = loaded.sampler
+            before, data = data, loaded.fingerprint
             check_same_data(before, data, folder)
             if len(set(processes.gather(data["crc32"]))) > 1:
                 raise DataError("the processes read different images: give all the same folders")
             is_new = checkpoint is None and bool(recipe.initial_weights)
             if is_new and isinstance(network, ABPN):
-                reinitialize_inactive_channels(network, pairs, seed=recipe.seed)
+                reinitialize_inactive_channels(network, loaded.pairs, seed=recipe.seed)
         run = _Run(network, recipe, folder, machine, processes, origin, teacher, data)
         if checkpoint is not None:
             run.restore(checkpoint)

@@ -185,12 +185,12 @@ def _move_to_free_name(temporary: Path, path: Path) -> None:
         raise
 
 
-def cannot_read(path: str | Path, error: BaseException) -> str:
-    """Phrase the message for a file that is missing or cannot be read."""
+def cannot_read(error: BaseException) -> str:
+    """Say what is wrong with a file that cannot be read; the file's name goes before it."""
     if isinstance(error, FileNotFoundError):
-        return f"{path} does not exist"
+        return "does not exist"
     if isinstance(error, IsADirectoryError):
-        return f"{path} is a folder; give a file"
+        return "is a folder; give a file"
     if isinstance(error, PermissionError):
-        return f"{path} cannot be read ({reason(error)}): check its permissions"
-    return f"{path} cannot be read ({reason(error)})"
+        return f"cannot be read ({reason(error)}): check its permissions"
+    return f"cannot be read ({reason(error)})"

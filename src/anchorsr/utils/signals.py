@@ -73,6 +73,18 @@ def held_interrupts(most: int | None = None) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def delayed_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end of the `with` block, for a signal that came inside it.
+
+    For calls of C code that calls Python back: PyAV, for one, drops what is raised there.
+    """
+    with held_interrupts() as requests:
+        yield
+    if requests:
+        raise KeyboardInterrupt
+
+
 def _handled() -> list[signal.Signals]:
     """The signals that are neither ignored nor handled outside Python."""
     return [n for n in _NUMBERS if signal.getsignal(n) not in (signal.SIG_IGN, None)]

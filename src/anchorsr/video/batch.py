@@ -8,11 +8,13 @@ interrupt. A bad video does not stop the others.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anchorsr.errors import AnchorSRError, DataError, InUseError, OutputError
+from anchorsr.images.io import list_images
 from anchorsr.inference.sizes import original_stem
 from anchorsr.utils.files import check_folder, file_key, make_folder
 from anchorsr.video.codecs import READ_SUFFIXES, SUFFIXES
@@ -95,7 +97,11 @@ def plan_videos(
         for path in videos:
             place = None if mirror is None else mirror / path.parent.relative_to(given)
             found.append((path, place))
-    return _check([_job(path, place, factor) for path, place in found], output), others
+    jobs = [_job(path, place, factor) for path, place in found]
+    if output is None:
+        jobs = _leave_out_results(jobs)
+    _check_targets([job for job in jobs if not job.skipped], output)
+    return jobs, others
 
 
 def find_videos(folder: Path, *, leave_out: Path | None = None) -> tuple[list[Path], int]:
@@ -113,26 +119,18 @@ def find_videos(folder: Path, *, leave_out: Path | None = None) -> tuple[list[Pa
     Raises:
         DataError: A folder cannot be listed.
     """
+    others: Counter[str] = Counter()
+    found, problems = list_images(
+        folder, leave_out=leave_out, is_wanted=_is_video_name, others=others
+    )
+    for _, problem in problems:
+        raise problem
+    del others[".resume"]
+    return found, others.total()
 
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
-    found, others = [], 0
-    seen = {file_key(folder)} if leave_out is None else {file_key(folder), file_key(leave_out)}
-    for place, below, names in os.walk(folder, onerror=fail, followlinks=True):
-        kept = []
-        for name in sorted(below):
-            key = file_key(Path(place, name))
-            if not name.startswith(".") and key not in seen:
-                seen.add(key)
-                kept.append(name)
-        below[:] = kept
-        for name in names:
-            if Path(name).suffix.lower() in READ_SUFFIXES and not name.startswith("."):
-                found.append(Path(place, name))
-            else:
-                others += not name.startswith(".") and not name.endswith(".resume")
-    return sorted(found), others
+def _is_video_name(path: Path) -> bool:
+    return path.suffix.lower() in READ_SUFFIXES
 
 
 def run_videos(
@@ -175,17 +173,22 @@ def _job(source: Path, folder: Path | None, factor: int) -> VideoJob:
     return VideoJob(source, target)
 
 
-def _check(jobs: list[VideoJob], output: Path | None) -> list[VideoJob]:
+def _leave_out_results(jobs: list[VideoJob]) -> list[VideoJob]:
+    """Mark what is named as the result of another of the videos."""
     stems = {(job.source.parent, job.source.stem) for job in jobs}
+    return [
+        VideoJob(job.source, job.target, "named as the result of an earlier run")
+        if (job.source.parent, original_stem(job.source.stem)) in stems
+        else job
+        for job in jobs
+    ]
+
+
+def _check_targets(jobs: list[VideoJob], output: Path | None) -> None:
+    """Raise OutputError if a result would replace an input or another result."""
     sources = {file_key(job.source) for job in jobs} - {None}
     targets: set[Path] = set()
-    checked = []
     for job in jobs:
-        if output is None and (job.source.parent, original_stem(job.source.stem)) in stems:
-            checked.append(
-                VideoJob(job.source, job.target, "named as the result of an earlier run")
-            )
-            continue
         if output is not None and file_key(job.target) in sources:
             raise OutputError(f"{job.target} is an input: write to another folder")
         place = Path(os.path.realpath(job.target))
@@ -194,5 +197,3 @@ def _check(jobs: list[VideoJob], output: Path | None) -> list[VideoJob]:
                 f"{job.source}: two videos would become {job.target}: upscale them separately"
             )
         targets.add(place)
-        checked.append(job)
-    return checked

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from anchorsr.errors import OutputError
 from anchorsr.utils.files import reason
+from anchorsr.utils.signals import delayed_interrupts
 from anchorsr.video.codecs import Codec, container_format
 from anchorsr.video.encoder import SegmentedEncoder
 from anchorsr.video.journal import Journal
@@ -114,7 +115,8 @@ class Target:
             self._converters: dict[int, SoundConverter] = {}
             self._copies = self._add_copies(note, sound=sound)
             self._copy_metadata()
-            self._container.start_encoding()
+            with delayed_interrupts():
+                self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
             self.discard()
             other = "" if path.suffix.lower() == ".mkv" else "; a .mkv file may be able to hold it"
@@ -198,14 +200,15 @@ class Target:
 
     def discard(self) -> None:
         """Delete the file."""
-        self._file.abandon()
-        if hasattr(self, "_container"):
-            with contextlib.suppress(Exception):  # the trailer is not written
-                self._container.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            self.part.unlink()
+        with delayed_interrupts():
+            self._file.abandon()
+            if hasattr(self, "_container"):
+                with contextlib.suppress(Exception):  # the trailer is not written
+                    self._container.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self.part.unlink()
 
     def _add(self, frame: VideoFrame, packets: Iterable[Any]) -> None:
         end = (frame.pts or 0) + frame.duration

@@ -370,7 +370,7 @@ def _check_paths(source: Path, files: WorkFiles, *, overwrite: bool) -> None:
             if not file.read(1):
                 raise VideoError(f"{source} is empty (0 bytes); copy or download it again")
     except (OSError, ValueError) as error:
-        raise VideoError(cannot_read(source, error)) from error
+        raise VideoError(f"{source} {cannot_read(error)}") from error
     check_not_input(target, [source])
     for other in (files.part, files.resume):
         if is_same_file(source, other):

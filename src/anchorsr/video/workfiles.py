@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchorsr.errors import OutputError
-from anchorsr.utils.files import move_into_place, reason
+from anchorsr.utils.files import is_same_file, move_into_place, reason
 from anchorsr.utils.locks import FileLocks
+from anchorsr.utils.signals import delayed_interrupts
 from anchorsr.utils.temporary import remove_leftovers
 from anchorsr.video.journal import Journal, is_journal
 
@@ -53,13 +54,14 @@ def publish_video(files: WorkFiles, *, overwrite: bool) -> None:
         OutputError: The output exists and `overwrite` is false, or cannot be written.
     """
     try:
-        files.resume.rename(files.finished)
-        try:
-            move_into_place(files.part, files.target, overwrite=overwrite)
-        except BaseException:
-            files.finished.rename(files.resume)
-            raise
-        files.finished.unlink()
+        with delayed_interrupts():  # one between two of these would leave files that nobody removes
+            files.resume.rename(files.finished)
+            try:
+                move_into_place(files.part, files.target, overwrite=overwrite)
+            except BaseException:
+                files.finished.rename(files.resume)
+                raise
+            files.finished.unlink()
     except OSError as error:
         raise OutputError(f"{files.target} cannot be written ({reason(error)})") from error
 
@@ -76,6 +78,8 @@ def remove_finished(target: Path) -> None:
     with FileLocks() as locks:
         if not locks.acquire(target):
             return
+        if is_same_file(files.part, target):  # it has both names
+            files.part.unlink()
         if os.path.lexists(files.part):
             files.finished.replace(files.resume)
         else:

@@ -35,9 +35,7 @@ def study_command(
     recipes: Annotated[
         list[Path], typer.Argument(help="TOML recipes, such as those of recipes/studies.")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder of the runs, one folder each.")
-    ] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
     engines: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,14 +79,14 @@ def study_command(
     with training_bars("Training") as callbacks:
         rows = run_study(
             recipes,
-            output,
+            runs,
             engines=chosen,
             rounds=rounds,
             machine=training_machine("cpu", threads, mixed_precision),
             on_recipe=remark,
             **callbacks,
         )
-    stages = {row.run: measure_output_stages(output / row.run) for row in rows if output_stages}
+    stages = {row.run: measure_output_stages(runs / row.run) for row in rows if output_stages}
     if as_json:
         report = {
             "machine": describe_machine(),

@@ -138,9 +138,9 @@ def upscale_command(
     """
     _check_inputs(images)
     if watch:
-        check_watched(images, output)
         if dry_run or as_json:
             raise UsageError("--watch excludes --dry-run and --json")
+        check_watched(images, output)
     shard = _shard(shard_text)
     target = target_size(scale, size, width, height, stretch)
     suffix = format_suffix(format_name)

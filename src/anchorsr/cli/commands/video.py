@@ -135,26 +135,30 @@ def video_command(
                 on_note=remark,
             )
 
-    if len(videos) == 1 and not videos[0].is_dir():
-        target = _target(videos[0], output, upscaler.factor)
-        result = upscale(VideoJob(videos[0], target), "Upscaling")
-        _report([VideoOutcome(VideoJob(videos[0], target), result)], as_json=as_json)
-        return
-    jobs, others = plan_videos(videos, output, factor=upscaler.factor)
-    if others:
-        remark(f"{others} other files in folders are left out: their names are not those of videos")
-    places = {id(job): f"{job.source.name} ({n} of {len(jobs)})" for n, job in enumerate(jobs, 1)}
     outcomes: list[VideoOutcome] = []
-    try:
-        for outcome in run_videos(jobs, lambda job: upscale(job, places[id(job)]), overwrite=force):
-            outcomes.append(outcome)
-            _show(outcome, as_json=as_json)
-    except KeyboardInterrupt:
-        done = sum(outcome.error is None for outcome in outcomes)
-        raise StoppedError(
-            f"{done} of {len(jobs)} videos are done; the same command goes on with the others"
-        ) from None
-    _report(outcomes, as_json=as_json, shown=True)
+    if len(videos) == 1 and not videos[0].is_dir():
+        job = VideoJob(videos[0], _target(videos[0], output, upscaler.factor))
+        outcomes.append(VideoOutcome(job, upscale(job, "Upscaling")))
+        _show(outcomes[0], as_json=as_json)
+    else:
+        jobs, others = plan_videos(videos, output, factor=upscaler.factor)
+        if others:
+            remark(f"{others} other files in folders are left out: their names are not of videos")
+        titles = {
+            id(job): f"{job.source.name} ({n} of {len(jobs)})" for n, job in enumerate(jobs, 1)
+        }
+        try:
+            for outcome in run_videos(
+                jobs, lambda job: upscale(job, titles[id(job)]), overwrite=force
+            ):
+                outcomes.append(outcome)
+                _show(outcome, as_json=as_json)
+        except KeyboardInterrupt:
+            done = sum(outcome.error is None for outcome in outcomes)
+            raise StoppedError(
+                f"{done} of {len(jobs)} videos are done; the same command goes on with the others"
+            ) from None
+    _report(outcomes, as_json=as_json)
 
 
 def _target(video: Path, output: Path | None, factor: int) -> Path:
@@ -182,11 +186,8 @@ def _show(outcome: VideoOutcome, *, as_json: bool) -> None:
             remark(_summary(outcome.result))
 
 
-def _report(outcomes: list[VideoOutcome], *, as_json: bool, shown: bool = False) -> None:
+def _report(outcomes: list[VideoOutcome], *, as_json: bool) -> None:
     """Print what is left to say at the end; raises typer.Exit if anything failed."""
-    if not shown:
-        for outcome in outcomes:
-            _show(outcome, as_json=as_json)
     if as_json:
         print_json([_as_row(outcome) for outcome in outcomes])
     for words, count in Counter(each.skipped for each in outcomes if each.skipped).items():

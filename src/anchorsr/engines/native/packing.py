@@ -16,17 +16,9 @@ import numpy as np
 
 from anchorsr.arrays import Array
 from anchorsr.errors import GraphError
+from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import multipliers
 from anchorsr.graph.graph import Graph
-from anchorsr.graph.operators import (
-    Add,
-    Conv2D,
-    DepthToSpace,
-    Quantization,
-    ReLU,
-    Requantize,
-    TensorType,
-)
 
 _MAGIC = b"ASR1"
 _IMAGE = 0
@@ -39,7 +31,7 @@ _MOST_LAYERS, _MOST_CHANNELS, _MOST_FACTOR = 64, 256, 8
 class _Layer:
     """A convolution and what is added to it; numbers as in `kernel.h`."""
 
-    conv: Conv2D
+    conv: ops.Conv2D
     input: int
     multipliers: Array
     zero: int
@@ -102,7 +94,7 @@ class _Packer:
             for name in operator.inputs:
                 self._uses[name] = self._uses.get(name, 0) + 1
         # Anchors that wait for their addition: for each output the channel of the image.
-        self._anchors: dict[str, tuple[Conv2D, list[int]]] = {}
+        self._anchors: dict[str, tuple[ops.Conv2D, list[int]]] = {}
         self._factor = 1
 
     def pack(self) -> bytes:
@@ -114,18 +106,18 @@ class _Packer:
                     f" {tensor.channels} channels"
                 )
         for operator in self._graph.operators:
-            if self._factor > 1 and not isinstance(operator, Requantize):
+            if self._factor > 1 and not isinstance(operator, ops.Requantize):
                 raise GraphError("the kernel ends with depth-to-space, and this graph goes on")
-            if isinstance(operator, Conv2D):
+            if isinstance(operator, ops.Conv2D):
                 self._read_conv(operator)
-            elif isinstance(operator, Add):
+            elif isinstance(operator, ops.Add):
                 self._read_add(operator)
-            elif isinstance(operator, ReLU):
+            elif isinstance(operator, ops.ReLU):
                 self._read_relu(operator)
-            elif isinstance(operator, DepthToSpace):
+            elif isinstance(operator, ops.DepthToSpace):
                 self._factor = operator.block
                 self._places[operator.output] = self._place(operator.input)
-            elif isinstance(operator, Requantize):
+            elif isinstance(operator, ops.Requantize):
                 self._read_requantize(operator)
             else:
                 raise GraphError(f"the kernel has no {type(operator).__name__}")
@@ -143,7 +135,7 @@ class _Packer:
         head = _MAGIC + struct.pack("<3i", count, self._factor, zero)
         return head + b"".join(layer.pack() for layer in self._layers)
 
-    def _read_conv(self, conv: Conv2D) -> None:
+    def _read_conv(self, conv: ops.Conv2D) -> None:
         outputs, height, width, _ = conv.weights.shape
         if (conv.groups, conv.stride) != (1, 1) or (height, width) not in ((1, 1), (3, 3)):
             raise GraphError(
@@ -160,14 +152,16 @@ class _Packer:
             return
         self._add_layer(conv, self._place(conv.input), target, factors)
 
-    def _add_layer(self, conv: Conv2D, place: int, target: TensorType, factors: Array) -> None:
+    def _add_layer(
+        self, conv: ops.Conv2D, place: int, target: ops.TensorType, factors: Array
+    ) -> None:
         zero = _zero_byte(target)
         low = zero if conv.relu else 0
         self._layers.append(_Layer(conv, place, factors, zero, zero, low))
         self._places[conv.output] = len(self._layers)
 
     def _copied_channels(
-        self, conv: Conv2D, source: TensorType, target: TensorType, factors: Array
+        self, conv: ops.Conv2D, source: ops.TensorType, target: ops.TensorType, factors: Array
     ) -> list[int]:
         """For each output the channel of the image that it equals; empty where one does not."""
         if not conv.copies_channels or self._places.get(conv.input) != _IMAGE:
@@ -180,9 +174,9 @@ class _Packer:
         return [int(channel) for channel in channels]
 
     def _is_added(self, name: str) -> bool:
-        return any(isinstance(op, Add) and name in op.inputs for op in self._graph.operators)
+        return any(isinstance(op, ops.Add) and name in op.inputs for op in self._graph.operators)
 
-    def _read_add(self, add: Add) -> None:
+    def _read_add(self, add: ops.Add) -> None:
         types = [self._graph.tensors[name] for name in (*add.inputs, add.output)]
         if len({_quantization(tensor).scale for tensor in types}) != 1:
             raise GraphError("the kernel adds tensors of one scale only")
@@ -205,13 +199,13 @@ class _Packer:
             return
         raise GraphError("the kernel adds to the convolution that was just made, and to no other")
 
-    def _finish_sum(self, add: Add, layer: _Layer) -> None:
+    def _finish_sum(self, add: ops.Add, layer: _Layer) -> None:
         summands = sum(_zero_byte(self._graph.tensors[name]) for name in add.inputs)
         layer.zero = _zero_byte(self._graph.tensors[add.output])
         layer.added_offset = layer.zero - summands
         self._places[add.output] = len(self._layers)
 
-    def _read_relu(self, relu: ReLU) -> None:
+    def _read_relu(self, relu: ops.ReLU) -> None:
         layer = self._layers[-1] if self._layers else None
         if layer is None or layer.conv.output != relu.input or layer.added != _NOTHING:
             raise GraphError("the kernel has ReLU after a convolution only")
@@ -221,7 +215,7 @@ class _Packer:
         layer.conv = _renamed(layer.conv, relu.output)
         self._places[relu.output] = len(self._layers)
 
-    def _read_requantize(self, requantize: Requantize) -> None:
+    def _read_requantize(self, requantize: ops.Requantize) -> None:
         before = self._graph.tensors[requantize.input]
         after = self._graph.tensors[requantize.output]
         same_scale = _quantization(before).scale == _quantization(after).scale
@@ -236,16 +230,16 @@ class _Packer:
         return self._places[name]
 
 
-def _renamed(conv: Conv2D, output: str) -> Conv2D:
-    return Conv2D(conv.input, output, conv.weights, conv.bias, conv.weight_scales, conv.relu)
+def _renamed(conv: ops.Conv2D, output: str) -> ops.Conv2D:
+    return ops.Conv2D(conv.input, output, conv.weights, conv.bias, conv.weight_scales, conv.relu)
 
 
-def _quantization(tensor: TensorType) -> Quantization:
+def _quantization(tensor: ops.TensorType) -> ops.Quantization:
     if tensor.quantization is None:
         raise GraphError("the kernel computes in integers, and this graph holds float32")
     return tensor.quantization
 
 
-def _zero_byte(tensor: TensorType) -> int:
+def _zero_byte(tensor: ops.TensorType) -> int:
     """The zero point as the kernel stores it: int8 lies 128 higher."""
     return _quantization(tensor).zero_point + (128 if tensor.dtype == "int8" else 0)

@@ -1,6 +1,6 @@
 // The page: a list of files, what is to be done with them, and the comparison of one.
 
-import { Comparison } from "./compare.mjs";
+import { Comparison } from "./comparison.mjs";
 import config from "./config.mjs";
 import { chooseImages, filesOf } from "./files.mjs";
 import { makeRow, saveBlob } from "./row.mjs";
@@ -38,6 +38,9 @@ function setTexts() {
   $("all").setAttribute("aria-label", TEXTS.allProgress);
   $("zoom").setAttribute("aria-label", TEXTS.zoom);
   zoomButtons[0].textContent = TEXTS.fit;
+  $("stage").setAttribute("aria-label", TEXTS.stage);
+  $("slider").setAttribute("aria-label", TEXTS.slider);
+  comparison.label(TEXTS.original, TEXTS.result);
 }
 
 function tell(text) {
@@ -177,8 +180,8 @@ async function show(item) {
   $("caption").textContent = [item.name, ...item.notes].join(" · ");
   if (item.size) {
     $("stage").hidden = $("zoom").hidden = false;
-    const seen = await comparison.show(before, after, !/\.jpe?g$/i.test(item.name));
-    if (!seen && shown === item) {
+    comparison.split = 0.5;
+    if (!await showImages(before, after, !/\.jpe?g$/i.test(item.name)) && shown === item) {
       $("stage").hidden = $("zoom").hidden = true;
       $("empty").hidden = false;
       $("empty-text").textContent = TEXTS.cannotShow;
@@ -190,6 +193,21 @@ async function show(item) {
     $("film").hidden = false;
   }
   update();
+}
+
+/** Show two images by address; false if this browser cannot. transparent: draw a pattern below. */
+async function showImages(before, after, transparent) {
+  const [left, right] = comparison.images;
+  [left.src, right.src] = [before, after];
+  try {
+    await Promise.all([left.decode(), right.decode()]);
+  } catch {
+    return false;
+  }
+  if (right.src !== after) return true; // another one was chosen meanwhile
+  for (const image of [left, right]) image.classList.toggle("clear", transparent);
+  comparison.fit(right.naturalWidth, right.naturalHeight);
+  return true;
 }
 
 function update() {

@@ -1,7 +1,5 @@
-// The original and the result, one over the other, with a divider, zoom and pan, for mouse, touch
-// and keyboard.
-
-import { TEXTS } from "./texts.mjs";
+// Two images, one over the other, with a divider, zoom and pan, for mouse, touch and keyboard. Both
+// the page of `anchorsr compare` and that of `anchorsr serve` use it; comparison.css is its style.
 
 const MOST_ZOOM = 8;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -13,44 +11,39 @@ function place(corner, room, size) {
 }
 
 export class Comparison {
+  /**
+   * stage: an element with #left and #right, each with images and a .tag, and with #slider.
+   * zoomButtons: buttons with data-zoom, which is "fit" or a number.
+   */
   constructor(stage, zoomButtons) {
     this.stage = stage;
     this.slider = stage.querySelector("#slider");
     this.left = stage.querySelector("#left");
     this.right = stage.querySelector("#right");
-    this.images = [this.left, this.right].map((side) => side.querySelector("img"));
+    this.images = [...stage.querySelectorAll(".side img")];
     this.buttons = zoomButtons;
-    [this.width, this.height] = [1, 1]; // of the result
+    [this.width, this.height] = [1, 1]; // that every image is shown in
     // zoom is screen pixels per image pixel; x and y are the corner of the image in the stage, and
     // split is the position of the divider in it, from 0 to 1.
     Object.assign(this, { zoom: 1, fitted: true, x: 0, y: 0, split: 0.5 });
-    stage.setAttribute("aria-label", TEXTS.stage);
-    this.slider.setAttribute("aria-label", TEXTS.slider);
-    this.left.querySelector(".tag").textContent = TEXTS.original;
-    this.right.querySelector(".tag").textContent = TEXTS.result;
     this.#listen();
     new ResizeObserver(() => this.draw()).observe(stage);
+    window.addEventListener("resize", () => this.draw());
   }
 
-  /** Show two images by address; false if this browser cannot. transparent: draw a pattern below. */
-  async show(before, after, transparent) {
-    const [left, right] = this.images;
-    [left.src, right.src] = [before, after];
-    try {
-      await Promise.all(this.images.map((image) => image.decode()));
-    } catch {
-      return false;
-    }
-    if (right.src !== after) return true; // another one was chosen meanwhile
-    [this.width, this.height] = [right.naturalWidth, right.naturalHeight];
-    for (const image of this.images) {
-      image.width = this.width;
-      image.height = this.height;
-      image.classList.toggle("clear", transparent);
-    }
-    Object.assign(this, { fitted: true, split: 0.5 });
+  /** Say what is on each side. */
+  label(left, right) {
+    this.left.querySelector(".tag").textContent = left;
+    this.right.querySelector(".tag").textContent = right;
     this.draw();
-    return true;
+  }
+
+  /** Show the whole of images of this size. */
+  fit(width, height) {
+    [this.width, this.height] = [width, height];
+    for (const image of this.images) Object.assign(image, { width, height });
+    this.fitted = true;
+    this.draw();
   }
 
   /** The whole image, at most at one image pixel per CSS pixel. */
@@ -63,26 +56,28 @@ export class Comparison {
 
   draw() {
     const { stage, left, right, slider } = this;
-    const [wide, high] = [stage.clientWidth, stage.clientHeight];
-    if (!wide) return;
     if (this.fitted) this.zoom = this.#fitZoom();
     const scale = this.zoom / ratio();
+    const [wide, high] = [stage.clientWidth, stage.clientHeight];
     this.x = place(this.x, wide, this.width * scale);
     this.y = place(this.y, high, this.height * scale);
     const line = snap(this.split * wide);
     for (const image of this.images) {
       image.style.transform = `translate(${snap(this.x)}px, ${snap(this.y)}px) scale(${scale})`;
+      // A smaller original is not shown in blocks, or it would look worse than it is.
+      const whole = image.naturalWidth === this.width;
+      image.classList.toggle("blocks", whole && this.zoom > 1 && !this.fitted);
     }
-    this.images[1].classList.toggle("blocks", this.zoom > 1 && !this.fitted);
     left.style.clipPath = `inset(0 ${wide - line}px 0 0)`;
     right.style.clipPath = `inset(0 0 0 ${line}px)`;
     slider.style.left = `${line}px`;
-    left.querySelector(".tag").style.right = `${wide - line}px`;
+    const tag = left.querySelector(".tag");
+    tag.style.right = `${wide - line}px`;
     right.querySelector(".tag").style.left = `${line}px`;
     stage.classList.toggle("pans", this.width * scale > wide + 1 || this.height * scale > high + 1);
     const percent = Math.round(this.split * 100);
     slider.setAttribute("aria-valuenow", percent);
-    slider.setAttribute("aria-valuetext", `${percent} % ${TEXTS.original}`);
+    slider.setAttribute("aria-valuetext", `${percent} % ${tag.textContent}`);
     for (const button of this.buttons) {
       const wanted = button.dataset.zoom;
       const on = wanted === "fit" ? this.fitted : !this.fitted && Number(wanted) === this.zoom;
