@@ -3,8 +3,8 @@
     python benchmarks/bulk_costs.py row     # time of an image of 1 MP, beside plain upscale
     python benchmarks/bulk_costs.py many    # time and memory over many rows
 
-`row` compares one worker on Ray with the pipeline of `upscale` in this process, with the same
-threads, on the same images, in rounds of alternating order. Ray's start is not part of it; the
+`row` compares workers of one thread on Ray with the pipeline of `upscale` in this process, with as
+many threads, on the same images, in rounds of alternating order. Ray's start is not part of it; the
 first round is left out. Times are of the wall clock, so the machine should be idle.
 
 `many` hands out rows whose results are there, so that all that is measured is listing, Ray, reading
@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +49,11 @@ def photographs(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def cost_of_a_row(images: int, rounds: int, model: str) -> None:
-    with tempfile.TemporaryDirectory() as name, join_cluster(None, threads=1, workers=1) as cluster:
+def cost_of_a_row(images: int, rounds: int, model: str, count: int) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        join_cluster(None, threads=1, workers=count) as cluster,
+    ):
         folder = Path(name)
         (folder / "in").mkdir()
         sources = photographs(folder / "in", images)
@@ -59,11 +63,12 @@ def cost_of_a_row(images: int, rounds: int, model: str) -> None:
             files=FileOptions(overwrite=True),
             model=model,
         )
-        upscaler = settings.upscaler()
+        upscaler = replace(settings, threads=count).upscaler()
         (folder / "plain").mkdir()
         jobs = [Job(path, folder / "plain" / path.name) for path in sources]
         tasks = [Task(str(path), path.name) for path in sources]
-        blocks = [to_table(tasks[n : n + bulk.BLOCK]) for n in range(0, images, bulk.BLOCK)]
+        size = min(bulk.BLOCK, -(-images // count))
+        blocks = [to_table(tasks[n : n + size]) for n in range(0, images, size)]
 
         def plain() -> float:
             begun = time.perf_counter()
@@ -174,10 +179,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--model", default="quality")
     given = parser.parse_args()
     if given.what == "row":
-        cost_of_a_row(given.images, given.rounds, given.model)
+        cost_of_a_row(given.images, given.rounds, given.model, given.workers)
     else:
         many_rows(given.rows)
 
