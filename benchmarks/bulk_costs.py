@@ -158,7 +158,8 @@ def many_rows(rows: int) -> None:
                 nonlocal shown
                 if progress.ended >= shown * rows // 10:
                     memory = [f"{resident(pid):.0f}" for pid in (os.getpid(), *workers())]
-                    print(f"{progress.ended} rows: driver, workers {', '.join(memory)} MB")
+                    words = f"{progress.ended} rows: driver, workers {', '.join(memory)} MB"
+                    print(words, file=sys.stderr)
                     shown += 1
 
             progress = bulk.run(settings, spool, cluster, on_rows)
