@@ -922,27 +922,6 @@ def test_ctrl_c_leaves_whole_images_only(
             assert image.size == (180, 180)
 
 
-@needs_shell
-def test_the_same_command_goes_on_after_a_kill_and_beside_another(tmp_path: Path) -> None:
-    for number in range(60):
-        write_png(tmp_path / "in" / f"{number:02}.png", number, 60, 60)
-    process = start("upscale", "in", "-o", "out", folder=tmp_path)
-    process.stdout.readline()
-    process.kill()
-    finish(process)
-    assert len(list((tmp_path / "out").glob("[!.]*"))) < 60
-    both = [start("upscale", "in", "-o", "out", "--threads", 1, folder=tmp_path) for _ in "ab"]
-    first, second = (finish(process) for process in both)
-    assert (first.code, second.code) == (0, 0)
-    assert not set(first.out.splitlines()) & set(second.out.splitlines())
-    names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
-    assert names == [f"{number:02}.png" for number in range(60)]
-    for name in names:
-        with Image.open(tmp_path / "out" / name) as image:
-            image.load()
-            assert image.size == (180, 180)
-
-
 @pytest.mark.slow
 def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: None) -> None:
     text = recipe(Path("images"), steps="steps = 100_000", every="every = 3")

@@ -1,4 +1,4 @@
-"""Training on two processes: by PyTorch's launcher, or without it, as it takes seconds to start."""
+"""Training in other processes: by PyTorch's launcher, or quicker, as copies of one process."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from anchorsr.training.trainer import train
 
 # One process imports PyTorch; the others are copies of it.
 _COPIES = multiprocessing.get_context("forkserver")
+_STOPPED = 3  # an exit code
 _COPIES.set_forkserver_preload(["anchorsr.training.trainer", "torch._dynamo"])
 
 
@@ -49,6 +50,29 @@ def launch_two(recipe: Recipe, run: Path) -> bool:
     command += ["--max-restarts", "1"]
     command += ["--master-addr", "127.0.0.1", "--master-port", str(_free_port())]
     return subprocess.run([*command, __file__, table, run], timeout=120).returncode == 0
+
+
+def train_until_terminated(recipe: Recipe, run: Path, *, step: int) -> bool:
+    """Train in a process that gets SIGTERM after a step; return whether that stopped it."""
+    process = _COPIES.Process(target=_train_until, args=(step, recipe, run))
+    process.start()
+    process.join(timeout=120)
+    process.kill()  # if it has not ended
+    process.join()
+    return process.exitcode == _STOPPED
+
+
+def _train_until(step: int, recipe: Recipe, run: Path) -> None:
+    sent: list[None] = []
+
+    def terminate(progress: TrainingProgress) -> None:
+        if progress.step >= step and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    try:
+        train(recipe, run, machine=Machine(threads=1), on_progress=terminate)
+    except KeyboardInterrupt:
+        sys.exit(_STOPPED)
 
 
 def _free_port() -> int:

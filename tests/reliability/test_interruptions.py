@@ -193,12 +193,16 @@ def test_processes_beside_each_other_and_a_kill(tmp_path: Path) -> None:
     processes = [start() for _ in range(3)]
     wait_until(lambda: len(list(tmp_path.glob("out/[!.]*"))) > 3, processes)
     processes[0].kill()
+    made: list[str] = []
     for process in processes:
-        _, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=120)
         assert process.returncode in (0, -9), err
+        made += out.splitlines()
     last = start()
-    _, err = last.communicate(timeout=120)
+    out, err = last.communicate(timeout=120)
     assert last.returncode == 0, err
+    made += out.splitlines()
+    assert len(made) == len(set(made)), "two processes made one image"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         f"{n:02}.png" for n in range(16)
     ]

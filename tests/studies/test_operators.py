@@ -528,7 +528,8 @@ def test_plots_are_svg_and_tables_have_a_cell_for_every_column(
 
 def test_points_stand_in_their_rows_at_their_values() -> None:
     pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
-    points = [RowPoint("a", "s", 1.0, 0.5, 2.0), RowPoint("b", "t", 0.001, 0.001, 0.001)]
+    points = [RowPoint("a", ("e", "int8"), 1.0, 0.5, 2.0)]
+    points += [RowPoint("b", ("f", "int8"), 0.001, 0.001, 0.001)]
     text = draw_rows(points, title="", subtitle="", x_label="", least=0.01)
     uses = ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}use")
     places = [

@@ -124,15 +124,8 @@ def test_the_command_prints_tables_or_json(
 def test_other_output_stages_are_scored(
     recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [
-        "study",
-        str(recipes[1]),
-        "--runs",
-        str(tmp_path),
-        "--rounds",
-        "1",
-        "--output-stages",
-    ]
+    command = ["study", str(recipes[1]), "--runs", str(tmp_path), "--rounds", "1"]
+    command += ["--output-stages"]
     assert run([*command, "--engine", "litert", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     scores = {row["method"]: row["psnr_rgb"] for row in report["tails"]["narrow"]}

@@ -7,8 +7,6 @@ import itertools
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -47,7 +45,7 @@ from anchorsr.training.recipe import Loss, Recipe, ScheduleRecipe
 from anchorsr.training.trainer import train
 from anchorsr.utils.config import parse_table
 from helpers.examples import run_example
-from helpers.two_processes import launch_two, train_with_two
+from helpers.two_processes import launch_two, train_until_terminated, train_with_two
 
 ONE_THREAD = Machine(threads=1)
 
@@ -244,37 +242,12 @@ def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in state_of(tmp_path).items())
 
 
-TERMINATED = """
-import json, os, signal, sys
-from pathlib import Path
-from anchorsr.training.recipe import Recipe, parse_table
-from anchorsr.training.machine import Machine
-from anchorsr.training.trainer import train
-
-sent = []
-
-def stop(progress):
-    if progress.step >= 12 and not sent:
-        sent.append(os.kill(os.getpid(), signal.SIGTERM))
-
-recipe = parse_table(Recipe, json.loads(sys.argv[1]), "")
-try:
-    train(recipe, Path(sys.argv[2]), machine=Machine(threads=1), on_progress=stop)
-except KeyboardInterrupt:
-    print("stopped")
-"""
-
-
-@pytest.mark.slow
 def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: Path) -> None:
     """In a process of its own: one that a signal ends would take other tests with it."""
-    table = json.dumps(recipe(images).as_table())
-    printed = subprocess.check_output(
-        [sys.executable, "-c", TERMINATED, table, str(tmp_path)], text=True, timeout=120
-    )
-    assert printed == "stopped\n"
-    assert json.loads((tmp_path / RECORD).read_text())["step"] == 13  # stops after the next step
-    assert not list(tmp_path.glob(".*"))
+    assert train_until_terminated(recipe(images), tmp_path / "run", step=12)
+    record = json.loads((tmp_path / "run" / RECORD).read_text())
+    assert record["step"] == 13  # stops after the next step
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_a_finished_run_is_extended_by_raising_its_steps(images: Path, tmp_path: Path) -> None:

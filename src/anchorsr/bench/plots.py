@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from anchorsr.errors import needs
@@ -39,10 +40,14 @@ class Point:
 
 @dataclass(frozen=True)
 class RowPoint:
-    """A marker in the row of that name, with an error bar from `low` to `high`."""
+    """A marker in the row of that name, with an error bar from `low` to `high`.
+
+    Attributes:
+        series: An engine and a precision: the first has a colour, the second a shape.
+    """
 
     row: str
-    series: str
+    series: tuple[str, str]
     x: float
     low: float
     high: float
@@ -50,9 +55,8 @@ class RowPoint:
 
 # Okabe and Ito's palette, which people with colour blindness tell apart; shapes repeat it.
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+_COLOURS = (_BLUE, _ORANGE, _GREEN, "#CC79A7")
 _MARKERS = ((_BLUE, "o"), (_ORANGE, "s"), (_GREEN, "^"), ("#CC79A7", "D"), ("#E69F00", "o"))
-# For engines in two precisions each: the colour is the engine's, the shape the precision's.
-_ROW_MARKERS = tuple((colour, shape) for colour in (_BLUE, _ORANGE, _GREEN) for shape in "os")
 _WIDTH, _HEIGHT = 8.6, 5.2  # inches
 _ROW = 0.24  # the height of one, in inches
 # Text stays text: small files, and letters of the reader's own font.
@@ -89,7 +93,7 @@ def draw_scatter(
     for group in groups.values():
         ends = min(group, key=lambda one: one.x), max(group, key=lambda one: one.x)
         axes.plot([end.x for end in ends], [end.y for end in ends], color="#999", lw=1, zorder=1)
-    for name, marker in _markers(points, _MARKERS).items():
+    for name, marker in _markers(points).items():
         chosen = [point for point in points if point.series == name]
         _draw_series(axes, name, marker, chosen, [point.y for point in chosen])
     axes.set_xlim(min(p.low for p in points) / 1.25, max(p.high for p in points) * 1.6)
@@ -122,13 +126,17 @@ def draw_rows(
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(least, max(least, *(point.high for point in points)) * 1.25)
-    for name, marker in _markers(points, _ROW_MARKERS).items():
+    colours = dict(zip(dict.fromkeys(p.series[0] for p in points), cycle(_COLOURS), strict=False))
+    shapes = dict(zip(dict.fromkeys(p.series[1] for p in points), cycle("os"), strict=False))
+    for series in sorted({point.series for point in points}):
         chosen = [
-            RowPoint(p.row, p.series, *(max(value, least) for value in (p.x, p.low, p.high)))
+            RowPoint(p.row, series, *(max(value, least) for value in (p.x, p.low, p.high)))
             for p in points
-            if p.series == name
+            if p.series == series
         ]
-        _draw_series(axes, name, marker, chosen, [rows[point.row] for point in chosen])
+        marker = colours[series[0]], shapes[series[1]]
+        heights = [rows[point.row] for point in chosen]
+        _draw_series(axes, " ".join(series), marker, chosen, heights)
     _set_log_ticks(axes)
     return _to_svg(figure, axes)
 
@@ -146,12 +154,10 @@ def _new_figure(height: float, title: str, subtitle: str) -> tuple[Figure, Axes]
     return figure, axes
 
 
-def _markers(
-    points: Sequence[Point | RowPoint], markers: Sequence[tuple[str, str]]
-) -> dict[str, tuple[str, str]]:
+def _markers(points: Sequence[Point]) -> dict[str, tuple[str, str]]:
     """Give each series a colour and a shape."""
     series = dict.fromkeys(point.series for point in points)
-    return {name: markers[index % len(markers)] for index, name in enumerate(series)}
+    return {name: _MARKERS[index % len(_MARKERS)] for index, name in enumerate(series)}
 
 
 def _draw_series(

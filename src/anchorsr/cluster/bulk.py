@@ -26,7 +26,7 @@ from anchorsr.cluster.rows import Row, Status, Task
 from anchorsr.cluster.settings import Settings
 from anchorsr.cluster.spool import Spool, make_spool, to_tasks
 from anchorsr.cluster.spool import to_table as spooled
-from anchorsr.errors import StoreError
+from anchorsr.errors import AnchorSRError, StoreError
 
 # Images that are in Ray's hands at a time, and in one block.
 ROUND = 100_000
@@ -159,8 +159,8 @@ def run(
             on_rows(rows, progress)
             if refused >= _MOST_REFUSED:
                 raise StoreError(
-                    f"stopped, as the last {refused} images could not be read or written:"
-                    f" {rows[-1].error}; the same command goes on"
+                    f"stopped, as the last {refused} images could not be read or written; the"
+                    f" same command goes on when they can: {rows[-1].error}"
                 )
     if settings.files.overwrite and not progress.errors:
         end(settings.target, settings.of_results())
@@ -208,8 +208,15 @@ class _Manifest:
     def __enter__(self) -> _Manifest:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._write()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        try:
+            self._write()
+        except AnchorSRError as second:
+            if isinstance(error, AnchorSRError):  # most often with the same cause
+                raise type(error)(f"{error}; {second}") from second
+            raise
 
     def add(self, table: Any) -> None:
         self._tables.append(table)

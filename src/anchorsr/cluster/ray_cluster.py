@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -147,6 +148,8 @@ def join_cluster(
             where = f"no Ray cluster at {address}" if address else "Ray cannot be started here"
             raise ClusterError(f"{where}: {_last_line(error)}") from error
         stack.callback(ray.shutdown)
+        # Ray prints there what its processes tell of one another, among our results.
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         for number, handler in handlers.items():  # Ray has put its own in their place
             signal.signal(number, handler)
         _silence(ray)
@@ -154,8 +157,15 @@ def join_cluster(
         if cpus < threads:
             raise ClusterError(f"the cluster has {cpus} processors, and a worker takes {threads}")
         count = min(workers or cpus // threads, cpus // threads)
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        yield Cluster(count, nodes, grows=address is not None and workers is None)
+        grows = address is not None and workers is None
+        yield Cluster(count, alive_nodes(), grows)
+
+
+def alive_nodes() -> int:
+    """Return how many machines the cluster has at the moment."""
+    import ray
+
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 def _check_reachable(address: str) -> None:

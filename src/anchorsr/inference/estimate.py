@@ -3,8 +3,7 @@
 JPEG and WebP files tell their quality, and pixels that were JPEG once show it (`jpeg_traces`).
 Noise, grain, blur and video have no such traces. They are measured by the spectra of 8×8 blocks:
 the quietest blocks show noise, the sharpest blur, and a small perceptron turns the spectra into
-strengths. It was fitted on training images as `benchmarks/fit_estimator.py` does, with more samples
-than the script makes, so a run gives similar constants and not the same.
+strengths. `benchmarks/fit_estimator.py` fits it on training images.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ _SQUARES, _SQUARE = 4, 128
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Bands of frequencies, by the sum of row and column.
 _BANDS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 14))
-_COLOUR_BANDS = ((1, 4), (5, 8), (9, 14))
-_QUANTILES = (0.08, 0.3, 0.6, 0.92)
+_QUANTILES = (0.02, 0.08, 0.3, 0.6, 0.92)
 _COLOUR_QUANTILES = (0.08, 0.5)
 # Added to energies, in squared levels, before their logarithm.
 _LEAST_ENERGY = 0.01
@@ -136,7 +134,7 @@ def _features(
     for difference in (sample[..., 0] - sample[..., 1], sample[..., 2] - sample[..., 1]):
         parts = _usable(blocks_of(difference[top:, left:]))
         colours.append(np.asarray(matrix @ parts @ matrix.T))
-    for low, high in _COLOUR_BANDS:
+    for low, high in _BANDS:
         energy = _band(np.concatenate(colours, dtype=np.float32), low, high)
         values += np.quantile(energy, _COLOUR_QUANTILES).tolist()
     logarithms = np.log2(np.array(values) + _LEAST_ENERGY) / 4
@@ -190,25 +188,28 @@ def _rounded(strengths: Strengths) -> Strengths:
 
 @dataclass(frozen=True)
 class _Perceptron:
-    """One hidden layer; an output below its threshold counts as nothing."""
+    """Fully connected layers with tanh between; an output below its threshold counts as nothing."""
 
     mean: Float64Array
     deviation: Float64Array
-    hidden: Float64Array
-    hidden_bias: Float64Array
-    output: Float64Array
-    output_bias: Float64Array
+    weights: list[Float64Array]
+    biases: list[Float64Array]
     least: Float64Array
 
     @staticmethod
     @cache
     def load() -> _Perceptron:
         table = json.loads(CONSTANTS.read_text())
-        return _Perceptron(**{name: np.array(values) for name, values in table.items()})
+        layers = {
+            name: [np.array(each) for each in table.pop(name)] for name in ("weights", "biases")
+        }
+        return _Perceptron(**layers, **{name: np.array(values) for name, values in table.items()})
 
     def __call__(self, features: Float64Array) -> dict[str, float]:
-        scaled = np.clip((features - self.mean) / self.deviation, -4, 4)
-        hidden = np.tanh(self.hidden @ scaled + self.hidden_bias)
-        values = np.clip(self.output @ hidden + self.output_bias, 0, 1)
+        values = np.clip((features - self.mean) / self.deviation, -4, 4)
+        *hidden, last = zip(self.weights, self.biases, strict=True)
+        for weights, bias in hidden:
+            values = np.tanh(weights @ values + bias)
+        values = np.clip(last[0] @ values + last[1], 0, 1)
         values = np.where(values < self.least, 0, values)
         return dict(zip(ESTIMATED, values.tolist(), strict=True))

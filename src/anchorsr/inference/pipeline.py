@@ -17,13 +17,7 @@ from functools import partial
 
 from anchorsr.engines.runtimes import default_threads
 from anchorsr.errors import AnchorSRError, OutputError
-from anchorsr.images.animation import (
-    Animation,
-    for_format,
-    read_file,
-    read_header,
-    write_file,
-)
+from anchorsr.images.animation import Animation, for_format, read_file, read_header, write_file
 from anchorsr.images.encode import Coding, check_coding, check_colours, not_kept
 from anchorsr.images.formats import MAX_PIXELS, check_output, format_of
 from anchorsr.images.image import RasterImage

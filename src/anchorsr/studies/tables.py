@@ -31,7 +31,7 @@ def draw_costs(costs: Sequence[Cost], processor: str) -> str | None:
     """
     first, most = costs[0], max(cost.threads for cost in costs)
     points = [
-        RowPoint(c.operator, f"{c.engine} {c.precision}", c.median_ms, c.low_ms, c.high_ms)
+        RowPoint(c.operator, (c.engine, c.precision), c.median_ms, c.low_ms, c.high_ms)
         for c in costs
         if (c.channels, c.threads) == (first.channels, most)
         and c.median_ms is not None and c.low_ms is not None and c.high_ms is not None
@@ -59,7 +59,7 @@ def draw_predictions(rows: Sequence[Prediction], processor: str) -> str | None:
         predicted, low, high = row.predicted_ms, row.low_ms, row.high_ms
         # A cost that is smaller than the spread of the times can be negative.
         if row.threads == most and row.ratio and predicted and predicted > 0 and low and high:
-            series = f"{row.engine} {row.precision}"
+            series = row.engine, row.precision
             bar = predicted / high, predicted / low
             points.append(RowPoint(row.network, series, row.ratio, *bar))
     if not points:

@@ -98,10 +98,7 @@ def plan_videos(
             place = None if mirror is None else mirror / path.parent.relative_to(given)
             found.append((path, place))
     jobs = [_job(path, place, factor) for path, place in found]
-    if output is None:
-        jobs = _leave_out_results(jobs)
-    _check_targets([job for job in jobs if not job.skipped], output)
-    return jobs, others
+    return _check(jobs, output), others
 
 
 def find_videos(folder: Path, *, leave_out: Path | None = None) -> tuple[list[Path], int]:
@@ -173,22 +170,24 @@ def _job(source: Path, folder: Path | None, factor: int) -> VideoJob:
     return VideoJob(source, target)
 
 
-def _leave_out_results(jobs: list[VideoJob]) -> list[VideoJob]:
-    """Mark what is named as the result of another of the videos."""
-    stems = {(job.source.parent, job.source.stem) for job in jobs}
-    return [
-        VideoJob(job.source, job.target, "named as the result of an earlier run")
-        if (job.source.parent, original_stem(job.source.stem)) in stems
-        else job
-        for job in jobs
-    ]
+def _check(jobs: list[VideoJob], output: Path | None) -> list[VideoJob]:
+    """Return the jobs, of which those of earlier results are skipped.
 
-
-def _check_targets(jobs: list[VideoJob], output: Path | None) -> None:
-    """Raise OutputError if a result would replace an input or another result."""
+    Raises OutputError if a result would replace an input or another result.
+    """
+    if output is None:
+        stems = {(job.source.parent, job.source.stem) for job in jobs}
+        jobs = [
+            VideoJob(job.source, job.target, "named as the result of an earlier run")
+            if (job.source.parent, original_stem(job.source.stem)) in stems
+            else job
+            for job in jobs
+        ]
     sources = {file_key(job.source) for job in jobs} - {None}
     targets: set[Path] = set()
     for job in jobs:
+        if job.skipped:
+            continue
         if output is not None and file_key(job.target) in sources:
             raise OutputError(f"{job.target} is an input: write to another folder")
         place = Path(os.path.realpath(job.target))
@@ -197,3 +196,4 @@ def _check_targets(jobs: list[VideoJob], output: Path | None) -> None:
                 f"{job.source}: two videos would become {job.target}: upscale them separately"
             )
         targets.add(place)
+    return jobs

@@ -46,7 +46,7 @@ from anchorsr.cluster.addresses import parse_address
 from anchorsr.cluster.estimate import SAMPLE, estimate
 from anchorsr.cluster.manifest import FOLDER
 from anchorsr.cluster.plan import Found
-from anchorsr.cluster.ray_cluster import join_cluster
+from anchorsr.cluster.ray_cluster import alive_nodes, join_cluster
 from anchorsr.cluster.rows import Row, Status
 from anchorsr.cluster.settings import Settings
 from anchorsr.cluster.spool import Spool
@@ -217,6 +217,10 @@ def _run(
                     show(progress)
 
                 progress = bulk.run(settings, spool, cluster, on_rows)
+            lost = cluster.nodes - alive_nodes()
+            if lost > 0:
+                machines = _count(lost, "machine")
+                remark(f"{machines} of {cluster.nodes} lost; others have done the images")
     except KeyboardInterrupt:
         done = latest.ended - latest.errors + spool.made
         again = "the same command resumes with the others"
@@ -259,7 +263,7 @@ def _following(total: int) -> Iterator[Callable[[bulk.Progress], None]]:
 def _describe(progress: bulk.Progress) -> str:
     words = f"{progress.images_per_second:.1f} a second, {progress.megapixels:.0f} MP"
     if progress.errors:
-        words += f", {progress.errors} errors"
+        words += f", {_count(progress.errors, 'error')}"
     left = progress.seconds_left
     return words if left is None else f"{words}, {_duration(left)} left"
 
