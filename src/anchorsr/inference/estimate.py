@@ -200,10 +200,13 @@ class _Perceptron:
     @cache
     def load() -> _Perceptron:
         table = json.loads(CONSTANTS.read_text())
-        layers = {
-            name: [np.array(each) for each in table.pop(name)] for name in ("weights", "biases")
-        }
-        return _Perceptron(**layers, **{name: np.array(values) for name, values in table.items()})
+        return _Perceptron(
+            mean=np.array(table["mean"]),
+            deviation=np.array(table["deviation"]),
+            weights=[np.array(each) for each in table["weights"]],
+            biases=[np.array(each) for each in table["biases"]],
+            least=np.array(table["least"]),
+        )
 
     def __call__(self, features: Float64Array) -> dict[str, float]:
         values = np.clip((features - self.mean) / self.deviation, -4, 4)
