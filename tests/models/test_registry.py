@@ -81,10 +81,9 @@ def test_an_unknown_model_lists_what_there_is() -> None:
 @each_model
 def test_integers_lose_next_to_nothing(model: Model) -> None:
     """The mean RGB PSNR of the three sets, by the card, drops by at most 0.01 dB."""
-    if takes_strengths(model.path):  # without QAT: on the mean of all damages
+    if takes_strengths(model.path):  # at every damage
         luma = {(row.method, row.damage): row.psnr_y for row in model.card.figures}
-        drops = [luma["float", name] - luma["int8", name] for name in USUAL]
-        assert sum(drops) / len(drops) <= 0.035
+        assert max(luma["float", name] - luma["int8", name] for name in USUAL) <= 0.02
         return
     scores = {(row.method, row.test_set): row.psnr_rgb for row in model.card.figures}
     sets = ("Set5", "Set14", "BSD100")
