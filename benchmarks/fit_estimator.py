@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.data.degradation import DegradationRecipe, degrade
 from anchorsr.data.effects import add_noise, blur_isotropic, encode_jpeg, to_uint8
 from anchorsr.data.films import FILMS, pan
+from anchorsr.data.imresize import downscale
 from anchorsr.data.pairs import Pair, draw_pairs
 from anchorsr.data.strengths import (
     CLEAN,
@@ -30,9 +32,11 @@ from anchorsr.data.strengths import (
     noise_strength,
     video_strength,
 )
+from anchorsr.data.synthetic import draw_image
 from anchorsr.inference.estimate import CONSTANTS, ESTIMATED, estimate_damage, measure
 from anchorsr.training.recipe import read_recipe
 
+FACTOR = 3
 SIDES = (96, 256)
 HIDDEN = (64, 32)
 # How much an error of each strength costs, from the PSNR that a wrong one loses.
@@ -56,6 +60,20 @@ def cut(pair: Pair, random: np.random.Generator) -> Pair:
     return pair.cut(lr, top, left, CLEAN)
 
 
+def varied(pair: Pair, number: int, random: np.random.Generator) -> Pair:
+    """Replace every sixth image by a drawn one, and make every fifth grey."""
+    lr, hr = pair.lr, pair.hr
+    if number % 6 == 0:
+        hr = np.asarray(draw_image(int(random.integers(2**31)), number))
+        lr = downscale(hr, FACTOR)
+    if number % 5 == 0:
+        lr, hr = (
+            np.repeat(np.asarray(Image.fromarray(i).convert("L"))[..., None], 3, 2)
+            for i in (lr, hr)
+        )
+    return Pair(pair.name, lr, hr)
+
+
 def redrawn(lr: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, Strengths]:
     """Change contrast and sharpness, which is no damage."""
     image = lr.astype(np.float32)
@@ -69,7 +87,7 @@ def redrawn(lr: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, St
 
 def scanned(lr: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, Strengths]:
     """Blur, add grain, blur again, and store as JPEG as often as not."""
-    before, after = random.uniform(0, 0.8), random.uniform(0.3, 1)
+    before, after = random.uniform(0.3, 0.8, size=2)
     sigma = float(np.exp(random.uniform(math.log(2), math.log(30))))
     grey = random.random() < 0.6
     image = blur_isotropic(lr.astype(np.float32), before)
@@ -202,10 +220,11 @@ def main() -> None:
         random = np.random.default_rng(arguments.seed)
         rows, wanted, owners = [], [], []
         pairs = draw_pairs(
-            [arguments.folder], 3, patch=SIDES[0], seed=arguments.seed, count=arguments.images
+            [arguments.folder], FACTOR, patch=SIDES[0], seed=arguments.seed, count=arguments.images
         )
         for number, pair in enumerate(pairs):
-            for image, strengths in damaged(cut(pair, random), degradation, random):
+            part = cut(varied(pair, number, random), random)
+            for image, strengths in damaged(part, degradation, random):
                 rows.append(measure(image)[1])
                 wanted.append([getattr(strengths, name) for name in ESTIMATED])
                 owners.append(number)
