@@ -39,14 +39,17 @@ from anchorsr.training.recipe import read_recipe
 FACTOR = 3
 SIDES = (96, 256)
 HIDDEN = (64, 32)
+# Perceptrons of different seeds, whose outputs are averaged: each has other false alarms.
+MEMBERS = 3
 # How much an error of each strength costs, from the PSNR that a wrong one loses.
 COSTS = {"noise": 1.0, "grain": 1.0, "blur": 1.2, "video": 1.2}
 STEPS = 8000
 # Estimates below a threshold count as none. Undamaged images apart are told less than it in this
 # fraction of the cases.
 QUIET = 0.97
-# A strength below this is hardly seen, and `quality` is better on clean images.
-FLOOR = 0.12
+# And no threshold is lower, in the order of `ESTIMATED`: so weak a strength is hardly seen, and
+# coarse texture looks like weak grain.
+FLOORS = (0.12, 0.42, 0.33, 0.12)
 
 
 def cut(pair: Pair, random: np.random.Generator) -> Pair:
@@ -159,12 +162,23 @@ def damaged(
 
 
 def fit(features: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, list]:
-    """Train the perceptron, without thresholds."""
-    torch.manual_seed(seed)
+    """Train the perceptrons, without thresholds."""
     torch.set_num_threads(1)
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-3
     scaled = torch.tensor(np.clip((features - mean) / deviation, -4, 4), dtype=torch.float32)
     wanted = torch.tensor(targets, dtype=torch.float32)
+    members = [fit_one(scaled, wanted, seed + index) for index in range(MEMBERS)]
+    return {
+        "mean": rounded(mean),
+        "deviation": rounded(deviation),
+        "members": members,
+        "least": [0.0] * len(ESTIMATED),
+    }
+
+
+def fit_one(scaled: torch.Tensor, wanted: torch.Tensor, seed: int) -> list[dict[str, list]]:
+    """Train one perceptron; return its layers."""
+    torch.manual_seed(seed)
     costs = torch.tensor([COSTS[name] for name in ESTIMATED])
     layers: list[torch.nn.Module] = []
     for inputs, outputs in pairwise([scaled.shape[1], *HIDDEN, len(ESTIMATED)]):
@@ -182,17 +196,17 @@ def fit(features: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, list]
         optimizer.step()
         schedule.step()
     linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-    return {
-        "mean": rounded(mean),
-        "deviation": rounded(deviation),
-        "weights": [rounded(layer.weight.detach().numpy()) for layer in linear],
-        "biases": [rounded(layer.bias.detach().numpy()) for layer in linear],
-        "least": [0.0] * len(ESTIMATED),
-    }
+    return [
+        {
+            "weights": rounded(layer.weight.detach().numpy()),
+            "biases": rounded(layer.bias.detach().numpy()),
+        }
+        for layer in linear
+    ]
 
 
 def rounded(values: np.ndarray) -> list:
-    return np.round(values.astype(float), 4).tolist()
+    return np.round(values.astype(float), 3).tolist()
 
 
 def predict(table: dict[str, list], features: np.ndarray) -> np.ndarray:
@@ -236,7 +250,7 @@ def main() -> None:
     table = fit(features[~apart], targets[~apart], arguments.seed)
     undamaged = apart & ~targets.any(axis=1)
     alarms = np.quantile(predict(table, features[undamaged]), QUIET, axis=0)
-    table["least"] = rounded(np.maximum(alarms, FLOOR))
+    table["least"] = rounded(np.maximum(alarms, FLOORS))
     found = predict(table, features[apart])
     for index, name in enumerate(ESTIMATED):
         truth, made = targets[apart][:, index], found[:, index]

@@ -40,7 +40,8 @@ from helpers.extras import hiding
 from helpers.graphs import float_graph, image, integer_graph, reference_run
 
 COMMANDS = ["upscale", "video", "serve", "compare", "models", "evaluate"]
-COMMANDS += ["train", "quantize", "study", "export", "challenge", "engines", "benchmark", "report"]
+COMMANDS += ["bulk", "train", "quantize", "study", "export", "challenge", "engines", "benchmark"]
+COMMANDS += ["report"]
 needs_shell = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 IN_GROUPS = ["data div2k", "data synthetic", "probe operators", "probe network"]
 

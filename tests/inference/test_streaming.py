@@ -287,6 +287,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np
+from anchorsr.images.image import RasterImage
 from anchorsr.inference.streaming import upscale_to_file
 from anchorsr.inference.tiling import upscale_strips
 

@@ -2,7 +2,7 @@
 
 JPEG and WebP files tell their quality, and pixels that were JPEG once show it (`jpeg_traces`).
 Noise, grain, blur and video have no such traces. They are measured by the spectra of 8×8 blocks:
-the quietest blocks show noise, the sharpest blur, and a small perceptron turns the spectra into
+the quietest blocks show noise, the sharpest blur, and small perceptrons turn the spectra into
 strengths. `benchmarks/fit_estimator.py` fits it on training images.
 """
 
@@ -188,12 +188,14 @@ def _rounded(strengths: Strengths) -> Strengths:
 
 @dataclass(frozen=True)
 class _Perceptron:
-    """Fully connected layers with tanh between; an output below its threshold counts as nothing."""
+    """The mean of several perceptrons; an output below its threshold counts as nothing.
+
+    Each is a list of fully connected layers, (weights, biases), with tanh between them.
+    """
 
     mean: Float64Array
     deviation: Float64Array
-    weights: list[Float64Array]
-    biases: list[Float64Array]
+    members: list[list[tuple[Float64Array, Float64Array]]]
     least: Float64Array
 
     @staticmethod
@@ -203,16 +205,21 @@ class _Perceptron:
         return _Perceptron(
             mean=np.array(table["mean"]),
             deviation=np.array(table["deviation"]),
-            weights=[np.array(each) for each in table["weights"]],
-            biases=[np.array(each) for each in table["biases"]],
+            members=[
+                [(np.array(layer["weights"]), np.array(layer["biases"])) for layer in member]
+                for member in table["members"]
+            ],
             least=np.array(table["least"]),
         )
 
     def __call__(self, features: Float64Array) -> dict[str, float]:
-        values = np.clip((features - self.mean) / self.deviation, -4, 4)
-        *hidden, last = zip(self.weights, self.biases, strict=True)
-        for weights, bias in hidden:
-            values = np.tanh(weights @ values + bias)
-        values = np.clip(last[0] @ values + last[1], 0, 1)
+        scaled = np.clip((features - self.mean) / self.deviation, -4, 4)
+        outputs = []
+        for *hidden, (last, last_bias) in self.members:
+            values = scaled
+            for weights, bias in hidden:
+                values = np.tanh(weights @ values + bias)
+            outputs.append(np.clip(last @ values + last_bias, 0, 1))
+        values = np.mean(outputs, axis=0)
         values = np.where(values < self.least, 0, values)
         return dict(zip(ESTIMATED, values.tolist(), strict=True))
