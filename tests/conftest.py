@@ -20,6 +20,8 @@ import pytest
 from anchorsr.engines import selection
 from anchorsr.images.io import read_rgb
 from anchorsr.inference.upscaler import _ready
+from helpers import chromium
+from helpers.chromium import Chromium
 
 pytest_plugins = ["helpers.extras"]  # what needs a missing extra is skipped, with its name
 
@@ -67,3 +69,10 @@ def shared_data() -> Path:
 def dog() -> np.ndarray:
     """A photograph, CC0, uint8 (288, 288, 3)."""
     return read_rgb(ROOT / "docs" / "dog.jpg")
+
+
+@pytest.fixture(scope="module")
+def running_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A browser for the tests of a file; skips if there is none."""
+    with chromium.running(tmp_path_factory.mktemp("chromium")) as started:
+        yield started

@@ -24,7 +24,6 @@ from anchorsr.images.io import RasterImage, encode_image, read_image, write_imag
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.metrics import psnr
 from anchorsr.models.registry import DEFAULT
-from helpers import chromium
 from helpers.chromium import Chromium
 from helpers.graphs import image
 
@@ -316,12 +315,6 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def running_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with chromium.running(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 @pytest.fixture

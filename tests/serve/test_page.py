@@ -28,7 +28,6 @@ from anchorsr.inference.sizes import TargetSize
 from anchorsr.models.registry import DEFAULT
 from anchorsr.serve.static import write_static
 from anchorsr.utils.sample_image import sample_image
-from helpers import chromium
 from helpers.chromium import Chromium
 from helpers.serve_process import Server
 
@@ -69,12 +68,6 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def running_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with chromium.running(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 @pytest.fixture

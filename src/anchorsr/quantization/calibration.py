@@ -115,8 +115,8 @@ def choose_quantization(graph: Graph, ranges: Ranges) -> dict[str, ops.Quantizat
     def shared(operator: ops.Operator, name: str) -> bool:
         if name in fixed or operator.output in fixed:
             return fixed.get(name) == fixed.get(operator.output)
-        least = _NARROW.get(type(operator), 0) * _width(ranges, operator.output)
-        return readers[name] == 1 or _width(ranges, name) >= least
+        least = _NARROW.get(type(operator), 0) * range_width(ranges, operator.output)
+        return readers[name] == 1 or range_width(ranges, name) >= least
 
     first = share(graph, shared)
     made = [operator.output for operator in graph.operators if operator.output not in fixed]
@@ -239,7 +239,8 @@ def _readers(graph: Graph) -> Counter[str]:
     return Counter(name for operator in graph.operators for name in set(operator.inputs))
 
 
-def _width(ranges: Ranges, name: str) -> float:
+def range_width(ranges: Ranges, name: str) -> float:
+    """Return the width of a tensor's range, zero included."""
     low, high = ranges[name]
     return max(high, 0.0) - min(low, 0.0)
 

@@ -27,7 +27,13 @@ from anchorsr.graph.operators import Quantization
 from anchorsr.lowering.trace import lower
 from anchorsr.networks.conditioned_abpn import ConditionedABPN, bounded_exp
 from anchorsr.networks.layers import BIAS_UNIT
-from anchorsr.quantization.calibration import Ranges, choose_quantization, observe_ranges, share
+from anchorsr.quantization.calibration import (
+    Ranges,
+    choose_quantization,
+    observe_ranges,
+    range_width,
+    share,
+)
 from anchorsr.quantization.equalize import equalizing_factors, largest_of_channels, scale_channels
 from anchorsr.quantization.qat_network import IntegerNetwork
 from anchorsr.training.recipe import QuantizationRecipe
@@ -177,7 +183,7 @@ def _fit_exponents(
     exponents: dict[str, Float64Array] = {}
     for one in dict.fromkeys(first[name] for name in names):
         members = [name for name in names if first[name] == one]
-        widths = np.array([[_width(ranges[name]) for name in members] for _, ranges in every])
+        widths = np.array([[range_width(ranges, name) for name in members] for _, ranges in every])
         widest = np.log(np.maximum(widths.max(axis=1), 1e-6))
         grown = widest - widest[clean]
         # Ridge regression: a strength that was not drawn gets nothing.
@@ -185,10 +191,6 @@ def _fit_exponents(
         fitted = np.linalg.solve(normal, rows.T @ grown)
         exponents.update(dict.fromkeys(members, fitted))
     return exponents
-
-
-def _width(limits: tuple[float, float]) -> float:
-    return max(limits[1], 0.0) - min(limits[0], 0.0)
 
 
 def _divided(
