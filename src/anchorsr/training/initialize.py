@@ -113,7 +113,7 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
         return
     found = False
     same_factor = trained[0].factor == network.factor
-    has_image_space = any(_IMAGE in names for names in (dict(_convolutions(network)), *shapes))
+    has_image_space = _IMAGE in {name for name, _ in _convolutions(network)} | shapes[0].keys()
     for name, module in _convolutions(network):
         layers = [one[name] for one in sources if name in one]
         if not layers:
@@ -135,9 +135,7 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
 
 
 @torch.no_grad()
-def _set_wider(
-    module: Conv3x3, trained: Sequence[Conv3x3 | LowRankConv3x3], name: str
-) -> None:
+def _set_wider(module: Conv3x3, trained: Sequence[Conv3x3 | LowRankConv3x3], name: str) -> None:
     """Set the mean of narrower layers; more outputs keep new filters, more inputs are not read.
 
     Raises:
@@ -251,7 +249,7 @@ def _modulations(network: ConditionedABPN) -> dict[str, Tensor]:
     order = [names[module].replace("last.mixing", "last") for module in network.convolutions]
     widths = network.modulator.widths
     rows = network.modulator.output.weight.view(2, sum(widths), -1)
-    return dict(zip(order, rows.split(widths, dim=1), strict=True))
+    return dict(zip(order, torch.split(rows, widths, dim=1), strict=True))
 
 
 @torch.no_grad()
