@@ -155,7 +155,7 @@ def _encoded_bits(frames: Sequence[VideoFrame], crf: int) -> float:
     share = min(1.0, math.sqrt(_MOST_PIXELS / (height * width)))
     rows, columns = (max(int(side * share) // 2 * 2, 2) for side in (height, width))
     top, left = ((side - part) // 4 * 2 for side, part in ((height, rows), (width, columns)))
-    size = 0
+    size: int = 0
     with av.open(io.BytesIO(), "w", format="matroska") as container:
         options = {"crf": str(crf), "preset": "veryfast"}
         stream: Any = container.add_stream("libx264", rate=25, options=options)
@@ -166,8 +166,7 @@ def _encoded_bits(frames: Sequence[VideoFrame], crf: int) -> float:
             half = slice(top // 2, (top + rows) // 2), slice(left // 2, (left + columns) // 2)
             parts = (y[top : top + rows, left : left + columns], u[half], v[half])
             packed = np.concatenate([part.reshape(-1, columns) for part in parts])
-            size += sum(
-                p.size for p in stream.encode(av.VideoFrame.from_ndarray(packed, "yuv420p"))
-            )
+            cut = av.VideoFrame.from_ndarray(packed, format="yuv420p")
+            size += sum(packet.size for packet in stream.encode(cut))
         size += sum(packet.size for packet in stream.encode(None))
-    return 8 * size * height * width / (rows * columns)
+    return float(8 * size * height * width / (rows * columns))
