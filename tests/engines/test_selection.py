@@ -304,7 +304,8 @@ def paced(loads: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     monkeypatch.setattr(selection, "_SIZES", ((5, 6),))
     monkeypatch.setattr(selection, "_TIMED_SIZE", (4, 4))
     monkeypatch.setattr(selection, "_PAUSE", 0.0)
-    for name, seconds in (("litert", 0.03), ("openvino", 0.01), ("onnxruntime", 0.0)):
+    monkeypatch.setattr(selection, "_ROUNDS", 2)
+    for name, seconds in (("litert", 0.02), ("openvino", 0.007), ("onnxruntime", 0.0)):
         loads[name] = sleeping(name, seconds)
     return loads
 
