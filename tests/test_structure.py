@@ -89,6 +89,7 @@ def test_a_module_is_not_long() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > 450} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     ["quantization.ptq", "training.recipe", "export.export", "evaluation.evaluate", "cli.app"],
@@ -117,6 +118,7 @@ def test_a_public_name_is_documented_and_is_no_module(name: str) -> None:
     assert not (SOURCE / f"{name}.py").exists()
 
 
+@pytest.mark.slow
 def test_import_takes_nothing_heavy() -> None:
     """Not even numpy; using `upscale` then imports what upscaling needs."""
     program = "import sys, anchorsr; print([n for n in {} if n in sys.modules])"
@@ -125,6 +127,7 @@ def test_import_takes_nothing_heavy() -> None:
     assert run(program.format(HEAVY)) == "[]"
 
 
+@pytest.mark.slow
 def test_a_name_that_lacks_its_package_says_so_when_it_is_called() -> None:
     program = """
 import sys; sys.modules["torch"] = None
@@ -154,6 +157,7 @@ def test_the_examples_of_the_documentation_run(name: str) -> None:
     assert runner.run(examples[0]).failed == 0
 
 
+@pytest.mark.slow
 def test_every_error_is_in_the_tree_and_its_picture() -> None:
     tree = parsed("anchorsr.errors")
     classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}

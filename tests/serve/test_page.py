@@ -31,6 +31,8 @@ from anchorsr.utils.sample_image import sample_image
 from helpers.chromium import Chromium
 from helpers.serve_process import Server
 
+pytestmark = pytest.mark.slow
+
 # Enough for any test here on a busy machine, and little enough for whoever waits for a hung one.
 SECONDS = 90
 # Drops files, given as [[name, base64]], on the page.
