@@ -20,6 +20,7 @@ def images() -> list[np.ndarray]:
     return [np.asarray(draw_image(3, index)) for index in range(3)]
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_numbers_alone(images: list[np.ndarray]) -> None:
     first, second, _ = images
     assert first.shape == (SIDE, SIDE, 3)

@@ -97,6 +97,7 @@ def test_a_decibel_is_worth_a_quarter_of_the_time() -> None:
 # The files
 
 
+@pytest.mark.slow
 def test_the_files_are_of_the_kinds_that_are_asked_for(files: dict[str, bytes]) -> None:
     assert list(files) == ["model.tflite", "model_none.tflite", "model_none_float.tflite"]
     fixed, free, real = (details(files[name]) for name in (FIXED, FREE, FLOAT))
@@ -107,6 +108,7 @@ def test_the_files_are_of_the_kinds_that_are_asked_for(files: dict[str, bytes]) 
     assert {d["dtype"] for d in fixed} == {np.uint8}
 
 
+@pytest.mark.slow
 def test_all_three_give_the_same_image(files: dict[str, bytes], dog: np.ndarray) -> None:
     small = np.ascontiguousarray(np.tile(dog, (2, 3, 1))[:360, :640])[None]
     expected = upscale(small[0], model="abpn", engine="litert")[None]
@@ -255,6 +257,7 @@ def test_a_float_graph_has_nothing_to_dequantize() -> None:
 # What is measured
 
 
+@pytest.mark.slow
 def test_quality_is_that_of_evaluate(files: dict[str, bytes], images: Path) -> None:
     seen: list[str] = []
     quality = measure_quality(files, images, threads=1, on_image=seen.append)
@@ -283,6 +286,7 @@ def test_a_folder_without_images_is_told(files: dict[str, bytes], tmp_path: Path
         measure_quality(files, tmp_path)
 
 
+@pytest.mark.slow
 def test_time_is_a_positive_number(
     files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +314,7 @@ def call(
     return run
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_files_and_says_what_they_score(
     call: Call, files: dict[str, bytes], images: Path
 ) -> None:
@@ -329,6 +334,7 @@ def test_the_command_makes_the_files_and_says_what_they_score(
         assert summarize(written[name]) == summarize(files[name])
 
 
+@pytest.mark.slow
 def test_without_images_there_is_no_score_and_it_says_so(call: Call) -> None:
     code, out, err = call("abpn", "-o", "out", "--runtime", 5)
     assert code == 0
@@ -356,6 +362,7 @@ def test_a_model_is_not_overwritten_by_its_own_submission(call: Call, tmp_path: 
     assert os.listdir(tmp_path) == [FREE]
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_anything_is_written(call: Call, tmp_path: Path) -> None:
     (tmp_path / "x2.tflite").write_bytes(write_tflite(integer_graph(0, factor=2)))
     for arguments, words in [

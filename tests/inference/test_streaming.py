@@ -122,6 +122,7 @@ def test_every_size_has_the_pixels_of_the_whole(
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").rgb, upscaler(small.rgb))
 
 
+@pytest.mark.slow
 def test_a_photograph_takes_no_more_bytes_than_the_ordinary_way(
     tmp_path: Path, upscaler: Upscaler, dog: np.ndarray
 ) -> None:
@@ -147,6 +148,7 @@ def alike(**fields: object) -> dict[str, RasterImage]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 @pytest.mark.parametrize("kind", alike())
 @pytest.mark.usefixtures("short_strips")
@@ -308,6 +310,7 @@ print((peak - rgb.nbytes) / 1e6)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
 def test_the_whole_result_is_never_in_memory(tmp_path: Path) -> None:
     """It has 178 MB; without streaming, memory holds it more than once: more than 450 MB."""

@@ -275,6 +275,7 @@ def expected(model: Model, images: np.ndarray) -> np.ndarray:
     return executed(model.path, images.tobytes(), images.shape)
 
 
+@pytest.mark.slow
 @each_model
 def test_the_interpreter_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
     interpreter = Interpreter(model_content=model.path.read_bytes())
@@ -306,6 +307,7 @@ def test_the_compiled_model_gives_the_bytes_of_the_arithmetic(
         np.testing.assert_array_equal(output, exact)
 
 
+@pytest.mark.slow
 @each_model
 def test_onnx_runtime_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs anchorsr[onnx]")
@@ -317,6 +319,7 @@ def test_onnx_runtime_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.nd
         np.testing.assert_array_equal(output.transpose(0, 2, 3, 1), expected(model, images))
 
 
+@pytest.mark.slow
 @each_model
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_changes_no_byte(model: Model, dog: np.ndarray, threads: int) -> None:
@@ -347,6 +350,7 @@ def test_a_flat_image_stays_almost_flat(model: Model, level: int) -> None:
     assert np.abs(inner.astype(int) - level).max() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "name", "least"),
     [
@@ -365,6 +369,7 @@ def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: f
     assert evaluate(model, shared_data / "test" / name).psnr_rgb >= least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least"),
     [

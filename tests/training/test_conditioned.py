@@ -96,6 +96,7 @@ def conditioned(run: Path) -> ConditionedABPN:
     return network
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_the_uninterrupted_one(images: Path, tmp_path: Path) -> None:
     def stop(progress: TrainingProgress) -> None:
         if progress.step == 8:
@@ -119,6 +120,7 @@ def test_checkpoint_belongs_to_its_degradation(images: Path, tmp_path: Path) -> 
         train(other, tmp_path / "run", machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_run_begins_with_what_another_was_told(images: Path, tmp_path: Path) -> None:
     train(recipe(images), tmp_path / "first", machine=ONE_THREAD)
     first = conditioned(tmp_path / "first")
@@ -186,6 +188,7 @@ def test_what_is_told_otherwise_is_no_start(options: dict[str, Any]) -> None:
         load_matching_weights(build_network({**NETWORK, **options}), [build_network(NETWORK)])
 
 
+@pytest.mark.slow
 def test_blind_network_is_trained_on_the_same_patches(images: Path, tmp_path: Path) -> None:
     told = NETWORK.keys() - {"strengths", "hidden"}
     network = {**{key: NETWORK[key] for key in told}, "name": "abpn"}
@@ -227,6 +230,7 @@ def test_images_too_small_for_degraded_patches_are_told(images: Path, tmp_path: 
         train(recipe(images, data=data), tmp_path / "run", machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_blind_run_has_no_strengths(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +243,7 @@ def test_blind_run_has_no_strengths(
     assert "takes no strength jpeg" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> None:
     validation = {"folders": [str(images / "photographs")], "every": 100}
     train(recipe(images, validation=validation), tmp_path / "run", machine=ONE_THREAD)
@@ -249,6 +254,7 @@ def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> No
     assert app.run(["quantize", str(tmp_path / "run"), *options[:-1], "dust=1"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.onnxruntime
 @pytest.mark.parametrize("quantization", [{}, {"schedule": {"steps": 3}}])

@@ -55,6 +55,7 @@ def write_model(
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", [path for path in SHIPPED if not takes_strengths(path)], ids=lambda path: path.stem
 )
@@ -70,6 +71,7 @@ def test_a_shipped_model_is_read_back_as_what_its_integers_stand_for(
     assert difference.max() < 24
 
 
+@pytest.mark.slow
 def test_a_new_network_starts_as_the_model_file_that_its_recipe_names(
     tmp_path: Path, dog: np.ndarray
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_deeper_network_keeps_its_convolution_in_image_space() -> None:
     torch.testing.assert_close(large(images), small(images), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -253,6 +256,7 @@ def kill(network: ABPN, layer: int, channel: int) -> None:
         network.body[layer].bias[channel] = -1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_convolution", [False, True])
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("tail_rank", [0, 5])
