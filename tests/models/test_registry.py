@@ -357,11 +357,11 @@ def test_a_flat_image_stays_almost_flat(model: Model, level: int) -> None:
         # The INT8 file of ABPN's authors, on the same images.
         ("abpn", "Set5", 31.471),
         ("abpn", "Set14", 27.830),
-        pytest.param("abpn", "BSD100", 27.320, marks=pytest.mark.slow),
+        ("abpn", "BSD100", 27.320),
         # NCNet, the best published network of this cost.
         ("quality", "Set5", 31.573),
         ("quality", "Set14", 27.876),
-        pytest.param("quality", "BSD100", 27.354, marks=pytest.mark.slow),
+        ("quality", "BSD100", 27.354),
     ],
 )
 def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: float) -> None:
@@ -375,7 +375,7 @@ def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: f
     [
         ("Set5", 33.20),
         ("Set14", 29.57),
-        pytest.param("BSD100", 28.59, marks=pytest.mark.slow),
+        ("BSD100", 28.59),
     ],
 )
 def test_fast_keeps_its_quality_in_luma(shared_data: Path, name: str, least: float) -> None:
