@@ -199,7 +199,9 @@ def test_other_options_or_another_input_do_not_go_on(tmp_path: Path) -> None:
     source, target = make_video(tmp_path / "in.mp4", moving(70)), tmp_path / "out.mp4"
     begin(source, target)
     kept = (tmp_path / "out.mp4.resume").read_bytes()
-    with pytest.raises(OutputError, match="earlier run with another quality: repeat its options"):
+    with pytest.raises(
+        OutputError, match="another codec or rate limit and another quality: repeat its options"
+    ):
         enlarge(source, target, quality=30)
     assert (tmp_path / "out.mp4.resume").read_bytes() == kept
     make_video(source, moving(69))

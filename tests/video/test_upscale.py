@@ -655,7 +655,7 @@ def test_an_encoder_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_video(tmp_path / "in.mp4", moving(6))
-    monkeypatch.setitem(codecs.CODECS, "h264", codecs.Codec("libnothing", 19, 51, {}))
+    monkeypatch.setitem(codecs.CODECS, "h264", codecs.Codec("libnothing", 19, 51, {}, bits=1))
     with pytest.raises(OutputError, match="this PyAV has no encoder libnothing"):
         enlarge(source, tmp_path / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
