@@ -321,10 +321,10 @@ def test_onnx_runtime_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.nd
 
 @pytest.mark.slow
 @each_model
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_number_of_threads_changes_no_byte(model: Model, dog: np.ndarray, threads: int) -> None:
-    one, many = (load_engine(model.path, threads=count) for count in (1, threads))
-    np.testing.assert_array_equal(one(dog[None]), many(dog[None]))
+def test_the_number_of_threads_changes_no_byte(model: Model, dog: np.ndarray) -> None:
+    expected = load_engine(model.path, threads=1)(dog[None])
+    for threads in (1, 2, 3):
+        np.testing.assert_array_equal(load_engine(model.path, threads=threads)(dog[None]), expected)
 
 
 # Quality
