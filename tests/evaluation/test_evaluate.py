@@ -283,7 +283,7 @@ def test_a_method_is_a_function_of_arrays(dog: np.ndarray) -> None:
     [
         ("Set5", 28.625, 30.405),
         ("Set14", 25.944, 27.631),
-        pytest.param("BSD100", 25.884, 27.209, marks=pytest.mark.slow),
+        ("BSD100", 25.884, 27.209),
     ],
 )
 def test_bicubic_has_its_known_figures(shared_data: Path, name: str, rgb: float, y: float) -> None:

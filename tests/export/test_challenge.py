@@ -145,6 +145,7 @@ def test_a_float_file_that_computes_something_else_is_refused(
         build(abpn)
 
 
+@pytest.mark.slow
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, files: dict[str, bytes]) -> None:
     folder = tmp_path / "new" / "folder"
     write_files(files, folder)
@@ -162,12 +163,14 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, files: dict[str, bytes])
 # The rules
 
 
+@pytest.mark.slow
 def test_a_submission_keeps_every_rule(files: dict[str, bytes]) -> None:
     checks = check_rules(files)
     assert all(check.passed for check in checks)
     assert checks[-1].found == "QUANTIZE CONV_2D ADD DEPTH_TO_SPACE"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "taken", "broken"),
     [
@@ -209,6 +212,7 @@ def test_a_file_says_what_it_is() -> None:
             summarize(data)
 
 
+@pytest.mark.slow
 def test_accelerators_are_asked_for_every_operator(files: dict[str, bytes]) -> None:
     refused = {a.name: a.refuses(summarize(files[FREE]).operators) for a in ACCELERATORS}
     assert refused.pop("Edge TPU") == ("DEPTH_TO_SPACE",)
@@ -268,6 +272,7 @@ def test_quality_is_that_of_evaluate(files: dict[str, bytes], images: Path) -> N
     assert quality.psnr != quality.psnr_float
 
 
+@pytest.mark.slow
 def test_the_mean_is_over_images(files: dict[str, bytes], images: Path) -> None:
     values = []
     for name in "ab":
@@ -276,6 +281,7 @@ def test_the_mean_is_over_images(files: dict[str, bytes], images: Path) -> None:
     assert measure_quality(files, images).psnr == pytest.approx(np.mean(values))
 
 
+@pytest.mark.slow
 def test_a_folder_without_images_is_told(files: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no image"):
         measure_quality(files, tmp_path)

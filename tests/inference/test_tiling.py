@@ -207,8 +207,8 @@ print((peak - held) / 1e6, rgb.nbytes * 9 / 1e6)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
-@pytest.mark.parametrize("how", [pytest.param("whole", marks=pytest.mark.slow), "strips"])
-@pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["whole", "strips"])
+@pytest.mark.parametrize("name", ["litert", "openvino"])
 def test_memory_stays_within_300_mb_of_input_and_output(name: str, how: str) -> None:
     """6.6 to 59 megapixels; the overhead does not grow with the image."""
     if name == "openvino":

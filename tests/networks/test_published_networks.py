@@ -200,6 +200,7 @@ def test_float_file_computes_what_the_network_computes(name: str) -> None:
     assert not {"TRANSPOSE", "CUSTOM"} & set(operators)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
     # Every unit and layer of these two is like the others, and all of them take long.

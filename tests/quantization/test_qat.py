@@ -201,6 +201,7 @@ def test_what_cannot_be_measured_is_not_published(finished_run: Path, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_a_card_does_not_replace_the_record_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     for name in ("run", "another"):
         shutil.copytree(finished_run, tmp_path / name)
