@@ -20,7 +20,7 @@ from anchorsr.errors import OutputError
 from anchorsr.images import resize
 from anchorsr.images.encode import Coding
 from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
-from anchorsr.inference import pipeline, streaming
+from anchorsr.inference import memory, pipeline, streaming
 from anchorsr.inference.batch import Job
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import upscale_files
@@ -246,7 +246,7 @@ def test_what_fails_halfway_leaves_nothing(
 def test_only_what_is_large_for_the_memory_should_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     small = plain(10, 10)  # 2,700 bytes three times larger
     for available, expected in ((10_800, False), (10_799, True)):
-        monkeypatch.setattr(streaming, "_available_memory", lambda available=available: available)
+        monkeypatch.setattr(streaming, "available_memory", lambda available=available: available)
         assert should_stream(small, Path("a.PNG"), 3, resized=False) is expected
         assert not should_stream(small, Path("a.webp"), 3, resized=False)
 
@@ -265,13 +265,13 @@ def test_what_pillow_copies_is_streamed_sooner(
     name: str, factor: int, resized: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To resize 100 megapixels, 1.8 GB were in memory; to write them as JPEG, 0.8 GB."""
-    monkeypatch.setattr(streaming, "_available_memory", lambda: 2**40)
+    monkeypatch.setattr(streaming, "available_memory", lambda: 2**40)
     rgb = np.broadcast_to(np.zeros(3, np.uint8), (5000, 5000, 3))
     assert should_stream(RasterImage(rgb), Path(name), factor, resized=resized) is expected
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
-    assert 2**26 < streaming._available_memory() < 2**46
+    assert 2**26 < memory.available_memory() < 2**46
 
 
 @pytest.mark.usefixtures("short_strips")
@@ -283,7 +283,7 @@ def test_the_pipeline_takes_the_way_that_fits(
     write_image(source, plain(40, 30, seed=5))
     (done,) = upscale_files([Job(source, tmp_path / "whole.png")], image_upscaler)
     assert done.error is None
-    monkeypatch.setattr(streaming, "_available_memory", lambda: 10_000)
+    monkeypatch.setattr(streaming, "available_memory", lambda: 10_000)
     monkeypatch.setattr(pipeline, "write_file", None)
     (done,) = upscale_files([Job(source, tmp_path / "out" / "streaming.png")], image_upscaler)
     assert done.error is None
@@ -291,6 +291,31 @@ def test_the_pipeline_takes_the_way_that_fits(
         read_image(tmp_path / name).rgb for name in ("whole.png", "out/streaming.png")
     )
     np.testing.assert_array_equal(whole, streamed)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".avif", ".heic"])
+def test_what_codecs_need_more_memory_for_than_there_is_is_refused(
+    suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 10**9)
+    large = Path(f"a{suffix}")
+    with pytest.raises(OutputError, match=r"1\.0 GB are free; write a \.png"):
+        memory.check_memory(large, (3333, 3333), (9999, 9999), 3)
+    memory.check_memory(large, (1000, 1000), (3000, 3000), 3)
+    memory.check_memory(Path("a.jpg"), (3333, 3333), (9999, 9999), 3)
+
+
+def test_the_pipeline_looks_at_the_memory_before_it_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "_LEAST_PIXELS", 0)
+    monkeypatch.setattr(pipeline, "read_file", None)
+    write_image(tmp_path / "a.png", plain(40, 30, seed=5))
+    job = Job(tmp_path / "a.png", tmp_path / "a.webp")
+    (done,) = upscale_files([job], ImageUpscaler(threads=1, engine="litert"))
+    assert "GB of memory" in str(done.error)
+    assert not job.target.exists()
 
 
 MEMORY = """

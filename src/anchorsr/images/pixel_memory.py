@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+import PIL._imaging
+from PIL import ImageFile
 
 from anchorsr.arrays import UInt8Array
 
@@ -44,7 +45,7 @@ class PixelMemory:
         if image.mode not in _MODES or size > _MOST_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
             return None
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        core = Image.core.map_buffer(pages, image.size, "raw", 0, (image.mode, 0, 1))
+        core = PIL._imaging.map_buffer(pages, image.size, "raw", 0, (image.mode, 0, 1))
         image.im = core
         return cls(image, pages, core)
 

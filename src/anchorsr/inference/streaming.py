@@ -7,7 +7,6 @@ be written so.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from anchorsr.images.formats import check_output, format_of
 from anchorsr.images.image import Pixels, RasterImage
 from anchorsr.images.resize import resize_strips
 from anchorsr.images.strips import STREAMED, write_strips
+from anchorsr.inference.memory import available_memory
 from anchorsr.inference.raster import upscale_strips_of_image
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.files import publishing
@@ -25,7 +25,6 @@ from anchorsr.utils.files import publishing
 # Without streaming, memory holds the result, Pillow's copy of it, and the file, which can be as
 # large and is copied once as it grows.
 _SHARE_OF_MEMORY = 1 / 4
-_UNKNOWN_MEMORY = 4 * 2**30
 # However much memory there is, a network's result of so many bytes is not kept in it; nor one of
 # which Pillow needs copies, to resize it or to write a JPEG.
 _LARGE = 2**30
@@ -50,7 +49,7 @@ def should_stream(image: RasterImage, path: Path, factor: int, *, resized: bool)
         return False
     result = image.rgb.nbytes * factor**2
     large = _LARGE_TO_COPY if resized or format_name == "JPEG" else _LARGE
-    return result > min(large, _SHARE_OF_MEMORY * _available_memory())
+    return result > min(large, _SHARE_OF_MEMORY * available_memory())
 
 
 def upscale_to_file(
@@ -99,21 +98,3 @@ def _bands(image: RasterImage) -> Iterator[Pixels]:
     for top in range(0, image.size[0], _BAND):
         place = np.s_[top : top + _BAND]
         yield np.dstack((colours[place], image.alpha[place]))
-
-
-def _available_memory() -> int:
-    """Return the bytes this process can still allocate, as far as the system tells."""
-    found = [_UNKNOWN_MEMORY]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    except (OSError, ValueError, LookupError):
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
-    groups = Path("/sys/fs/cgroup")  # a container's limit
-    try:
-        used = int((groups / "memory.current").read_text())
-        found.append(int((groups / "memory.max").read_text()) - used)
-    except (OSError, ValueError):
-        pass  # no limit: no such file, or `max`
-    return min(found, default=_UNKNOWN_MEMORY)
