@@ -470,13 +470,13 @@ def test_file_that_appears_meanwhile_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     path = tmp_path / "a.png"
-    encode = io.encode
+    encode = io.encode_into
 
-    def slow_encode(*arguments: object) -> bytes:
+    def slow_encode(*arguments: object) -> None:
         path.write_text("precious")
-        return encode(*arguments)  # type: ignore[arg-type]
+        encode(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(io, "encode", slow_encode)
+    monkeypatch.setattr(io, "encode_into", slow_encode)
     if not links:
         monkeypatch.setattr(os, "link", without_links)
     with pytest.raises(OutputError, match="exists already"):

@@ -23,6 +23,7 @@ from anchorsr.images.exif import exif_dpi, upright_exif
 from anchorsr.images.formats import check_pixels, frame_count, quietly
 from anchorsr.images.heic import heic_attachments, heic_pixels, open_heic
 from anchorsr.images.image import Metadata, Pixels, RasterImage
+from anchorsr.images.pixel_memory import PixelMemory
 from anchorsr.images.source import Source
 from anchorsr.images.tiff import read_tiff_fields
 from anchorsr.images.xmp import upright_xmp
@@ -56,8 +57,7 @@ def decode(source: Source, max_pixels: int) -> RasterImage:
     if depth == 16:
         rgb, alpha, grey = _colours_of_16_bits(source, image)
     else:
-        _load_whole(source, image)
-        rgb, alpha = colours(image, depth, plain_inks=source.plain_inks)
+        rgb, alpha = _colours_of_8_bits(source, image, depth)
         grey = image.mode in ("1", "L", "LA")
     metadata, orientation = metadata_of(image, source)
     if stored_orientation is not None:  # Pillow turns TIFF, and only TIFF, while decoding
@@ -131,13 +131,48 @@ def colours(
         return rgba[..., :3].copy(), rgba[..., 3].copy()
     image.info.pop("transparency", None)
     rgb = _array(image, "RGB")
-    if not isinstance(transparent, int | tuple):
-        return rgb, None
-    # A PNG's transparent colour. Pillow expands 2- and 4-bit greys to 0 … 255, but keeps the
-    # transparent one as stored.
+    # Pillow expands 2- and 4-bit greys to 0 … 255, but keeps the transparent one as stored.
     step = 255 // (2**depth - 1) if image.mode == "L" else 1
-    matches = (rgb == np.array(transparent) * step).all(axis=-1)
-    return rgb, np.where(matches, 0, 255).astype(np.uint8)
+    return rgb, _alpha_of_colour(rgb, transparent, step)
+
+
+def _alpha_of_colour(rgb: Pixels, transparent: Any, step: int = 1) -> Pixels | None:
+    """Return alpha (H, W) that is 0 where the transparent colour of a PNG is; None without one."""
+    if not isinstance(transparent, int | tuple):
+        return None
+    alpha = np.empty(rgb.shape[:2], rgb.dtype)
+    colour = np.array(transparent) * step
+    for top in range(0, len(rgb), _BAND):
+        matches = (rgb[top : top + _BAND] == colour).all(axis=-1)
+        alpha[top : top + _BAND] = np.where(matches, 0, np.iinfo(rgb.dtype).max)
+    return alpha
+
+
+def _colours_of_8_bits(
+    source: Source, image: ImageFile.ImageFile, depth: int
+) -> tuple[Pixels, Pixels | None]:
+    """Decode to RGB (H, W, 3) and alpha (H, W), if any, with little more memory than these."""
+    turned = source.format_name == "TIFF" and _tiff_tag(image, 0x0112, 1) != 1  # while decoding
+    memory = None if turned else PixelMemory.lend(image)
+    _load_whole(source, image)
+    if memory is None or not memory.is_in_use:
+        return colours(image, depth, plain_inks=source.plain_inks)
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    alpha = np.empty(rgb.shape[:2], np.uint8) if image.mode in ("LA", "RGBA") else None
+    profile = image.info.get("icc_profile")
+    for top, band in memory.bands():
+        place = np.s_[top : top + len(band)]
+        if image.mode == "CMYK":
+            inks = (~band if source.plain_inks else band).tobytes()
+            area = Image.frombytes("CMYK", (image.width, len(band)), inks)
+            rgb[place] = np.asarray(to_srgb(area, profile))
+        else:
+            rgb[place] = band[..., :3]
+        if alpha is not None:
+            alpha[place] = band[..., 3]
+    if alpha is None and image.mode == "RGB":
+        alpha = _alpha_of_colour(rgb, image.info.pop("transparency", None))
+    return rgb, alpha
 
 
 def _array(image: Image.Image, mode: str) -> Pixels:
@@ -228,8 +263,11 @@ def _load_whole(source: Source, image: ImageFile.ImageFile) -> None:
     """Decode an image; refuse one whose pixels depend on how its missing end is completed."""
     _load(image)
     for other in source.completions[1:]:
-        if not np.array_equal(np.asarray(image), np.asarray(_load(source.open(other)))):
-            raise ValueError("its end is missing, and pixels with it")
+        completed = _load(source.open(other))
+        for top in range(0, image.height, _BAND):
+            box = (0, top, image.width, min(top + _BAND, image.height))
+            if image.crop(box).tobytes() != completed.crop(box).tobytes():
+                raise ValueError("its end is missing, and pixels with it")
     if source.completions:
         source.notes.append("the end of the file is missing, but no pixel is")
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -20,8 +20,8 @@ from anchorsr.images.gif import encode_gif
 from anchorsr.images.heic import encode_heic
 from anchorsr.images.image import Metadata, Pixels, RasterImage, eight_bits
 from anchorsr.images.jpeg import LONGEST_COMMENT, LONGEST_IPTC, with_extras
-from anchorsr.images.png import encode_png
-from anchorsr.images.tiff import encode_tiff
+from anchorsr.images.png import png_parts
+from anchorsr.images.tiff import write_tiff
 from anchorsr.images.xmp import sized_xmp
 
 _LOSSLESS_WEBP = {"lossless": True, "exact": True}
@@ -51,20 +51,30 @@ class Coding:
         return None if lossless else self.quality
 
 
-def encode(image: RasterImage, format_name: str, coding: Coding) -> bytes:
-    """Encode an image by the rules of `io.write_image`."""
+def encode_into(file: BinaryIO, image: RasterImage, format_name: str, coding: Coding) -> None:
+    """Encode an image by the rules of `io.write_image`.
+
+    Args:
+        file: The file, open for writing at its start. PNG and TIFF are written as they are
+            compressed, so they are not in memory.
+        image: The image.
+        format_name: The format.
+        coding: How lossy formats store pixels.
+    """
     pixels, metadata = prepared(image, format_name)
-    if format_name == "GIF":
-        alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
-        return encode_gif([(pixels[..., :3], alpha, 0)], None, metadata.comment)
-    if format_name == "TIFF":
-        return encode_tiff(pixels, metadata)
     quality = coding.quality_for(image, format_name)
-    if format_name == "HEIC":
-        return encode_heic(pixels, quality, _as_options(metadata))
-    if format_name == "PNG":
-        return encode_png(pixels, metadata)
-    return _encode_with_pillow(pixels, format_name, quality, metadata)
+    if format_name == "TIFF":
+        write_tiff(file, pixels.shape[:2], [pixels], metadata)
+    elif format_name == "PNG":
+        for part in png_parts(pixels.shape[0], [pixels], metadata):
+            file.write(part)
+    elif format_name == "GIF":
+        alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
+        file.write(encode_gif([(pixels[..., :3], alpha, 0)], None, metadata.comment))
+    elif format_name == "HEIC":
+        file.write(encode_heic(pixels, quality, _as_options(metadata)))
+    else:
+        file.write(_encode_with_pillow(pixels, format_name, quality, metadata))
 
 
 def prepared(

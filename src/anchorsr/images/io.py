@@ -11,17 +11,19 @@ refused. For animations see `animation`.
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from anchorsr.errors import DataError, OutputError
 from anchorsr.images.decode import decode
-from anchorsr.images.encode import Coding, check_coding, check_colours, encode, not_kept
+from anchorsr.images.encode import Coding, check_coding, check_colours, encode_into, not_kept
 from anchorsr.images.formats import (
     MAX_PIXELS,
     SUFFIXES,
@@ -104,7 +106,7 @@ def write_image(
         MissingDependencyError: If the suffix is HEIC's and pillow-heif is not installed.
     """
     with publishing(path, overwrite=overwrite) as file:
-        file.write(encode_image(path, image, quality=quality, lossless=lossless))
+        _encode(file, path, image, Coding(quality, lossless))
 
 
 def encode_image(
@@ -121,12 +123,17 @@ def encode_image(
     Raises:
         OutputError: As `write_image` does.
     """
+    buffer = io.BytesIO()
+    _encode(buffer, path, image, Coding(quality, lossless))
+    return buffer.getvalue()
+
+
+def _encode(file: BinaryIO, path: Path, image: RasterImage, coding: Coding) -> None:
     format_name = check_output(path, *image.size)
-    coding = Coding(quality, lossless)
     check_coding(path, format_name, coding)
     check_colours(path, image, format_name)
     try:
-        return encode(image, format_name, coding)
+        encode_into(file, image, format_name, coding)
     except (OSError, ValueError, RuntimeError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
 

@@ -92,15 +92,17 @@ def resize_strips(
         while first + sum(map(len, parts)) < stop:
             parts.append(next(waiting))
         rows = np.concatenate(parts) if len(parts) > 1 else rows
-        lowest = min(bottom * scale - first, float(len(rows)))
+        del parts
+        seen = rows[: stop - start]
+        lowest = min(bottom * scale - first, float(len(seen)))
         box = (0, top * scale - first, width, lowest)
-        channels = rows.shape[2]
+        channels = seen.shape[2]
         has_alpha = channels in (2, 4)
-        colours = rows[:, :, : channels - has_alpha]
+        colours = seen[:, :, : channels - has_alpha]
         if not has_alpha:
             yield _resize(colours, bottom - top, new_width, box)
             continue
-        alpha = rows[:, :, -1]
+        alpha = seen[:, :, -1]
         if translucent:
             colours, alpha = _resize_translucent(colours, alpha, bottom - top, new_width, box)
         else:

@@ -25,6 +25,7 @@ from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job
 from anchorsr.inference.books import Book, is_book_name, open_book, upscale_book
 from anchorsr.inference.image_upscaler import ImageUpscaler
+from anchorsr.inference.memory import check_memory
 from anchorsr.inference.sizes import UpscalePlan
 from anchorsr.inference.streaming import should_stream, upscale_to_file
 from anchorsr.utils.files import check_free, make_folder, reason
@@ -239,6 +240,8 @@ def _plan(
         raise OutputError(f"{job.source}: {error}") from error
     format_name = check_output(job.target, *plan.target, animated=animated)
     check_coding(job.target, format_name, options.coding)
+    if not animated:
+        check_memory(job.target, size, plan.target, math.prod(plan.factors))
     return plan
 
 

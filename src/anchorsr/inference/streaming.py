@@ -7,7 +7,6 @@ be written so.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from anchorsr.images.formats import check_output, format_of
 from anchorsr.images.image import Pixels, RasterImage
 from anchorsr.images.resize import resize_strips
 from anchorsr.images.strips import STREAMED, write_strips
+from anchorsr.inference.memory import available_memory
 from anchorsr.inference.raster import upscale_strips_of_image
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.files import publishing
@@ -25,11 +25,10 @@ from anchorsr.utils.files import publishing
 # Without streaming, memory holds the result, Pillow's copy of it, and the file, which can be as
 # large and is copied once as it grows.
 _SHARE_OF_MEMORY = 1 / 4
-_UNKNOWN_MEMORY = 4 * 2**30
-# However much memory there is, a network's result of so many bytes is not kept in it; nor one that
-# is resized, for which Pillow needs two copies more.
+# However much memory there is, a network's result of so many bytes is not kept in it; nor one of
+# which Pillow needs copies, to resize it or to write a JPEG.
 _LARGE = 2**30
-_LARGE_TO_RESIZE = 2**28
+_LARGE_TO_COPY = 2**28
 _BAND = 256
 
 
@@ -37,7 +36,7 @@ def should_stream(image: RasterImage, path: Path, factor: int, *, resized: bool)
     """Return whether to use `upscale_to_file`.
 
     That is for a .png, .tif or .jpg file, and a network's result of more than 1 GB, 256 MB if it is
-    resized, or a quarter of the free memory.
+    resized or becomes a JPEG, or a quarter of the free memory.
 
     Args:
         image: The image.
@@ -45,11 +44,12 @@ def should_stream(image: RasterImage, path: Path, factor: int, *, resized: bool)
         factor: The product of all passes; 1 without any.
         resized: Whether the result has another size than the last pass.
     """
-    if format_of(path) not in STREAMED:
+    format_name = format_of(path)
+    if format_name not in STREAMED:
         return False
     result = image.rgb.nbytes * factor**2
-    large = _LARGE_TO_RESIZE if resized else _LARGE
-    return result > min(large, _SHARE_OF_MEMORY * _available_memory())
+    large = _LARGE_TO_COPY if resized or format_name == "JPEG" else _LARGE
+    return result > min(large, _SHARE_OF_MEMORY * available_memory())
 
 
 def upscale_to_file(
@@ -91,25 +91,10 @@ def upscale_to_file(
 
 def _bands(image: RasterImage) -> Iterator[Pixels]:
     """Yield an image in strips: grey, grey and alpha, RGB or RGBA."""
+    colours = image.rgb[:, :, : 1 if image.grey else 3]
+    if image.alpha is None:
+        yield colours  # nothing is copied
+        return
     for top in range(0, image.size[0], _BAND):
         place = np.s_[top : top + _BAND]
-        colours = image.rgb[place, :, : 1 if image.grey else 3]
-        yield colours if image.alpha is None else np.dstack((colours, image.alpha[place]))
-
-
-def _available_memory() -> int:
-    """Return the bytes this process can still allocate, as far as the system tells."""
-    found = [_UNKNOWN_MEMORY]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-    except (OSError, ValueError, LookupError):
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
-    groups = Path("/sys/fs/cgroup")  # a container's limit
-    try:
-        used = int((groups / "memory.current").read_text())
-        found.append(int((groups / "memory.max").read_text()) - used)
-    except (OSError, ValueError):
-        pass  # no limit: no such file, or `max`
-    return min(found, default=_UNKNOWN_MEMORY)
+        yield np.dstack((colours[place], image.alpha[place]))
