@@ -5,6 +5,7 @@ sets beside the project are further evidence.
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ from pathlib import Path
 # threads that wait for each other in a loop, take several times as long as with one.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# Compiled files are kept even where the environment says otherwise: without them, each worker
+# compiles all tests, and each of hundreds of processes the project.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 import numpy as np
 import pytest

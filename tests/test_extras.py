@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from helpers.extras import hiding
 
 MODULE = "import av\n\ndef test_video(): ...\n"
@@ -32,6 +34,7 @@ def test_other():
 """
 
 
+@pytest.mark.slow
 def test_a_missing_extra_skips_and_anything_else_fails(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(hiding(["av", "onnxruntime", "openvino", "torch"]))
     (tmp_path / "test_module.py").write_text(MODULE)

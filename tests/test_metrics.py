@@ -166,6 +166,7 @@ def test_ssim_refuses_less_than_one_window(shape: tuple[int, ...], border: int) 
         ssim(noise(*shape), noise(*shape), border=border)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(image=IMAGES, seed=st.integers(0, 1000))
 def test_psnr_is_symmetric_and_infinite_only_for_equal_images(image: np.ndarray, seed: int) -> None:
@@ -193,6 +194,7 @@ def test_ssim_is_symmetric_at_most_one_and_blind_to_orientation(
     assert ssim(first, first, border=0) == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(level=st.integers(0, 255), image=IMAGES)
 def test_luma_of_grey_is_linear_and_within_its_range(level: int, image: np.ndarray) -> None:

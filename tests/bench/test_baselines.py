@@ -159,6 +159,7 @@ def test_a_wide_network_is_nearly_all_wide_convolution(count: int) -> None:
     assert expected.std() > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Set5", "Set14"])
 def test_the_known_figures_of_bicubic_are_what_is_measured(shared_data: Path, name: str) -> None:
     score = evaluate(BICUBIC, shared_data / "test" / name)

@@ -68,6 +68,7 @@ def test_a_process_is_measured_and_its_output_kept() -> None:
     assert ended.seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not report the peak")
 def test_peak_memory_is_that_of_the_process_and_not_of_this_one() -> None:
     ballast = np.ones(200_000_000, np.uint8)
@@ -79,6 +80,7 @@ def test_peak_memory_is_that_of_the_process_and_not_of_this_one() -> None:
     assert ballast.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -101,6 +103,7 @@ def test_a_process_that_fails_is_an_error_of_one_line(command: list[str], messag
 # Speed
 
 
+@pytest.mark.slow
 def test_every_model_runs_in_every_engine_with_every_number_of_threads() -> None:
     models, engines, threads = ["abpn", PUBLISHED, BICUBIC], ["litert", "onnxruntime"], [1, 2]
     ticks: list[tuple[int, int]] = []
@@ -153,6 +156,7 @@ def test_the_default_is_all_that_is_shipped_and_two_to_compare_with() -> None:
 # From end to end
 
 
+@pytest.mark.slow
 def test_a_shipped_model_is_measured_from_array_file_and_start() -> None:
     ticks: list[tuple[int, int]] = []
     (row,) = measure_end_to_end(
@@ -167,6 +171,7 @@ def test_a_shipped_model_is_measured_from_array_file_and_start() -> None:
     assert sys.platform == "win32" or (row.peak_bytes or 0) > 10_000_000
 
 
+@pytest.mark.slow
 def test_each_size_runs_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "_ROUNDS", 1)
     ticks: list[tuple[int, int]] = []
@@ -276,6 +281,7 @@ def markers(root: ElementTree.Element) -> list[tuple[float, float]]:
     return [(float(use.attrib["x"]), float(use.attrib["y"])) for use in filled]
 
 
+@pytest.mark.slow
 def test_markers_stand_where_their_values_are() -> None:
     root = draw(POINTS)
     abpn, published, openvino = markers(root)[:3]
@@ -287,6 +293,7 @@ def test_markers_stand_where_their_values_are() -> None:
     assert abpn[0] - openvino[0] == pytest.approx(labels["40"][0] - labels["20"][0], abs=0.2)
 
 
+@pytest.mark.slow
 def test_words_are_escaped_and_names_do_not_overlap() -> None:
     found = texts(draw(POINTS))
     assert {"a & b", "published <form>", "abpn", "bicubic", "litert", "pillow"} <= found.keys()
@@ -298,6 +305,7 @@ def test_words_are_escaped_and_names_do_not_overlap() -> None:
             assert abs(y - other_y) >= 11 or abs(x - other_x) >= 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [POINTS[:1], [POINTS[0]] * 3, POINTS[2:]])
 def test_few_points_make_a_plot_too(points: list[Point]) -> None:
     root = draw(points)
@@ -306,6 +314,7 @@ def test_few_points_make_a_plot_too(points: list[Point]) -> None:
         assert 0 <= x <= width and 0 <= y <= height
 
 
+@pytest.mark.slow
 def test_a_plot_depends_on_its_values_alone() -> None:
     pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
     words = {"title": "a", "subtitle": "b", "x_label": "c", "y_label": "d"}
@@ -410,6 +419,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return (code, *capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_tables_and_a_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
     plot = tmp_path / "speed.svg"
@@ -421,6 +431,7 @@ def test_tables_and_a_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == [plot.name]
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["abpn", PUBLISHED, BICUBIC]
     code, out, err = call(capsys, *names, "--json")

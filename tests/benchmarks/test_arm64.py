@@ -183,6 +183,7 @@ def test_what_is_missing_is_one_line_and_leaves_nothing(
     assert not folder.exists() or list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_or_image_that_is_none_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

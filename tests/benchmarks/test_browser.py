@@ -31,6 +31,7 @@ def program() -> str:
     return browser.find_browser()
 
 
+@pytest.mark.slow
 def test_every_model_gives_the_bytes_of_the_arithmetic(program: str) -> None:
     models = load_models([model.path.stem for model in list_models()])
     images = [sample_image(*size, seed=0)[None] for size in ((30, 690), (110, 30))]
@@ -42,6 +43,7 @@ def test_every_model_gives_the_bytes_of_the_arithmetic(program: str) -> None:
         assert ms > 0
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_the_browser_is_told(program: str) -> None:
     job = browser.Job(b"no model", sample_image(4, 5, seed=0)[None])
     with pytest.raises(BenchmarkError, match=r"in the browser: .* not a \.tflite file"):
@@ -67,6 +69,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--model", str(model)]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_are_a_success(
     played: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +79,7 @@ def test_the_same_bytes_are_a_success(
     assert printed.out.count("the same") == len(browser.SIZES)
 
 
+@pytest.mark.slow
 def test_one_other_byte_is_a_failure_that_is_told(
     played: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +130,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 def test_the_page_its_files_and_the_jobs_are_served(tmp_path: Path) -> None:
     image = sample_image(2, 3, seed=0)[None]
@@ -145,6 +150,7 @@ post("made?height=2&ms=1.5", get("0.rgba"))
     assert ms == 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs /bin/sh")
 @pytest.mark.parametrize(
     ("does", "message", "seconds"),

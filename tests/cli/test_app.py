@@ -122,6 +122,7 @@ def test_upscale_of_a_folder_prints_every_name(call: Call, tmp_path: Path) -> No
     assert result == (0, f"{out / 'a.png'}\n{out / 'b.png'}\n", "")
 
 
+@pytest.mark.slow
 def test_quality_is_that_of_the_file(call: Call, tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", height=40, width=40)
     for quality in (10, 95):
@@ -154,6 +155,7 @@ def test_force_replaces(call: Call, tmp_path: Path) -> None:
         assert image.size == (15, 18)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "name", "size"),
     [
@@ -206,6 +208,7 @@ def test_a_folder_is_mirrored_and_what_is_there_is_skipped(call: Call, tmp_path:
     assert result == (0, f"{first}\n{second}\n{third}\n", "")
 
 
+@pytest.mark.slow
 def test_export_writes_both_formats(call: Call, tmp_path: Path) -> None:
     for arguments in (("-o", "a.onnx"), ("-o", "b.tflite", "--size", "36X64")):
         assert call("export", "abpn", *arguments) == (0, f"{arguments[1]}\n", "")
@@ -213,6 +216,7 @@ def test_export_writes_both_formats(call: Call, tmp_path: Path) -> None:
     assert call("export", "own.tflite", "-o", "c.tflite").code == 0
 
 
+@pytest.mark.slow
 def test_export_writes_floats_and_both_forms_of_onnx(call: Call, tmp_path: Path) -> None:
     for name, *options in (
         ("a.tflite", "--float32"),
@@ -246,6 +250,7 @@ def test_models_are_listed(call: Call) -> None:
     assert str(model_path(DEFAULT, 3)) in call("models", "--paths").out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS + IN_GROUPS)
 def test_the_help_of_every_command_has_an_example(
     call: Call, command: str, monkeypatch: pytest.MonkeyPatch
@@ -258,6 +263,7 @@ def test_the_help_of_every_command_has_an_example(
         assert f"anchorsr {command}" in examples
 
 
+@pytest.mark.slow
 def test_the_help_names_every_command(call: Call) -> None:
     result = call("--help")
     assert result.code == 0
@@ -267,6 +273,7 @@ def test_the_help_names_every_command(call: Call) -> None:
     assert set(app.command_line().commands) == {*COMMANDS, *groups}
 
 
+@pytest.mark.slow
 def test_a_command_imports_no_other(tmp_path: Path) -> None:
     code = "from anchorsr.cli import app; import sys; app.run(['upscale']); print(*sys.modules)"
     printed = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path)
@@ -583,6 +590,7 @@ USAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", USAGE)
 def test_wrong_usage_is_one_line_that_points_to_the_help(
     call: Call, furnished: Path, line: str
@@ -689,6 +697,7 @@ def test_the_completion_script_is_shown(call: Call) -> None:
     assert "_ANCHORSR_COMPLETE=complete_bash" in result.out
 
 
+@pytest.mark.slow
 @needs_shell
 @pytest.mark.usefixtures("named_shell")
 def test_completion_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -744,6 +753,7 @@ def workshop(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_network_from_images_to_file(call: Call, workshop: Path) -> None:
     trained = call("train", "tiny.toml", "--threads", 1)
     assert trained.code == 0, trained.err
@@ -779,6 +789,7 @@ def test_a_network_from_images_to_file(call: Call, workshop: Path) -> None:
     assert call("evaluate", "images", "-m", "runs/tiny", "-f", 2).code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -870,6 +881,7 @@ def test_an_interrupt_is_one_line_and_code_130(
     assert call("upscale", "a.png") == (130, "", "stopped\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "quantize"])
 def test_an_interrupted_training_says_how_to_go_on(
     call: Call, monkeypatch: pytest.MonkeyPatch, workshop: Path, command: str
@@ -896,6 +908,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
@@ -953,6 +966,7 @@ sys.meta_path.insert(0, Interrupt())
 """
 
 
+@pytest.mark.slow
 @needs_shell
 @pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.evaluation"])
 def test_ctrl_c_during_the_imports_ends_without_a_traceback(
@@ -963,6 +977,7 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback(
     assert result == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     for number in range(5):
         write_png(tmp_path / "in" / f"{number}.png")
@@ -974,6 +989,7 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
         assert (result.code, result.err) == (1, ""), arguments
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_standard_output_is_one_line(tmp_path: Path) -> None:
     for arguments in (("models",), ("models", "--json")):
@@ -983,6 +999,7 @@ def test_a_full_disk_under_standard_output_is_one_line(tmp_path: Path) -> None:
         assert_one_error(Result(process.returncode, "", err))
 
 
+@pytest.mark.slow
 @pytest.mark.onnxruntime
 @needs_shell
 def test_a_disk_that_fills_leaves_nothing_half_written(tmp_path: Path) -> None:
@@ -1012,6 +1029,7 @@ def test_a_disk_that_fills_in_training_is_one_line(workshop: Path) -> None:
     assert not list((workshop / "run").glob(".*"))
 
 
+@pytest.mark.slow
 @needs_shell
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_is_no_reason_to_fail(tmp_path: Path, closed: int) -> None:
@@ -1024,6 +1042,7 @@ def test_a_closed_stream_is_no_reason_to_fail(tmp_path: Path, closed: int) -> No
         image.load()
 
 
+@pytest.mark.slow
 def test_a_name_of_any_bytes_is_printed_as_it_is(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff.png"
     try:
@@ -1035,6 +1054,7 @@ def test_a_name_of_any_bytes_is_printed_as_it_is(tmp_path: Path) -> None:
     assert (process.returncode, out, err) == (0, name.replace(b".png", b"_x3.png\n"), b"")
 
 
+@pytest.mark.slow
 def test_results_go_to_standard_output_while_a_bar_is_shown(tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
     for name in "ab":
@@ -1061,11 +1081,13 @@ def bare(tmp_path: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_the_base_installation_upscales(furnished: Path, bare: str) -> None:
     result = finish(start("upscale", "a.png", folder=furnished, path=bare))
     assert result == (0, "a_x3.png\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "extra"),
     [
@@ -1123,6 +1145,7 @@ def test_the_folder_where_we_are_is_no_file(call: Call, command: str) -> None:
     assert "is a folder" in result.err
 
 
+@pytest.mark.slow
 def test_names_that_an_output_cannot_show_are_escaped(workshop: Path) -> None:
     name = "\u65e5\u672c.png"
     Image.new("RGB", (8, 8)).save(workshop / name)

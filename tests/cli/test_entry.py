@@ -24,6 +24,7 @@ print(len(os.listdir("/proc/self/task")))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of threads")
 def test_exact_arithmetic_does_not_wait_for_threads_of_its_own() -> None:
     """With several, processes beside each other spend their time in busy loops."""

@@ -247,6 +247,7 @@ def test_frames_have_a_limit_that_can_be_raised(call: Call, tmp_path: Path) -> N
     assert call("a.gif", "--max-megapixels", 3, "--dry-run").code == 0
 
 
+@pytest.mark.slow
 def test_the_largest_photographs_of_phones_are_read(call: Call, tmp_path: Path) -> None:
     Image.new("1", (16_320, 12_240)).save(tmp_path / "a.png")
     assert call("a.png", "--scale", 0.01, "--dry-run").code == 0

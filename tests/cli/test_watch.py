@@ -23,6 +23,7 @@ def save(path: Path, *, age: float = 5) -> None:
     os.utime(path, (then, then))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="stops the program with a signal")
 def test_images_are_upscaled_as_they_come(tmp_path: Path) -> None:
     pytest.importorskip("watchfiles", reason="needs anchorsr[watch]")

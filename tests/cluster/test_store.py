@@ -47,7 +47,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch) -> Iterator[Flaky]:
     monkeypatch.setattr(retries, "_FIRST_SECONDS", 0.02)
     port = int(_STORE.partition(":")[0])
     with Flaky(0, port, refused=0.2, reset=0.05, slow=0.01) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
         thread.start()
         yield proxy
         proxy.shutdown()

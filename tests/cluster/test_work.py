@@ -49,6 +49,7 @@ def run(source: Path, target: Path, names: list[str], **options: object) -> list
     return list(Worker(settings).run([Task(str(source / name), name) for name in names]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"size": TargetSize(scale=1.5), "files": FileOptions(quality=70)}]
 )
@@ -120,6 +121,7 @@ def test_a_full_disk_is_no_fault_of_the_image(
     assert files["clear.png"].exists()
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_costs_one_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(700, 900), (40, 30), (1, 1)])
 def test_a_crop_is_upscaled_a_little(size: tuple[int, int]) -> None:
     rgb = noise(0, *size)

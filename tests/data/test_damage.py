@@ -31,6 +31,7 @@ def pair() -> Pair:
     return photograph(100, 104)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USUAL)
 def test_usual_damages_are_the_same_pixels_every_time(pair: Pair, name: str) -> None:
     damaged = damage_pair(pair, parse_damage(name))
@@ -89,6 +90,7 @@ def test_pan_moves_over_the_image(pair: Pair, speed: tuple[float, float]) -> Non
     assert ways == [round(abs(step) * 4) for step in speed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", FILMS)
 def test_every_codec_makes_the_same_frames_again(pair: Pair, codec: str) -> None:
     best = FILMS[codec].crf[0]

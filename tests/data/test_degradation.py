@@ -62,6 +62,7 @@ def error(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.square(one.astype(float) - other).mean())
 
 
+@pytest.mark.slow
 def test_same_generator_gives_the_same_patch(sides: tuple[np.ndarray, np.ndarray]) -> None:
     wanted = recipe(**ALL)
     seen = set()

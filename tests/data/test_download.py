@@ -77,7 +77,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     plan = Server()
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, plan)) as http:
         plan.url = f"http://127.0.0.1:{http.server_port}/"
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
         yield plan
         http.shutdown()

@@ -53,6 +53,7 @@ def exact_resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize(("name", "count"), [("Set5", 5), ("Set14", 14), ("BSD100", 100)])
 def test_low_resolution_test_images_are_reproduced(
@@ -67,6 +68,7 @@ def test_low_resolution_test_images_are_reproduced(
         np.testing.assert_array_equal(made, expected, err_msg=f"{path.name} x{factor}")
 
 
+@pytest.mark.slow
 def test_photograph_is_reduced_to_known_numbers(dog: np.ndarray) -> None:
     crop = dog[120:132, 96:108]
     made = downscale(crop, 3)
@@ -79,6 +81,7 @@ def test_photograph_is_reduced_to_known_numbers(dog: np.ndarray) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 3, 4, 5])
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (5, 2), (3, 7)])
 def test_reduction_equals_exact_fractions(factor: int, size: tuple[int, int]) -> None:
@@ -87,6 +90,7 @@ def test_reduction_equals_exact_fractions(factor: int, size: tuple[int, int]) ->
     np.testing.assert_array_equal(downscale(image, factor), exact_resize(image, height, width))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (7, 3), (11, 5), (14, 10)])
 def test_any_size_equals_exact_fractions(size: tuple[int, int]) -> None:
     image = noise(7, 5, seed=1)
@@ -170,6 +174,7 @@ def test_image_is_not_changed() -> None:
     np.testing.assert_array_equal(image, before)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     image=hypothesis_numpy.arrays(

@@ -131,6 +131,7 @@ def test_benchmark_folder_gives_its_own_low_resolution_images(tmp_path: Path) ->
     assert pair.name == "baby"
 
 
+@pytest.mark.slow
 def test_benchmark_set_equals_the_same_images_in_a_plain_folder(shared_data: Path) -> None:
     folder = shared_data / "test" / "Set5"
     plain = load_test_pairs(folder / "HR", 3)
@@ -234,6 +235,7 @@ def test_every_position_occurs_up_to_the_last_row_and_column() -> None:
     assert min(corners.values()) > 10  # 33 expected
 
 
+@pytest.mark.slow
 def test_images_are_drawn_in_proportion_to_their_patches() -> None:
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(37, 17, 2)]
     lr, *_ = PatchSampler(pairs, patch=8, seed=0).batch(0, range(2000))
@@ -245,6 +247,7 @@ def test_images_are_drawn_in_proportion_to_their_patches() -> None:
     assert drawn[0] > 0
 
 
+@pytest.mark.slow
 def test_images_are_drawn_equally_often_if_asked() -> None:
     """Every position in an image, too: the largest has 130 patches, half of them above row 5."""
     pairs = [map_of_itself(8, 8, 0), map_of_itself(17, 17, 1), map_of_itself(17, 20, 2)]
@@ -327,6 +330,7 @@ def test_channels_are_permuted_alike_on_both_sides_and_only_if_asked() -> None:
     assert min(orders.values()) > 10  # 33 expected
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

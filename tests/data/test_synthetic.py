@@ -20,6 +20,7 @@ def images() -> list[np.ndarray]:
     return [np.asarray(draw_image(3, index)) for index in range(3)]
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_numbers_alone(images: list[np.ndarray]) -> None:
     first, second, _ = images
     assert first.shape == (SIDE, SIDE, 3)
@@ -28,6 +29,7 @@ def test_an_image_depends_on_its_numbers_alone(images: list[np.ndarray]) -> None
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_images_have_flat_areas_sharp_edges_and_every_colour(images: list[np.ndarray]) -> None:
     images = [image.astype(int) for image in images]
     steps = np.concatenate([np.abs(np.diff(one, axis=1)).max(axis=2).ravel() for one in images])

@@ -40,6 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dog: np.ndarray) -> 
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _RUN)
 def test_marked_blocks_run(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scope = {"__name__": "example"}

@@ -63,6 +63,7 @@ def test_shipped_networks_give_the_bytes_of_the_arithmetic(model: str, instructi
         np.testing.assert_array_equal(run(graph, images, instructions), run_graph(graph, images))
 
 
+@pytest.mark.slow
 @needs_kernel
 @every_set
 def test_random_networks_give_the_bytes_of_the_arithmetic(instructions: str) -> None:
@@ -74,6 +75,7 @@ def test_random_networks_give_the_bytes_of_the_arithmetic(instructions: str) -> 
         assert np.array_equal(made, expected), f"random_graph({seed}) on {images.shape}"
 
 
+@pytest.mark.slow
 @needs_kernel
 @every_set
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -121,6 +123,7 @@ def test_bands_are_those_of_the_whole_image(instructions: str) -> None:
         np.testing.assert_array_equal(upscaled, whole)
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("threads", [1, 2, 5, 64])
 def test_an_engine_of_several_threads_gives_the_same_bytes(threads: int) -> None:
@@ -285,6 +288,7 @@ def test_sums_that_might_not_fit_32_bits_are_refused() -> None:
 # Nothing crashes it
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_damaged_bytes_are_refused_or_run() -> None:
     """Whatever the bytes are, what is loaded can be run, and reads and writes only its own."""
@@ -391,6 +395,7 @@ def test_auto_takes_the_kernel_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert choice.why == "it gives the bytes of the exact arithmetic, by construction"
 
 
+@pytest.mark.slow
 @needs_kernel
 def test_what_the_kernel_does_not_run_goes_to_another_engine() -> None:
     graph, reason = REFUSED[0]
@@ -402,6 +407,7 @@ def test_what_the_kernel_does_not_run_goes_to_another_engine() -> None:
         choose_engine(data, graph, name="native")
 
 
+@pytest.mark.slow
 def test_an_installation_without_the_kernel_has_the_other_engines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

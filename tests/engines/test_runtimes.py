@@ -47,6 +47,7 @@ def test_an_engine_gives_the_bytes_of_the_arithmetic(name: str, factor: int) -> 
         assert_close(name, engine(images), reference_run(graph, images))
 
 
+@pytest.mark.slow
 @every_engine
 def test_a_size_that_comes_again_and_again_gives_the_same_bytes(name: str) -> None:
     graph = integer_graph(5)
@@ -60,6 +61,7 @@ def test_a_size_that_comes_again_and_again_gives_the_same_bytes(name: str) -> No
     np.testing.assert_array_equal(engine(images), first)
 
 
+@pytest.mark.slow
 @every_engine
 def test_a_result_is_not_written_into_by_later_calls(name: str) -> None:
     engine = load_engine(write_tflite(integer_graph(6)), name=name, threads=1)
@@ -119,6 +121,7 @@ def test_a_model_of_something_else_than_images_is_a_model_error() -> None:
             load_engine(model("Identity", shape, shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", range(6))
 def test_what_is_prepared_has_its_image_however_often_it_was_called(calls: int) -> None:
     graph = integer_graph(2)
@@ -150,6 +153,7 @@ def test_a_damaged_file_is_one_line_of_model_error(name: str, length: int) -> No
     assert ".cpp" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["litert", "openvino"])
 @pytest.mark.parametrize("graph", [float_graph(0), integer_graph(0, colors=1)], ids=str)
 def test_a_model_that_takes_no_images_is_refused(name: str, graph: object) -> None:
@@ -183,6 +187,7 @@ def plain_graph(dtype: str, channels: int) -> Graph:
     return Graph("plain", kinds, operators, "images", "upscaled")
 
 
+@pytest.mark.slow
 @every_engine
 @pytest.mark.parametrize("channels", [1, 28])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int8])
@@ -215,6 +220,7 @@ def test_any_number_of_channels_and_other_numbers_run_where_they_are_asked_for(
         load_engine(data, name=name, threads=1, dtype=other, channels=None)
 
 
+@pytest.mark.slow
 @every_engine
 def test_a_prepared_call_harms_no_later_one(name: str) -> None:
     graph = integer_graph(2)
@@ -297,6 +303,7 @@ print([name for name in sys.modules if name.startswith("openvino_telemetry")])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
 def test_an_engine_reports_nothing_to_anybody(name: str, tmp_path: Path) -> None:
     """Importing one otherwise leaves a count or a number in the user's folder and sends it."""
@@ -341,6 +348,7 @@ signal.raise_signal(signal.SIGINT)
 """
 
 
+@pytest.mark.slow
 def test_a_signal_still_comes_when_openvinos_engines_have_gone_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(write_tflite(integer_graph(3)))
@@ -349,6 +357,7 @@ def test_a_signal_still_comes_when_openvinos_engines_have_gone_in_any_order(tmp_
     assert (done.returncode, done.stdout, done.stderr) == (0, "here\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 @pytest.mark.parametrize("last", ["depth-to-space", "more after it"])
 def test_openvino_without_its_depth_to_space_gives_the_bytes_it_gives_with_it(

@@ -106,6 +106,7 @@ def off_by(levels: int, share: float) -> Callable[[np.ndarray], np.ndarray]:
 # Exactness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_named_engine_that_is_exact_enough_is_taken(name: str) -> None:
     choice = choose_engine(DATA, GRAPH, name=name, threads=1)
@@ -113,6 +114,7 @@ def test_a_named_engine_that_is_exact_enough_is_taken(name: str) -> None:
     assert choice.why.startswith("as requested; it ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("levels", "share", "accepted"),
     [
@@ -224,6 +226,7 @@ def _quantization(tensor: Any) -> ops.Quantization:
     return tensor.quantization  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_kernels_that_saturate_16_bits_are_refused_beyond_64_only(
     loads: dict[str, Any], seed: int, monkeypatch: pytest.MonkeyPatch
@@ -260,6 +263,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.openvino
 @pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="AVX2 is an instruction of x86"
@@ -304,11 +308,13 @@ def paced(loads: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, A
     monkeypatch.setattr(selection, "_SIZES", ((5, 6),))
     monkeypatch.setattr(selection, "_TIMED_SIZE", (4, 4))
     monkeypatch.setattr(selection, "_PAUSE", 0.0)
-    for name, seconds in (("litert", 0.03), ("openvino", 0.01), ("onnxruntime", 0.0)):
+    monkeypatch.setattr(selection, "_ROUNDS", 2)
+    for name, seconds in (("litert", 0.02), ("openvino", 0.007), ("onnxruntime", 0.0)):
         loads[name] = sleeping(name, seconds)
     return loads
 
 
+@pytest.mark.slow
 def test_auto_takes_the_fastest_and_says_how_long_the_others_take(paced: dict[str, Any]) -> None:
     choice = choose_engine(DATA, GRAPH)
     assert choice.engine is paced["onnxruntime"]
@@ -318,6 +324,7 @@ def test_auto_takes_the_fastest_and_says_how_long_the_others_take(paced: dict[st
     assert choice.why.endswith(" times as long; not native: not here")
 
 
+@pytest.mark.slow
 def test_auto_remembers_and_then_loads_only_the_one_it_takes(paced: dict[str, Any]) -> None:
     first = choose_engine(DATA, GRAPH)
     assert sorted(paced["loaded"]) == sorted(ENGINES)
@@ -328,6 +335,7 @@ def test_auto_remembers_and_then_loads_only_the_one_it_takes(paced: dict[str, An
     assert [paced[name].calls for name in ENGINES] == calls
 
 
+@pytest.mark.slow
 def test_auto_takes_no_engine_that_is_refused_and_says_why(paced: dict[str, Any]) -> None:
     paced["onnxruntime"] = Double("onnxruntime", off_by(77, 0.01))
     for _ in range(2):
@@ -337,6 +345,7 @@ def test_auto_takes_no_engine_that_is_refused_and_says_why(paced: dict[str, Any]
         assert "up to 77 levels" in choice.why
 
 
+@pytest.mark.slow
 def test_auto_goes_on_without_an_engine_that_fails_and_tries_it_again(
     paced: dict[str, Any],
 ) -> None:
@@ -349,6 +358,7 @@ def test_auto_goes_on_without_an_engine_that_fails_and_tries_it_again(
     assert choose_engine(DATA, GRAPH).engine is works
 
 
+@pytest.mark.slow
 def test_auto_takes_the_next_when_the_remembered_one_does_not_load(paced: dict[str, Any]) -> None:
     choose_engine(DATA, GRAPH)
     paced["onnxruntime"] = ModelError("no space left for its temporary file")
@@ -365,6 +375,7 @@ def test_when_every_engine_is_refused_each_reason_is_told(paced: dict[str, Any])
     assert [paced[name].calls for name in ENGINES] == [1, 1, 1]  # it is remembered
 
 
+@pytest.mark.slow
 def test_what_a_named_engine_was_found_to_be_is_not_found_again(paced: dict[str, Any]) -> None:
     for name in ENGINES:
         choose_engine(DATA, GRAPH, name=name)
@@ -379,6 +390,7 @@ def test_a_model_that_no_runtime_loads_is_the_error_of_litert() -> None:
         choose_engine(DATA[:3000], GRAPH)
 
 
+@pytest.mark.slow
 def test_only_what_is_installed_is_tried(
     loads: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +417,7 @@ def kept(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+@pytest.mark.slow
 def test_each_model_processor_version_limit_and_number_of_threads_is_tried(
     paced: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +437,7 @@ def test_each_model_processor_version_limit_and_number_of_threads_is_tried(
     assert all(json.loads(path.read_bytes())["value"]["litert"] for path in kept(folder))
 
 
+@pytest.mark.slow
 def test_an_engine_for_which_there_is_no_time_is_tried_in_the_next_run(
     paced: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -444,6 +458,7 @@ def test_an_engine_for_which_there_is_no_time_is_tried_in_the_next_run(
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 def test_a_trial_that_lasts_too_long_is_left_for_the_next_run(
     paced: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,6 +489,7 @@ def test_equal_images_go_through_the_exact_arithmetic_once(
     assert loads["litert"].calls == 8
 
 
+@pytest.mark.slow
 def test_findings_are_shown_and_forgotten(
     paced: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -528,6 +544,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [*DAMAGE, *WRONG], ids=lambda damage: str(damage)[:40])
 def test_a_damaged_memory_is_none_and_is_replaced(
     paced: dict[str, Any], folder: Path, damage: Any
@@ -545,6 +562,7 @@ def test_a_damaged_memory_is_none_and_is_replaced(
     assert json.loads(place.read_bytes())["value"].keys() == set(ENGINES)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_done_without(
     paced: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -555,6 +573,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(
     assert (tmp_path / "file").read_text() == "no folder"
 
 
+@pytest.mark.slow
 def test_a_user_without_a_home_is_done_without(
     paced: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -590,6 +609,7 @@ def test_the_folder_is_where_the_system_keeps_caches(
     assert cache.cache_folder() == Path(expected)
 
 
+@pytest.mark.slow
 def test_many_that_remember_at_once_leave_one_whole_file(folder: Path) -> None:
     key = {"threads": 1}
     values = [{"litert": {"compared": n, "padding": list(range(2000))}} for n in range(8)]
@@ -634,6 +654,7 @@ def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "_PAUSE", 0.0)
 
 
+@pytest.mark.slow
 def test_an_upscaler_says_which_engine_it_has(short_trials: None) -> None:
     for name in ENGINES:
         upscaler = Upscaler(threads=1, engine=name)
@@ -643,6 +664,7 @@ def test_an_upscaler_says_which_engine_it_has(short_trials: None) -> None:
     assert Upscaler(threads=1).engine in ENGINES
 
 
+@pytest.mark.slow
 def test_the_shipped_model_is_exact_enough_on_a_photograph_in_every_engine(dog: np.ndarray) -> None:
     data, graph = read_model(model_path("abpn"))
     images = dog[None, 100:196, 100:228]
@@ -655,6 +677,7 @@ def test_the_shipped_model_is_exact_enough_on_a_photograph_in_every_engine(dog: 
         assert (distance > 0).mean() <= selection.MOST_SHARE
 
 
+@pytest.mark.slow
 def test_figures_are_of_litert_unless_another_is_asked_for(short_trials: None) -> None:
     for options, engine in (({}, "litert"), ({"engine": "openvino"}, "openvino")):
         method = load_method("abpn", 3, threads=1, **options)
@@ -700,6 +723,7 @@ print(upscaler.engine, *(m for m in sys.argv[2:] if m in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_only_the_runtime_that_is_taken_is_imported() -> None:
     runtimes = ["openvino", "onnxruntime", "onnx"]
     source = str(Path(anchorsr.__file__).parents[1])

@@ -405,6 +405,7 @@ def tab(browser: Chromium, pair: tuple[np.ndarray, np.ndarray], tmp_path: Path) 
     assert opened.told == [opened.url], "errors, or requests for something else"
 
 
+@pytest.mark.slow
 def test_dragging_the_divider_changes_what_is_seen(
     tab: Tab, pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -421,6 +422,7 @@ def test_dragging_the_divider_changes_what_is_seen(
     tab.assert_shows(*pair)
 
 
+@pytest.mark.slow
 def test_the_zoom_buttons_show_whole_pixels_and_dragging_moves_the_image(
     tab: Tab, pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -441,6 +443,7 @@ def test_the_zoom_buttons_show_whole_pixels_and_dragging_moves_the_image(
     assert tab.corner()[2] == 1
 
 
+@pytest.mark.slow
 def test_the_wheel_zooms_about_the_pointer(tab: Tab, pair: tuple[np.ndarray, np.ndarray]) -> None:
     box = tab.page.locator("#stage").bounding_box()
     tab.page.click("text=2×")
@@ -459,6 +462,7 @@ def test_the_wheel_zooms_about_the_pointer(tab: Tab, pair: tuple[np.ndarray, np.
     assert tab.corner()[2] == 1
 
 
+@pytest.mark.slow
 def test_the_keyboard_is_enough(tab: Tab, pair: tuple[np.ndarray, np.ndarray]) -> None:
     keyboard = tab.page.keyboard
     tab.page.focus("#slider")
@@ -486,6 +490,7 @@ def test_the_keyboard_is_enough(tab: Tab, pair: tuple[np.ndarray, np.ndarray]) -
     assert tab.pressed() == ["Fit"]
 
 
+@pytest.mark.slow
 def test_touch_on_a_phone_moves_the_divider(
     browser: Chromium, pair: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
@@ -517,6 +522,7 @@ def test_touch_on_a_phone_moves_the_divider(
     assert tab.told == [tab.url]
 
 
+@pytest.mark.slow
 def test_the_original_can_be_switched_in(
     browser: Chromium, pair: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:

@@ -62,6 +62,7 @@ def numbers(score: Score) -> tuple[float, float, float]:
     return score.psnr_rgb, score.psnr_y, score.ssim_y
 
 
+@pytest.mark.slow
 def test_a_score_is_the_mean_of_the_metrics_of_every_image(
     plain: Path, crops: dict[str, np.ndarray]
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_score_is_the_mean_of_the_metrics_of_every_image(
     np.testing.assert_allclose(numbers(score), np.mean(rows, axis=0), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["bicubic", "abpn"])
 def test_both_layouts_of_a_set_give_one_score(plain: Path, benchmark: Path, method: str) -> None:
     assert numbers(evaluate(method, plain)) == numbers(evaluate(method, benchmark))
@@ -97,6 +99,7 @@ def test_the_shipped_model_is_better_than_bicubic(plain: Path) -> None:
     assert all(ours > theirs for ours, theirs in zip(numbers(model), numbers(bicubic), strict=True))
 
 
+@pytest.mark.slow
 def test_every_form_of_a_model_has_one_score(plain: Path, tmp_path: Path) -> None:
     path = model_path("abpn", 3)
     export_graph(read_tflite(path.read_bytes()), tmp_path / "abpn.onnx")
@@ -274,12 +277,13 @@ def test_a_method_is_a_function_of_arrays(dog: np.ndarray) -> None:
 # Known figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rgb", "y"),
     [
         ("Set5", 28.625, 30.405),
         ("Set14", 25.944, 27.631),
-        pytest.param("BSD100", 25.884, 27.209, marks=pytest.mark.slow),
+        ("BSD100", 25.884, 27.209),
     ],
 )
 def test_bicubic_has_its_known_figures(shared_data: Path, name: str, rgb: float, y: float) -> None:
@@ -317,6 +321,7 @@ def test_lanczos_is_sharper_than_bicubic(large: Path) -> None:
     assert evaluate("lanczos", large).psnr_y > evaluate("bicubic", large).psnr_y
 
 
+@pytest.mark.slow
 def test_conditioned_run_is_told_what_was_done(large: Path, tmp_path: Path) -> None:
     """Its figure is that of the network folded for the true strengths."""
     torch = pytest.importorskip("torch")
@@ -339,6 +344,7 @@ def test_conditioned_run_is_told_what_was_done(large: Path, tmp_path: Path) -> N
     assert numbers(evaluate(folder, large)) != numbers(evaluate(tmp_path, large))
 
 
+@pytest.mark.slow
 def test_command_prints_every_damage(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = ["--damage", "jpeg75", "--damage", "noise5", "-m", "bicubic"]
     assert app.run(["evaluate", str(large), *wanted, "--json"]) == 0

@@ -97,6 +97,7 @@ def test_a_decibel_is_worth_a_quarter_of_the_time() -> None:
 # The files
 
 
+@pytest.mark.slow
 def test_the_files_are_of_the_kinds_that_are_asked_for(files: dict[str, bytes]) -> None:
     assert list(files) == ["model.tflite", "model_none.tflite", "model_none_float.tflite"]
     fixed, free, real = (details(files[name]) for name in (FIXED, FREE, FLOAT))
@@ -107,6 +108,7 @@ def test_the_files_are_of_the_kinds_that_are_asked_for(files: dict[str, bytes]) 
     assert {d["dtype"] for d in fixed} == {np.uint8}
 
 
+@pytest.mark.slow
 def test_all_three_give_the_same_image(files: dict[str, bytes], dog: np.ndarray) -> None:
     small = np.ascontiguousarray(np.tile(dog, (2, 3, 1))[:360, :640])[None]
     expected = upscale(small[0], model="abpn", engine="litert")[None]
@@ -143,6 +145,7 @@ def test_a_float_file_that_computes_something_else_is_refused(
         build(abpn)
 
 
+@pytest.mark.slow
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, files: dict[str, bytes]) -> None:
     folder = tmp_path / "new" / "folder"
     write_files(files, folder)
@@ -160,12 +163,14 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, files: dict[str, bytes])
 # The rules
 
 
+@pytest.mark.slow
 def test_a_submission_keeps_every_rule(files: dict[str, bytes]) -> None:
     checks = check_rules(files)
     assert all(check.passed for check in checks)
     assert checks[-1].found == "QUANTIZE CONV_2D ADD DEPTH_TO_SPACE"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "taken", "broken"),
     [
@@ -207,6 +212,7 @@ def test_a_file_says_what_it_is() -> None:
             summarize(data)
 
 
+@pytest.mark.slow
 def test_accelerators_are_asked_for_every_operator(files: dict[str, bytes]) -> None:
     refused = {a.name: a.refuses(summarize(files[FREE]).operators) for a in ACCELERATORS}
     assert refused.pop("Edge TPU") == ("DEPTH_TO_SPACE",)
@@ -255,6 +261,7 @@ def test_a_float_graph_has_nothing_to_dequantize() -> None:
 # What is measured
 
 
+@pytest.mark.slow
 def test_quality_is_that_of_evaluate(files: dict[str, bytes], images: Path) -> None:
     seen: list[str] = []
     quality = measure_quality(files, images, threads=1, on_image=seen.append)
@@ -265,6 +272,7 @@ def test_quality_is_that_of_evaluate(files: dict[str, bytes], images: Path) -> N
     assert quality.psnr != quality.psnr_float
 
 
+@pytest.mark.slow
 def test_the_mean_is_over_images(files: dict[str, bytes], images: Path) -> None:
     values = []
     for name in "ab":
@@ -273,6 +281,7 @@ def test_the_mean_is_over_images(files: dict[str, bytes], images: Path) -> None:
     assert measure_quality(files, images).psnr == pytest.approx(np.mean(values))
 
 
+@pytest.mark.slow
 def test_a_folder_without_images_is_told(files: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no image"):
         measure_quality(files, tmp_path)
@@ -283,6 +292,7 @@ def test_a_folder_without_images_is_told(files: dict[str, bytes], tmp_path: Path
         measure_quality(files, tmp_path)
 
 
+@pytest.mark.slow
 def test_time_is_a_positive_number(
     files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +320,7 @@ def call(
     return run
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_files_and_says_what_they_score(
     call: Call, files: dict[str, bytes], images: Path
 ) -> None:
@@ -329,6 +340,7 @@ def test_the_command_makes_the_files_and_says_what_they_score(
         assert summarize(written[name]) == summarize(files[name])
 
 
+@pytest.mark.slow
 def test_without_images_there_is_no_score_and_it_says_so(call: Call) -> None:
     code, out, err = call("abpn", "-o", "out", "--runtime", 5)
     assert code == 0
@@ -356,6 +368,7 @@ def test_a_model_is_not_overwritten_by_its_own_submission(call: Call, tmp_path: 
     assert os.listdir(tmp_path) == [FREE]
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_anything_is_written(call: Call, tmp_path: Path) -> None:
     (tmp_path / "x2.tflite").write_bytes(write_tflite(integer_graph(0, factor=2)))
     for arguments, words in [

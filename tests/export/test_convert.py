@@ -35,6 +35,7 @@ def built(network_class: type) -> torch.nn.Module:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.onnxruntime
 @pytest.mark.parametrize("network_class", CONVERTIBLE, ids=lambda one: one.__name__)
 def test_network_becomes_exact_files(network_class: type, tmp_path) -> None:
@@ -76,6 +77,7 @@ def test_branches_become_one_convolution() -> None:
     assert [op.relu for op in graph.operators[:4]] == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_model_upscales_images_of_sizes_that_the_network_does_not_take(tmp_path) -> None:
     network = built(UNet)
     with pytest.raises(RuntimeError):
@@ -89,6 +91,7 @@ def test_model_upscales_images_of_sizes_that_the_network_does_not_take(tmp_path)
         model.export(tmp_path / "odd.tflite", size=(8, 5))
 
 
+@pytest.mark.slow
 def test_quantization_aware_training_evaluation_and_card(tmp_path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -129,6 +132,7 @@ def test_wrong_arguments_are_named() -> None:
         anchorsr.convert(Compact(), images=image, qat=-1)
 
 
+@pytest.mark.slow
 def test_range_of_the_network_is_an_option() -> None:
     class Wide(Compact):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -65,6 +65,7 @@ def test_what_is_exported_can_be_read_back(tmp_path: Path) -> None:
     assert onnx.load(tmp_path / "random2.onnx").doc_string == "words"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
 def test_one_byte_that_differs_and_nothing_is_published(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
@@ -102,6 +103,7 @@ def test_a_result_of_another_shape_is_not_exact() -> None:
         check_exact(integer_graph(0), Cropping())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 @pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
 def test_floats_are_those_of_the_graph(tmp_path: Path, suffix: str, half: bool) -> None:
@@ -227,6 +229,7 @@ def with_one_more_layer(graph: Graph) -> Graph:
     return Graph(graph.name, tensors, operators, graph.input, graph.output)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # its interpreter keeps all tensors, and warns
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_another_quantizer_finds_the_same_integers(seed: int) -> None:

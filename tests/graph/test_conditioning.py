@@ -63,6 +63,7 @@ class Perceptron:
         return gains, self.biases + self.shifts @ features, factors
 
 
+@pytest.mark.slow
 def test_integers_are_those_of_the_perceptron() -> None:
     perceptron = Perceptron()
     changed = perceptron.table().apply(GRAPH, STRENGTHS)
@@ -82,6 +83,7 @@ def test_integers_are_those_of_the_perceptron() -> None:
     assert factors.min() < 0.9
 
 
+@pytest.mark.slow
 def test_weights_are_shared_by_all_strengths() -> None:
     changed = Perceptron().table().apply(GRAPH, STRENGTHS)
     for one, other in zip(convolutions(GRAPH), convolutions(changed), strict=True):
@@ -93,6 +95,7 @@ def test_weights_are_shared_by_all_strengths() -> None:
     )
 
 
+@pytest.mark.slow
 def test_no_strength_is_the_graph_itself() -> None:
     same = Perceptron().table().apply(GRAPH, {"jpeg": 0.0})
     for one, other in zip(convolutions(GRAPH), convolutions(same), strict=True):
@@ -100,6 +103,7 @@ def test_no_strength_is_the_graph_itself() -> None:
         np.testing.assert_array_equal(one.weight_scales, other.weight_scales)
 
 
+@pytest.mark.slow
 def test_every_machine_computes_the_same_integers() -> None:
     """Of a table that is given in integers, so that making it is not part of this."""
     random = np.random.default_rng(0)
@@ -127,6 +131,7 @@ def test_every_machine_computes_the_same_integers() -> None:
 EXPECTED = "e7dd1bc0b47392ac20416c587142313170767b42458a134f32c211b2f26165ea"
 
 
+@pytest.mark.slow
 def test_tables_of_functions_are_right_to_the_last_bit() -> None:
     table = Perceptron().table()
     x = np.arange(-1024, 1025) / 64
@@ -142,6 +147,7 @@ def test_tables_of_functions_are_right_to_the_last_bit() -> None:
 TABLES = "97226f8dd658688a644349527867dea58401d9d136507a8ce4cbcf3b4e77257a"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["native", *ENGINES])
 def test_every_engine_gives_the_bytes_of_the_arithmetic(engine: str) -> None:
     changed = Perceptron().table().apply(GRAPH, STRENGTHS)
@@ -157,6 +163,7 @@ def test_every_engine_gives_the_bytes_of_the_arithmetic(engine: str) -> None:
     assert (expected != run_graph(GRAPH, images)).any()
 
 
+@pytest.mark.slow
 def test_file_holds_the_table() -> None:
     table = Perceptron().table()
     data = write_tflite(GRAPH, metadata={"other": b"x", CONDITIONING: table.to_bytes()})
@@ -170,6 +177,7 @@ def test_file_holds_the_table() -> None:
     np.testing.assert_array_equal(run_graph(changed, image(1, 9, 8)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strengths", "said"),
     [
@@ -191,17 +199,20 @@ def test_plain_model_takes_no_strengths() -> None:
         apply_strengths(data, GRAPH, {"jpeg": 0.5})
 
 
+@pytest.mark.slow
 def test_table_of_another_graph_is_refused() -> None:
     with pytest.raises(ModelError, match="filters"):
         Perceptron().table().apply(integer_graph(3, channels=12), STRENGTHS)
 
 
+@pytest.mark.slow
 def test_summands_keep_one_scale() -> None:
     table = Perceptron().table()
     with pytest.raises(ModelError, match="summands"):
         dataclasses.replace(table, scales=table.scales + 5_000).apply(GRAPH, STRENGTHS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [0, 10, 3000, -40])
 def test_damaged_table_is_refused(end: int) -> None:
     data = Perceptron().table().to_bytes()
@@ -209,6 +220,7 @@ def test_damaged_table_is_refused(end: int) -> None:
         Conditioning.from_bytes(data[:end])
 
 
+@pytest.mark.slow
 def test_table_of_wrong_shape_is_refused() -> None:
     buffer = io.BytesIO()
     table = vars(Perceptron().table())

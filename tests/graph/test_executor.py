@@ -55,6 +55,7 @@ def by_hand(graph: Graph, image: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     return result
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.integers(-128, 127))
 def test_a_convolution_equals_sums_of_python_integers(

@@ -117,6 +117,7 @@ def test_floats_are_those_of_pytorch(name: str) -> None:
         assert_close(run_graph(graph, images), run_torch(graph, images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_floats_are_those_of_litert(name: str) -> None:
     for seed, size in enumerate(SIZES):
@@ -150,17 +151,20 @@ def large(name: str, seed: int, height: int, width: int) -> None:
     np.testing.assert_array_equal(run_litert(data, images), run_graph(graph, images))
 
 
+@pytest.mark.slow
 def test_a_mean_whose_sum_float32_does_not_hold_is_that_of_litert() -> None:
     for seed in range(4):
         large("global pool", seed, 401, 601)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bilinear x2", "bilinear x3"])
 def test_places_far_from_the_corner_are_those_of_litert(name: str) -> None:
     large(name, 0, 1, 5000)
     large(name, 0, 5000, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("integer", [False, True], ids=["float", "integer"])
 @pytest.mark.parametrize("name", INTEGER_MAKERS)
 def test_reading_returns_what_was_written(name: str, integer: bool) -> None:

@@ -15,6 +15,8 @@ import av
 import numpy as np
 import pytest
 
+from anchorsr.inference.automatic import Selection
+
 FFPROBE = shutil.which("ffprobe")
 RATES = {"aac": 44_100, "libopus": 48_000}
 
@@ -23,9 +25,10 @@ class Repeat:
     """An upscaler that repeats pixels, in place of a network."""
 
     factor = 2
-    graph = SimpleNamespace(halo=0, multiple=1)
+    graph = SimpleNamespace(name="repeat", halo=0, multiple=1)
+    is_automatic = False
 
-    def for_frames(self) -> Repeat:
+    def for_selection(self, selection: Selection) -> Repeat:
         return self
 
     def upscale_rgb(self, rgb: np.ndarray) -> np.ndarray:

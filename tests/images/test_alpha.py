@@ -38,6 +38,7 @@ def composited(image: RasterImage, background: int) -> np.ndarray:
 GARBAGE = [(255, 0, 255), (0, 255, 0), (255, 255, 255), (0, 0, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("edge", [0.01, 1, 3, 8])
@@ -56,6 +57,7 @@ def test_garbage_below_transparent_pixels_is_never_seen(
         np.testing.assert_array_equal(composited(result, background), composited(clean, background))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_below_nearly_transparent_pixels_does_not_reach_the_edge(
     upscaler: Upscaler, garbage: tuple[int, int, int]

@@ -81,6 +81,7 @@ def timeline(animation: Animation) -> list[np.ndarray]:
 # Files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transparent", [False, True])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_written_shows_the_same_at_the_same_time(
@@ -173,6 +174,7 @@ def test_a_thirtieth_of_a_second_is_kept_by_png_and_does_not_drift_in_gif(tmp_pa
     assert set(read_animation(tmp_path / "a.gif").durations_ms) == {30, 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plays", [0, 1, 2, 5])
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
 def test_repetitions_are_kept(tmp_path: Path, suffix: str, plays: int) -> None:
@@ -180,6 +182,7 @@ def test_repetitions_are_kept(tmp_path: Path, suffix: str, plays: int) -> None:
     assert read_animation(tmp_path / f"a{suffix}").plays == plays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".webp", ".png", ".avif"])
 def test_metadata_is_kept_and_true(tmp_path: Path, suffix: str) -> None:
     first, *others = drawn(False)
@@ -254,6 +257,7 @@ def test_an_error_in_a_frame_leaves_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_between_two_passes_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.gif"
     write_animation(path, made(False))
@@ -266,6 +270,7 @@ def test_a_file_that_changes_between_two_passes_is_an_error(tmp_path: Path) -> N
         list(animation.frames())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_cut_off_animation_is_refused_before_any_work(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
@@ -332,6 +337,7 @@ def test_gif_keeps_up_to_255_colours_exactly(tmp_path: Path, colours: int) -> No
 # Upscaling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transparent", [False, True])
 def test_each_frame_is_what_its_image_would_become(upscaler: Upscaler, transparent: bool) -> None:
     animation = made(transparent)
@@ -374,6 +380,7 @@ def test_each_frame_is_computed_once_and_an_equal_one_not_at_all(
     assert len(seen) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path, suffix: str) -> None:
     def animation(count: int) -> Animation:

@@ -88,6 +88,7 @@ def test_a_png_whose_end_is_missing_is_whole(tmp_path: Path, lost: int) -> None:
     np.testing.assert_array_equal(image.rgb, ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [17, 30, 60])
 def test_a_png_whose_pixels_are_missing_is_not(tmp_path: Path, lost: int) -> None:
     with pytest.raises(ImageError, match="damaged"):
@@ -123,6 +124,7 @@ PHOTO = encoded(Image.fromarray(smooth(64, 96)), "JPEG", quality=80)
 PROGRESSIVE = encoded(Image.fromarray(smooth(64, 96)), "JPEG", quality=80, progressive=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [PHOTO, PROGRESSIVE])
 @pytest.mark.parametrize("end", [b"", b"\0" * 500, b"\xff"])
 def test_a_jpeg_without_its_end_marker_is_whole(tmp_path: Path, data: bytes, end: bytes) -> None:
@@ -145,6 +147,7 @@ def test_a_progressive_jpeg_without_its_last_scan_is_not_whole(tmp_path: Path) -
         read(PROGRESSIVE[:last], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [b"\n", b"\r\n\r\n", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
 def test_line_breaks_before_an_image_are_ignored(
@@ -200,6 +203,7 @@ def test_the_second_image_of_a_file_is_told(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.rgb, read(encoded(first, "JPEG"), tmp_path).rgb)
 
 
+@pytest.mark.slow
 @needs_heic
 def test_the_primary_image_of_a_heic_is_read_and_the_others_told(tmp_path: Path) -> None:
     import pillow_heif
@@ -323,6 +327,7 @@ CHROMATICITIES_P3 = chunk(
 P3_IN_SRGB = (234, 51, 35)  # sRGB's red, as values of Display P3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".avif", ".bmp", ".gif", HEIC])
 @pytest.mark.parametrize("gamma", [1.0, 1.8])
 def test_linear_light_becomes_srgb_in_other_formats(
@@ -350,6 +355,7 @@ def test_a_network_sees_the_curve_of_srgb(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_image(tmp_path / "b.jpg").rgb, 99, atol=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".avif", ".gif", ".bmp", HEIC])
 @pytest.mark.parametrize("label", [chunk(b"cICP", bytes((12, 13, 0, 1))), CHROMATICITIES_P3])
 def test_display_p3_is_kept_as_a_profile(tmp_path: Path, suffix: str, label: bytes) -> None:
@@ -371,6 +377,7 @@ def test_hdr_stays_a_png_or_is_refused_by_name(tmp_path: Path, transfer: int) ->
         write_image(tmp_path / "b.jpg", image)
 
 
+@pytest.mark.slow
 @needs_heic
 @pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (9, 18), (1, 13), (1, 8)])
 def test_colours_that_only_nclx_tells(tmp_path: Path, primaries: int, transfer: int) -> None:

@@ -89,6 +89,7 @@ def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOOD)
 def test_the_files_are_good_before_they_are_spoilt(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(GOOD[name])
@@ -97,6 +98,7 @@ def test_the_files_are_good_before_they_are_spoilt(tmp_path: Path, name: str) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tenths", range(10))
 @pytest.mark.parametrize("name", GOOD)
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, name: str, tenths: int) -> None:
@@ -116,6 +118,7 @@ def test_a_cut_off_heic_is_refused(tmp_path: Path, suffix: str) -> None:
     assert isinstance(read(path), RasterImage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOOD)
 def test_flipped_bytes_raise_nothing_else(tmp_path: Path, name: str) -> None:
     generator = random.Random(name)
@@ -133,6 +136,7 @@ def test_flipped_bytes_raise_nothing_else(tmp_path: Path, name: str) -> None:
                 list(image.frames())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_name_does_not_matter_when_a_file_is_read(tmp_path: Path, suffix: str) -> None:
     for name, data in GOOD.items():
@@ -228,6 +232,7 @@ def test_links_that_run_in_a_circle_are_refused(tmp_path: Path) -> None:
     assert_one_line(tmp_path / "loop" / "a.png")
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_read_is_reported(tmp_path: Path) -> None:
     if not hasattr(os, "geteuid"):
         pytest.skip("needs a system with users")
@@ -274,6 +279,7 @@ def upscaler() -> ImageUpscaler:
     return ImageUpscaler(threads=1)
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_among_many_bad_files(tmp_path: Path, upscaler: ImageUpscaler) -> None:
     """Of a mixed folder, every good file is upscaled, and every bad file is one error."""
     source = tmp_path / "in"

@@ -340,6 +340,7 @@ def test_truncated_image_is_refused(tmp_path: Path, format_name: str, tenths: in
     assert_refused(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP"])
 def test_flipped_bytes_raise_nothing_else(tmp_path: Path, format_name: str) -> None:
     generator = random.Random(1)
@@ -598,6 +599,7 @@ def test_longest_side_of_a_format_is_kept_to(tmp_path: Path, suffix: str, longes
     assert read_rgb(path).shape == (1, longest, 3)
 
 
+@pytest.mark.slow
 def test_more_pixels_than_readers_of_avif_accept_are_refused() -> None:
     for suffix, side in ((".avif", 16_385), (".avif", 32_769), (".heic", 16_889)):
         with pytest.raises(OutputError, match=r"write a \.png"):

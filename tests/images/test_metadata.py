@@ -101,6 +101,7 @@ def test_doubled_exif_prefix_is_understood(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(path), np.rot90(noise(5, 7), -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG", "WEBP"])
 def test_damaged_exif_is_ignored(tmp_path: Path, format_name: str) -> None:
     block = exif_block(6, thumbnail=b"THUMBNAIL")
@@ -224,6 +225,7 @@ def test_resolution_that_only_exif_states_is_kept(tmp_path: Path, suffix: str) -
     assert read_image(tmp_path / "b.png").dpi == pytest.approx((254, 127), rel=1e-3)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80), st.sampled_from([b"II*\0", b"MM\0*", b""]))
 def test_any_exif_bytes_are_survived_by_tiff_and_avif(data: bytes, start: bytes) -> None:
@@ -279,6 +281,7 @@ def xmp_source(path: Path, packet: bytes) -> None:
     Image.fromarray(smooth(5, 7)).save(path, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source_suffix", [".png", ".jpg", ".webp", ".tif", ".avif"])
 @pytest.mark.parametrize("suffix", KEEPING)
 def test_xmp_is_kept_and_true(tmp_path: Path, source_suffix: str, suffix: str) -> None:
@@ -317,6 +320,7 @@ def test_damaged_xmp_is_ignored(tmp_path: Path, packet: bytes) -> None:
         assert read_image(tmp_path / f"b{suffix}").xmp in (None, b"<a/>")
 
 
+@pytest.mark.slow
 def test_entities_without_end_are_not_followed() -> None:
     names = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 30))
     packet = f'<!DOCTYPE x [<!ENTITY a0 "aaaaaaaaaa">{names}]><x>&a29;</x>'
@@ -355,6 +359,7 @@ def test_line_breaks_and_tabs_of_a_packet_stay_what_they_are() -> None:
     assert after[0].text == before[0].text == "a\rb\nc"
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, len(PACKET) - 1), st.binary(min_size=1, max_size=6))
 def test_any_changed_packet_is_survived(place: int, change: bytes) -> None:
@@ -435,6 +440,7 @@ def test_heic_is_turned_once(tmp_path: Path, suffix: str) -> None:
 # Colours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "grain"), [("abpn", 0), ("quality", 1)])
 @pytest.mark.parametrize("suffix", [*KEEPING, ".gif"])
 def test_colours_of_an_image_with_a_profile_stay(

@@ -101,6 +101,7 @@ def test_tiff_of_another_writer_is_read(
     np.testing.assert_array_equal(read, pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -429,6 +429,7 @@ def test_a_preview_turns_an_image_as_it_will_be_turned(
         assert read_image(other.job.target).size == one.target_size
 
 
+@pytest.mark.slow
 def test_a_preview_refuses_what_the_headers_tell(tmp_path: Path, upscaler: ImageUpscaler) -> None:
     frames = [Image.fromarray(small(seed)) for seed in range(2)]
     frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
@@ -486,6 +487,7 @@ def test_a_file_that_appears_at_the_last_moment_counts_as_done(
     assert target.read_text() == "faster"
 
 
+@pytest.mark.slow
 def test_two_runs_share_the_work_and_do_nothing_twice(
     tmp_path: Path, upscaler: ImageUpscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

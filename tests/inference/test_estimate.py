@@ -104,6 +104,7 @@ def test_factor_without_photo_says_so(pair: Pair) -> None:
     assert "photo has no x2 yet" in chosen.why
 
 
+@pytest.mark.slow
 def test_auto_is_the_default_and_gives_what_its_choice_gives(pair: Pair) -> None:
     image = damaged(pair, "jpeg50")
     made = anchorsr.upscale(image)
@@ -117,6 +118,7 @@ def test_auto_is_the_default_and_gives_what_its_choice_gives(pair: Pair) -> None
     assert np.array_equal(clean, Upscaler("quality")(pair.lr))
 
 
+@pytest.mark.slow
 def test_strengths_by_hand_replace_the_estimate(pair: Pair) -> None:
     given = anchorsr.parse_strengths("jpeg=40,noise=8")
     made = anchorsr.upscale(pair.lr, strengths=given)

@@ -180,6 +180,7 @@ def test_the_passes_for_a_scale(scale: float, factors: list[int], expected: list
     assert passes(scale, factors) == expected
 
 
+@pytest.mark.slow
 @given(st.floats(1.0001, 200), st.sets(st.sampled_from([2, 3, 4]), min_size=1))
 def test_no_other_passes_are_fewer_or_compute_less(scale: float, factors: set[int]) -> None:
     def pixels(choice: tuple[int, ...]) -> int:

@@ -92,6 +92,7 @@ def test_tiles_give_the_bytes_of_the_whole(
         np.testing.assert_array_equal(np.concatenate(strips), whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), tile=st.integers(3, 70))
 def test_all_tiles_of_an_image_have_one_shape(height: int, width: int, tile: int) -> None:
@@ -151,6 +152,7 @@ def test_strips_of_tiles_that_are_all_halo_are_refused(tile: int) -> None:
         next(strips)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_shipped_network_leaves_no_seam_in_a_photograph(name: str, dog: np.ndarray) -> None:
     data, graph = read_model(model_path("abpn"))
@@ -161,6 +163,7 @@ def test_the_shipped_network_leaves_no_seam_in_a_photograph(name: str, dog: np.n
         np.testing.assert_array_equal(tiled, whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(size=st.integers(1, 5000), halo=st.integers(0, 40), beyond_halo=st.integers(1, 600))
 def test_tiles_are_as_few_and_as_small_as_can_be(size: int, halo: int, beyond_halo: int) -> None:
@@ -202,9 +205,10 @@ print((peak - held) / 1e6, rgb.nbytes * 9 / 1e6)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
-@pytest.mark.parametrize("how", [pytest.param("whole", marks=pytest.mark.slow), "strips"])
-@pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["whole", "strips"])
+@pytest.mark.parametrize("name", ["litert", "openvino"])
 def test_memory_stays_within_300_mb_of_input_and_output(name: str, how: str) -> None:
     """6.6 to 59 megapixels; the overhead does not grow with the image."""
     if name == "openvino":

@@ -75,6 +75,7 @@ def test_a_photograph_gives_the_bytes_of_the_integer_arithmetic(dog: np.ndarray)
     np.testing.assert_array_equal(upscale(dog), executed(dog))
 
 
+@pytest.mark.slow
 def test_a_photograph_in_tiles_gives_the_same_bytes(dog: np.ndarray, upscaler: Upscaler) -> None:
     engine, halo = upscaler._engine, upscaler.graph.halo
     tiled = upscale_tiled(engine, dog, factor=3, halo=halo, tile=101)

@@ -226,6 +226,7 @@ def test_what_nothing_reads_is_left_away() -> None:
     assert kinds(lowered(Custom(forward))) == [ops.Conv2D]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize(
     ("form", "tail"),

@@ -8,6 +8,7 @@ from anchorsr.models.hugging_face import describe
 from anchorsr.models.registry import Model, list_models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", list_models(), ids=lambda model: model.path.stem)
 def test_library_reads_the_figures_of_the_card(model: Model) -> None:
     hub = pytest.importorskip("huggingface_hub", reason="needs anchorsr[dev]")

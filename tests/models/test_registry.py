@@ -275,6 +275,7 @@ def expected(model: Model, images: np.ndarray) -> np.ndarray:
     return executed(model.path, images.tobytes(), images.shape)
 
 
+@pytest.mark.slow
 @each_model
 def test_the_interpreter_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
     interpreter = Interpreter(model_content=model.path.read_bytes())
@@ -306,6 +307,7 @@ def test_the_compiled_model_gives_the_bytes_of_the_arithmetic(
         np.testing.assert_array_equal(output, exact)
 
 
+@pytest.mark.slow
 @each_model
 def test_onnx_runtime_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.ndarray) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs anchorsr[onnx]")
@@ -317,11 +319,12 @@ def test_onnx_runtime_gives_the_bytes_of_the_arithmetic(model: Model, dog: np.nd
         np.testing.assert_array_equal(output.transpose(0, 2, 3, 1), expected(model, images))
 
 
+@pytest.mark.slow
 @each_model
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_number_of_threads_changes_no_byte(model: Model, dog: np.ndarray, threads: int) -> None:
-    one, many = (load_engine(model.path, threads=count) for count in (1, threads))
-    np.testing.assert_array_equal(one(dog[None]), many(dog[None]))
+def test_the_number_of_threads_changes_no_byte(model: Model, dog: np.ndarray) -> None:
+    expected = load_engine(model.path, threads=1)(dog[None])
+    for threads in (1, 2, 3):
+        np.testing.assert_array_equal(load_engine(model.path, threads=threads)(dog[None]), expected)
 
 
 # Quality
@@ -347,17 +350,18 @@ def test_a_flat_image_stays_almost_flat(model: Model, level: int) -> None:
     assert np.abs(inner.astype(int) - level).max() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "name", "least"),
     [
         # The INT8 file of ABPN's authors, on the same images.
         ("abpn", "Set5", 31.471),
         ("abpn", "Set14", 27.830),
-        pytest.param("abpn", "BSD100", 27.320, marks=pytest.mark.slow),
+        ("abpn", "BSD100", 27.320),
         # NCNet, the best published network of this cost.
         ("quality", "Set5", 31.573),
         ("quality", "Set14", 27.876),
-        pytest.param("quality", "BSD100", 27.354, marks=pytest.mark.slow),
+        ("quality", "BSD100", 27.354),
     ],
 )
 def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: float) -> None:
@@ -365,12 +369,13 @@ def test_x3_keeps_its_quality(shared_data: Path, model: str, name: str, least: f
     assert evaluate(model, shared_data / "test" / name).psnr_rgb >= least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least"),
     [
         ("Set5", 33.20),
         ("Set14", 29.57),
-        pytest.param("BSD100", 28.59, marks=pytest.mark.slow),
+        ("BSD100", 28.59),
     ],
 )
 def test_fast_keeps_its_quality_in_luma(shared_data: Path, name: str, least: float) -> None:

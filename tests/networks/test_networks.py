@@ -302,6 +302,7 @@ def test_lowered_graph_computes_what_the_network_computes(
     np.testing.assert_allclose(made, to_nhwc(network(images)), rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     factor=st.integers(2, 4),

@@ -102,6 +102,7 @@ def test_parameter_count_is_the_published_one(
     assert f"{(count + fixed) / 1000:.{digits}f}K" == published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"),
     [
@@ -153,6 +154,7 @@ def test_streams_of_the_image_do_not_read_features() -> None:
         torch.testing.assert_close(fresh(images), nearest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("size", [(9, 11), (1, 3)])
 def test_graph_computes_what_the_network_computes(name: str, size: tuple[int, int]) -> None:
@@ -166,6 +168,7 @@ def test_graph_computes_what_the_network_computes(name: str, size: tuple[int, in
     assert made.std() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("factor", [2, 4])
 def test_other_factors_and_colours(name: str, factor: int) -> None:
@@ -185,6 +188,7 @@ def test_other_factors_and_colours(name: str, factor: int) -> None:
     np.testing.assert_allclose(made, run_torch(network, images), rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_float_file_computes_what_the_network_computes(name: str) -> None:
     network, graph = built(name)
@@ -196,6 +200,7 @@ def test_float_file_computes_what_the_network_computes(name: str) -> None:
     assert not {"TRANSPOSE", "CUSTOM"} & set(operators)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_integer_file_computes_what_the_executor_computes(name: str) -> None:
     # Every unit and layer of these two is like the others, and all of them take long.
@@ -229,6 +234,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_parameter_is_trained(name: str) -> None:
     """Within two steps, and also where an image is black and the contrast of every channel is zero.
@@ -265,6 +271,7 @@ def test_recursive_network_runs_the_same_two_convolutions_in_every_unit() -> Non
         np.testing.assert_array_equal(second, kernels[2])
 
 
+@pytest.mark.slow
 def test_attention_works_on_the_scale_of_zero_to_one() -> None:
     """A gate of an image that is 255 times as bright in numbers is not saturated by that."""
     for name in ("imdn", "latticenet"):

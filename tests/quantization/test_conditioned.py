@@ -24,6 +24,8 @@ from anchorsr.quantization.conditioned import ConditionedIntegerNetwork, calibra
 from anchorsr.training.recipe import QuantizationRecipe
 from helpers.conditioned import conditioned_network
 
+pytestmark = pytest.mark.slow
+
 NOISE = DegradationRecipe(noise=NoiseRecipe(probability=0.7))
 
 

@@ -106,6 +106,7 @@ def test_a_channel_that_is_never_active_stays(dead: slice) -> None:
     assert np.isfinite(equal.weights).all() and (abs(equal.bias) >= abs(first.bias)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [{"name": "fsrcnn"}, {"name": "imdn"}, {"name": "edsr", "channels": 4, "blocks": 1}],

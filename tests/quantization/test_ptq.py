@@ -176,6 +176,7 @@ def test_an_integer_graph_is_not_quantized_again(images: list[npt.NDArray[np.uin
         apply_quantization(apply_quantization(graph, chosen), chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsrcnn", "edsr", "carn", "idn", "imdn", "latticenet"])
 def test_published_networks_lose_little(name: str) -> None:
     """With untrained weights, which is enough to compare float and integer results."""

@@ -68,6 +68,7 @@ def train_a_little(network: IntegerNetwork, steps: int) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (31, 17)])
 def test_training_forward_equals_executor_and_file_after_training(
@@ -84,6 +85,7 @@ def test_training_forward_equals_executor_and_file_after_training(
     np.testing.assert_array_equal(load_engine(write_tflite(graph))(images), executed)
 
 
+@pytest.mark.slow
 def test_the_network_avoids_ties_as_its_graph_would() -> None:
     network = integer_network()
     train_a_little(network, 5)
@@ -111,6 +113,7 @@ def test_before_training_it_is_the_calibrated_graph() -> None:
     )
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter_and_the_loss_falls() -> None:
     network = integer_network()
     losses = train_a_little(network, 60)
@@ -152,6 +155,7 @@ def run_of(network: dict[str, Any], finished_run: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_network_is_quantized_to_a_file_that_is_exact(
     name: str, finished_run: Path, tmp_path: Path
@@ -163,6 +167,7 @@ def test_every_kind_of_network_is_quantized_to_a_file_that_is_exact(
     np.testing.assert_array_equal(engine(images), run_graph(graph, images))
 
 
+@pytest.mark.slow
 def test_a_network_that_needs_a_size_is_released_with_one(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +179,7 @@ def test_a_network_that_needs_a_size_is_released_with_one(
     assert abs(floating - integer) < 0.5
 
 
+@pytest.mark.slow
 def test_a_network_with_global_pooling_is_released_and_measured(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +190,7 @@ def test_a_network_with_global_pooling_is_released_and_measured(
     assert json.loads((tmp_path / "model.json").read_text())["receptive_field"] is None
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_not_published(finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     record = json.loads((tmp_path / "run/run.json").read_text())
@@ -194,6 +201,7 @@ def test_what_cannot_be_measured_is_not_published(finished_run: Path, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_a_card_does_not_replace_the_record_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     for name in ("run", "another"):
         shutil.copytree(finished_run, tmp_path / name)
@@ -203,6 +211,7 @@ def test_a_card_does_not_replace_the_record_of_a_run(finished_run: Path, tmp_pat
         assert (tmp_path / name / "run.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_card_of_another_file_is_refused(finished_run: Path, tmp_path: Path) -> None:
     release(finished_run, tmp_path / "model.tflite", qat=False)
     assert read_card(tmp_path / "model.tflite").factor == 3
@@ -222,6 +231,7 @@ def quantized(run: Path, stop_at: int | None = None) -> QuantizedRun:
     return quantize(run, machine=Machine(threads=1), on_progress=stop)
 
 
+@pytest.mark.slow
 def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -242,6 +252,7 @@ def test_a_run_is_calibrated_then_trained_and_resumes_exactly(
     assert set(calibrated.records) == {"float"}
 
 
+@pytest.mark.slow
 def test_the_example_of_quantize_runs(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +261,7 @@ def test_the_example_of_quantize_runs(
     run_example(quantize, "quantize")
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_quantized_only_if_asked(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,6 +281,7 @@ def test_an_unfinished_run_is_quantized_only_if_asked(
     assert output.exists()
 
 
+@pytest.mark.slow
 def test_half_of_the_target_of_qat_is_the_float_network(finished_run: Path, tmp_path: Path) -> None:
     """The other half is the images: noise, as far from its output as can be."""
     shutil.copytree(finished_run, tmp_path / "run")
@@ -278,6 +291,7 @@ def test_half_of_the_target_of_qat_is_the_float_network(finished_run: Path, tmp_
     assert of_integers == pytest.approx(loss / 2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_integers_of_weights_that_have_changed_since_are_refused(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -291,6 +305,7 @@ def test_integers_of_weights_that_have_changed_since_are_refused(
         quantized(run)
 
 
+@pytest.mark.slow
 def test_scales_are_learned() -> None:
     network = integer_network()
     before = {name: value.item() for name, value in network.log_scales.items()}
@@ -298,6 +313,7 @@ def test_scales_are_learned() -> None:
     assert all(network.log_scales[name].item() != value for name, value in before.items())
 
 
+@pytest.mark.slow
 def test_a_recipe_may_have_channels_equalized_before_calibration(
     finished_run: Path, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_training_forward_equals_the_executor_before_and_after_training(name: st
             np.testing.assert_array_equal(trained, run_graph(graph, images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_gradients_reach_every_parameter_and_the_loss_falls(name: str) -> None:
     network = trainable(GRAPHS[name])
@@ -146,6 +147,7 @@ def test_gradients_reach_every_parameter_and_the_loss_falls(name: str) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.slow
 def test_tensors_of_one_scale_learn_it_together() -> None:
     network = trainable(with_every_operator(square_root=False))
     train_a_little(network, 3)
@@ -161,6 +163,7 @@ def test_a_sum_of_features_at_one_scale_is_a_sum_of_integers() -> None:
     assert network._adds_exactly(add)
 
 
+@pytest.mark.slow
 def test_slopes_are_trained() -> None:
     network = trainable(GRAPHS["fsrcnn"])
     before = {name: slopes.detach().clone() for name, slopes in network.slopes.items()}
@@ -168,6 +171,7 @@ def test_slopes_are_trained() -> None:
     assert all(bool((network.slopes[name] != slopes).all()) for name, slopes in before.items())
 
 
+@pytest.mark.slow
 def test_a_square_root_cannot_be_trained() -> None:
     network = trainable(with_every_operator())
     with pytest.raises(GraphError, match="SquareRoot cannot be trained"):
@@ -185,6 +189,7 @@ def test_the_gradient_of_a_rounded_sum_is_that_of_the_sum() -> None:
         torch.testing.assert_close(values.grad, ratio.detach().expand(1, 6, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["average", "bilinear"])
 def test_what_is_read_at_another_scale_is_brought_to_it_as_in_the_file(pool: str) -> None:
     """A mean or a resize between tensors of one scale: training and file round alike."""

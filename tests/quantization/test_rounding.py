@@ -45,6 +45,7 @@ def test_each_tie_counts_by_its_result() -> None:
     assert tie_cost(UNLUCKY) > 1 / 6.5
 
 
+@pytest.mark.slow
 def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
     before = unlucky_graph()
     after = avoid_ties(before)
@@ -64,6 +65,7 @@ def test_scales_are_a_little_larger_and_integers_what_they_were() -> None:
         assert np.array_equal(one.bias, other.bias)
 
 
+@pytest.mark.slow
 def test_an_image_hardly_changes() -> None:
     before, images = unlucky_graph(), image(1, 96, 96)
     expected = run_graph(before, images).astype(int)
@@ -72,6 +74,7 @@ def test_an_image_hardly_changes() -> None:
     assert (difference > 0).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_another_order_of_operations_then_rounds_alike() -> None:
     """As engines compute: the bias after the multiplication, both in float32."""
 

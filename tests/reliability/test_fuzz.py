@@ -26,6 +26,7 @@ def test_every_kind_is_tried() -> None:
     assert set(",".join(GROUPS).split(",")) == set(fuzz.KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", GROUPS)
 def test_damaged_files(kinds: str, tmp_path: Path) -> None:
     if kinds in NEEDS:

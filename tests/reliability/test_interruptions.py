@@ -25,7 +25,10 @@ from PIL import Image
 
 from helpers.trials import Ended, Trials
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks and audits as on Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="forks and audits as on Linux"),
+]
 
 AMOUNT = os.environ.get("ANCHORSR_TRIALS", "1")
 RECIPE = """

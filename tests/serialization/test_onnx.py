@@ -46,6 +46,7 @@ def shape_of(value: Any) -> list[int | str]:
     return [dimension.dim_param or dimension.dim_value for dimension in dimensions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_onnx_runtime_reproduces_the_arithmetic(seed: int, factor: int) -> None:
@@ -58,6 +59,7 @@ def test_onnx_runtime_reproduces_the_arithmetic(seed: int, factor: int) -> None:
         np.testing.assert_array_equal(run_onnx(write_onnx(graph, size=size), images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -160,6 +162,7 @@ def from_openvino(data: bytes, images: np.ndarray) -> np.ndarray:
     return np.asarray(made.transpose(0, 2, 3, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["abpn_x3", "fast_x2", "quality_x3"])
 def test_dequantized_form_is_exact_and_standard_in_both_runtimes(name: str) -> None:
     _, graph = read_model(model_path(name))
@@ -175,6 +178,7 @@ def test_dequantized_form_is_exact_and_standard_in_both_runtimes(name: str) -> N
         np.testing.assert_array_equal(from_openvino(data, images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_dequantized_form_of_every_operator_is_exact(seed: int) -> None:
     graph = quantize_graph(with_every_operator(), [image(seed, 24, 24)[0]])

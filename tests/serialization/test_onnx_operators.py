@@ -260,6 +260,7 @@ def test_floats_are_those_of_the_graph(case: Case) -> None:
             np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @every_case
 def test_integers_are_those_of_the_graph(case: Case) -> None:
     graph = integer_network(case)

@@ -46,6 +46,7 @@ def environment() -> Environment:
     return Environment.create()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_interpreter_reproduces_the_arithmetic(seed: int, factor: int) -> None:
@@ -58,6 +59,7 @@ def test_the_interpreter_reproduces_the_arithmetic(seed: int, factor: int) -> No
         np.testing.assert_array_equal(run_litert(write_tflite(graph, size=size), images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [None, (31, 17)])
 def test_the_compiled_model_reproduces_the_arithmetic(
     environment: Environment, size: tuple[int, int] | None
@@ -73,6 +75,7 @@ def test_the_compiled_model_reproduces_the_arithmetic(
         np.testing.assert_array_equal(run_compiled(model, images), reference_run(graph, images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -290,6 +293,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", FOREIGN)
 def test_a_file_that_no_graph_can_hold_is_refused_in_one_line(message: str) -> None:
     with pytest.raises(GraphError, match=message) as caught:
@@ -412,6 +416,7 @@ def test_an_operator_that_no_graph_can_hold_is_refused(message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["free", "other"])
 @pytest.mark.parametrize("name", sorted(FIXED))
 def test_stored_sizes_are_those_of_the_input(name: str, shape: str) -> None:
@@ -436,6 +441,7 @@ def test_an_operator_whose_output_size_is_stored_needs_a_size(name: str) -> None
             write_tflite(MAKERS[name](Maker(0, integer=integer)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INTEGER_MAKERS)
 def test_integers_stay_integers_and_nothing_is_turned(name: str) -> None:
     """Only a square root is computed in floats, and that of 1x1 tensors."""
@@ -481,6 +487,7 @@ def test_a_file_that_was_cut_short_is_refused() -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(8, len(SMALL) - 1), st.integers(0, 255)), min_size=1))
 def test_a_damaged_file_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
@@ -493,6 +500,7 @@ def test_a_damaged_file_is_read_or_refused(changes: list[tuple[int, int]]) -> No
         assert "\n" not in str(error)
 
 
+@pytest.mark.slow
 def test_importing_the_modules_imports_no_runtime() -> None:
     script = (
         "import sys, anchorsr.serialization.tflite, anchorsr.serialization.onnx;"

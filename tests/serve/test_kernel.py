@@ -76,12 +76,14 @@ def check(folder: Path, graphs: list[Graph], models: list[bytes], *, shipped: bo
             assert (rgba[..., 3] == 255).all()
 
 
+@pytest.mark.slow
 @needs_node
 def test_shipped_networks_give_the_bytes_of_the_arithmetic(tmp_path: Path) -> None:
     models = [read_model(model.path) for model in list_models()]
     check(tmp_path, [graph for _, graph in models], [data for data, _ in models], shipped=True)
 
 
+@pytest.mark.slow
 @needs_node
 def test_random_networks_give_the_bytes_of_the_arithmetic(tmp_path: Path) -> None:
     graphs = [random_graph(seed) for seed in range(60)]
@@ -89,6 +91,7 @@ def test_random_networks_give_the_bytes_of_the_arithmetic(tmp_path: Path) -> Non
     check(tmp_path, graphs, [write_tflite(graph) for graph in graphs], shipped=False)
 
 
+@pytest.mark.slow
 @needs_node
 def test_what_the_kernel_does_not_run_is_refused_in_words(tmp_path: Path) -> None:
     data, _ = read_model(list_models()[0].path)

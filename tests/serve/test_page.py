@@ -31,6 +31,8 @@ from anchorsr.utils.sample_image import sample_image
 from helpers.chromium import Chromium
 from helpers.serve_process import Server
 
+pytestmark = pytest.mark.slow
+
 # Enough for any test here on a busy machine, and little enough for whoever waits for a hung one.
 SECONDS = 90
 # Drops files, given as [[name, base64]], on the page.
@@ -65,7 +67,7 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("static")
     write_static(folder)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
 

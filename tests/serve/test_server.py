@@ -76,6 +76,7 @@ def test_a_body_is_upscaled_as_on_the_command_line(
     assert headers["content-disposition"] == "attachment; filename*=UTF-8''a%20photo_x2.jpg"
 
 
+@pytest.mark.slow
 def test_a_form_brings_a_file_and_its_name(server: Server, photo: Path, tmp_path: Path) -> None:
     edge = "edge-of-the-parts"
     head = f'--{edge}\r\nContent-Disposition: form-data; name="f"; filename="p.jpg"\r\n\r\n'
@@ -108,6 +109,7 @@ def test_a_job_is_followed_collected_and_deleted(
     assert refused(server, f"{address}/result")[0] == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
@@ -149,6 +151,7 @@ def test_no_path_of_the_server_can_be_read(server: Server, photo: Path) -> None:
     assert plain_name("...") == "image"
 
 
+@pytest.mark.slow
 def test_damaged_images_fail_alone(server: Server, photo: Path) -> None:
     data = bytearray(photo.read_bytes())
     random = np.random.default_rng(0)
@@ -198,6 +201,7 @@ def test_models_metrics_health_and_description(server: Server) -> None:
             assert status[0] != 405, path
 
 
+@pytest.mark.slow
 def test_beyond_the_machine_a_token_is_needed(tmp_path: Path) -> None:
     server = start(tmp_path, "--host", "0.0.0.0", "--token", "secret")
     try:
@@ -213,6 +217,7 @@ def test_beyond_the_machine_a_token_is_needed(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_jobs_survive_a_server_that_is_killed(tmp_path: Path, photo: Path) -> None:
     first = start(tmp_path, "--workers", "1")
     paths = []
@@ -230,6 +235,7 @@ def test_jobs_survive_a_server_that_is_killed(tmp_path: Path, photo: Path) -> No
         assert second.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_full_queue_and_a_client_that_leaves(tmp_path: Path) -> None:
     server = start(tmp_path, "--workers", "1", "--max-waiting", "2")
     large = tmp_path / "large.png"

@@ -65,6 +65,7 @@ def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> No
         measure_depths(["best"], **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_real_measurement_has_a_time_for_every_depth() -> None:
     options = {"precisions": ["int8"], "engines": ["litert"], "threads": [1], "rounds": 1}
     (row,) = measure_depths(["anchor_conv"], size=(8, 8), channels=4, **options)  # type: ignore[arg-type]

@@ -297,6 +297,7 @@ def test_every_operator_of_the_issue_is_in_the_catalogue() -> None:
         catalogue(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [2, 7, 28, 32, 100])
 def test_the_catalogue_suits_every_width(channels: int) -> None:
     for one in catalogue(channels).values():
@@ -305,6 +306,7 @@ def test_the_catalogue_suits_every_width(channels: int) -> None:
                 assert isinstance(each.graph(precision), Graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("engine", installed_engines())
 def test_every_operator_is_measured_in_every_engine(engine: str, precision: Precision) -> None:
@@ -413,6 +415,7 @@ def test_what_an_engine_refuses_is_reported_and_the_rest_measured(
 # Networks
 
 
+@pytest.mark.slow
 def test_a_network_is_predicted_from_its_operators_and_measured() -> None:
     engines = installed_engines()
     ticks: list[tuple[int, int]] = []
@@ -466,6 +469,7 @@ def test_the_median_error_is_of_shares() -> None:
     assert median_error(rows[3:]) is None
 
 
+@pytest.mark.slow
 def test_the_size_suits_the_work() -> None:
     graph = read_model(model_path("abpn"))[1]
     assert choose_size(graph) == (360, 640)
@@ -583,6 +587,7 @@ def probe_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str,
 FEW = ("--threads", "1", "--size", "9x8", "--rounds", "1", "--engine", "litert")
 
 
+@pytest.mark.slow
 def test_the_command_measures_operators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
     plot = tmp_path / "o.svg"
@@ -600,6 +605,7 @@ def test_the_command_measures_operators(tmp_path: Path, capsys: pytest.CaptureFi
     assert report["machine"]["cores"] >= 1
 
 
+@pytest.mark.slow
 def test_the_command_measures_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="anchorsr[plots] is not installed")
     plot = tmp_path / "n.svg"

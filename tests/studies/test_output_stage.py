@@ -43,6 +43,7 @@ def quantization(graph: Graph, name: str) -> Quantization:
     return found
 
 
+@pytest.mark.slow
 def test_ours_is_what_is_quantized_otherwise(stages: dict[str, Graph]) -> None:
     otherwise = avoid_ties(quantize_graph(small_network(), [LR[0]], percentile=100))
     expected = run_graph(otherwise, LR)
@@ -100,6 +101,7 @@ def test_a_network_that_copies_its_input_has_no_output_stage() -> None:
         quantize_output_stages(graph, {"anchor": (0.0, 255.0)})
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_with_each_output_stage(tmp_path: Path) -> None:
     from anchorsr.training.machine import Machine
     from anchorsr.training.trainer import train

@@ -59,6 +59,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_each_recipe_is_trained_once_and_measured(recipes: list[Path], tmp_path: Path) -> None:
     options = {"engines": ["litert"], "size": (8, 8), "rounds": 1, "machine": Machine(threads=1)}
     seen: list[str] = []
@@ -91,6 +92,7 @@ def test_what_is_wrong_with_a_later_recipe_is_told_first(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_file_for_each_size_gives_what_one_for_all_gives(
     recipes: list[Path], tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_file_for_each_size_gives_what_one_for_all_gives(
     assert row.calibrated_psnr == {"images": evaluate(model, images).psnr_rgb}
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables_or_json(
     recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +124,7 @@ def test_the_command_prints_tables_or_json(
     assert "PSNR drop" in printed
 
 
+@pytest.mark.slow
 def test_other_output_stages_are_scored(
     recipes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from anchorsr.cli import app
 from anchorsr.errors import BenchmarkError, DataError, OutputError
-from anchorsr.studies import report
+from anchorsr.export import challenge
+from anchorsr.studies import networks, operators, report
 from anchorsr.studies.report import (
     Findings,
     Measurement,
@@ -42,6 +43,10 @@ TAIL = {"method": "wrapped", "test_set": "Set5", "psnr_rgb": 28.0}
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "_SIZE", (8, 8))
     monkeypatch.setattr(report, "_ROUNDS", 1)
+    monkeypatch.setattr(networks, "choose_size", lambda graph: (8, 8))
+    monkeypatch.setattr(challenge, "SIZE", (8, 8))
+    for module in (networks, operators):
+        monkeypatch.setattr(module, "PAUSE_S", 0.0)
     monkeypatch.setattr(report, "installed_engines", lambda: ["litert"])
 
 

@@ -96,6 +96,7 @@ def conditioned(run: Path) -> ConditionedABPN:
     return network
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_the_uninterrupted_one(images: Path, tmp_path: Path) -> None:
     def stop(progress: TrainingProgress) -> None:
         if progress.step == 8:
@@ -119,6 +120,7 @@ def test_checkpoint_belongs_to_its_degradation(images: Path, tmp_path: Path) -> 
         train(other, tmp_path / "run", machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_run_begins_with_what_another_was_told(images: Path, tmp_path: Path) -> None:
     train(recipe(images), tmp_path / "first", machine=ONE_THREAD)
     first = conditioned(tmp_path / "first")
@@ -144,12 +146,49 @@ def test_conditioned_network_starts_from_a_plain_one() -> None:
     assert torch.allclose(told, plain.forward_unclipped(lr), atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"hidden": 5}, {"strengths": ["jpeg"]}, {"body": 2}])
+@pytest.mark.parametrize("more", [{"body": 3}, {"channels": 9}, {"tail_rank": 5}])
+def test_a_larger_network_starts_modulated_as_the_one_that_it_grew_from(
+    more: dict[str, Any],
+) -> None:
+    torch.manual_seed(0)
+    options = {**NETWORK, "tail_rank": 4}
+    small = build_network(options).eval()
+    torch.nn.init.normal_(small.get_parameter("modulator.output.weight"), std=0.1)
+    large = build_network({**options, **more}).eval()
+    load_matching_weights(large, [small])
+    lr, told = torch.rand(1, 3, 8, 8) * 255, torch.tensor([[0.5, 0.2, 0.1]])
+    with torch.no_grad():
+        made = [one.forward_conditioned(lr, told) for one in (small, large)]
+    assert torch.allclose(*made, atol=1e-2)
+
+
+@pytest.mark.parametrize("tail_rank", [0, 4])
+def test_a_network_of_another_factor_starts_between_the_pixels(tail_rank: int) -> None:
+    torch.manual_seed(0)
+    options = {**NETWORK, "factor": 2, "tail_rank": tail_rank}
+    two = build_network(options).eval()
+    torch.nn.init.normal_(two.get_parameter("modulator.output.weight"), std=0.1)
+    four = build_network({**options, "factor": 4}).eval()
+    load_matching_weights(four, [two])
+    lr, told = torch.rand(1, 3, 8, 8) * 255, torch.tensor([[0.5, 0.2, 0.1]])
+    with torch.no_grad():
+        small, large = (
+            one.forward_conditioned(lr, told) - one.add_anchor(lr, torch.zeros_like(one.anchor(lr)))
+            for one in (two, four)
+        )
+    # The residual at x4 is linear in the place within a block, and so has the means of that at x2.
+    # In the kernels that is exact; gains are interpolated, too, and multiply them.
+    error = torch.nn.functional.avg_pool2d(large, 2) - small
+    assert float(error.abs().max()) < 0.1 * float(small.abs().max())
+
+
+@pytest.mark.parametrize("options", [{"hidden": 5}, {"strengths": ["jpeg"]}])
 def test_what_is_told_otherwise_is_no_start(options: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="with the same strengths and hidden width"):
         load_matching_weights(build_network({**NETWORK, **options}), [build_network(NETWORK)])
 
 
+@pytest.mark.slow
 def test_blind_network_is_trained_on_the_same_patches(images: Path, tmp_path: Path) -> None:
     told = NETWORK.keys() - {"strengths", "hidden"}
     network = {**{key: NETWORK[key] for key in told}, "name": "abpn"}
@@ -191,6 +230,7 @@ def test_images_too_small_for_degraded_patches_are_told(images: Path, tmp_path: 
         train(recipe(images, data=data), tmp_path / "run", machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_blind_run_has_no_strengths(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +243,7 @@ def test_blind_run_has_no_strengths(
     assert "takes no strength jpeg" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> None:
     validation = {"folders": [str(images / "photographs")], "every": 100}
     train(recipe(images, validation=validation), tmp_path / "run", machine=ONE_THREAD)
@@ -213,6 +254,7 @@ def test_command_writes_a_file_for_strengths(images: Path, tmp_path: Path) -> No
     assert app.run(["quantize", str(tmp_path / "run"), *options[:-1], "dust=1"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.onnxruntime
 @pytest.mark.parametrize("quantization", [{}, {"schedule": {"steps": 3}}])

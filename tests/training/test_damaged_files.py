@@ -71,6 +71,7 @@ WRONG: dict[str, list[Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_a_checkpoint_with_a_wrong_value_is_damaged(made: Path, run: Path, name: str) -> None:
     content = read_content(run / CHECKPOINT)

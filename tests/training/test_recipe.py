@@ -179,6 +179,7 @@ recipes = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(recipe=recipes)
 def test_recipe_survives_the_record_of_its_run(recipe: Recipe) -> None:

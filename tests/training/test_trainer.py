@@ -92,6 +92,7 @@ class StopAfter:
             signal.raise_signal(signal.SIGINT)  # here, not in a thread of some library
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
 def test_a_resumed_run_equals_the_uninterrupted_one(
     images: Path, tmp_path: Path, optimizer: str
@@ -117,6 +118,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert histories[0][images.name] == histories[1][images.name]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_checkpoint(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images)
     train(wanted, tmp_path / "whole", machine=ONE_THREAD)
@@ -208,6 +210,7 @@ def test_luma_is_the_metrics_but_for_its_range() -> None:
     np.testing.assert_allclose(mine, (luma(rgb) - 16) * 255 / 219, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_loss_is_of_luma(images: Path, tmp_path: Path) -> None:
     def first_loss(part: float) -> float:
         wanted = recipe(
@@ -224,6 +227,7 @@ def test_a_part_of_the_loss_is_of_luma(images: Path, tmp_path: Path) -> None:
     assert quarter == pytest.approx(0.75 * colours + 0.25 * luma_alone, abs=2e-4)
 
 
+@pytest.mark.slow
 def test_training_learns(images: Path, tmp_path: Path) -> None:
     wanted = recipe(
         images, schedule={"steps": 60}, validation={"folders": [str(images)], "every": 20}
@@ -233,6 +237,7 @@ def test_training_learns(images: Path, tmp_path: Path) -> None:
     assert history[-1]["loss"] < history[0]["loss"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
@@ -242,6 +247,7 @@ def test_a_finished_run_is_left_as_it_is(images: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in state_of(tmp_path).items())
 
 
+@pytest.mark.slow
 def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: Path) -> None:
     """In a process of its own: one that a signal ends would take other tests with it."""
     assert train_until_terminated(recipe(images), tmp_path / "run", step=12)
@@ -250,6 +256,7 @@ def test_a_termination_signal_saves_the_step_it_came_in(images: Path, tmp_path: 
     assert not list((tmp_path / "run").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_extended_by_raising_its_steps(images: Path, tmp_path: Path) -> None:
     def constant(steps: int) -> Recipe:  # the rate of a step does not depend on their number
         return recipe(images, schedule={"steps": steps, "decay": "none"})
@@ -264,6 +271,7 @@ def test_a_finished_run_is_extended_by_raising_its_steps(images: Path, tmp_path:
         assert torch.equal(weight, expected[name])
 
 
+@pytest.mark.slow
 def test_the_example_of_train_and_its_command_run(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +291,7 @@ def test_the_example_of_train_and_its_command_run(
     assert load_run(Path("others/abpn_x3")).is_finished
 
 
+@pytest.mark.slow
 def test_another_recipe_does_not_take_over_a_run(images: Path, tmp_path: Path) -> None:
     train(recipe(images), tmp_path, machine=ONE_THREAD)
     before = (tmp_path / CHECKPOINT).read_bytes()
@@ -297,6 +306,7 @@ def test_another_recipe_does_not_take_over_a_run(images: Path, tmp_path: Path) -
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut", "text"])
 def test_a_damaged_checkpoint_is_refused(images: Path, tmp_path: Path, damage: str) -> None:
     train(recipe(images), tmp_path, machine=ONE_THREAD)
@@ -310,6 +320,7 @@ def test_a_damaged_checkpoint_is_refused(images: Path, tmp_path: Path, damage: s
         load_weights(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +340,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     assert all(bool(value.isfinite().all()) for value in state_of(tmp_path).values())
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_another_runs_weights(images: Path, tmp_path: Path) -> None:
     train(recipe(images), tmp_path / "x3", machine=ONE_THREAD)
     network = {"name": "abpn", "factor": 2, "channels": 6, "body": 1, "expansion": 8}
@@ -348,6 +360,7 @@ def test_a_run_can_start_from_another_runs_weights(images: Path, tmp_path: Path)
     assert after["last.weight"].shape[0] == 12
 
 
+@pytest.mark.slow
 def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
     images: Path, tmp_path: Path
 ) -> None:
@@ -367,6 +380,7 @@ def test_a_run_without_steps_is_the_mean_of_what_it_starts_from(
     assert not torch.equal(networks[0].last.kernel(), networks[1].last.kernel())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [False, True])
 def test_what_cannot_be_measured_costs_no_steps_and_is_measured_later(
     images: Path, tmp_path: Path, last: bool
@@ -396,6 +410,7 @@ def test_figures_have_names_of_their_own(images: Path, tmp_path: Path) -> None:
             train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_old_version_is_resumed(images: Path, tmp_path: Path) -> None:
     """There, `initial_weights` was a string, and `luma` did not exist."""
     with pytest.raises(KeyboardInterrupt):
@@ -412,6 +427,7 @@ def test_a_checkpoint_of_an_old_version_is_resumed(images: Path, tmp_path: Path)
             train(recipe(images), tmp_path, machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_never_saved(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +447,7 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert not (tmp_path / "bad" / CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -455,6 +472,7 @@ def test_a_run_is_not_resumed_with_other_images(
         train(wanted, tmp_path / "run", machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_the_loss_on_record_is_of_all_steps_since_the_last(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,6 +487,7 @@ def test_the_loss_on_record_is_of_all_steps_since_the_last(
     assert [entry["loss"] for entry in slow] == [entry["loss"] for entry in quick]
 
 
+@pytest.mark.slow
 def test_a_finished_run_keeps_the_machine_that_it_was_made_on(images: Path, tmp_path: Path) -> None:
     first = train(recipe(images), tmp_path, machine=ONE_THREAD).record
     looked_at = Machine(threads=1, mixed_precision=True)
@@ -500,6 +519,7 @@ def test_a_missing_validation_folder_is_found_at_the_start(images: Path, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_statistics_of_batch_normalization_are_those_of_training(
     images: Path, tmp_path: Path
 ) -> None:
@@ -525,6 +545,7 @@ def test_a_network_for_one_colour_is_refused(images: Path, tmp_path: Path) -> No
         train(wanted, tmp_path, machine=ONE_THREAD)
 
 
+@pytest.mark.slow
 def test_the_record_holds_the_whole_recipe(images: Path, tmp_path: Path) -> None:
     wanted = recipe(images)
     train(wanted, tmp_path, machine=ONE_THREAD)
@@ -570,6 +591,7 @@ def test_two_processes_follow_the_curve_of_one(images: Path, tmp_path: Path) -> 
     check_curve(wanted, tmp_path / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_two_processes_resume_after_one_is_killed(
     images: Path, tmp_path: Path, victim: int
@@ -582,6 +604,7 @@ def test_two_processes_resume_after_one_is_killed(
     check_curve(wanted, tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_two_resumed_processes_equal_two_uninterrupted_ones(images: Path, tmp_path: Path) -> None:
     """Also with activation noise, whose range is part of the state."""
     network = {"name": "abpn", "channels": 6, "body": 1, "expansion": 8, "skip": True}

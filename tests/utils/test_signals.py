@@ -24,6 +24,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_each_raises_once_and_gives_the_code_that_shells_have(number: int) -> None:
     ended = subprocess.run([sys.executable, "-c", PROGRAM, str(int(number))], check=False)

@@ -70,6 +70,7 @@ def test_a_second_name_of_a_finished_output_is_removed_and_never_written_to(tmp_
     assert (tmp_path / "a.png").read_bytes() == b"new"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [KILLED_BEFORE_THE_LAST_NAME_IS_GONE, KILLED_WITH_A_LOCK])
 def test_also_a_run_that_is_refused_cleans_up(tmp_path: Path, program: str) -> None:
     kill_in(program, tmp_path)

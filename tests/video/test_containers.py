@@ -35,6 +35,7 @@ def thirtieths(count: int) -> Any:
     return pytest.approx([i / 30 for i in range(count)], abs=0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "options"),
     [
@@ -76,6 +77,7 @@ def trimmed(path: Path, start: float, seconds: float) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("start", "seconds"), [(0, 1), (1.5, 1), (0.75, 1)])
 def test_what_an_edit_list_hides_stays_hidden(
@@ -90,6 +92,7 @@ def test_what_an_edit_list_hides_stays_hidden(
     assert heard[-1] == pytest.approx(seconds, abs=0.06)
 
 
+@pytest.mark.slow
 def test_a_trimmed_video_that_is_cut_off_is_called_so(tmp_path: Path) -> None:
     source = trimmed(tmp_path / "in.mp4", 0.75, 2)
     data = source.read_bytes()
@@ -99,6 +102,7 @@ def test_a_trimmed_video_that_is_cut_off_is_called_so(tmp_path: Path) -> None:
     assert "is damaged or cut off" in result.problems[0]
 
 
+@pytest.mark.slow
 def test_an_avi_without_its_first_packets_keeps_its_times(tmp_path: Path) -> None:
     """The first image that can be decoded is shown when it was."""
     options = {"preset": "medium", "x264-params": "bframes=3:b-adapt=0:keyint=20:scenecut=0"}
@@ -134,6 +138,7 @@ def test_transparent_webm_is_refused(tmp_path: Path) -> None:
         enlarge(source, tmp_path / "out.webm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
 def test_a_transport_stream_begins_at_nought(tmp_path: Path, suffix: str) -> None:
     hours = 10 * 3600
@@ -150,6 +155,7 @@ def test_a_transport_stream_begins_at_nought(tmp_path: Path, suffix: str) -> Non
     assert images[0] - sound[0] == pytest.approx(apart, abs=0.002)
 
 
+@pytest.mark.slow
 def test_matroska_that_begins_late_is_whole(tmp_path: Path) -> None:
     source = make_video(
         tmp_path / "in.mkv", moving(30), pts=range(300, 330), audio="aac", audio_start=Fraction(10)
@@ -161,6 +167,7 @@ def test_matroska_that_begins_late_is_whole(tmp_path: Path) -> None:
         assert reading.seconds == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_fragmented_mp4_with_a_torn_end_is_called_cut_off(tmp_path: Path) -> None:
     source = make_video(
         tmp_path / "in.mp4", moving(60), options={"g": "10"},

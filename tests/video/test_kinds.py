@@ -52,6 +52,7 @@ def heard(path: Path, times: np.ndarray) -> tuple[np.ndarray, str]:
     return np.interp(times, start + np.arange(len(wave)) / frames[0].rate, wave), codec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "rate", "layout", "suffix", "target", "becomes"),
     [
@@ -93,6 +94,7 @@ def test_lossless_sound_stays_so(tmp_path: Path) -> None:
     np.testing.assert_array_equal(heard[0], heard[1])
 
 
+@pytest.mark.slow
 def test_sound_that_fits_is_copied_and_can_be_left_out(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(30), audio="aac")
     notes: list[str] = []

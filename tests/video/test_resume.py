@@ -64,6 +64,7 @@ def times(*, variable: bool) -> list[int] | None:
     return np.cumsum(steps).tolist() if variable else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "suffix", "variable"),
     [
@@ -149,6 +150,7 @@ def test_a_kill_while_the_video_has_two_names_leaves_nothing_after_the_next_run(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
+@pytest.mark.slow
 def test_a_signal_as_the_threads_start_waits_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ def test_a_signal_as_the_threads_start_waits_for_them(
     assert not list(tmp_path.glob("out*.mp4"))
 
 
+@pytest.mark.slow
 def test_no_frame_is_upscaled_twice(tmp_path: Path) -> None:
     calls = []
 
@@ -191,11 +194,14 @@ def test_no_frame_is_upscaled_twice(tmp_path: Path) -> None:
     assert sum(shape == (48, 64, 3) for shape in calls) <= 30
 
 
+@pytest.mark.slow
 def test_other_options_or_another_input_do_not_go_on(tmp_path: Path) -> None:
     source, target = make_video(tmp_path / "in.mp4", moving(70)), tmp_path / "out.mp4"
     begin(source, target)
     kept = (tmp_path / "out.mp4.resume").read_bytes()
-    with pytest.raises(OutputError, match="earlier run with another quality: repeat its options"):
+    with pytest.raises(
+        OutputError, match="another codec or rate limit and another quality: repeat its options"
+    ):
         enlarge(source, target, quality=30)
     assert (tmp_path / "out.mp4.resume").read_bytes() == kept
     make_video(source, moving(69))
@@ -205,6 +211,7 @@ def test_other_options_or_another_input_do_not_go_on(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_last_steps_leaves_nothing_in_the_next_run(tmp_path: Path) -> None:
     source, target = make_video(tmp_path / "in.mp4", moving(30)), tmp_path / "out.mp4"
     files = WorkFiles(target)
@@ -224,6 +231,7 @@ def test_a_kill_in_the_last_steps_leaves_nothing_in_the_next_run(tmp_path: Path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
+@pytest.mark.slow
 def test_a_video_to_be_replaced_keeps_its_journal(tmp_path: Path) -> None:
     source, target = make_video(tmp_path / "in.mp4", moving(70)), tmp_path / "out.mp4"
     target.write_bytes(b"old")
@@ -306,6 +314,7 @@ upscale_video(sys.argv[1], sys.argv[2], upscaler=Repeat(), threads=1)
 """
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(400), audio="aac")
     whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"

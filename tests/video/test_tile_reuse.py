@@ -47,6 +47,7 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     index=st.integers(0, 2),
@@ -163,6 +164,7 @@ def test_a_new_scene_or_size_is_computed_as_a_whole(change: Callable[..., np.nda
     assert part.reused == 0
 
 
+@pytest.mark.slow
 def test_changes_everywhere_are_not_computed_one_by_one() -> None:
     part, counting = reusing(0, 8)
     frame = image(6, 200, 200)[0]

@@ -81,6 +81,7 @@ def test_sound_that_does_not_say_where_its_channels_are_goes_into_mp4(
     assert heard[0] == heard[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "audio", "variable"),
     [
@@ -115,6 +116,7 @@ def test_every_time_and_every_byte_of_sound_stays(
         assert len(read(output, "audio")) > count
 
 
+@pytest.mark.slow
 def test_a_constant_rate_is_still_called_one(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(60), rate=Fraction(30000, 1001),
                         time_base=Fraction(1001, 30000))  # fmt: skip
@@ -125,6 +127,7 @@ def test_a_constant_rate_is_still_called_one(tmp_path: Path) -> None:
         assert stream.duration * stream.time_base == Fraction(60 * 1001, 30000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("video_first", "audio_first"), [(0, "1/2"), (20, "0")])
 def test_sound_and_image_that_begin_apart_stay_apart(
@@ -144,6 +147,7 @@ def test_sound_and_image_that_begin_apart_stay_apart(
     assert packets(source, "audio") == packets(output, "audio")
 
 
+@pytest.mark.slow
 def test_times_that_the_container_rounds_are_announced(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(30), audio="aac")
     notes: list[str] = []
@@ -159,6 +163,7 @@ def test_times_that_the_container_rounds_are_announced(tmp_path: Path) -> None:
     assert not [note for note in notes if "video" in note]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_cut_begins_and_ends_at_its_frames_with_their_sound(tmp_path: Path, suffix: str) -> None:
     source = make_video(
@@ -198,6 +203,7 @@ def test_a_cut_begins_and_ends_at_its_frames_with_their_sound(tmp_path: Path, su
     assert float(found[1][1]) == pytest.approx(3, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_cut_has_the_images_of_the_whole(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(200), options={"g": "50", "bf": "2"})
     lossless = {"quality": 0, "codec": "h264"}
@@ -208,6 +214,7 @@ def test_a_cut_has_the_images_of_the_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cut, whole[120:150])
 
 
+@pytest.mark.slow
 def test_subtitles_chapters_tags_cover_and_fonts_are_copied(tmp_path: Path) -> None:
     def extra(container: Any) -> Callable[[], list[av.Packet]]:
         subtitles = container.add_mux_stream("subrip", time_base=Fraction(1, 1000))
@@ -260,6 +267,7 @@ def test_subtitles_chapters_tags_cover_and_fonts_are_copied(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_a_cover_stays_a_cover(tmp_path: Path) -> None:
     cover = io.BytesIO()
     from PIL import Image
@@ -327,6 +335,7 @@ def test_marks_that_cannot_be_kept_are_announced(tmp_path: Path) -> None:
 FLAT = [(16, 16, 16), (235, 235, 235), (180, 60, 60), (60, 180, 60), (60, 60, 180), (200, 190, 20)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("matrix", "full", "transfer", "primaries"),
     [(1, False, 1, 1), (1, True, 13, 1), (6, False, 6, 6), (5, True, 6, 5), (2, None, 2, 2)],
@@ -405,6 +414,7 @@ def test_an_odd_side_is_made_even_by_its_last_line(tmp_path: Path) -> None:
     assert np.abs(frame[:, -1].astype(int) - frame[:, -2]).mean() < 4
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     pixel_format=st.sampled_from(["yuv420p", "yuv422p", "yuv444p"]),
@@ -447,6 +457,7 @@ def test_converting_what_has_changed_is_converting_all(
         np.testing.assert_array_equal(a, b)  # an encoder may still read it
 
 
+@pytest.mark.slow
 def test_unchanged_tiles_are_reported_and_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +474,7 @@ def test_unchanged_tiles_are_reported_and_change_nothing(
     assert packets(tmp_path / "out.mkv", "video") == packets(tmp_path / "whole.mkv", "video")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "suffix", "name"),
     [("hevc", ".mp4", "hevc"), ("vp9", ".webm", "vp9"), ("av1", ".mp4", "av1")],
@@ -643,7 +655,7 @@ def test_an_encoder_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make_video(tmp_path / "in.mp4", moving(6))
-    monkeypatch.setitem(codecs.CODECS, "h264", codecs.Codec("libnothing", 19, 51, {}))
+    monkeypatch.setitem(codecs.CODECS, "h264", codecs.Codec("libnothing", 19, 51, {}, bits=1))
     with pytest.raises(OutputError, match="this PyAV has no encoder libnothing"):
         enlarge(source, tmp_path / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
@@ -652,6 +664,7 @@ def test_an_encoder_that_is_not_there_is_named(
 # --- what goes wrong on the way -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_source_that_is_cut_off_gives_what_it_has(tmp_path: Path, suffix: str) -> None:
     source = make_video(
@@ -671,6 +684,7 @@ def test_a_source_that_is_cut_off_gives_what_it_has(tmp_path: Path, suffix: str)
     assert told == pytest.approx(result.frames / 30, abs=0.4)
 
 
+@pytest.mark.slow
 def test_a_source_without_its_end_that_holds_the_index_is_refused(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(300))
     data = source.read_bytes()
@@ -678,6 +692,7 @@ def test_a_source_without_its_end_that_holds_the_index_is_refused(tmp_path: Path
     assert "cut off" in refused(source, tmp_path)
 
 
+@pytest.mark.slow
 def test_damaged_frames_are_counted_and_the_rest_is_done(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mkv", moving(100), options={"g": "10"}, audio="libopus")
     with av.open(str(source)) as container:
@@ -712,6 +727,7 @@ def test_an_avi_that_repeats_frames_is_not_called_cut_off(tmp_path: Path) -> Non
     assert "is damaged or cut off" in result.problems[0]
 
 
+@pytest.mark.slow
 def test_a_size_that_changes_ends_the_video_there(tmp_path: Path) -> None:
     parts = [
         make_video(tmp_path / f"{n}.ts", moving(30, 48, n), pts=range(i * 30, i * 30 + 30),
@@ -725,6 +741,7 @@ def test_a_size_that_changes_ends_the_video_there(tmp_path: Path) -> None:
     assert "changes from 64x48 to 80x48" in result.problems[0]
 
 
+@pytest.mark.slow
 def test_times_that_go_back_are_told_and_left_out(tmp_path: Path) -> None:
     data = make_video(tmp_path / "once.ts", moving(60), audio="aac").read_bytes()
     source = tmp_path / "twice.ts"
@@ -765,6 +782,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_full_disk_leaves_a_part_that_can_be_played(
     tmp_path: Path, little_room: Any, suffix: str
@@ -787,6 +805,7 @@ def test_a_full_disk_leaves_a_part_that_can_be_played(
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"in{suffix}", f"out{suffix}"]
 
 
+@pytest.mark.slow
 def test_a_disk_without_even_the_reserve_leaves_nothing(tmp_path: Path, little_room: Any) -> None:
     source = make_video(tmp_path / "in.mp4", moving(600), audio="aac")
     little_room(200_000, 1_000)
@@ -795,6 +814,7 @@ def test_a_disk_without_even_the_reserve_leaves_nothing(tmp_path: Path, little_r
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a small file system of its own")
 def test_a_real_full_disk(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(400, 96, 128), audio="aac")
@@ -822,6 +842,7 @@ def test_a_real_full_disk(tmp_path: Path) -> None:
     assert 10 < int(lines[1]) < 400
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_a_part_that_can_be_played(tmp_path: Path) -> None:
     source = make_video(tmp_path / "in.mp4", moving(300), audio="aac")
     notes: list[str] = []
@@ -854,6 +875,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None:
     make_video(tmp_path / "in.mp4", moving(1000, 96, 128), audio="aac")
     process = subprocess.Popen(
@@ -876,6 +898,7 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None
     assert 0 < len(decoded(part)) < 1000
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_leaves_nothing(tmp_path: Path, interruptible: None) -> None:
     """It comes while the frames that were begun are waited for."""
     source = make_video(tmp_path / "in.mp4", moving(100))
@@ -898,6 +921,7 @@ def test_a_second_interrupt_leaves_nothing(tmp_path: Path, interruptible: None) 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("video-")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["ToRgb.__call__", "FromRgb.__call__"])
 def test_what_a_thread_raises_is_raised_once_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -916,6 +940,7 @@ def test_what_a_thread_raises_is_raised_once_and_leaves_nothing(
 # --- memory, and the command --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     """900 frames after 50, of which each upscaled one has 81 kB as RGB and 41 kB as YUV."""
     sources = [
@@ -940,6 +965,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     assert (long - short) * bytes_each < 20 * 2**20
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,9 +8,16 @@ from pathlib import Path
 from anchorsr.data.strengths import CLEAN, Strengths
 from anchorsr.errors import ModelError
 from anchorsr.images.image import RasterImage, eight_bits
-from anchorsr.inference.estimate import estimate_damage
+from anchorsr.inference.estimate import Estimate, estimate_damage
 from anchorsr.inference.raster import fill_transparent
-from anchorsr.models.registry import AUTO_MODEL, CONDITIONED, DEFAULT, list_models
+from anchorsr.models.registry import (
+    AUTO_MODEL,
+    CONDITIONED,
+    DEFAULT,
+    DEFAULT_FACTOR,
+    VIDEO,
+    list_models,
+)
 
 # Below these, `quality` is better: about JPEG quality 96 and WebP quality 92.
 _LEAST_JPEG, _LEAST_WEBP = 0.09, 0.08
@@ -30,6 +37,20 @@ class Selection:
     strengths: Strengths = CLEAN
     why: str = ""
 
+    def describe(self) -> str:
+        """Return one line: the model, its strengths, and why."""
+        strengths = self.strengths.describe()
+        given = f", {strengths}" if strengths else ""
+        return f"model {self.model}{given}{f': {self.why}' if self.why else ''}"
+
+    def as_row(self) -> dict[str, object]:
+        """Return what `--json` shows."""
+        return {
+            "model": str(self.model),
+            "strengths": self.strengths.in_units(),
+            "why": self.why,
+        }
+
 
 def select_model(image: RasterImage, factor: int) -> Selection:
     """Choose the model and the strengths for an image.
@@ -39,19 +60,42 @@ def select_model(image: RasterImage, factor: int) -> Selection:
         factor: The super-resolution factor of the pass.
     """
     rgb = image.rgb if image.alpha is None else fill_transparent(image.rgb, image.alpha)
-    estimate = estimate_damage(eight_bits(rgb), image.coding)
-    strengths = estimate.strengths
-    if _is_clean(strengths):
+    return _select(estimate_damage(eight_bits(rgb), image.coding), factor)
+
+
+def select_film_model(estimate: Estimate, factor: int) -> Selection:
+    """Choose the model for a film: `video`, or as for an image where that has no such factor.
+
+    Args:
+        estimate: How the film is damaged.
+        factor: The super-resolution factor.
+    """
+    if factor in _factors(VIDEO):
+        return Selection(VIDEO, estimate.strengths, estimate.why)
+    return _select(estimate, factor)
+
+
+def film_model(factor: int | None) -> str:
+    """Return the name of the model for films that takes strengths."""
+    return VIDEO if (factor or DEFAULT_FACTOR) in _factors(VIDEO) else CONDITIONED
+
+
+def conditioned_factors() -> list[int]:
+    """Return the factors of the shipped model for images that takes strengths."""
+    return _factors(CONDITIONED)
+
+
+def _factors(name: str) -> list[int]:
+    return [model.factor for model in list_models() if model.name == name]
+
+
+def _select(estimate: Estimate, factor: int) -> Selection:
+    if _is_clean(estimate.strengths):
         return Selection(DEFAULT, CLEAN, f"clean ({estimate.why})")
     if factor not in conditioned_factors():
         why = f"damaged ({estimate.why}), but {CONDITIONED} has no x{factor} yet"
         return Selection(DEFAULT, CLEAN, why)
-    return Selection(CONDITIONED, strengths, estimate.why)
-
-
-def conditioned_factors() -> list[int]:
-    """Return the factors of the shipped model that takes strengths."""
-    return [model.factor for model in list_models() if model.name == CONDITIONED]
+    return Selection(CONDITIONED, estimate.strengths, estimate.why)
 
 
 def resolve_model(model: str | Path, factor: int | None, strengths: Strengths) -> str | Path:

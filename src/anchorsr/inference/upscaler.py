@@ -23,7 +23,7 @@ from anchorsr.engines.sized import SizedEngine
 from anchorsr.errors import ModelError
 from anchorsr.graph.graph import Graph
 from anchorsr.images.image import Pixels, RasterImage
-from anchorsr.inference.automatic import resolve_model, select_model
+from anchorsr.inference.automatic import Selection, resolve_model, select_model
 from anchorsr.inference.kinds import upscale_any
 from anchorsr.inference.raster import upscale_image
 from anchorsr.inference.tiling import TILE, upscale_strips, upscale_tiled
@@ -155,14 +155,16 @@ class Upscaler:
         result: Pixels | Image.Image = upscale_any(image, self.upscale_image)
         return result
 
-    def for_frames(self) -> Upscaler:
-        """Return an Upscaler that takes one network for all images, as parts of a film need.
+    @property
+    def is_automatic(self) -> bool:
+        """Whether each image gets the model that fits it."""
+        return self._load is not None
 
-        With `auto` it is the default model; otherwise there is no difference.
-        """
-        fixed = copy.copy(self)
-        fixed._load = None
-        return fixed
+    def for_selection(self, selection: Selection) -> Upscaler:
+        """Return the Upscaler of a selected model, if this one is automatic; else this one."""
+        if self._load is None:
+            return self
+        return self._load(selection.model, self.factor, strengths=selection.strengths)
 
     @overload
     def frames(self, images: Iterable[Image.Image]) -> Iterator[Image.Image]: ...
@@ -208,10 +210,9 @@ class Upscaler:
 
     def for_image(self, image: RasterImage) -> Upscaler:
         """Return the upscaler for an image: this one, unless its model is `auto`."""
-        if self._load is None:
+        if not self.is_automatic:
             return self
-        selection = select_model(image, self.factor)
-        return self._load(selection.model, self.factor, strengths=selection.strengths)
+        return self.for_selection(select_model(image, self.factor))
 
     def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
         """Upscale 8-bit RGB in strips of rows, of which only one is in memory.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anchorsr.metrics import Score
-from anchorsr.models.registry import Model
+from anchorsr.models.registry import Model, takes_strengths
 
 # The photographs that the shipped models are trained on, and their licences as the sources say.
 _TRAINING_DATA = (
@@ -131,7 +131,8 @@ INT8 in LiteRT; LR images by MATLAB's bicubic; {model.factor} pixels cut off eac
 
 ## Intended use and limits
 
-{_DEGRADED if "photo" in model.name else _CLEAN} Do not take its output for evidence of what was
+{_DEGRADED if takes_strengths(model.path) else _CLEAN}
+Do not take its output for evidence of what was
 before the camera.
 
 ## Training data

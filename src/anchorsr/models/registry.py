@@ -15,9 +15,11 @@ from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.summary import read_metadata
 from anchorsr.utils.files import cannot_read
 
-# The model for clean images, and the one that takes strengths of damage.
+# The model for clean images, the one that takes strengths of damage, and the fast one for films,
+# which takes strengths, too.
 DEFAULT = "quality"
 CONDITIONED = "photo"
+VIDEO = "video"
 # In place of a model's name: the one that fits the image (`inference.automatic`).
 AUTO_MODEL = "auto"
 DEFAULT_FACTOR = 3

@@ -24,7 +24,7 @@ from anchorsr.images.formats import SUFFIXES, format_of, format_of_content
 from anchorsr.inference.batch import Job
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
-from anchorsr.inference.upscaler import ready_upscaler
+from anchorsr.inference.upscaler import Upscaler, ready_upscaler
 from anchorsr.models.registry import DEFAULT
 from anchorsr.serve.options import Options, is_video_name, options_from_dict
 
@@ -107,7 +107,7 @@ def _upscale_video(
 
     if options.target != Options().target or options.format:
         raise RequestError(400, "a video takes the parameters model and factor only")
-    upscaler = ready_upscaler(options.model, options.factor)
+    upscaler = Upscaler(options.model, options.factor)
     named = default_target(Path(name), upscaler.factor)
     target = folder / f"result{named.suffix}"
     last = 0.0

@@ -89,10 +89,12 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
     """Take over each 3×3 convolution of the same name and shape, in its collapsed form.
 
     What `network` has beyond `trained` changes the output as little as possible: an additional
-    convolution of equal widths is an identity, and one of low rank is the nearest of its rank.
-    The output stage keeps its new weights for another factor. A network without such convolutions
-    takes over all tensors from one of its own kind and factor, and those of the same name and
-    shape for another factor.
+    convolution of equal widths is an identity, one of low rank is the nearest of its rank, and
+    nothing reads additional channels at first (Net2WiderNet, arXiv 1511.05641, with zeros). For
+    another factor, the last convolution's filters are interpolated between the pixels of a block;
+    one in image space keeps its new weights. A network without such convolutions takes over all
+    tensors from one of its own kind and factor, and those of the same name and shape for another
+    factor.
 
     Args:
         network: The network to initialize.
@@ -110,18 +112,21 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
         _load_tensors(network, trained)
         return
     found = False
+    same_factor = trained[0].factor == network.factor
+    has_image_space = _IMAGE in {name for name, _ in _convolutions(network)} | shapes[0].keys()
     for name, module in _convolutions(network):
-        widths = shapes[0].get(name)
-        if widths == module.widths:
-            module.set_mean([one[name] for one in sources])
+        layers = [one[name] for one in sources if name in one]
+        if not layers:
+            if isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
+                module.set_identity()
+        elif name == "last" and not has_image_space:
+            _set_last(module, layers, trained[0].factor, network.factor)
+        elif layers[0].widths == module.widths:
+            module.set_mean(layers)
             found = True
-        elif widths is None and isinstance(module, Conv3x3) and len(set(module.widths)) == 1:
-            module.set_identity()
-        elif widths is not None and name not in _OUTPUT:
-            raise CheckpointError(
-                f"initial_weights: {name} has {widths[0]} to {widths[1]} channels there, and"
-                f" {module.widths[0]} to {module.widths[1]} in this network"
-            )
+        elif isinstance(module, Conv3x3) and (same_factor or name not in _OUTPUT):
+            _set_wider(module, layers, name)
+            found = True
     if not found:
         raise CheckpointError(_NO_MATCH)
     conditioned = [one for one in trained if isinstance(one, ConditionedABPN)]
@@ -130,20 +135,121 @@ def load_matching_weights(network: RecipeNetwork, trained: Sequence[RecipeNetwor
 
 
 @torch.no_grad()
+def _set_wider(module: Conv3x3, trained: Sequence[Conv3x3 | LowRankConv3x3], name: str) -> None:
+    """Set the mean of narrower layers; more outputs keep new filters, more inputs are not read.
+
+    Raises:
+        CheckpointError: A layer is wider than this one.
+    """
+    inputs, outputs = trained[0].widths
+    if inputs > module.widths[0] or outputs > module.widths[1]:
+        raise CheckpointError(
+            f"initial_weights: {name} has {inputs} to {outputs} channels there, and"
+            f" {module.widths[0]} to {module.widths[1]} in this network"
+        )
+    kernel, bias = (tensor.clone() for tensor in module.collapsed())
+    known = [layer.collapsed() for layer in trained]
+    kernel[:, inputs:] = 0
+    kernel[:outputs, :inputs] = torch.stack([weights for weights, _ in known]).mean(0)
+    bias[:outputs] = torch.stack([offsets for _, offsets in known]).mean(0)
+    module.set_kernel(kernel, bias)
+
+
+def _interpolation(present: int, factor: int) -> Tensor:
+    """Return (factor, present) weights that interpolate between the places of pixels in a block."""
+    if present == 1:
+        return torch.ones(factor, 1)
+    places = (torch.arange(factor) + 0.5) * (present / factor) - 0.5
+    lower = places.floor().clamp(0, present - 2).long()
+    weights = torch.zeros(factor, present)
+    rows = torch.arange(factor)
+    weights[rows, lower] = 1 - (places - lower)
+    weights[rows, lower + 1] = places - lower
+    return weights
+
+
+def _to_factor(tensor: Tensor, present: int, factor: int) -> Tensor:
+    """Interpolate what belongs to the pixels of a block, (3 · present², ...), between them."""
+    places = _interpolation(present, factor)
+    block = tensor.reshape(present, present, -1)
+    interpolated = torch.einsum("yv,xu,vuc->yxc", places, places, block)
+    return interpolated.reshape(-1, *tensor.shape[1:])
+
+
+@torch.no_grad()
+def _set_last(
+    module: Conv3x3 | LowRankConv3x3,
+    trained: Sequence[Conv3x3 | LowRankConv3x3],
+    present: int,
+    factor: int,
+) -> None:
+    """Set the mean of last convolutions, also of narrower networks or those for another factor.
+
+    Args:
+        module: The one to set.
+        trained: Those of the trained networks.
+        present: The factor of the trained networks.
+        factor: The factor of the network that `module` belongs to.
+    """
+    ranks = {one.filters.widths[1] for one in trained if isinstance(one, LowRankConv3x3)}
+    rank = max(ranks, default=0)
+    if len(ranks) == 1 and isinstance(module, LowRankConv3x3) and rank <= module.filters.widths[1]:
+        low_rank = LowRankConv3x3(*trained[0].widths, rank, expansion=0)
+        low_rank.set_mean(trained)
+        _set_wider(module.filters, [low_rank.filters], "last")
+        kernel, bias = low_rank.mixing.collapsed()
+        mixing = torch.zeros_like(module.mixing.weight)
+        mixing[:, :rank] = _to_factor(kernel, present, factor)
+        module.mixing.set_kernel(mixing, _to_factor(bias, present, factor))
+    else:
+        mean = Conv3x3(*trained[0].widths, expansion=0)
+        mean.set_mean(trained)
+        kernel, bias = mean.collapsed()
+        wider = torch.zeros(*reversed(module.widths), 3, 3)
+        wider[:, : kernel.shape[1]] = _to_factor(kernel, present, factor)
+        module.set_kernel(wider, _to_factor(bias, present, factor))
+
+
+@torch.no_grad()
 def _load_modulator(
     network: ConditionedABPN, trained: Sequence[ConditionedABPN], count: int
 ) -> None:
-    """Take over the modulator, or the mean of several, if all of `count` networks have one."""
-    shapes = {(one.strengths, tuple(one.modulator.widths)) for one in [network, *trained]}
-    hidden = {one.config.hidden for one in [network, *trained]}
-    if len(trained) < count or len(shapes) > 1 or len(hidden) > 1:
+    """Take over the modulator, or the mean of several, if all of `count` networks have one.
+
+    New convolutions and channels are not modulated at first. The modulation of the last
+    convolution is interpolated for another factor.
+    """
+    kinds = {(one.strengths, one.config.hidden) for one in [network, *trained]}
+    if len(trained) < count or len(kinds) > 1:
         raise CheckpointError(
             "initial_weights: a conditioned network is initialized from plain ones, or from those"
-            " of its own shape, with the same strengths and hidden width"
+            " with the same strengths and hidden width"
         )
-    for name, tensor in network.modulator.state_dict().items():
-        states = [one.modulator.state_dict()[name] for one in trained]
+    for name, tensor in network.modulator.hidden.state_dict().items():
+        states = [one.modulator.hidden.state_dict()[name] for one in trained]
         tensor.copy_(torch.stack(states).mean(0))
+    sources = [_modulations(one) for one in trained]
+    for name, rows in _modulations(network).items():
+        known = [source[name] for source in sources if name in source]
+        if not known:
+            continue
+        mean = torch.stack(known).mean(0)
+        if name == "last" and trained[0].factor != network.factor:
+            mean = torch.stack([_to_factor(one, trained[0].factor, network.factor) for one in mean])
+        if mean.shape[1] <= rows.shape[1]:
+            rows[:, : mean.shape[1]] = mean
+
+
+def _modulations(network: ConditionedABPN) -> dict[str, Tensor]:
+    """Return the rows of the modulator's output, (2, channels, hidden), of each convolution.
+
+    They are views. The 1×1 of a last convolution of low rank counts as the last.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    order = [names[module].replace("last.mixing", "last") for module in network.convolutions]
+    widths = network.modulator.widths
+    rows = network.modulator.output.weight.view(2, sum(widths), -1)
+    return dict(zip(order, torch.split(rows, widths, dim=1), strict=True))
 
 
 @torch.no_grad()

@@ -163,15 +163,18 @@ class FromRgb:
         self._columns, self._rows = subsampling(colours.pixel_format)
         self._last: VideoFrame | None = None
 
-    def __call__(self, rgb: UInt8Array, changed: Sequence[Rectangle]) -> VideoFrame:
+    def __call__(
+        self, rgb: UInt8Array, changed: Sequence[Rectangle], chroma: Sequence[UInt8Array] = ()
+    ) -> VideoFrame:
         """Convert one frame.
 
         Args:
             rgb: Uint8 RGB (H, W, 3), upscaled.
             changed: Where it may differ from the previous call's, in pixels before upscaling.
+            chroma: The chroma planes, uint8 (rows, columns); by default those of `rgb`.
 
         Returns:
-            A new frame, equal to a conversion of the whole `rgb`.
+            A new frame, equal to a conversion of all of `rgb` and `chroma`.
         """
         odd = rgb.shape[0] % self._rows, rgb.shape[1] % self._columns
         if any(odd):
@@ -188,6 +191,8 @@ class FromRgb:
                 frame = _copy(last)
                 for area in areas:
                     self._replace(frame, rgb, area)
+        for target, plane in zip(planes(frame)[1:], chroma, strict=False):
+            target[...] = plane
         self._last = frame
         return frame
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from anchorsr.utils.signals import held_interrupts
+from anchorsr.video.chroma import ChromaUpscaler
 from anchorsr.video.colour import FromRgb, ToRgb
 from anchorsr.video.source import Source
 from anchorsr.video.target import Target
@@ -55,6 +56,7 @@ class VideoPipeline:
         self._halt = threading.Event()
         self._errors: list[BaseException] = []
         self._to_rgb = ToRgb(self.source.colours)
+        self._chroma = ChromaUpscaler(self.source.colours, self.upscaler.factor)
         self._from_rgb = FromRgb(self.source.colours, self.upscaler.factor)
 
     def run(self, on_tick: Callable[[], None]) -> None:
@@ -142,7 +144,7 @@ class VideoPipeline:
         item: Any
         for item in self.source.items():
             if is_frame(item):
-                item = _Kept(item) if kept > 0 else (item, self._to_rgb(item))
+                item = _Kept(item) if kept > 0 else (item, self._to_rgb(item), self._chroma(item))
                 kept -= 1
             self.timings.decode_s += time.perf_counter() - started
             yield item
@@ -153,11 +155,11 @@ class VideoPipeline:
             if not isinstance(item, tuple):
                 yield item
                 continue
-            frame, rgb = item
+            frame, rgb, chroma = item
             started = time.perf_counter()
             changed = self.upscaler.update(rgb)
             computed = time.perf_counter()
-            upscaled = self._from_rgb(self.upscaler.output, changed)
+            upscaled = self._from_rgb(self.upscaler.output, changed, chroma)
             upscaled.pts, upscaled.time_base = frame.pts, frame.time_base
             upscaled.duration = frame.duration
             self.timings.network_s += computed - started

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchorsr.errors import InUseError, OutputError, VideoError, needs
+from anchorsr.inference.automatic import Selection, select_film_model
 from anchorsr.inference.upscaler import Upscaler
-from anchorsr.models.registry import DEFAULT
+from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.utils.files import (
     cannot_read,
     check_free,
@@ -26,8 +27,9 @@ from anchorsr.utils.files import (
 )
 from anchorsr.utils.locks import FileLocks
 from anchorsr.utils.sample_image import sample_image
-from anchorsr.video.codecs import CODECS, MAX_SIDE, SUFFIXES, choose_codec
+from anchorsr.video.codecs import CODECS, MAX_SIDE, SUFFIXES, Codec, choose_codec, largest_rate
 from anchorsr.video.colour import subsampling
+from anchorsr.video.damage import codec_name, estimate_film, source_rate
 from anchorsr.video.journal import Journal
 from anchorsr.video.pipeline import Timings, VideoPipeline, output_size
 from anchorsr.video.source import Source
@@ -83,6 +85,7 @@ class VideoResult:
         reused: Share of the tiles, 0 to 1, copied from the previous frame instead of computed.
         timings: Seconds each step was busy. The steps run in parallel.
         problems: One line for each defect found in the source; empty if it is intact.
+        selection: The model, its strengths, and why.
         earlier_frames: How many of the frames an earlier run had encoded.
     """
 
@@ -93,6 +96,7 @@ class VideoResult:
     reused: float
     timings: Timings
     problems: tuple[str, ...]
+    selection: Selection
     earlier_frames: int = 0
 
     @property
@@ -123,7 +127,7 @@ def upscale_video(
     source: str | Path,
     target: str | Path | None = None,
     *,
-    model: str | Path = DEFAULT,
+    model: str | Path = AUTO_MODEL,
     factor: int | None = None,
     upscaler: Upscaler | None = None,
     start: float | None = None,
@@ -154,15 +158,16 @@ def upscale_video(
     Args:
         source: The input file.
         target: A `.mp4`, `.m4v`, `.mov`, `.mkv` or `.webm` file; by default `default_target`.
-        model: Name or path of a model, as for `anchorsr.upscale`. Ignored with `upscaler`.
+        model: Name or path of a model; by default `video`, with strengths that follow from the
+            source's rate and frames. Ignored with `upscaler`.
         factor: Upscaling factor, as for `anchorsr.upscale`. Ignored with `upscaler`.
-        upscaler: The upscaler to use instead of one made from `model` and `factor`. One that
-            chooses by the image (`auto`) takes the default model for all frames.
+        upscaler: The upscaler to use instead of one made from `model` and `factor`.
         start: Seconds into the source at which to begin; the first frame at or after it is at
             time 0 of the output.
         duration: Length of the output in seconds; by default up to the end of the source.
         codec: A key of `CODECS`; by default h264, or vp9 in a `.webm` file.
-        quality: CRF of the codec; lower is better and larger. The default depends on the codec.
+        quality: CRF of the codec; lower is better and larger. The default depends on the codec, and
+            is then limited by a rate that follows from the source's.
         deinterlace: `auto` to deinterlace the frames that are marked as interlaced, `on` for all
             frames, `off` for none. The frame rate stays.
         sound: Whether to keep the sound. What the container cannot hold is converted, to FLAC,
@@ -191,7 +196,7 @@ def upscale_video(
     if source.is_dir():  # also ".", which has no name to derive the target's from
         raise VideoError(f"{source} is a folder; give a video file")
     _check_times(start, duration)
-    upscaler = (upscaler or Upscaler(model, factor, threads=threads)).for_frames()
+    upscaler = upscaler or Upscaler(model, factor, threads=threads)
     target = default_target(source, upscaler.factor) if target is None else Path(target)
     encoder, crf = choose_codec(target, codec, quality)
     files = WorkFiles(target)
@@ -213,13 +218,21 @@ def upscale_video(
                     f"{target} would have {size[0]}x{size[1]} pixels; codecs take up to "
                     f"{MAX_SIDE} per side: upscale a smaller video"
                 )
+            selection = _select(upscaler, source, start, duration)
+            upscaler = upscaler.for_selection(selection)
+            if quality is None:
+                encoder = _limited(encoder, reader, upscaler.factor)
             settings = {
                 "input": [source.name, source.stat().st_size, source.stat().st_mtime_ns],
                 "start": start,
                 "duration": duration,
                 "model or engine": _digest(upscaler),
                 "size": size,
-                "codec": [encoder.encoder, encoder.options, reader.colours.pixel_format],
+                "codec or rate limit": [
+                    encoder.encoder,
+                    encoder.options,
+                    reader.colours.pixel_format,
+                ],
                 "quality": crf,
                 "deinterlacing": deinterlace,
             }
@@ -241,13 +254,38 @@ def upscale_video(
                 )
             with contextlib.closing(journal):
                 result = _write(
-                    reader, writer, upscaler, journal, on_progress or (lambda _: None), note
+                    reader,
+                    writer,
+                    upscaler,
+                    selection,
+                    journal,
+                    on_progress or (lambda _: None),
+                    note,
                 )
         try:
             publish_video(files, overwrite=overwrite)
         except OutputError as error:
             raise OutputError(f"{error}; the finished video is {part}") from error
         return result
+
+
+def _select(
+    upscaler: Upscaler, source: Path, start: float | None, duration: float | None
+) -> Selection:
+    """Return the model for a film, and why."""
+    if not upscaler.is_automatic:
+        return Selection(upscaler.graph.name)
+    estimate = estimate_film(source, start=start, duration=duration)
+    return select_film_model(estimate, upscaler.factor)
+
+
+def _limited(codec: Codec, source: Source, factor: int) -> Codec:
+    """Return the codec with a limit that follows from the rate of the source, if there is one."""
+    rate = source_rate(source.container, source.video)
+    if rate is None:
+        return codec
+    most = largest_rate(codec_name(source.video), rate, factor, codec)
+    return codec if most is None else codec.limited(most)
 
 
 def _digest(upscaler: Upscaler) -> str:
@@ -260,6 +298,7 @@ def _write(
     source: Source,
     target: Target,
     upscaler: Upscaler,
+    selection: Selection,
     journal: Journal,
     on_progress: Callable[[VideoProgress], None],
     note: Callable[[str], None],
@@ -299,6 +338,7 @@ def _write(
         reused=frames.share_reused,
         timings=pipeline.timings,
         problems=(*source.problems, *target.problems),
+        selection=selection,
         earlier_frames=kept,
     )
 

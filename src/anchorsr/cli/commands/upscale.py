@@ -43,7 +43,6 @@ from anchorsr.cli.watch import check_watched, new_jobs
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.engines.selection import AUTO
 from anchorsr.errors import ImageError, StoppedError
-from anchorsr.inference.automatic import Selection
 from anchorsr.inference.batch import Job, plan_jobs
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, JobResult, preview, upscale_files
@@ -222,7 +221,7 @@ class _Printer:
                     results.append(result)
                     if self.verbose and result.selection is not None:
                         source = self.places.shown(result.job.source)
-                        remark(f"{source}: {_describe_model(result.selection)}")
+                        remark(f"{source}: {result.selection.describe()}")
                     if result.error is not None:
                         complain(self.places.shown(result.error))
                     elif self.dry_run and not self.as_json:
@@ -273,13 +272,6 @@ def _describe(result: JobResult) -> str:
     return f"{source} {width}x{height} -> {target} {target_width}x{target_height}"
 
 
-def _describe_model(selection: Selection) -> str:
-    strengths = selection.strengths.describe()
-    told = f", {strengths}" if strengths else ""
-    why = f": {selection.why}" if selection.why else ""
-    return f"model {selection.model}{told}{why}"
-
-
 def _to_row(result: JobResult, printer: _Printer) -> dict[str, Any]:
     """Return a result as JSON shows it."""
     shown = printer.places.shown
@@ -297,11 +289,7 @@ def _to_row(result: JobResult, printer: _Printer) -> dict[str, Any]:
     if result.target_size is not None:
         row.update(zip(("output_height", "output_width"), result.target_size, strict=True))
     if result.selection is not None:
-        row.update(
-            model=str(result.selection.model),
-            strengths=result.selection.strengths.in_units(),
-            why=result.selection.why,
-        )
+        row.update(result.selection.as_row())
     if result.pages:
         row["pages"] = result.pages
     if result.notes:

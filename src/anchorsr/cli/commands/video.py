@@ -15,16 +15,19 @@ from anchorsr.cli.commands.options import (
     Force,
     Model,
     OptionalFactor,
+    StrengthTexts,
     Threads,
     Verbose,
     complete_from,
 )
 from anchorsr.cli.terminal import complain, complain_of_all, print_json, remark, say, video_bar
 from anchorsr.cli.usage import UsageError
+from anchorsr.data.strengths import CLEAN, parse_strengths
 from anchorsr.engines.selection import AUTO
 from anchorsr.errors import StoppedError, unknown_choice
+from anchorsr.inference.automatic import film_model
 from anchorsr.inference.upscaler import Upscaler
-from anchorsr.models.registry import DEFAULT
+from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.utils.files import check_folder, make_folder
 from anchorsr.video.batch import VideoJob, VideoOutcome, plan_videos, run_videos
 from anchorsr.video.codecs import CODECS, SUFFIXES
@@ -51,7 +54,8 @@ def video_command(
         ),
     ] = None,
     factor: OptionalFactor = None,
-    model: Model = DEFAULT,
+    model: Model = AUTO_MODEL,
+    strengths: StrengthTexts = None,
     start: Annotated[
         float | None, typer.Option(min=0, help="Start at this second of the video.")
     ] = None,
@@ -72,7 +76,7 @@ def video_command(
             max=63,
             help="CRF of the codec: lower is better and larger. By default "
             + ", ".join(f"{codec.quality} for {name}" for name, codec in CODECS.items())
-            + ".",
+            + ", with a limit that follows from the rate of the source.",
         ),
     ] = None,
     deinterlace: Annotated[
@@ -113,7 +117,10 @@ def video_command(
 
         anchorsr video tapes/ -o tapes-large/ --deinterlace on
     """
-    upscaler = Upscaler(model, factor, threads=threads or None, engine=engine)
+    damage = parse_strengths(strengths or [])
+    if model == AUTO_MODEL and damage != CLEAN:
+        model = film_model(factor)
+    upscaler = Upscaler(model, factor, threads=threads or None, engine=engine, strengths=damage)
     if verbose:
         remark(f"engine {upscaler.engine}: {upscaler.why}")
 
@@ -139,7 +146,7 @@ def video_command(
     if len(videos) == 1 and not videos[0].is_dir():
         job = VideoJob(videos[0], _target(videos[0], output, upscaler.factor))
         outcomes.append(VideoOutcome(job, upscale(job, "Upscaling")))
-        _show(outcomes[0], as_json=as_json)
+        _show(outcomes[0], as_json=as_json, verbose=verbose)
     else:
         jobs, others = plan_videos(videos, output, factor=upscaler.factor)
         if others:
@@ -152,7 +159,7 @@ def video_command(
                 jobs, lambda job: upscale(job, titles[id(job)]), overwrite=force
             ):
                 outcomes.append(outcome)
-                _show(outcome, as_json=as_json)
+                _show(outcome, as_json=as_json, verbose=verbose)
         except KeyboardInterrupt:
             done = sum(outcome.error is None for outcome in outcomes)
             raise StoppedError(
@@ -174,13 +181,15 @@ def _target(video: Path, output: Path | None, factor: int) -> Path:
     return output / f"{video.stem}{default.suffix}"
 
 
-def _show(outcome: VideoOutcome, *, as_json: bool) -> None:
+def _show(outcome: VideoOutcome, *, as_json: bool, verbose: bool) -> None:
     """Print how one video ended."""
     if outcome.error is not None:
         complain(outcome.error)
     if outcome.result is not None:
         for problem in outcome.result.problems:
             complain(problem)
+        if verbose:
+            remark(f"{outcome.job.source}: {outcome.result.selection.describe()}")
         if not as_json:
             say(outcome.result.target)
             remark(_summary(outcome.result))
@@ -212,10 +221,11 @@ def _as_row(outcome: VideoOutcome) -> dict[str, object]:
         return {**row, "status": "skipped", "reason": outcome.skipped}
     fields = dataclasses.asdict(result)
     fields.update(fields.pop("timings"))
-    del fields["target"]
+    del fields["target"], fields["selection"]
     return {
         **row,
         "status": "done",
+        **result.selection.as_row(),
         **fields,
         "frames_per_second": result.frames_per_second,
         "problems": list(result.problems),

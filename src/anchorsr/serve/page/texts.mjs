@@ -20,11 +20,11 @@ export const TEXTS = {
   formatSame: "As the original",
   quality: "Quality",
   models: {
-    auto: ["Auto", "Looks at each image: Quality for clean ones, Photo at ×3 for damaged ones."],
+    auto: ["Auto", "Looks at each image: Quality for clean ones, Photo for damaged ones."],
     quality: ["Quality", "Best for most images."],
     fast: ["Fast", "Several times as fast, a little less sharp: for many images and for videos."],
     abpn: ["ABPN", "The network of the paper, for comparison; ×3 only."],
-    photo: ["Photo", "For photographs with noise or compression artefacts; ×3 only."],
+    photo: ["Photo", "For photographs with noise or compression artefacts."],
     video: ["Video", "For videos."],
   },
   empty: "The result appears here beside its original.\nDrag the divider to compare; zoom with the wheel, two fingers, or + and -.",
