@@ -36,6 +36,16 @@ ROOT = Path(__file__).parents[1]
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With `-n`, give each worker tests that follow each other.
+
+    Where two share a file, each starts its browser, its server or its training run.
+    """
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache() -> Iterator[None]:
     """Tests neither read nor write the user's cache."""

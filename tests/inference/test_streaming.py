@@ -381,6 +381,7 @@ print(megabytes("VmHWM:") - before - image.rgb.nbytes / 1e6)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
 def test_pixels_are_not_in_memory_twice(tmp_path: Path) -> None:
     """Of 12 megapixels, Pillow's copy of the 36 MB has 48 MB, which were in memory beside them."""
