@@ -91,8 +91,11 @@ def upscale_strips(
     remaining, wanted_width = (side * factor for side in rgb.shape[:2])
     rgb = _padded(rgb, multiple)
     height, width = rgb.shape[:2]
-    wide = max(4 * halo + 2 * multiple, _STRIP_BYTES // (3 * factor**2 * width))
-    rows = _spans(height, min(tile, wide), halo, multiple)
+    tall = tile
+    if halo:
+        few = max(4 * halo + 2 * multiple, _STRIP_BYTES // (3 * factor**2 * width))
+        tall = min(tile, few)
+    rows = _spans(height, tall, halo, multiple)
     columns = _spans(width, tile, halo, multiple)
     for row in rows:
         strip = np.empty(((row.end - row.first) * factor, width * factor, 3), np.uint8)
