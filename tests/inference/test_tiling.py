@@ -17,6 +17,7 @@ import anchorsr
 from anchorsr.engines.runtimes import ENGINES, Engine, load_engine
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
+from anchorsr.inference import tiling
 from anchorsr.inference.tiling import TILE, _spans, upscale_strips, upscale_tiled
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
@@ -143,6 +144,17 @@ def test_an_image_that_is_a_view_of_another_is_tiled_the_same() -> None:
 def test_a_tile_that_is_all_halo_is_refused(tile: int) -> None:
     with pytest.raises(ValueError, match="nothing but its halo of 3"):
         upscale_tiled(Executor(GRAPHS[0]), image(0, 9, 9)[0], factor=3, halo=3, tile=tile)
+
+
+def test_strips_of_a_wide_image_have_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise one of a panorama has hundreds of megabytes."""
+    graph = GRAPHS[0]
+    images = image(8, 60, 50)
+    monkeypatch.setattr(tiling, "_STRIP_BYTES", 1)
+    few = 4 * graph.halo + 2
+    strips = list(upscale_strips(Executor(graph), images[0], factor=3, halo=graph.halo, tile=40))
+    assert max(map(len, strips)) <= 3 * few
+    np.testing.assert_array_equal(np.concatenate(strips), run_graph(graph, images)[0])
 
 
 @pytest.mark.parametrize("tile", [0, 1, 5, 6])
