@@ -240,6 +240,7 @@ def _main() -> None:
         for line in sys.stdin:
             ended = _run(Trial(**json.loads(line)), Path(folder))
             print(json.dumps(dataclasses.asdict(ended)), flush=True)
+    os._exit(0)  # in order, the end of PyTorch and LiteRT takes seconds
 
 
 if __name__ == "__main__":

@@ -400,3 +400,33 @@ def test_colours_that_only_nclx_tells(tmp_path: Path, primaries: int, transfer: 
         assert image.icc_profile is None
         brighter = transfer == 8
         assert (image.rgb[9, 9, 1] > 100) == brighter
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+def test_a_jpeg_with_an_end_marker_that_comes_too_early_is_refused(
+    tmp_path: Path, options: dict[str, int]
+) -> None:
+    """Its decoder makes the missing blocks grey, without a word."""
+    buffer = io.BytesIO()
+    Image.fromarray(noise(96, 96)).save(buffer, "JPEG", quality=90, **options)
+    whole = buffer.getvalue()
+    assert not read(whole, tmp_path).notes
+    with pytest.raises(ImageError, match="pixels with it"):
+        read(whole[: len(whole) * 5 // 6] + b"\xff\xd9", tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_that_ends_in_grey_is_whole(tmp_path: Path, mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (40, 40), (128,) * len(mode) if mode != "L" else 128).save(buffer, "JPEG")
+    assert read(buffer.getvalue(), tmp_path).size == (40, 40)
+
+
+@pytest.mark.parametrize("kind", [b"CMYK", b"Lab ", b"GRAY"])
+def test_a_profile_of_other_channels_is_left_out_with_a_note(tmp_path: Path, kind: bytes) -> None:
+    profile = SRGB[:16] + kind + SRGB[20:]
+    buffer = io.BytesIO()
+    Image.fromarray(smooth(16, 24)).save(buffer, "JPEG", icc_profile=profile)
+    image = read(buffer.getvalue(), tmp_path)
+    assert image.icc_profile is None
+    assert any(f"other channels ({kind.decode().strip()})" in note for note in image.notes)

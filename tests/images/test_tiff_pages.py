@@ -201,6 +201,22 @@ def test_signed_numbers_are_refused(tmp_path: Path) -> None:
         read_image(path)
 
 
+@pytest.mark.parametrize("numbers", [1, 3])
+def test_numbers_that_are_not_handled_are_refused_by_name(tmp_path: Path, numbers: int) -> None:
+    wide: Fields = {0x0102: ("H", (32, 32, 32)), 0x0153: ("H", (numbers,))}
+    path = save(tmp_path, tiff((LARGE, wide)))
+    with pytest.raises(ImageError, match={1: "32-bit numbers", 3: "floating-point"}[numbers]):
+        read_image(path)
+
+
+def test_a_big_endian_bigtiff_is_refused_by_name(tmp_path: Path) -> None:
+    """Pillow takes it for an ordinary TIFF, which would be called damaged."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"MM\0+\0\x08\0\0" + struct.pack(">QQ", 16, 0) + bytes(64))
+    with pytest.raises(ImageError, match="BigTIFF in big-endian order"):
+        read_image(path)
+
+
 # GeoTIFF
 
 PLACE: Fields = {

@@ -383,8 +383,7 @@ print(megabytes("VmHWM:") - before - image.rgb.nbytes / 1e6)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux does")
-@pytest.mark.parametrize("kind", ["a.jpg", "a.png", "a.tif"])
-def test_pixels_are_not_in_memory_twice(tmp_path: Path, kind: str) -> None:
-    """Of 24 megapixels, Pillow's copy of the 72 MB has 96 MB; a quarter of it is not released."""
-    Image.new("RGB", (6000, 4000), (1, 2, 3)).save(tmp_path / kind)
-    assert extra_megabytes(DECODING, tmp_path / kind) < 60
+def test_pixels_are_not_in_memory_twice(tmp_path: Path) -> None:
+    """Of 12 megapixels, Pillow's copy of the 36 MB has 48 MB, which were in memory beside them."""
+    Image.new("RGB", (4000, 3000), (1, 2, 3)).save(tmp_path / "a.jpg")
+    assert extra_megabytes(DECODING, tmp_path / "a.jpg") < 40

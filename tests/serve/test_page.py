@@ -412,7 +412,6 @@ def test_a_batch_of_fifty(page: Any) -> None:
     assert page.locator("li.done").count() == 50
 
 
-@pytest.mark.slow
 @pytest.mark.skipif("ANCHORSR_LARGE" not in os.environ, reason="needs ANCHORSR_LARGE=1")
 @pytest.mark.parametrize(("height", "width"), [(1000, 1000), (2000, 2000), (4000, 6000)])
 def test_large_images(page: Any, height: int, width: int) -> None:

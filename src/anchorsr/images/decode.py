@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageCms, ImageFile
 
 from anchorsr.errors import ImageError
+from anchorsr.images import jpeg
 from anchorsr.images.coding import coding_of
 from anchorsr.images.colour import from_chromaticities, icc_profile, with_srgb_curve
 from anchorsr.images.exif import exif_dpi, upright_exif
@@ -93,10 +94,14 @@ def metadata_of(image: Image.Image, source: Source) -> tuple[Metadata, int]:
     orientation, exif = upright_exif(exif) if isinstance(exif, bytes) else (1, None)
     dpi = checked_dpi(dpi) or (checked_dpi(exif_dpi(exif)) if exif is not None else None)
     profile = _checked_profile(profile)
+    notes = list(source.notes)
+    if profile is not None and not _profile_fits(profile, image.mode):
+        kind = profile[16:20].decode("latin-1").strip()
+        notes.append(f"the colour profile is left out, being one of other channels ({kind})")
+        profile = given["colour profile"] = None
     xmp = upright_xmp(xmp) if isinstance(xmp, bytes) else None
     kept = {"colour profile": profile, "EXIF": exif, "XMP": xmp}
     damaged = [name for name, data in given.items() if data and kept[name] is None]
-    notes = list(source.notes)
     if damaged:
         notes.append(f"damaged and left out: {', '.join(damaged)}")
     extras = source.extras if profile is None else source.extras | {"icc_profile": profile}
@@ -227,6 +232,14 @@ def _checked_profile(profile: Any) -> bytes | None:
     return profile if int.from_bytes(profile[:4], "big") <= len(profile) else None
 
 
+def _profile_fits(profile: bytes, mode: str) -> bool:
+    """Return whether a profile is one of the channels of Pillow's mode. Grey can be told by RGB."""
+    if mode == "CMYK":
+        return profile[16:20] == b"CMYK"
+    grey = mode in ("1", "L", "LA") or mode.startswith("I")
+    return profile[16:20] == b"RGB " or (grey and profile[16:20] == b"GRAY")
+
+
 def _depth(file: BinaryIO, image: ImageFile.ImageFile) -> int:
     """Return the bits per channel in the file, which Pillow's mode does not tell."""
     if image.format == "PNG":
@@ -260,9 +273,16 @@ def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
 
 
 def _load_whole(source: Source, image: ImageFile.ImageFile) -> None:
-    """Decode an image; refuse one whose pixels depend on how its missing end is completed."""
+    """Decode an image; refuse one whose pixels depend on how its missing end is completed.
+
+    A JPEG can end too early with an end marker, too: some programs add one to what is left. Its
+    decoder makes the missing blocks middle grey, so one whose last pixel is that is looked at.
+    """
     _load(image)
-    for other in source.completions[1:]:
+    completions = source.completions[1:]
+    if source.format_name == "JPEG" and not completions and _ends_in_grey(image):
+        completions = jpeg.completed(source.file, source.jpeg_end)[1:]
+    for other in completions:
         completed = _load(source.open(other))
         for top in range(0, image.height, _BAND):
             box = (0, top, image.width, min(top + _BAND, image.height))
@@ -270,6 +290,11 @@ def _load_whole(source: Source, image: ImageFile.ImageFile) -> None:
                 raise ValueError("its end is missing, and pixels with it")
     if source.completions:
         source.notes.append("the end of the file is missing, but no pixel is")
+
+
+def _ends_in_grey(image: ImageFile.ImageFile) -> bool:
+    last = image.crop((image.width - 1, image.height - 1, image.width, image.height))
+    return all(abs(value - 128) <= 2 for value in last.tobytes()[:3])
 
 
 def _with_tiff_fields(

@@ -39,6 +39,7 @@ class JpegParts:
         comment: The comment.
         adobe: Whether Adobe's marker says how colours are stored.
         ended: Whether the end marker is there.
+        end: The place of the end marker; the size of the file without one.
         whole_scans: Whether the scans that have begun are all that the pixels need.
         notes: What is left out.
     """
@@ -47,6 +48,7 @@ class JpegParts:
     comment: bytes | None
     adobe: bool
     ended: bool
+    end: int
     whole_scans: bool
     notes: tuple[str, ...]
 
@@ -68,7 +70,7 @@ def read_parts(file: BinaryIO) -> JpegParts:
     for marker, start, stop in _segments(data):
         content = data[start:stop]
         if marker == 0xD9:
-            ended, end = True, start
+            ended, end = True, start - 2
             break
         scans.add(marker, content)
         if marker == 0xFE:
@@ -89,27 +91,29 @@ def read_parts(file: BinaryIO) -> JpegParts:
     notes = []
     if others:
         notes.append(f"left out of the JPEG: {', '.join(dict.fromkeys(others))}")
-    rest = data[end:].strip(b"\0\r\n \xff")
+    rest = data[end + 2 :].strip(b"\0\r\n \xff")
     if images > 1:
         notes.append(f"the file holds {images} images; only the first one, the main one, is read")
     elif rest:
         what = "a video (motion photo)" if b"ftyp" in rest[:64] else f"{len(rest)} bytes"
         notes.append(f"what follows the image is left out: {what}")
-    return JpegParts(iptc, comment, adobe, ended, scans.are_whole, tuple(notes))
+    return JpegParts(iptc, comment, adobe, ended, end, scans.are_whole, tuple(notes))
 
 
-def completed(file: BinaryIO) -> list[BinaryIO]:
-    """Return a JPEG without an end marker, completed in several ways.
+def completed(file: BinaryIO, size: int) -> list[BinaryIO]:
+    """Return a JPEG without its end marker, completed in several ways.
 
     If it decodes to other pixels in one way than in another, pixels are missing.
 
     Args:
         file: The open file.
+        size: The bytes before the end marker; of a file without one, all.
     """
-    size = size_of(file)
+    ended = size < size_of(file)
     file.seek(0)
-    data = file.read()
-    kept = len(data.rstrip(b"\0"))  # a full disk or a broken download can end in zeros
+    data = file.read(size)
+    # A full disk or a broken download can end in zeros.
+    kept = size if ended else len(data.rstrip(b"\0"))
     if data[kept - 1 : kept] == b"\xff":
         kept += 1 if kept < size else -1  # FF 00 are pixels, and a single FF half an end marker
     return [view(file, [(0, kept), filler + _END]) for filler in _FILLERS]

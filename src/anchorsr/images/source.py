@@ -55,6 +55,7 @@ class Source:
         plain_inks: Whether CMYK is stored as it is. Adobe's programs store it inverted, and say so;
             Pillow takes all of it for inverted.
         completions: Files that are equally good completions of one without an end.
+        jpeg_end: The place of a JPEG's end marker.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Source:
     gamma: float | None = None
     plain_inks: bool = False
     completions: list[BinaryIO] = field(default_factory=list)
+    jpeg_end: int = 0
 
     def open(self, file: BinaryIO | None = None) -> ImageFile.ImageFile:
         """Read the header with Pillow.
@@ -177,8 +179,9 @@ def _prepare_jpeg(source: Source) -> None:
     if not parts.ended:
         if not parts.whole_scans:
             raise ValueError("its end is missing, and pixels with it")
-        source.completions = jpeg.completed(source.file)
+        source.completions = jpeg.completed(source.file, parts.end)
         source.file = source.completions[0]
+    source.jpeg_end = parts.end
 
 
 def _prepare_tiff(source: Source) -> None:

@@ -68,9 +68,11 @@ def find_picture(file: BinaryIO, path: Path) -> tuple[BinaryIO, list[str]]:
 
     Raises:
         ImageError: If it is a camera's raw file, has several pictures, or has channels beside its
-            colours that are not transparency.
+            colours that are not transparency, or numbers that are not handled.
     """
     reader = _Reader(file)
+    if reader.is_big_endian_big:
+        raise ImageError(f"{path} is a BigTIFF in big-endian order; save it as an ordinary TIFF")
     pages: list[_Page] = []
     pictures: list[_Page] = []
     for page in reader.pages():
@@ -108,9 +110,12 @@ def _check_channels(page: _Page, path: Path) -> None:
                 f"{path} holds {samples} channels, {samples - colours} more than its colours have, "
                 f"such as near infrared; save colours and other channels as separate files first"
             )
-    # Others are refused with their kind of pixels; these would be read as unsigned.
-    if 2 in page.fields.get(_SAMPLE_FORMAT, ()) and page.first(_BITS, 1) <= 8:
+    kinds, bits = page.fields.get(_SAMPLE_FORMAT, ()), page.first(_BITS, 1)
+    if 2 in kinds:
         raise ImageError(f"{path} holds signed numbers; convert them to unsigned ones first")
+    if 3 in kinds or bits > 16:
+        number = "floating-point" if 3 in kinds else f"{bits}-bit"
+        raise ImageError(f"{path} holds {number} numbers; convert them to 16-bit ones first")
 
 
 class _Reader:
@@ -122,6 +127,8 @@ class _Reader:
         header = file.read(16)
         self._order = "<" if header[:2] == b"II" else ">"
         self._big = header[2:4] in (b"+\0", b"\0+")
+        # Pillow takes it for an ordinary TIFF, and finds nothing.
+        self.is_big_endian_big = self._big and self._order == ">"
         self.is_canon_raw = header[8:10] == b"CR"
         self._pointer = 8 if self._big else 4
         self._first = self._unpacked("Q" if self._big else "I", header[self._pointer :])

@@ -16,7 +16,7 @@ from anchorsr.images.formats import format_of
 _UNKNOWN_MEMORY = 4 * 2**30
 # Bytes a pixel of the result and its codec, as measured at 100 megapixels. Other formats are
 # written in strips.
-_ENCODING = {"WEBP": 15, "AVIF": 22, "HEIC": 22}
+_ENCODING = {"WEBP": 15, "AVIF": 44, "HEIC": 26}
 _RESIZING = 7
 # Smaller results are not looked at.
 _LEAST_PIXELS = 40_000_000

@@ -21,6 +21,8 @@ from anchorsr.engines.runtimes import Engine
 
 # Input pixels a side, including the halo.
 TILE = 512
+# A strip of a wide image has fewer rows than a tile, if it would have more bytes than this.
+_STRIP_BYTES = 2**26
 # Bytes of memory that are worth a thread to touch them.
 _WORTH_A_THREAD = 2**25
 
@@ -89,7 +91,12 @@ def upscale_strips(
     remaining, wanted_width = (side * factor for side in rgb.shape[:2])
     rgb = _padded(rgb, multiple)
     height, width = rgb.shape[:2]
-    rows, columns = (_spans(side, tile, halo, multiple) for side in (height, width))
+    tall = tile
+    if halo:
+        few = max(4 * halo + 2 * multiple, _STRIP_BYTES // (3 * factor**2 * width))
+        tall = min(tile, few)
+    rows = _spans(height, tall, halo, multiple)
+    columns = _spans(width, tile, halo, multiple)
     for row in rows:
         strip = np.empty(((row.end - row.first) * factor, width * factor, 3), np.uint8)
         _fill(strip, engine, rgb, row, columns, factor)
