@@ -388,12 +388,10 @@ def test_axe_finds_nothing_and_narrow_screens_need_no_sideways_scrolling(
 
 def test_a_hung_browser_fails_one_test_only(running_browser: Chromium) -> None:
     with running_browser.limit(SECONDS):
-        running_browser.new_context()
-    late = pytest.raises(pytest.fail.Exception, match="longer than 1 seconds")
-    with late, running_browser.limit(1):
         page = running_browser.new_context().new_page()
-        with pytest.raises(Exception, match="closed"):
-            page.evaluate("new Promise(() => {})")
+    late = pytest.raises(pytest.fail.Exception, match="longer than 1 seconds")
+    with late, running_browser.limit(1), pytest.raises(Exception, match="closed"):
+        page.evaluate("new Promise(() => {})")
     with running_browser.limit(SECONDS):
         assert running_browser.new_context().new_page().evaluate("1 + 1") == 2
 
