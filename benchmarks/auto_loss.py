@@ -78,7 +78,7 @@ def main() -> int:
         for pair in islice(pairs, 0, None, arguments.every):
             for name in arguments.damage or USUAL:
                 damaged = damage_pair(pair, parse_damage(name), seed=arguments.seed)
-                chosen: Selection = select_model(RasterImage(damaged.lr), FACTOR)
+                chosen: Selection = select_model(RasterImage(damaged.lr))
                 got = score(damaged, chosen.model, chosen.strengths)
                 best = max(score(damaged, *each) for each in candidates(damaged.strengths))
                 height, width = damaged.hr.shape[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import json
 import math
@@ -14,15 +15,16 @@ from PIL import Image
 
 from anchorsr.cli import app
 from anchorsr.data.imresize import downscale
-from anchorsr.data.strengths import noise_strength
+from anchorsr.data.strengths import Strengths, noise_strength
 from anchorsr.errors import AnchorSRError, CheckpointError, DataError, ModelError
-from anchorsr.evaluation.evaluate import Score, evaluate, load_method
+from anchorsr.evaluation.evaluate import ConditionedMethod, Score, evaluate, load_method
 from anchorsr.export.export import export_graph
 from anchorsr.inference.image_upscaler import upscale
 from anchorsr.metrics import luma, psnr, ssim
 from anchorsr.models.registry import model_path
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.writer import write_tflite
+from anchorsr.utils.sample_image import sample_image
 from helpers.graphs import integer_graph
 
 
@@ -354,3 +356,14 @@ def test_command_prints_every_damage(large: Path, capsys: pytest.CaptureFixture[
     assert "jpeg75" in capsys.readouterr().out
     assert app.run(["evaluate", str(large), "-m", "bicubic"]) == 0
     assert "damage" not in capsys.readouterr().out
+
+
+def test_a_model_gets_the_strengths_that_it_takes() -> None:
+    """`video` takes no `earlier`: of an image that was a JPEG twice, it is told the last."""
+    method = load_method("video", 3)
+    assert isinstance(method, ConditionedMethod)
+    lr = sample_image(24, 32, seed=0)
+    known = Strengths(jpeg=0.5)
+    both = method.upscale(lr, dataclasses.replace(known, earlier=0.5))
+    assert np.array_equal(both, method.upscale(lr, known))
+    assert not np.array_equal(both, method(lr))

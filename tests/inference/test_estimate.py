@@ -43,7 +43,7 @@ def damaged(pair: Pair, name: str) -> UInt8Array:
 
 def test_clean_photograph_is_clean(pair: Pair) -> None:
     assert estimate_damage(pair.lr).strengths == CLEAN
-    assert select_model(RasterImage(pair.lr), 3).model == DEFAULT
+    assert select_model(RasterImage(pair.lr)).model == DEFAULT
 
 
 def test_jpeg_in_pixels_is_found_with_nothing_else(pair: Pair) -> None:
@@ -92,23 +92,17 @@ def test_like_images_have_one_estimate_on_every_run(pair: Pair) -> None:
 
 
 def test_slight_jpeg_goes_to_the_model_for_clean_images(pair: Pair) -> None:
-    assert select_model(RasterImage(encode_jpeg(pair.lr, 98)), 3).model == DEFAULT
-    chosen = select_model(RasterImage(encode_jpeg(pair.lr, 60)), 3)
+    assert select_model(RasterImage(encode_jpeg(pair.lr, 98))).model == DEFAULT
+    chosen = select_model(RasterImage(encode_jpeg(pair.lr, 60)))
     assert chosen.model == "photo"
     assert chosen.strengths.jpeg == jpeg_strength(60)
-
-
-def test_factor_without_photo_says_so(pair: Pair) -> None:
-    chosen = select_model(RasterImage(encode_jpeg(pair.lr, 60)), 2)
-    assert chosen.model == DEFAULT
-    assert "photo has no x2 yet" in chosen.why
 
 
 @pytest.mark.slow
 def test_auto_is_the_default_and_gives_what_its_choice_gives(pair: Pair) -> None:
     image = damaged(pair, "jpeg50")
     made = anchorsr.upscale(image)
-    chosen = select_model(RasterImage(image), 3)
+    chosen = select_model(RasterImage(image))
     named = Upscaler("photo", strengths=chosen.strengths)
     assert np.array_equal(made, named(image))
     assert np.array_equal(made, Upscaler()(image))
@@ -126,8 +120,8 @@ def test_strengths_by_hand_replace_the_estimate(pair: Pair) -> None:
     assert not np.array_equal(made, Upscaler("photo")(pair.lr))
     with pytest.raises(ModelError, match="takes no strengths"):
         Upscaler("fast", strengths=given)
-    with pytest.raises(ModelError, match="no shipped model of x2 takes strengths"):
-        Upscaler(factor=2, strengths=given)
+    for factor in (2, 4):
+        assert Upscaler(factor=factor, strengths=given).graph.name == f"photo_x{factor}"
     height, width = pair.lr.shape[:2]
     larger = anchorsr.upscale(pair.lr, scale=2, strengths=given)
     assert larger.shape == (2 * height, 2 * width, 3)

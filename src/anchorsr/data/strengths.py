@@ -59,6 +59,10 @@ class Strengths:
         """Return the strengths of these names, (len(names),) float32."""
         return np.array([getattr(self, name) for name in names], np.float32)
 
+    def only(self, names: Sequence[str]) -> Strengths:
+        """Return the strengths of these names; the others are zero."""
+        return Strengths(**{name: getattr(self, name) for name in names})
+
 
 CLEAN = Strengths()
 STRENGTHS = tuple(field.name for field in dataclasses.fields(Strengths))

@@ -38,8 +38,8 @@ from anchorsr.models.registry import (
     AUTO_MODEL,
     list_models,
     model_path,
+    read_conditioning,
     read_model,
-    takes_strengths,
 )
 from anchorsr.utils.files import cannot_read
 
@@ -222,11 +222,13 @@ def load_method(
         return Upscaler(AUTO_MODEL, factor, threads=threads, engine=engine).upscale_rgb
     load = functools.partial(ready_upscaler, name, factor, threads=threads, engine=engine)
     plain = load()
-    if not takes_strengths(model_path(name, factor)):
+    conditioning = read_conditioning(read_model(model_path(name, factor))[0])
+    if conditioning is None:
         return plain.upscale_rgb
+    taken = conditioning.strengths
 
     def upscale(lr: UInt8Array, strengths: Strengths) -> UInt8Array:
-        return load(strengths=strengths).upscale_rgb(lr)
+        return load(strengths=strengths.only(taken)).upscale_rgb(lr)
 
     return ConditionedMethod(upscale)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchorsr.data.strengths import CLEAN, Strengths
-from anchorsr.errors import ModelError
 from anchorsr.images.image import RasterImage, eight_bits
 from anchorsr.inference.estimate import Estimate, estimate_damage
 from anchorsr.inference.raster import fill_transparent
@@ -52,15 +51,10 @@ class Selection:
         }
 
 
-def select_model(image: RasterImage, factor: int) -> Selection:
-    """Choose the model and the strengths for an image.
-
-    Args:
-        image: The image, which the strengths are measured on.
-        factor: The super-resolution factor of the pass.
-    """
+def select_model(image: RasterImage) -> Selection:
+    """Choose the model and the strengths for an image, which they are measured on."""
     rgb = image.rgb if image.alpha is None else fill_transparent(image.rgb, image.alpha)
-    return _select(estimate_damage(eight_bits(rgb), image.coding), factor)
+    return _select(estimate_damage(eight_bits(rgb), image.coding))
 
 
 def select_film_model(estimate: Estimate, factor: int) -> Selection:
@@ -70,50 +64,28 @@ def select_film_model(estimate: Estimate, factor: int) -> Selection:
         estimate: How the film is damaged.
         factor: The super-resolution factor.
     """
-    if factor in _factors(VIDEO):
+    if film_model(factor) == VIDEO:
         return Selection(VIDEO, estimate.strengths, estimate.why)
-    return _select(estimate, factor)
+    return _select(estimate)
 
 
 def film_model(factor: int | None) -> str:
-    """Return the name of the model for films that takes strengths."""
-    return VIDEO if (factor or DEFAULT_FACTOR) in _factors(VIDEO) else CONDITIONED
+    """Return the name of the model for films that takes strengths, by default for ×3."""
+    factors = [model.factor for model in list_models() if model.name == VIDEO]
+    return VIDEO if (factor or DEFAULT_FACTOR) in factors else CONDITIONED
 
 
-def conditioned_factors() -> list[int]:
-    """Return the factors of the shipped model for images that takes strengths."""
-    return _factors(CONDITIONED)
-
-
-def _factors(name: str) -> list[int]:
-    return [model.factor for model in list_models() if model.name == name]
-
-
-def _select(estimate: Estimate, factor: int) -> Selection:
-    if _is_clean(estimate.strengths):
-        return Selection(DEFAULT, CLEAN, f"clean ({estimate.why})")
-    if factor not in conditioned_factors():
-        why = f"damaged ({estimate.why}), but {CONDITIONED} has no x{factor} yet"
-        return Selection(DEFAULT, CLEAN, why)
-    return Selection(CONDITIONED, estimate.strengths, estimate.why)
-
-
-def resolve_model(model: str | Path, factor: int | None, strengths: Strengths) -> str | Path:
-    """Return the model that `auto` stands for: before an image is seen, or with given strengths.
-
-    Raises:
-        ModelError: There are strengths, and no model of this factor that takes any.
-    """
+def resolve_model(model: str | Path, strengths: Strengths) -> str | Path:
+    """Return the model that `auto` stands for: before an image is seen, or with given strengths."""
     if model != AUTO_MODEL:
         return model
-    if strengths == CLEAN:
-        return DEFAULT
-    factors = conditioned_factors()
-    if factor is not None and factor not in factors:
-        raise ModelError(
-            f"no shipped model of x{factor} takes strengths: leave out --strength, or --factor"
-        )
-    return CONDITIONED
+    return DEFAULT if strengths == CLEAN else CONDITIONED
+
+
+def _select(estimate: Estimate) -> Selection:
+    if _is_clean(estimate.strengths):
+        return Selection(DEFAULT, CLEAN, f"clean ({estimate.why})")
+    return Selection(CONDITIONED, estimate.strengths, estimate.why)
 
 
 def _is_clean(strengths: Strengths) -> bool:

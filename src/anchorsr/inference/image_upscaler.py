@@ -140,7 +140,7 @@ class ImageUpscaler:
         self.wraps = wraps
         self._load = partial(ready_upscaler, threads=threads, engine=engine)
         self._automatic = model == AUTO_MODEL and strengths == CLEAN
-        self._model = resolve_model(model, factor, strengths)
+        self._model = resolve_model(model, strengths)
         self._strengths = strengths
         first = self._load(self._model, factor, strengths=strengths)
         self.engine, self.why = first.engine, first.why
@@ -162,7 +162,7 @@ class ImageUpscaler:
     def select(self, image: RasterImage, plan: UpscalePlan) -> Selection:
         """Choose the model and the strengths for an image, as `select_model` does for `auto`."""
         if self._automatic and plan.factors:
-            return select_model(image, plan.factors[0])
+            return select_model(image)
         return Selection(self._model, self._strengths)
 
     def plan(self, height: int, width: int) -> UpscalePlan:

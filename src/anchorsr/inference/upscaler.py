@@ -81,7 +81,7 @@ class Upscaler:
         engine: str = AUTO,
         strengths: Strengths = CLEAN,
     ) -> None:
-        path = model_path(resolve_model(model, factor, strengths), factor)
+        path = model_path(resolve_model(model, strengths), factor)
         data, graph = read_model(path)
         _check_upscales_images(path, graph)
         if fixed_size(data) is not None and not needs_size(graph):
@@ -212,7 +212,7 @@ class Upscaler:
         """Return the upscaler for an image: this one, unless its model is `auto`."""
         if not self.is_automatic:
             return self
-        return self.for_selection(select_model(image, self.factor))
+        return self.for_selection(select_model(image))
 
     def strips(self, rgb: UInt8Array) -> Iterator[UInt8Array]:
         """Upscale 8-bit RGB in strips of rows, of which only one is in memory.
@@ -266,7 +266,7 @@ def ready_upscaler(
     Raises:
         ModelError: As `Upscaler` does.
     """
-    path = model_path(resolve_model(model, factor, strengths), factor)
+    path = model_path(resolve_model(model, strengths), factor)
     status = path.stat() if path.is_file() else None
     file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else ()
     return _ready(path, file, factor, threads, engine, strengths)
