@@ -10,6 +10,7 @@ folder of images that are reduced here.
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,9 +138,16 @@ def load_given_pairs(folders: Sequence[Path], factor: int, *, patch: int) -> lis
     pairs = []
     for folder in folders:
         strengths = _read_strengths(folder / STRENGTHS_FILE)
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in find_images(folder / "LR"):
+            found[path.stem].append(path)
         for path in find_images(folder / "HR"):
-            hr = read_rgb(path)
-            lr = _read_same_name(folder / "LR", path.stem)
+            same = found[path.stem]
+            if len(same) != 1:
+                raise DataError(
+                    f"{folder / 'LR'} has {len(same)} images named {path.stem}, not one"
+                )
+            hr, lr = read_rgb(path), read_rgb(same[0])
             if (lr.shape[0] * factor, lr.shape[1] * factor) != hr.shape[:2]:
                 raise DataError(
                     f"{path} is {hr.shape[1]}x{hr.shape[0]}, which its LR image of"
@@ -207,13 +215,6 @@ def _read_given_lr(folder: Path, stem: str, factor: int) -> UInt8Array:
     if not path.is_file():
         raise DataError(f"{path} is missing: a benchmark folder has an LR image for each HR one")
     return read_rgb(path)
-
-
-def _read_same_name(folder: Path, stem: str) -> UInt8Array:
-    found = [path for path in find_images(folder) if path.stem == stem]
-    if len(found) != 1:
-        raise DataError(f"{folder} has {len(found)} images named {stem}, not one")
-    return read_rgb(found[0])
 
 
 def _read_strengths(path: Path) -> dict[str, Strengths]:
