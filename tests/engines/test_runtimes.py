@@ -323,7 +323,8 @@ def test_an_engine_reports_nothing_to_anybody(name: str, tmp_path: Path) -> None
     assert list(home.iterdir()) == []
 
 
-def test_what_was_imported_before_is_there_afterwards() -> None:
+def test_what_was_imported_before_is_there_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
     for earlier in (None, sys):
         if earlier is not None:
             sys.modules["openvino_telemetry"] = earlier

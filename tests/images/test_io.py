@@ -251,11 +251,14 @@ def test_cmyk_jpeg_with_a_useless_profile_is_converted_plainly(
 # Refusals
 
 
-@pytest.mark.parametrize("mode", ["LAB", "I", "F"])
-def test_other_kinds_of_pixels_are_refused(tmp_path: Path, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [("LAB", "LAB pixels"), ("I", "signed numbers"), ("F", "floating-point numbers")],
+)
+def test_other_kinds_of_pixels_are_refused(tmp_path: Path, mode: str, words: str) -> None:
     path = tmp_path / "a.tif"
     Image.new(mode, (4, 4)).save(path)
-    assert_refused(path, f"{mode} pixels", "convert")
+    assert_refused(path, words, "convert")
 
 
 def test_pages_of_a_tiff_are_refused_but_a_thumbnail_is_no_page(tmp_path: Path) -> None:
