@@ -21,6 +21,8 @@ from anchorsr.arrays import UInt8Array
 _MODES = ("RGB", "RGBA", "LA", "CMYK")
 _MOST_BYTES = 2**31 - 1  # Pillow counts in signed 32 bits
 _BAND_BYTES = 1 << 24
+# Pillow maps uncompressed files by this function, which is not public.
+_IS_POSSIBLE = hasattr(mmap, "MADV_DONTNEED") and hasattr(PIL._imaging, "map_buffer")
 
 
 class PixelMemory:
@@ -42,7 +44,7 @@ class PixelMemory:
             The memory; None where the system or the kind of pixels does not allow it.
         """
         size = image.width * image.height * 4
-        if image.mode not in _MODES or size > _MOST_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
+        if image.mode not in _MODES or size > _MOST_BYTES or not _IS_POSSIBLE:
             return None
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         core = PIL._imaging.map_buffer(pages, image.size, "raw", 0, (image.mode, 0, 1))
