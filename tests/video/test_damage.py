@@ -42,6 +42,7 @@ def estimated(path: Path, codec: str, crf: int) -> float:
     return estimate_film(film).strengths.video
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "equal"), [("libx264", (18, 24, 34)), ("libx265", (20, 26, 36))], ids=["h264", "hevc"]
 )
@@ -65,6 +66,7 @@ def test_what_cannot_be_measured_counts_as_clean(tmp_path: Path) -> None:
     assert (estimate.strengths, "cannot be measured" in estimate.why) == (CLEAN, True)
 
 
+@pytest.mark.slow
 def test_large_frames_are_measured_in_their_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +81,7 @@ def test_large_frames_are_measured_in_their_middle(
     assert estimate_film(film).strengths.video == pytest.approx(whole, abs=0.25)
 
 
+@pytest.mark.slow
 def test_a_film_of_a_low_rate_does_not_become_much_larger(tmp_path: Path) -> None:
     film = make_video(tmp_path / "in.mp4", pan(60), options={"crf": "38"})
     sizes = {}
@@ -99,6 +102,7 @@ def test_the_limit_follows_from_rate_codecs_and_factor() -> None:
     assert CODECS["vp9"].limited(10).options["b"] == "10"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", list(CODECS))
 def test_every_encoder_keeps_to_its_limit(tmp_path: Path, codec: str) -> None:
     limit = 30_000
@@ -155,6 +159,7 @@ def test_the_model_of_a_film() -> None:
     assert named.for_selection(Selection(CONDITIONED)) is named
 
 
+@pytest.mark.slow
 def test_a_result_names_its_model(tmp_path: Path) -> None:
     film = make_video(tmp_path / "in.mp4", pan(4, 48, 64), options={"crf": "30"})
     result = upscale_video(film, tmp_path / "out.mp4", threads=1)
