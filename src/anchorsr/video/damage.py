@@ -35,8 +35,8 @@ _MICROSECOND = Fraction(1, 1_000_000)
 _RATE_FACTORS = (16, 26, 36)
 # What is added to the CRF at which x264 spends a film's bits on its decoded frames, which are
 # smoother than those that were encoded. Measured on pans over eight photographs.
-_SMOOTHER = {"h264": 3.2, "hevc": 4.3, "vp9": 2.2, "av1": 7.0}
-_SMOOTHER_OTHERS = 3.2
+_SMOOTHER = {"hevc": 4.3, "vp9": 2.2, "av1": 7.0}
+_SMOOTHER_OTHERS = 3.2  # as of H.264
 # Larger frames are cut to their middle before x264 encodes them.
 _MOST_PIXELS = 1_200_000
 # Strengths that are measured in the pixels of single frames.
@@ -138,8 +138,11 @@ def _parts(
 
 def _equal_rate_factor(frames: Sequence[VideoFrame], bits: float, codec: str) -> float:
     """Return the CRF at which x264 spends as many bits, for frames that a codec has decoded."""
+    middles = [_middle(frame) for frame in frames]
+    whole = frames[0].height * frames[0].width
+    scale = whole / (middles[0].height * middles[0].width)
     needed = math.log2(max(bits, 1))
-    made = [math.log2(_encoded_bits(frames, crf)) for crf in _RATE_FACTORS]
+    made = [math.log2(scale * _encoded_bits(middles, crf)) for crf in _RATE_FACTORS]
     slope, offset = np.polyfit(made, _RATE_FACTORS, 1) if made[0] > made[-1] else (0.0, 10.0)
     found = float(np.interp(-needed, [-value for value in made], _RATE_FACTORS))
     if not made[-1] <= needed <= made[0]:
@@ -147,26 +150,33 @@ def _equal_rate_factor(frames: Sequence[VideoFrame], bits: float, codec: str) ->
     return found + _SMOOTHER.get(codec, _SMOOTHER_OTHERS)
 
 
-def _encoded_bits(frames: Sequence[VideoFrame], crf: int) -> float:
-    """Return how many bits x264 makes of frames, scaled to their whole area."""
+def _middle(frame: VideoFrame) -> VideoFrame:
+    """Cut the middle out of a large frame, as yuv420p."""
     import av
 
-    height, width = frames[0].height, frames[0].width
+    height, width = frame.height, frame.width
     share = min(1.0, math.sqrt(_MOST_PIXELS / (height * width)))
     rows, columns = (max(int(side * share) // 2 * 2, 2) for side in (height, width))
     top, left = ((side - part) // 4 * 2 for side, part in ((height, rows), (width, columns)))
+    y, u, v = planes(frame.reformat(format="yuv420p"))
+    half = slice(top // 2, (top + rows) // 2), slice(left // 2, (left + columns) // 2)
+    parts = (y[top : top + rows, left : left + columns], u[half], v[half])
+    packed = np.concatenate([part.reshape(-1, columns) for part in parts])
+    return av.VideoFrame.from_ndarray(packed, format="yuv420p")
+
+
+def _encoded_bits(frames: Sequence[VideoFrame], crf: int) -> int:
+    """Return how many bits x264 makes of yuv420p frames."""
+    import av
+
     size: int = 0
     with av.open(io.BytesIO(), "w", format="matroska") as container:
         options = {"crf": str(crf), "preset": "veryfast"}
         stream: Any = container.add_stream("libx264", rate=25, options=options)
-        stream.width, stream.height, stream.pix_fmt = columns, rows, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
         stream.thread_count = 1  # the bits depend on the number of threads
-        for frame in frames:
-            y, u, v = planes(frame.reformat(format="yuv420p"))
-            half = slice(top // 2, (top + rows) // 2), slice(left // 2, (left + columns) // 2)
-            parts = (y[top : top + rows, left : left + columns], u[half], v[half])
-            packed = np.concatenate([part.reshape(-1, columns) for part in parts])
-            cut = av.VideoFrame.from_ndarray(packed, format="yuv420p")
-            size += sum(packet.size for packet in stream.encode(cut))
+        for number, frame in enumerate(frames):
+            frame.pts = number
+            size += sum(packet.size for packet in stream.encode(frame))
         size += sum(packet.size for packet in stream.encode(None))
-    return float(8 * size * height * width / (rows * columns))
+    return 8 * size
