@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from anchorsr.images import exif, xmp
 from anchorsr.images.image import Metadata
 from anchorsr.images.io import RasterImage, read_image, read_rgb, write_image
-from anchorsr.images.tiff import encode_tiff, read_tiff_fields
+from anchorsr.images.tiff import read_tiff_fields, write_tiff
 from anchorsr.inference.upscaler import Upscaler, upscale_image
 from helpers.images import HEIC, KEEPING, SRGB, chunk, encoded, exif_block, noise, png, smooth
 
@@ -232,7 +232,9 @@ def test_any_exif_bytes_are_survived_by_tiff_and_avif(data: bytes, start: bytes)
     block = b"Exif\0\0" + start + data
     exif.exif_dpi(block)
     assert exif.without_orientation(block).startswith(b"Exif\0\0")
-    encoded_tiff = encode_tiff(np.zeros((2, 2, 3), np.uint8), Metadata(exif=block))
+    file = io.BytesIO()
+    write_tiff(file, (2, 2), [np.zeros((2, 2, 3), np.uint8)], Metadata(exif=block))
+    encoded_tiff = file.getvalue()
     read_tiff_fields(io.BytesIO(encoded_tiff), (1, 1))
     read_tiff_fields(io.BytesIO(start + data), (1, 1))
 

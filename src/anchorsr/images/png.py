@@ -34,11 +34,6 @@ _UP = 2
 _BAND_BYTES = 1 << 19  # filtered and compressed while still in the cache
 
 
-def encode_png(pixels: Pixels, metadata: Metadata) -> bytes:
-    """Encode uint8 or uint16 (H, W, C) as PNG; C is 1 to 4: grey, grey+alpha, RGB, RGBA."""
-    return b"".join(png_parts(pixels.shape[0], [pixels], metadata))
-
-
 def png_parts(height: int, strips: Iterable[Pixels], metadata: Metadata) -> Iterator[bytes]:
     """Yield a PNG in parts, from strips of rows.
 

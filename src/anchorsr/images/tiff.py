@@ -135,22 +135,6 @@ def _tags(file: BinaryIO) -> set[int]:
     }
 
 
-def encode_tiff(pixels: Pixels, metadata: Metadata) -> bytes:
-    """Encode as TIFF with Deflate.
-
-    Args:
-        pixels: uint8 or uint16: grey (H, W) or (H, W, 1), RGB (H, W, 3), RGBA (H, W, 4).
-        metadata: What to store with them.
-
-    Raises:
-        ValueError: If the file would be larger than the 4 GB that a TIFF can hold.
-    """
-    planes = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    file = io.BytesIO()
-    write_tiff(file, planes.shape[:2], [planes], metadata)
-    return file.getvalue()
-
-
 def write_tiff(
     file: BinaryIO, size: tuple[int, ...], strips: Iterable[Pixels], metadata: Metadata
 ) -> None:
