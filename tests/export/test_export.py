@@ -202,7 +202,7 @@ def test_the_example_in_the_docstring_runs(tmp_path: Path, monkeypatch: pytest.M
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
-# Against ai-edge-quantizer
+# Against litert-quantizer
 
 
 def without_clip(graph: Graph) -> Graph:
@@ -233,7 +233,7 @@ def with_one_more_layer(graph: Graph) -> Graph:
 @pytest.mark.filterwarnings("ignore::UserWarning")  # its interpreter keeps all tensors, and warns
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
-    """ai-edge-quantizer, int8 activations and int8 weights by channel, from the same ranges.
+    """litert-quantizer, int8 activations and int8 weights by channel, from the same ranges.
 
     The conventions meet with a weight limit of 127, which is its own; here it is 64. The ranges
     are handed over, because its own calibration runs LiteRT in float, whose sums are rounded
@@ -242,8 +242,8 @@ def test_another_quantizer_finds_the_same_integers(seed: int) -> None:
     uint8, which is a difference of 128. All else is equal: scales, zero points, weights, biases
     and every byte of an image.
     """
-    from ai_edge_quantizer import quantizer
-    from ai_edge_quantizer import recipe as quantizer_recipes
+    from litert_quantizer import quantizer
+    from litert_quantizer import recipe as quantizer_recipes
 
     graph = without_clip(with_one_more_layer(float_graph(seed)))
     images = image(seed, 16, 12)

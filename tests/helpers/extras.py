@@ -33,7 +33,7 @@ EXTRAS = {
     "python_multipart": "web",
     "pyarrow": "cluster",
     "ray": "cluster",
-    "ai_edge_quantizer": "dev",
+    "litert_quantizer": "dev",
     "axe_playwright_python": "dev",
     "huggingface_hub": "dev",
     "hypothesis": "dev",

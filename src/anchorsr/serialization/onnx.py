@@ -169,7 +169,7 @@ class _Writer(IntegerNodes):
             case ops.Resize():
                 self._add_resize(operator, inputs[0], output)
             case ops.DepthToSpace():
-                self._node("DepthToSpace", inputs, output, blocksize=operator.block, mode="DCR")
+                self._add_depth_to_space(operator, inputs, output)
             case ops.Clip():
                 low = self._constant(f"{output}/low", np.float32(operator.low))
                 high = self._constant(f"{output}/high", np.float32(operator.high))
@@ -307,6 +307,17 @@ class _Writer(IntegerNodes):
             self._add_integer("QLinearAveragePool", pool, channels_last=0, **attributes)
         else:
             self._node("AveragePool", inputs, output, **attributes)
+
+    def _add_depth_to_space(self, move: ops.DepthToSpace, inputs: list[str], output: str) -> None:
+        """Move channels; of numbers in the QDQ form, since Qualcomm's runtime needs a scale."""
+        attributes = {"blocksize": move.block, "mode": "DCR"}
+        if self._form == "qlinear" or move.output not in self._quantization:
+            self._node("DepthToSpace", inputs, output, **attributes)
+            return
+        real = self._dequantized(move.input, output)
+        self._node("DepthToSpace", [real], f"{output}/moved", **attributes)
+        after = self._quantization_constants(move.output)
+        self._node("QuantizeLinear", [f"{output}/moved", *after], output)
 
     def _add_resize(self, resize: ops.Resize, source: str, output: str) -> None:
         scales = np.array([1, 1, resize.factor, resize.factor], np.float32)
