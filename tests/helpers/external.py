@@ -332,6 +332,14 @@ class WithReflection(WithLayerNorm):
         self.norm = conv(WIDTH, WIDTH, padding_mode="reflect")
 
 
+class WithReplication(WithLayerNorm):
+    """Padding by the pixels at the edge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(WIDTH, WIDTH, 3))
+
+
 class WithBicubic(WithLayerNorm):
     """A bicubic image added."""
 
@@ -363,6 +371,7 @@ REFUSED = {
     WithGELU: r"the module norm \(GELU\) .* use nn.ReLU",
     WithLinear: r"the operator mean .* with keepdim=True",
     WithReflection: r"the module norm \(Conv2d\) .* 'reflect' .* use padding_mode='zeros'",
+    WithReplication: r"the module norm.0 \(ReplicationPad2d\) .* the padding of the convolution",
     WithBicubic: "the operator interpolate .* bicubic .* use mode='nearest'",
     WithSizes: "getattr.* sizes are not part of a graph",
     WithAttention: "the operator flatten .* use convolutions",

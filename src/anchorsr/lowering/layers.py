@@ -31,7 +31,7 @@ def convolution(conv: nn.Conv2d, source: str, name: str) -> ops.Conv2D | ops.Dep
     """Convert a convolution; one with as many groups as channels becomes depthwise."""
     if conv.padding_mode != "zeros":
         raise GraphError(
-            f"it pads with {conv.padding_mode!r} pixels, which devices do not: use"
+            f"it pads with {conv.padding_mode!r} pixels, and devices with zeros: use"
             " padding_mode='zeros'"
         )
     settings = Settings(conv.stride, conv.padding, conv.dilation, conv.groups)
