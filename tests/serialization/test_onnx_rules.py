@@ -1,7 +1,8 @@
 """The rules that other runtimes state for QDQ files, which cannot all be run here.
 
-Qualcomm, through ONNX Runtime: fixed sizes, and every operator between DequantizeLinear and
-QuantizeLinear (onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html). TensorRT:
+Qualcomm, through ONNX Runtime: fixed sizes (onnxruntime.ai/docs/execution-providers/
+QNN-ExecutionProvider.html), and every operator between DequantizeLinear and QuantizeLinear: its
+emulator refuses others (benchmarks/runtimes.py). TensorRT:
 symmetric int8, which is zero point 0 (docs.nvidia.com/deeplearning/tensorrt, "Working with
 Quantized Types").
 """
