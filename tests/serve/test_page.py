@@ -111,6 +111,12 @@ def png(height: int = 30, width: int = 40, **more: Any) -> bytes:
     return stream.getvalue()
 
 
+def dib() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(sample_image(9, 8, seed=1)).save(stream, "BMP")
+    return stream.getvalue()
+
+
 def drop(page: Any, *files: tuple[str, bytes]) -> None:
     page.evaluate(DROP, [[name, base64.b64encode(data).decode()] for name, data in files])
 
@@ -237,12 +243,13 @@ def test_folders_archives_errors_and_a_zip_of_all(page: Any) -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("book/1.png", png(20, 21))
         archive.writestr("book/2.png", png(22, 23))
+        archive.writestr("book/3.dib", dib())
         archive.writestr("book/notes.txt", "no image")
         archive.writestr("__MACOSX/._1.png", "no image")
     drop(page, ("a.png", png()), ("b.cbz", stream.getvalue()), ("bad.png", b"no image"),
          ("broken.zip", b"no zip"))  # fmt: skip
-    finish(page, 5)
-    assert page.locator("li.done").count() == 3
+    finish(page, 6)
+    assert page.locator("li.done").count() == 4
     errors = page.locator("li.failed .state").all_inner_texts()
     assert any("bad.png is not a PNG" in error for error in errors)
     assert any("zip is damaged" in error for error in errors)
@@ -251,7 +258,8 @@ def test_folders_archives_errors_and_a_zip_of_all(page: Any) -> None:
     assert name == "upscaled.zip"
     with zipfile.ZipFile(io.BytesIO(result)) as archive:
         assert archive.testzip() is None
-        assert sorted(archive.namelist()) == ["a_x3.png", "book/1_x3.png", "book/2_x3.png"]
+        names = ["a_x3.png", "book/1_x3.png", "book/2_x3.png", "book/3_x3.dib"]
+        assert sorted(archive.namelist()) == names
     page.click("#clear")
     assert page.locator("li").count() == 0
 
@@ -261,10 +269,16 @@ def test_a_video_is_upscaled_and_played(page: Any, tmp_path: Path) -> None:
     from helpers.videos import make_video, moving
 
     film = make_video(tmp_path / "film.mp4", moving(4))
+    page.click("label:has(input[value=custom])")
+    page.select_option("#format", "webp")  # for images
     page.set_input_files("#files", str(film))
     page.wait_for_selector("li .thumb canvas", state="attached")
     finish(page, 1)
-    page.click("li button:text('Play')")
+    assert "2, 3 or 4 times" in page.inner_text("li.failed .state")
+    page.click("label:has(input[value='3'])")
+    page.click("li button:text('Try again')")
+    page.click("li.done button:text('Play')")
+    assert "chosen format is for images" in page.inner_text("#caption")
     page.wait_for_selector("#film video")
     name, result = saved(page, "li button:text('Save')")
     assert (name, result[4:8]) == ("film_x3.mp4", b"ftyp")
