@@ -44,6 +44,7 @@ DROP = """async (files) => {
   document.dispatchEvent(new DragEvent("dragenter", all));
   document.dispatchEvent(new DragEvent("drop", all));
 }"""
+NARROW = {"viewport": {"width": 360, "height": 700}, "has_touch": True, "is_mobile": True}
 PASTE = """async (bytes) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([new Uint8Array(bytes)], "image.png", {type: "image/png"}));
@@ -361,6 +362,42 @@ def test_slider_zoom_and_keyboard_only(page: Any) -> None:
     assert {"choose", "choose-folder", "format", "stage", "slider", "Save a.png"} <= reached
 
 
+def test_fingers_move_the_divider_zoom_and_pan(browser: Chromium, server: Server) -> None:
+    with opened(browser, server.address, **NARROW) as page:
+        drop(page, ("a.png", png(200, 300)))
+        finish(page, 1)
+        page.wait_for_selector("#stage:not([hidden])")
+        session = page.context.new_cdp_session(page)
+        box = page.locator("#stage").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        def touch(*steps: list[tuple[float, float]]) -> None:
+            before = 0
+            for fingers in [*steps, []]:
+                kind = "touchMove" if len(fingers) == before else "touchStart"
+                before = len(fingers)
+                points = [{"x": x + dx, "y": y + dy, "id": i} for i, (dx, dy) in enumerate(fingers)]
+                kind = kind if fingers else "touchEnd"
+                session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        def scale_and_corner() -> tuple[float, float]:
+            text = page.evaluate("getComputedStyle(document.querySelector('#right img')).transform")
+            numbers = [float(number) for number in text[7:-1].split(",")]
+            return numbers[0], numbers[4]
+
+        touch([(-10, 0)], [(-50, 0)], [(-90, 0)])
+        divider = page.get_attribute("#slider", "aria-valuenow")
+        assert divider == "25"
+        before, _ = scale_and_corner()
+        touch([(-20, 0)], [(-20, 0), (20, 0)], [(-60, 0), (60, 0)], [(-90, 0), (90, 0)])
+        larger, corner = scale_and_corner()
+        assert larger == pytest.approx(4.5 * before, rel=0.15)
+        assert page.get_attribute("#slider", "aria-valuenow") == divider
+        touch([(60, 20)], [(30, 20)], [(0, 20)])
+        assert scale_and_corner() == (larger, pytest.approx(corner - 60, abs=1))
+        assert page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
+
+
 def test_without_a_network_after_the_first_visit(browser: Chromium, static: str) -> None:
     with opened(browser, static) as page:
         page.evaluate("navigator.serviceWorker.ready")
@@ -377,9 +414,6 @@ def test_without_a_network_after_the_first_visit(browser: Chromium, static: str)
         drop(page, ("a.png", png()))
         finish(page, 1)
         assert page.locator("li.done").count() == 1
-
-
-NARROW = {"viewport": {"width": 360, "height": 700}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.mark.parametrize("options", [{}, {"color_scheme": "dark", **NARROW}])
