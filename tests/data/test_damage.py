@@ -86,6 +86,7 @@ def test_pan_moves_over_the_image(pair: Pair, speed: tuple[float, float]) -> Non
         height, width = frame.shape[:2]
         shown = pair.lr[top : top + height, left : left + width]
         assert np.abs(frame.astype(int) - shown).mean() < 3
+        assert abs(frame.mean() - shown.mean()) < 0.5
     ways = [abs(frames[-1][axis] - frames[0][axis]) for axis in (1, 2)]
     assert ways == [round(abs(step) * 4) for step in speed]
 

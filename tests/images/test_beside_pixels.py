@@ -141,6 +141,30 @@ def test_a_jpeg_whose_pixels_are_missing_is_not(tmp_path: Path, lost: int, paddi
             read(data[:-lost] + padding, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("marker", "bits", "kind"),
+    [
+        (0xC1, 12, "12-bit"),
+        (0xC2, 12, "12-bit"),
+        (0xC3, 8, "lossless"),
+        (0xC3, 16, "lossless"),
+        (0xC5, 8, "hierarchical"),
+        (0xF7, 8, "JPEG-LS"),
+    ],
+)
+def test_an_unusual_kind_of_jpeg_is_refused_by_name(
+    tmp_path: Path, marker: int, bits: int, kind: str
+) -> None:
+    at = PHOTO.index(b"\xff\xc0")
+    data = PHOTO[:at] + bytes((0xFF, marker)) + PHOTO[at + 2 : at + 4] + bytes([bits])
+    with pytest.raises(ImageError, match=rf"{kind}.*convert it"):
+        read(data + PHOTO[at + 5 :], tmp_path)
+
+
+def test_a_repeated_end_marker_is_nothing_that_is_left_out(tmp_path: Path) -> None:
+    assert read(PHOTO + b"\xff\xd9", tmp_path).notes == ()
+
+
 def test_a_progressive_jpeg_without_its_last_scan_is_not_whole(tmp_path: Path) -> None:
     last = PROGRESSIVE.rindex(b"\xff\xda")
     with pytest.raises(ImageError, match="damaged"):
@@ -156,7 +180,7 @@ def test_line_breaks_before_an_image_are_ignored(
     data = encoded(Image.fromarray(smooth(16, 24)), format_name)
     image = read(before + data, tmp_path)
     np.testing.assert_array_equal(image.rgb, read(data, tmp_path).rgb)
-    assert f"{len(before)} bytes" in image.notes[0]
+    assert f"{len(before)} B" in image.notes[0]
 
 
 def segment(marker: int, content: bytes) -> bytes:
@@ -267,6 +291,22 @@ def test_a_lossless_avif_that_becomes_lossy_is_told(tmp_path: Path) -> None:
         told = ["pixels without loss (PNG, WebP and HEIC files can)"] if is_lossless else []
         assert not_kept(image, "AVIF") == told
         assert not_kept(image, "WEBP") == []
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [ValueError("encoding error 6"), RuntimeError("ERROR adding frame. WebPEncodingError: 6")],
+)
+def test_what_does_not_fit_into_a_webp_is_told_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OutputError, match=r"more detail than a lossy WebP .* --lossless"):
+        write_image(tmp_path / "a.webp", RasterImage(ROWS))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lossless_animation_stays_so(tmp_path: Path) -> None:

@@ -54,6 +54,12 @@ def test_jpeg_in_pixels_is_found_with_nothing_else(pair: Pair) -> None:
     assert strengths.grain < 0.3
 
 
+def test_a_few_blocks_raise_no_false_alarm() -> None:
+    half = downscale(read_rgb(Path(__file__).parents[2] / "docs" / "dog.jpg"), 2)
+    stored = encode_jpeg(np.ascontiguousarray(half[48:120, 24:96]), 50)
+    assert estimate_damage(stored).strengths.as_table() == {"jpeg": jpeg_strength(50)}
+
+
 @pytest.mark.parametrize("sigma", [5, 12, 25])
 def test_noise_is_measured(pair: Pair, sigma: int) -> None:
     strengths = estimate_damage(damaged(pair, f"noise{sigma}")).strengths

@@ -139,6 +139,9 @@ def pan(
     """
     with needs("PyAV", "video"):
         import av
+        from av.video.reformatter import Interpolation
+    # FFmpeg's default conversion to RGB would darken by one level.
+    exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
     distances = [round(abs(step) * (frames - 1)) for step in speed]
     height, width = (
         (side - distance) // 2 * 2 for side, distance in zip(lr.shape[:2], distances, strict=True)
@@ -163,7 +166,10 @@ def pan(
         container.mux(stream.encode())
     buffer.seek(0)
     with av.open(buffer, "r") as film_file:
-        decoded = [frame.to_ndarray(format="rgb24") for frame in film_file.decode(video=0)]
+        decoded = [
+            frame.reformat(format="rgb24", interpolation=exact).to_ndarray()
+            for frame in film_file.decode(video=0)
+        ]
     return [
         (np.asarray(frame, np.uint8), int(top), int(left))
         for frame, top, left in zip(decoded, tops, lefts, strict=True)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anchorsr.errors import ImageError, OutputError
+from anchorsr.errors import ImageError
 from anchorsr.images.colour import from_png, icc_profile, with_srgb_curve
 from anchorsr.images.decode import decode, metadata_of, turn
 from anchorsr.images.encode import (
@@ -28,6 +28,7 @@ from anchorsr.images.encode import (
     check_coding,
     check_colours,
     converted_colours,
+    encoding_failed,
     pillow_options,
     resized_metadata,
 )
@@ -45,7 +46,7 @@ from anchorsr.images.image import Metadata, Pixels, RasterImage
 from anchorsr.images.io import write_image
 from anchorsr.images.png import encode_apng
 from anchorsr.images.source import Source, reading
-from anchorsr.utils.files import publishing, reason
+from anchorsr.utils.files import publishing
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,7 +331,7 @@ def _encode(path: Path, animation: Animation, coding: Coding) -> bytes:
         quality = coding.quality_for(animation, format_name)
         return _encode_with_pillow(animation, metadata, format_name, quality)
     except (OSError, ValueError, RuntimeError) as error:
-        raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+        raise encoding_failed(path, error) from error
 
 
 def _encode_with_pillow(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,7 +24,10 @@ from anchorsr.images.jpeg import LONGEST_COMMENT, LONGEST_IPTC, with_extras
 from anchorsr.images.png import png_parts
 from anchorsr.images.tiff import write_tiff
 from anchorsr.images.xmp import sized_xmp
+from anchorsr.utils.files import reason
 
+# VP8_ENC_ERROR_PARTITION0_OVERFLOW: the modes of all blocks have to fit into 512 kB.
+_WEBP_OVERFLOW = re.compile(r"(encoding error|WebPEncodingError:?) 6$")
 _LOSSLESS_WEBP = {"lossless": True, "exact": True}
 _WITHOUT_PROFILE = ("GIF", "BMP")
 _OPAQUE = ("JPEG", "BMP")  # transparent pixels are laid on white
@@ -136,6 +140,22 @@ def check_colours(path: Path, metadata: Metadata, format_name: str) -> None:
     if space is None or space.hdr:
         what = space.hdr if space else "in colours of an unusual kind"
         raise OutputError(f"{path} would be {what}, which only a PNG keeps here; write a .png file")
+
+
+def encoding_failed(path: Path, error: Exception) -> OutputError:
+    """Return what to raise when the library of a format fails.
+
+    Args:
+        path: The file to be written.
+        error: What the library raises.
+    """
+    text = reason(error)
+    if _WEBP_OVERFLOW.search(text):
+        return OutputError(
+            f"{path} would have more detail than a lossy WebP of its size can hold; "
+            f"use --lossless or a lower --quality, or write a .png or .jpg file"
+        )
+    return OutputError(f"{path} cannot be written ({text})")
 
 
 def not_kept(image: Metadata, format_name: str, *, animated: bool = False) -> list[str]:

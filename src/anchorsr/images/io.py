@@ -21,9 +21,16 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from anchorsr.errors import DataError, OutputError
+from anchorsr.errors import DataError
 from anchorsr.images.decode import decode
-from anchorsr.images.encode import Coding, check_coding, check_colours, encode_into, not_kept
+from anchorsr.images.encode import (
+    Coding,
+    check_coding,
+    check_colours,
+    encode_into,
+    encoding_failed,
+    not_kept,
+)
 from anchorsr.images.formats import (
     MAX_PIXELS,
     SUFFIXES,
@@ -135,7 +142,7 @@ def _encode(file: BinaryIO, path: Path, image: RasterImage, coding: Coding) -> N
     try:
         encode_into(file, image, format_name, coding)
     except (OSError, ValueError, RuntimeError) as error:
-        raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+        raise encoding_failed(path, error) from error
 
 
 def find_images(folder: Path, *, recursive: bool = False) -> list[Path]:

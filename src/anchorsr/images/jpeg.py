@@ -17,6 +17,8 @@ from anchorsr.images.view import Part, size_of, view
 _END = b"\xff\xd9"
 # Markers without data: TEM, RST0 to RST7, SOI, EOI.
 _ALONE = {0x01, *range(0xD0, 0xDA)}
+# Huffman tables, arithmetic conditioning and an extension, among the markers of frame headers.
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)
 # Within coded pixels FF is followed by 00 or a restart marker; anything else begins a segment.
 _NEXT_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 _PHOTOSHOP = b"Photoshop 3.0\0"
@@ -42,6 +44,7 @@ class JpegParts:
         end: The place of the end marker; the size of the file without one.
         whole_scans: Whether the scans that have begun are all that the pixels need.
         notes: What is left out.
+        unusual: The kind of coding, if it is one that libjpeg does not decode to 8 bits.
     """
 
     iptc: bytes | None
@@ -51,6 +54,7 @@ class JpegParts:
     end: int
     whole_scans: bool
     notes: tuple[str, ...]
+    unusual: str
 
 
 def read_parts(file: BinaryIO) -> JpegParts:
@@ -63,6 +67,7 @@ def read_parts(file: BinaryIO) -> JpegParts:
     data = file.read()
     iptc = comment = None
     adobe = ended = False
+    unusual = ""
     images = 1
     others: list[str] = []
     scans = _Scans()
@@ -73,6 +78,7 @@ def read_parts(file: BinaryIO) -> JpegParts:
             ended, end = True, start - 2
             break
         scans.add(marker, content)
+        unusual = unusual or _unusual_kind(marker, content)
         if marker == 0xFE:
             comment = content if comment is None else comment + b"\n" + content
         elif marker == 0xED and content.startswith(_PHOTOSHOP):
@@ -91,13 +97,13 @@ def read_parts(file: BinaryIO) -> JpegParts:
     notes = []
     if others:
         notes.append(f"left out of the JPEG: {', '.join(dict.fromkeys(others))}")
-    rest = data[end + 2 :].strip(b"\0\r\n \xff")
+    rest = data[end + 2 :].strip(b"\0\r\n \xff\xd9")  # some writers repeat the end marker
     if images > 1:
         notes.append(f"the file holds {images} images; only the first one, the main one, is read")
     elif rest:
-        what = "a video (motion photo)" if b"ftyp" in rest[:64] else f"{len(rest)} bytes"
+        what = "a video (motion photo)" if b"ftyp" in rest[:64] else f"{len(rest)} B"
         notes.append(f"what follows the image is left out: {what}")
-    return JpegParts(iptc, comment, adobe, ended, end, scans.are_whole, tuple(notes))
+    return JpegParts(iptc, comment, adobe, ended, end, scans.are_whole, tuple(notes), unusual)
 
 
 def completed(file: BinaryIO, size: int) -> list[BinaryIO]:
@@ -172,6 +178,19 @@ LONGEST_COMMENT = _LONGEST_SEGMENT
 def iptc_of_resources(resources: bytes) -> bytes | None:
     """Return the IPTC-IIM data among Photoshop's image resources, if any."""
     return dict(_resources(resources)).get(_IPTC)
+
+
+def _unusual_kind(marker: int, content: bytes) -> str:
+    """Name the kind of coding that a frame header states, if it is an unusual one."""
+    if marker == 0xF7:
+        return "JPEG-LS"
+    if not 0xC0 <= marker <= 0xCF or marker in _NO_FRAMES or not content:
+        return ""
+    if marker in (0xC3, 0xCB):
+        return "a lossless JPEG"
+    if marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
+        return "a hierarchical JPEG"
+    return "" if content[0] == 8 else f"a {content[0]}-bit JPEG"
 
 
 class _Scans:

@@ -149,7 +149,7 @@ def _prepared(file: BinaryIO, path: Path) -> Source:
         format_name = format_of_content(header[before:][:_HEADER_BYTES])
         if format_name is not None:
             file = view(file, [(before, size_of(file))])
-            notes.append(f"what stands before the image is ignored: {before} bytes")
+            notes.append(f"what stands before the image is ignored: {before} B")
     if is_camera_raw(header) or (format_name == "TIFF" and path.suffix.lower() in RAW_SUFFIXES):
         raise ImageError(f"{path} is a camera raw file; {RAW_ADVICE}")
     if format_name is None:
@@ -175,6 +175,11 @@ def _prepare_png(source: Source) -> None:
 
 def _prepare_jpeg(source: Source) -> None:
     parts = jpeg.read_parts(source.file)
+    if parts.unusual:
+        raise ImageError(
+            f"{source.path} is {parts.unusual}, which is not handled; "
+            f"convert it to a PNG or an 8-bit JPEG first"
+        )
     source.notes += parts.notes
     source.extras = {"iptc": parts.iptc, "comment": parts.comment}
     source.plain_inks = not parts.adobe

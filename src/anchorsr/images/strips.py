@@ -24,7 +24,8 @@ from anchorsr.images.tiff import write_tiff
 STREAMED = ("PNG", "TIFF", "JPEG")
 # Restart markers count from 0 to 7, a row of 8 × 8 blocks each, so strips of 64 rows begin at 0.
 _CYCLE = 64
-_JPEG_ROWS = 8 * _CYCLE
+# Bytes of a strip that is coded at once, unless a cycle has more.
+_JPEG_BYTES = 2**23
 _LAST_RESTART = b"\xff\xd7"
 
 
@@ -54,7 +55,7 @@ def write_strips(
         return
     parts = png_parts(size[0], made, metadata)
     if format_name == "JPEG":
-        parts = _jpeg_parts(size[0], made, metadata, coding.quality)
+        parts = _jpeg_parts(size, made, metadata, coding.quality)
     for part in parts:
         file.write(part)
 
@@ -85,12 +86,14 @@ def _written_metadata(like: RasterImage, size: tuple[int, int], format_name: str
 
 
 def _jpeg_parts(
-    height: int, strips: Iterable[Pixels], metadata: Metadata, quality: int
+    size: tuple[int, int], strips: Iterable[Pixels], metadata: Metadata, quality: int
 ) -> Iterator[bytes]:
+    height, width = size
     options = pillow_options("JPEG", quality, metadata) | {"restart_marker_rows": 1}
     bare = pillow_options("JPEG", quality, Metadata()) | {"restart_marker_rows": 1}
     first = True
-    for strip in rebanded(strips, _JPEG_ROWS):
+    cycles = _JPEG_BYTES // (3 * _CYCLE * width)
+    for strip in rebanded(strips, _CYCLE * max(1, cycles)):
         image = Image.fromarray(
             np.ascontiguousarray(strip[..., 0] if strip.shape[2] == 1 else strip)
         )

@@ -32,6 +32,8 @@ CONSTANTS = Path(__file__).with_suffix(".json")
 
 # Pixels a side below which nothing can be measured.
 LEAST_SIDE = 24
+# Below this many, chance deceives: an output has to exceed its threshold by up to half.
+_ENOUGH_PIXELS = 128 * 128
 # Larger images are measured on this many squares a side, of this many pixels.
 _SQUARES, _SQUARE = 4, 128
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -83,7 +85,8 @@ def estimate_damage(rgb: UInt8Array, coding: SourceCoding | None = None) -> Esti
         said.append(f"JPEG quality {traces.quality} {where}")
         if traces.earlier is not None:
             said.append(f"{traces.earlier} before that")
-    measured = _Perceptron.load()(features)
+    doubt = np.clip(2 - rgb.shape[0] * rgb.shape[1] / _ENOUGH_PIXELS, 1, 1.5)
+    measured = _Perceptron.load()(features, doubt)
     said.append("the rest measured")
     strengths = Strengths(**stored, **_strengths_of(traces), **measured)
     return Estimate(_rounded(strengths), "; ".join(said))
@@ -190,7 +193,8 @@ def _rounded(strengths: Strengths) -> Strengths:
 class _Perceptron:
     """The mean of several perceptrons; an output below its threshold counts as nothing.
 
-    Each is a list of fully connected layers, (weights, biases), with tanh between them.
+    Thresholds are multiplied by how much a measurement is doubted, at least 1. Each perceptron is
+    a list of fully connected layers, (weights, biases), with tanh between them.
     """
 
     mean: Float64Array
@@ -212,7 +216,7 @@ class _Perceptron:
             least=np.array(table["least"]),
         )
 
-    def __call__(self, features: Float64Array) -> dict[str, float]:
+    def __call__(self, features: Float64Array, doubt: float) -> dict[str, float]:
         scaled = np.clip((features - self.mean) / self.deviation, -4, 4)
         outputs = []
         for *hidden, (last, last_bias) in self.members:
@@ -221,5 +225,5 @@ class _Perceptron:
                 values = np.tanh(weights @ values + bias)
             outputs.append(np.clip(last @ values + last_bias, 0, 1))
         values = np.mean(outputs, axis=0)
-        values = np.where(values < self.least, 0, values)
+        values = np.where(values < doubt * self.least, 0, values)
         return dict(zip(ESTIMATED, values.tolist(), strict=True))
