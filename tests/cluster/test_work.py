@@ -122,6 +122,20 @@ def test_a_full_disk_is_no_fault_of_the_image(
     assert files["clear.png"].exists()
 
 
+def test_an_unexpected_error_of_the_machine_is_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "in")
+
+    def gone() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(work, "temporary_folder", gone)
+    (row,) = run(tmp_path / "in", tmp_path / "out", ["clear.png"])
+    assert row.status is Status.UNFINISHED
+    assert "unexpected FileNotFoundError" in row.error
+
+
 @pytest.mark.slow
 def test_an_unexpected_error_costs_one_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
