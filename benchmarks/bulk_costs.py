@@ -154,8 +154,11 @@ def many_rows(rows: int) -> None:
         with join_cluster(None, threads=1, workers=2) as cluster:
             begun = time.perf_counter()
 
-            def on_rows(_: list[Row], progress: bulk.Progress) -> None:
+            def on_rows(ended: list[Row], progress: bulk.Progress) -> None:
                 nonlocal shown
+                for row in ended:
+                    if row.error:
+                        print(row.error, file=sys.stderr)
                 if progress.ended >= shown * rows // 10:
                     memory = [f"{resident(pid):.0f}" for pid in (os.getpid(), *workers())]
                     words = f"{progress.ended} rows: driver, workers {', '.join(memory)} MB"

@@ -137,7 +137,10 @@ def times_of(manifest: Path) -> Seconds:
         columns=["status", "milliseconds"]
     )
     rows = zip(table["status"].to_pylist(), table["milliseconds"].to_pylist(), strict=True)
-    return np.array([milliseconds for status, milliseconds in rows if status == "done"]) / 1000
+    times = np.array([ms for status, ms in rows if status == "done"]) / 1000
+    if not times.any():
+        raise SystemExit(f"{manifest} has no times of images that were done")
+    return times
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from anchorsr.cluster import retries, work
 from anchorsr.cluster.addresses import parse_address
+from anchorsr.cluster.bulk import Progress
 from anchorsr.cluster.retries import TRIES, is_passing, retrying
 from anchorsr.cluster.rows import Row, Status, Task
 from anchorsr.cluster.settings import Settings
@@ -121,6 +122,20 @@ def test_a_full_disk_is_no_fault_of_the_image(
     assert files["clear.png"].exists()
 
 
+def test_an_unexpected_error_of_the_machine_is_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "in")
+
+    def gone() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(work, "temporary_folder", gone)
+    (row,) = run(tmp_path / "in", tmp_path / "out", ["clear.png"])
+    assert row.status is Status.UNFINISHED
+    assert "unexpected FileNotFoundError" in row.error
+
+
 @pytest.mark.slow
 def test_an_unexpected_error_costs_one_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -143,6 +158,25 @@ def test_an_unexpected_error_costs_one_image(
     assert "unexpected RuntimeError: never seen before" in rows["deep.png"].error
     bad = {name for name, row in rows.items() if row.status is Status.FAILED}
     assert bad == {"deep.png", "bad.png"}
+
+
+# Progress
+
+
+def test_the_time_left_does_not_count_the_start_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("anchorsr.cluster.bulk.time.monotonic", lambda: now)
+    progress = Progress(100, made=0, failed=0)
+    assert (progress.images_per_second, progress.seconds_left) == (0, None)
+    now += 60  # the workers start, and each does its first block of ten
+    block = [Row("s", "t", Status.DONE, milliseconds=500)] * 10
+    progress.add(block)
+    progress.add(block)
+    assert progress.images_per_second == 4
+    assert progress.seconds_left == 20
+    now += 5
+    progress.add(block)
+    assert progress.seconds_left == pytest.approx(70 / 3)
 
 
 # Retries

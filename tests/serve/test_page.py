@@ -44,6 +44,7 @@ DROP = """async (files) => {
   document.dispatchEvent(new DragEvent("dragenter", all));
   document.dispatchEvent(new DragEvent("drop", all));
 }"""
+NARROW = {"viewport": {"width": 360, "height": 700}, "has_touch": True, "is_mobile": True}
 PASTE = """async (bytes) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([new Uint8Array(bytes)], "image.png", {type: "image/png"}));
@@ -108,6 +109,12 @@ def offline_page(browser: Chromium, static: str) -> Iterator[Any]:
 def png(height: int = 30, width: int = 40, **more: Any) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(sample_image(height, width, seed=height)).save(stream, "PNG", **more)
+    return stream.getvalue()
+
+
+def dib() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(sample_image(9, 8, seed=1)).save(stream, "BMP")
     return stream.getvalue()
 
 
@@ -237,12 +244,13 @@ def test_folders_archives_errors_and_a_zip_of_all(page: Any) -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("book/1.png", png(20, 21))
         archive.writestr("book/2.png", png(22, 23))
+        archive.writestr("book/3.dib", dib())
         archive.writestr("book/notes.txt", "no image")
         archive.writestr("__MACOSX/._1.png", "no image")
     drop(page, ("a.png", png()), ("b.cbz", stream.getvalue()), ("bad.png", b"no image"),
          ("broken.zip", b"no zip"))  # fmt: skip
-    finish(page, 5)
-    assert page.locator("li.done").count() == 3
+    finish(page, 6)
+    assert page.locator("li.done").count() == 4
     errors = page.locator("li.failed .state").all_inner_texts()
     assert any("bad.png is not a PNG" in error for error in errors)
     assert any("zip is damaged" in error for error in errors)
@@ -251,7 +259,8 @@ def test_folders_archives_errors_and_a_zip_of_all(page: Any) -> None:
     assert name == "upscaled.zip"
     with zipfile.ZipFile(io.BytesIO(result)) as archive:
         assert archive.testzip() is None
-        assert sorted(archive.namelist()) == ["a_x3.png", "book/1_x3.png", "book/2_x3.png"]
+        names = ["a_x3.png", "book/1_x3.png", "book/2_x3.png", "book/3_x3.dib"]
+        assert sorted(archive.namelist()) == names
     page.click("#clear")
     assert page.locator("li").count() == 0
 
@@ -261,10 +270,16 @@ def test_a_video_is_upscaled_and_played(page: Any, tmp_path: Path) -> None:
     from helpers.videos import make_video, moving
 
     film = make_video(tmp_path / "film.mp4", moving(4))
+    page.click("label:has(input[value=custom])")
+    page.select_option("#format", "webp")  # for images
     page.set_input_files("#files", str(film))
     page.wait_for_selector("li .thumb canvas", state="attached")
     finish(page, 1)
-    page.click("li button:text('Play')")
+    assert "2, 3 or 4 times" in page.inner_text("li.failed .state")
+    page.click("label:has(input[value='3'])")
+    page.click("li button:text('Try again')")
+    page.click("li.done button:text('Play')")
+    assert "chosen format is for images" in page.inner_text("#caption")
     page.wait_for_selector("#film video")
     name, result = saved(page, "li button:text('Save')")
     assert (name, result[4:8]) == ("film_x3.mp4", b"ftyp")
@@ -347,6 +362,42 @@ def test_slider_zoom_and_keyboard_only(page: Any) -> None:
     assert {"choose", "choose-folder", "format", "stage", "slider", "Save a.png"} <= reached
 
 
+def test_fingers_move_the_divider_zoom_and_pan(browser: Chromium, server: Server) -> None:
+    with opened(browser, server.address, **NARROW) as page:
+        drop(page, ("a.png", png(200, 300)))
+        finish(page, 1)
+        page.wait_for_selector("#stage:not([hidden])")
+        session = page.context.new_cdp_session(page)
+        box = page.locator("#stage").bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        def touch(*steps: list[tuple[float, float]]) -> None:
+            before = 0
+            for fingers in [*steps, []]:
+                kind = "touchMove" if len(fingers) == before else "touchStart"
+                before = len(fingers)
+                points = [{"x": x + dx, "y": y + dy, "id": i} for i, (dx, dy) in enumerate(fingers)]
+                kind = kind if fingers else "touchEnd"
+                session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        def scale_and_corner() -> tuple[float, float]:
+            text = page.evaluate("getComputedStyle(document.querySelector('#right img')).transform")
+            numbers = [float(number) for number in text[7:-1].split(",")]
+            return numbers[0], numbers[4]
+
+        touch([(-10, 0)], [(-50, 0)], [(-90, 0)])
+        divider = page.get_attribute("#slider", "aria-valuenow")
+        assert divider == "25"
+        before, _ = scale_and_corner()
+        touch([(-20, 0)], [(-20, 0), (20, 0)], [(-60, 0), (60, 0)], [(-90, 0), (90, 0)])
+        larger, corner = scale_and_corner()
+        assert larger == pytest.approx(4.5 * before, rel=0.15)
+        assert page.get_attribute("#slider", "aria-valuenow") == divider
+        touch([(60, 20)], [(30, 20)], [(0, 20)])
+        assert scale_and_corner() == (larger, pytest.approx(corner - 60, abs=1))
+        assert page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
+
+
 def test_without_a_network_after_the_first_visit(browser: Chromium, static: str) -> None:
     with opened(browser, static) as page:
         page.evaluate("navigator.serviceWorker.ready")
@@ -363,9 +414,6 @@ def test_without_a_network_after_the_first_visit(browser: Chromium, static: str)
         drop(page, ("a.png", png()))
         finish(page, 1)
         assert page.locator("li.done").count() == 1
-
-
-NARROW = {"viewport": {"width": 360, "height": 700}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.mark.parametrize("options", [{}, {"color_scheme": "dark", **NARROW}])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.inference.batch import Job
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.pipeline import FileOptions, upscale_files
@@ -77,6 +78,21 @@ def test_a_body_is_upscaled_as_on_the_command_line(
 
 
 @pytest.mark.slow
+def test_other_options_are_those_of_the_command_line(
+    server: Server, photo: Path, tmp_path: Path
+) -> None:
+    query = "wrap=true&lossless=true&format=webp&strength=jpeg%3D60,noise%3D4"
+    status, data, _ = ask(server, f"api/upscale?{query}", photo.read_bytes())
+    assert status == 200, data
+    strengths = parse_strengths("jpeg=60,noise=4")
+    upscaler = ImageUpscaler("auto", strengths=strengths, wraps=True)
+    files = FileOptions(lossless=True)
+    (result,) = upscale_files([Job(photo, tmp_path / "x.webp")], upscaler, files)
+    assert result.error is None
+    assert data == (tmp_path / "x.webp").read_bytes()
+
+
+@pytest.mark.slow
 def test_a_form_brings_a_file_and_its_name(server: Server, photo: Path, tmp_path: Path) -> None:
     edge = "edge-of-the-parts"
     head = f'--{edge}\r\nContent-Disposition: form-data; name="f"; filename="p.jpg"\r\n\r\n'
@@ -123,6 +139,9 @@ def test_a_job_is_followed_collected_and_deleted(
         ("model=../../etc/passwd", 400, "model"),
         ("model=abpn&factor=2", 400, "abpn"),
         ("format=../x", 400, "format"),
+        ("strength=jpg%3D75", 400, "no strength"),
+        ("model=quality&strength=jpeg%3D75", 400, "strengths"),
+        ("lossless=true", 422, "lossless"),
         ("scale=900000", 413, "more than the limit"),
         ("name=film.mp4&factor=2", 422, "film.mp4"),
         ("name=film.mp4&width=20", 400, "a video takes"),

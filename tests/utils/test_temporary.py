@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,22 @@ with temporary_folder() as folder:
         assert names(tmp_path) == sorted(["anchorsr-notes", first.name, second.name])
         assert os.access(first, os.W_OK)
     assert names(tmp_path) == ["anchorsr-notes"]
+
+
+def test_a_folder_that_is_taken_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another process looks for leftovers before the folder is locked."""
+    real = tempfile.mkdtemp
+    made: list[str] = []
+
+    def removed_at_once(prefix: str) -> str:
+        made.append(real(prefix=prefix, dir=tmp_path))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", removed_at_once)
+    with temporary_folder() as folder:
+        assert names(tmp_path) == [folder.name]
+    assert len(made) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ _PART_ROWS = 10_000
 _PART_SECONDS = 60.0
 # After so many images in a row that a store or disk has refused, there is no use in going on.
 _MOST_REFUSED = 200
+# No rate is told of less.
+_LEAST_SECONDS = 0.1
 
 
 @dataclass
@@ -51,7 +53,8 @@ class Progress:
         busy: The seconds that workers took, together.
         bytes_out: The size of the results.
         notes: What was left out or repaired, and in how many images.
-        begun: When the first image was handed out, by `time.monotonic`.
+        begun: When the first worker took its first image, by `time.monotonic`; None before any has
+            ended. The time that workers need to start is not part of the rate.
     """
 
     total: int
@@ -62,15 +65,18 @@ class Progress:
     busy: float = 0.0
     bytes_out: int = 0
     notes: Counter[str] = field(default_factory=Counter)
-    begun: float = field(default_factory=time.monotonic)
+    begun: float | None = None
 
-    def add(self, row: Row) -> None:
-        """Count an image."""
-        self.counts[row.status] += 1
-        self.megapixels += (row.width or 0) * (row.height or 0) / 1e6
-        self.busy += row.milliseconds / 1000
-        self.bytes_out += row.target_bytes or 0
-        self.notes.update(row.notes)
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count images that a worker has just ended, one after another."""
+        if self.begun is None:
+            self.begun = time.monotonic() - sum(row.milliseconds for row in rows) / 1000
+        for row in rows:
+            self.counts[row.status] += 1
+            self.megapixels += (row.width or 0) * (row.height or 0) / 1e6
+            self.busy += row.milliseconds / 1000
+            self.bytes_out += row.target_bytes or 0
+            self.notes.update(row.notes)
 
     @property
     def ended(self) -> int:
@@ -85,7 +91,9 @@ class Progress:
     @property
     def images_per_second(self) -> float:
         """How many images end in a second, on the average of the run."""
-        return self.ended / max(time.monotonic() - self.begun, 1e-9)
+        if self.begun is None:
+            return 0.0
+        return self.ended / max(time.monotonic() - self.begun, _LEAST_SECONDS)
 
     @property
     def seconds_left(self) -> float | None:
@@ -153,8 +161,8 @@ def run(
         for tables in _tables(settings, spool, cluster):
             rows = to_rows(tables)
             manifest.add(tables)
+            progress.add(rows)
             for row in rows:
-                progress.add(row)
                 refused = refused + 1 if row.status is Status.UNFINISHED else 0
             on_rows(rows, progress)
             if refused >= _MOST_REFUSED:

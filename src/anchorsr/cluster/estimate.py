@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +55,13 @@ def estimate(
     here = dataclasses.replace(settings, target=Address("", str(folder)))
     worker = Worker(here)
     rows: list[Row] = []
-    times: list[float] = []
-    for task in spool.sample(SAMPLE):
-        begun = time.monotonic()
-        for row in worker.run([task]):
-            rows.append(row)
-            times.append(time.monotonic() - begun)
-            (folder / task.target).unlink(missing_ok=True)
+    for row in worker.run(spool.sample(SAMPLE)):
+        rows.append(row)
+        (folder / row.target).unlink(missing_ok=True)
         on_image()
     if not rows:
         return Estimate(0, 0, 0.0, 0.0, 0.0, 0.0)
+    times = [row.milliseconds / 1000 for row in rows]
     share = spool.total / len(rows)
     spread = statistics.stdev(times) / len(times) ** 0.5 if len(times) > 1 else 0.0
     return Estimate(

@@ -110,7 +110,8 @@ def list_folder(address: Address) -> Iterator[tuple[str, int]]:
     """Yield the relative names and sizes in bytes of all files in a folder of a store.
 
     Hidden files and folders, whose names begin with a dot, are left out. One level is in memory at
-    a time.
+    a time; of Google's store all of them, since pyarrow finds only those folders in a level that
+    have objects of their own, which hardly any has.
 
     Raises:
         StoreError: The folder cannot be listed.
@@ -119,20 +120,22 @@ def list_folder(address: Address) -> Iterator[tuple[str, int]]:
 
     system = _system(address)
     root = address.path.rstrip("/") + "/"
+    at_once = address.scheme == "gs"
     folders = [address.path]
     while folders:
         folder = folders.pop()
-        selector = FileSelector(folder)
+        selector = FileSelector(folder, recursive=at_once)
         found = _reading(
             address, functools.partial(retrying, functools.partial(system.get_file_info, selector))
         )
         below = []
         for info in sorted(found, key=lambda info: str(info.path)):
-            if info.base_name.startswith("."):
+            name = info.path.removeprefix(root)
+            if any(part.startswith(".") for part in name.split("/")):
                 continue
             if info.is_file:
-                yield info.path.removeprefix(root), int(info.size or 0)
-            else:
+                yield name, int(info.size or 0)
+            elif not at_once:
                 below.append(info.path)
         folders += reversed(below)
 

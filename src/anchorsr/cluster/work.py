@@ -90,7 +90,7 @@ class Worker:
             (row,) = self._run([task])
         except Exception as error:
             words = f"{task.source}: unexpected {type(error).__name__}: {reason(error)}"
-            return Row(task.source, task.target, Status.FAILED, words)
+            return Row(task.source, task.target, _status_of(error), words)
         return row
 
     def _run(self, tasks: Sequence[Task]) -> Iterator[Row]:

@@ -115,6 +115,7 @@ export class Comparison {
     const { stage, slider } = this;
     const touching = new Map();
     let dragsDivider = false;
+    let splitBefore = this.split;
 
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
@@ -123,6 +124,8 @@ export class Comparison {
       const onHandle = event.target === slider;
       dragsDivider = touching.size === 1 && (onHandle || !stage.classList.contains("pans"));
       stage.classList.add("busy");
+      if (touching.size === 1) splitBefore = this.split;
+      else this.split = splitBefore; // the first of two fingers was not for the divider
       if (dragsDivider) {
         event.preventDefault();
         slider.focus({ preventScroll: true, focusVisible: false });

@@ -52,6 +52,7 @@ _FORMATS = {
 SUFFIXES = tuple(_FORMATS)
 # Suffixes that are only read, and those of the results.
 _READ_AS = {".mpo": ".jpg"}
+READ_SUFFIXES = (*SUFFIXES, *_READ_AS)
 KINDS = "PNG, JPEG, WebP, TIFF, AVIF, GIF, HEIC or BMP"
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 LOSSY = ("JPEG", "WEBP", "AVIF", "HEIC")

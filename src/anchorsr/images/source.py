@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,8 +126,9 @@ def reading(path: Path) -> Iterator[Source]:
                 f"make it smaller first"
             ) from None
         except Exception as error:  # Pillow has no single exception for damaged files
+            what = "it ends too early" if isinstance(error, struct.error) else reason(error)
             raise ImageError(
-                f"{path} is damaged or of an unusual kind ({reason(error)}); "
+                f"{path} is damaged or of an unusual kind ({what}); "
                 f"copy or download it again, or save it again from another program"
             ) from error
 

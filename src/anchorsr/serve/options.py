@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import AnchorSRError, RequestError, unknown_choice
 from anchorsr.images.formats import SUFFIXES
 from anchorsr.inference.sizes import TargetSize, parse_size
@@ -33,6 +34,9 @@ class Options:
     stretch: bool = False
     format: str | None = None
     quality: int = 92
+    lossless: bool = False
+    wrap: bool = False
+    strength: str = ""
 
     @property
     def target(self) -> TargetSize:
@@ -120,6 +124,21 @@ def parameters() -> dict[str, Parameter]:
             {"type": "integer", "minimum": 1, "maximum": 100, "default": 92},
             "Of JPEG, WebP, AVIF and HEIC.",
         ),
+        "lossless": Parameter(
+            _flag,
+            {"type": "boolean", "default": False},
+            "Write WebP and HEIC without loss, and nothing as JPEG, AVIF or GIF.",
+        ),
+        "wrap": Parameter(
+            _flag,
+            {"type": "boolean", "default": False},
+            "For seamless textures: opposite edges of the result meet.",
+        ),
+        "strength": Parameter(
+            str,
+            {"type": "string", "pattern": "^[a-z]+=[0-9.]+(,[a-z]+=[0-9.]+)*$"},
+            "How damaged the image is, for a model that takes strengths, such as jpeg=75,noise=5.",
+        ),
     }
 
 
@@ -162,6 +181,8 @@ def _options(found: dict[str, Any]) -> Options:
     if options.model != AUTO_MODEL:
         model_path(options.model, options.factor)
     _ = options.target  # a scale and a size exclude one another
+    if "strength" in found:
+        parse_strengths(options.strength)
     return options
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -18,7 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anchorsr.errors import AnchorSRError, MissingDependencyError, OutputError, RequestError
+from anchorsr.data.strengths import CLEAN, parse_strengths
+from anchorsr.errors import (
+    AnchorSRError,
+    MissingDependencyError,
+    ModelError,
+    OutputError,
+    RequestError,
+)
 from anchorsr.images.animation import read_header
 from anchorsr.images.formats import SUFFIXES, format_of, format_of_content
 from anchorsr.inference.batch import Job
@@ -34,6 +42,8 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 Tell = Callable[[dict[str, Any]], None]
+# One job after another has the model that an earlier one has loaded.
+_upscaler = functools.lru_cache(maxsize=4)(Upscaler)
 _SECONDS_BETWEEN_PROGRESS = 0.25
 
 
@@ -64,6 +74,8 @@ def upscale_file(
         raise
     except MissingDependencyError as error:
         raise RequestError(501, f"this server cannot do that: {error}") from error
+    except ModelError as error:
+        raise RequestError(400, str(error)) from error
     except AnchorSRError as error:
         words = str(error).replace(str(source), name).replace(str(folder) + os.sep, "")
         too_large = "too large" in words or "more than the limit" in words or "has more" in words
@@ -81,11 +93,17 @@ def _upscale_image(
     if kind is not None and (suffix not in SUFFIXES or format_of(Path(name)) != kind):
         suffix = next(each for each in SUFFIXES if format_of(Path(each[1:] + each)) == kind)
     size = read_header(source, max_pixels=pixels).size
-    upscaler = ImageUpscaler(options.model, options.factor, options.target)
+    upscaler = ImageUpscaler(
+        options.model,
+        options.factor,
+        options.target,
+        strengths=parse_strengths(options.strength) if options.strength else CLEAN,
+        wraps=options.wrap,
+    )
     out = f".{options.format}" if options.format else suffix
     target = folder / f"result{out}"
     jobs = [Job(source, target)]
-    files = FileOptions(options.quality, overwrite=True, max_pixels=pixels)
+    files = FileOptions(options.quality, options.lossless, overwrite=True, max_pixels=pixels)
     (done,) = upscale_files(jobs, upscaler, files)
     if done.error is not None:
         raise done.error
@@ -105,9 +123,9 @@ def _upscale_video(
 ) -> dict[str, Any]:
     from anchorsr.video.upscale import VideoProgress, default_target, upscale_video
 
-    if options.target != Options().target or options.format:
+    if options != Options(options.model, options.factor):
         raise RequestError(400, "a video takes the parameters model and factor only")
-    upscaler = Upscaler(options.model, options.factor)
+    upscaler = _upscaler(options.model, options.factor)
     named = default_target(Path(name), upscaler.factor)
     target = folder / f"result{named.suffix}"
     last = 0.0

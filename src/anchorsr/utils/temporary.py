@@ -97,9 +97,13 @@ def temporary_folder() -> Iterator[Path]:
     _remove_stale_folders()
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC) if fcntl is not None else None
-        if lock is None:
+        lock = None
+        if fcntl is None:
             break
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # another process took it for a leftover, before it was locked
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if is_open_as(lock, folder):

@@ -50,7 +50,7 @@ function tell(text) {
 // Files
 
 async function add(files) {
-  const { found, leftOut, problems } = await chooseImages(files, config.videos);
+  const { found, leftOut, problems } = await chooseImages(files, [...config.images, ...config.videos]);
   const options = settings.read();
   for (const { file, path } of found) addItem(file, path, options);
   for (const [name, why] of problems) {
@@ -92,6 +92,8 @@ async function work(item) {
   item.abort = new AbortController();
   const { signal } = item.abort;
   try {
+    const { factor, width, height } = item.options;
+    if (!factor && !width && !height) throw new Error(TEXTS.problems.size);
     const onProgress = (share) => { item.progress = share; };
     const made = await engine.upscale(item.file, item.options, { signal, onProgress });
     if (signal.aborted) return;

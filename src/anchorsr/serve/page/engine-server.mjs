@@ -23,11 +23,17 @@ export class ServerEngine {
 
   /** Upscale a file: {blob, name, size, target}. onProgress takes a share, where it is known. */
   async upscale(file, options, { signal, onProgress }) {
+    const isVideo = this.config.videos.some((suffix) => file.name.toLowerCase().endsWith(suffix));
+    const notes = [];
+    if (isVideo) {
+      if (!options.factor) throw new Error(TEXTS.problems.videoSize);
+      if (options.format) notes.push(TEXTS.notes.videoFormat);
+      options = { model: options.model, factor: options.factor };
+    }
     const query = new URLSearchParams({ name: file.name });
     for (const [name, value] of Object.entries(options)) if (value) query.set(name, value);
     const job = await this.#json(`api/jobs?${query}`, { method: "POST", body: file, signal });
     try {
-      const isVideo = this.config.videos.some((suffix) => file.name.toLowerCase().endsWith(suffix));
       const wait = isVideo ? PROGRESS_SECONDS : WAIT_SECONDS;
       let told = job;
       while (told.state !== "done" && told.state !== "failed") {
@@ -36,7 +42,8 @@ export class ServerEngine {
       }
       if (told.state === "failed") throw new Error(told.error);
       const answer = await this.#ask(`api/jobs/${job.id}/result`, { signal });
-      const { name, size, target_size: target, notes = [] } = told.result;
+      const { name, size, target_size: target } = told.result;
+      notes.push(...told.result.notes ?? []);
       return { blob: await answer.blob(), name, size, target, notes };
     } finally {
       this.#ask(`api/jobs/${job.id}`, { method: "DELETE" }).catch(() => {});

@@ -3,7 +3,6 @@
 import { TEXTS } from "./texts.mjs";
 import { readZip } from "./zip.mjs";
 
-const IMAGES = /\.(a?png|jpe?g|webp|tiff?|avif|gif|hei[cf])$/i;
 const ARCHIVES = /\.(zip|cbz)$/i;
 
 /** What a drop, a paste or an input holds, as {file, path}; path tells folders. */
@@ -33,14 +32,13 @@ async function walk(entry) {
 }
 
 /**
- * The images and videos among files, archives unpacked: {found: [{file, path}], leftOut, problems:
- * [[name, why]]}.
+ * The images and videos among files, by the suffixes that are known, and archives unpacked:
+ * {found: [{file, path}], leftOut, problems: [[name, why]]}.
  */
-export async function chooseImages(files, videos) {
+export async function chooseImages(files, suffixes) {
   const result = { found: [], leftOut: 0, problems: [] };
   const wanted = (name, type = "") =>
-    IMAGES.test(name) || type.startsWith("image/") ||
-    videos.some((suffix) => name.toLowerCase().endsWith(suffix));
+    type.startsWith("image/") || suffixes.some((suffix) => name.toLowerCase().endsWith(suffix));
   const sorted = [...files].sort((one, other) =>
     one.path.localeCompare(other.path, undefined, { numeric: true }));
   for (const { file, path } of sorted) {

@@ -59,7 +59,6 @@ export function makeSettings(config, onChange) {
       const [width, height] = ["width", "height"].map((id) => Math.trunc(Number($(id).value)));
       if (width >= 1) options.width = width;
       if (height >= 1) options.height = height;
-      if (!options.width && !options.height) options.factor = config.factor;
       return options;
     },
   };

@@ -76,7 +76,8 @@ export const TEXTS = {
     token: "this page needs the token in its address, as the server printed it",
     zip: "this zip is damaged or of an unusual kind",
     zipTooLarge: "this zip holds more than 4 GB",
-    size: "give a width, a height or both",
+    size: "give a width, a height or both, and try again",
+    videoSize: "a video is made 2, 3 or 4 times as large: choose that as the size, and try again",
     noModel: "this model is not available without a network until it was used once",
   },
   notes: {
@@ -84,6 +85,7 @@ export const TEXTS = {
     bits: "8 of 16 bits: this browser cannot write more.",
     alpha: "Colours of nearly transparent pixels are rounded by this browser.",
     format: (name) => `This browser cannot write that format: saved as ${name}.`,
+    videoFormat: "A video keeps its kind: the chosen format is for images.",
     xmp: "XMP metadata is not kept here.",
     resized: "The last step to this size is this browser's own filter.",
   },
