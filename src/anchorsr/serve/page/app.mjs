@@ -120,9 +120,17 @@ function measure({ started, size, options }) {
   remember(RATES, rates);
 }
 
+/** Seconds for a megapixel, as measured or from an item in work; undefined where nothing is known. */
+function rateOf(options) {
+  const kind = kindOf(options);
+  const begun = items.find((item) =>
+    item.state === "working" && item.progress > 0.02 && item.pixels && kindOf(item.options) === kind);
+  return rates[kind] ?? (begun && (performance.now() - begun.started) * 1000 / begun.progress / begun.pixels);
+}
+
 /** Seconds that an item takes; undefined where nothing is known. */
 function secondsOf({ options, pixels }) {
-  const rate = rates[kindOf(options)];
+  const rate = rateOf(options);
   return rate && pixels ? rate * pixels / 1e6 : undefined;
 }
 
