@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anchorsr.cluster import retries, work
+from anchorsr.cluster import retries, stores, work
 from anchorsr.cluster.addresses import parse_address
 from anchorsr.cluster.bulk import Progress
 from anchorsr.cluster.retries import TRIES, is_passing, retrying
@@ -196,11 +196,12 @@ def test_what_may_pass_is_tried_again_later_and_later() -> None:
     errors: list[Exception] = [
         OSError("AWS Error SLOW_DOWN during PutObject: Please reduce your request rate"),
         OSError("AWS Error UNKNOWN (HTTP status 503) during PutObject operation"),
+        OSError("UploadFrom failed. Azure Error: [ServerBusy] 503 Service Unavailable"),
         TimeoutError(),
         ConnectionResetError(errno.ECONNRESET, "reset"),
     ]
     assert retrying(failing(errors), sleep=pauses.append) == "done"
-    assert len(pauses) == 4
+    assert len(pauses) == 5
     for number, pause in enumerate(pauses):
         assert 0.125 * 2**number <= pause <= 0.375 * 2**number
 
@@ -213,6 +214,9 @@ def test_what_will_not_pass_is_not_tried_again() -> None:
         OSError("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation"),
         OSError("AWS Error UNKNOWN (HTTP status 501) during PutObject operation"),
         OSError("AWS Error UNKNOWN (HTTP status 403) during HeadObject operation"),
+        OSError("UploadFrom failed. Azure Error: [OutOfRangeInput] 400 The name is too short"),
+        OSError("google::cloud::Status(UNAUTHENTICATED: Permanent error, with a last message of"),
+        OSError("St13runtime_error: Unexpected end of Base64 encoded string."),
         ValueError("a mistake"),
     ):
         assert not is_passing(error)
@@ -226,6 +230,34 @@ def test_trying_ends() -> None:
         retrying(failing([OSError("503")] * 99), sleep=pauses.append)
     assert len(pauses) == TRIES - 1
     assert max(pauses) <= 1.5 * retries._MOST_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "When listing objects under key 'in/' in bucket 'b': AWS Error SLOW_DOWN during"
+            " ListObjectsV2 operation: Wait a moment.",
+            "AWS Error SLOW_DOWN during ListObjectsV2 operation: Wait a moment.",
+        ),
+        (
+            "google::cloud::Status(PERMISSION_DENIED: Permanent error, with a last message of No"
+            " access. error_info={reason=, metadata={gcloud-cpp.retry.function=ListObjects}})",
+            "PERMISSION_DENIED: No access; are the keys of this store right?",
+        ),
+        (
+            "Check for support on 'http://h/b' failed. Azure Error: [AuthenticationFailed] 403 The"
+            " signature is wrong. Request ID: 12-34",
+            "[AuthenticationFailed] 403 It is wrong; are the keys of this store right?",
+        ),
+        (
+            "Path does not exist 'b/in'. Detail: [errno 2] No such file",
+            "Path does not exist 'b/in'",
+        ),
+    ],
+)
+def test_what_a_store_says_is_told_in_short(text: str, words: str) -> None:
+    assert stores._short(OSError(text)) == words
 
 
 def test_errors_of_stores_are_for_the_next_run() -> None:

@@ -319,9 +319,13 @@ def test_cancel_one_and_all_and_try_again(page: Any, server: Server) -> None:
     while jobs := json.load(urlopen(f"{server.address}api/jobs"))["jobs"]:
         assert time.monotonic() < end, f"the server goes on with {jobs}"
         page.wait_for_timeout(20)
+    assert "4 cancelled" in page.inner_text("#summary")
     page.click("li button:text('Try again')")
     finish(page, 1)
     assert page.locator("li.done").count() == 1
+    page.click("button:text('Do the 3 cancelled ones')")
+    finish(page, 4)
+    assert page.locator("li.done").count() == 4
 
 
 def test_slider_zoom_and_keyboard_only(page: Any) -> None:
@@ -396,6 +400,11 @@ def test_fingers_move_the_divider_zoom_and_pan(browser: Chromium, server: Server
         touch([(60, 20)], [(30, 20)], [(0, 20)])
         assert scale_and_corner() == (larger, pytest.approx(corner - 60, abs=1))
         assert page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
+        page.tap("li button:text('Compare')")  # far below the stage, to which it leads
+        top, bottom = page.evaluate(
+            "(({ top, bottom }) => [top, bottom])(stage.getBoundingClientRect())"
+        )
+        assert 0 <= top < bottom <= page.viewport_size["height"]
 
 
 def test_without_a_network_after_the_first_visit(browser: Chromium, static: str) -> None:

@@ -218,6 +218,9 @@ def test_models_metrics_health_and_description(server: Server) -> None:
         for method in methods:
             status = ask(server, path.lstrip("/").replace("{id}", "x" * 22), method=method.upper())
             assert status[0] != 405, path
+        status, _, headers = ask(server, path.lstrip("/").replace("{id}", "x"), method="PATCH")
+        allowed = {method.strip() for method in headers["allow"].split(",")} - {"HEAD"}
+        assert (status, allowed) == (405, {method.upper() for method in methods}), path
 
 
 @pytest.mark.slow

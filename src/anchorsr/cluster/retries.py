@@ -21,6 +21,7 @@ _FINAL = (
     "access_denied",
     "accessdenied",
     "authentication",
+    "base64",  # a mistyped key
     "credentials",
     "forbidden",
     "invalid_access_key",
@@ -30,11 +31,14 @@ _FINAL = (
     "nosuchbucket",
     "nosuchkey",
     "not found",
+    "permanent error",
     "permission",
     "signature",
     "unauthorized",
 )
-_STATUS = re.compile(r"\bHTTP (?:status|response)(?: code)?:? (\d{3})\b", re.IGNORECASE)
+_STATUS = re.compile(
+    r"(?:\bHTTP (?:status|response)(?: code)?:?|Azure Error: \[\w*\]) (\d{3})\b", re.IGNORECASE
+)
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 

@@ -7,8 +7,10 @@ is complete. What a store refuses for the moment is tried again (`retries`).
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,19 @@ from anchorsr.errors import AnchorSRError, DataError, StoreError, needs
 from anchorsr.utils.files import make_folder, publish, reason
 
 _Result = TypeVar("_Result")
+
+# The store's own message, within what the libraries of Amazon, Google and Microsoft add.
+_MESSAGES = (
+    re.compile(r"When .*? bucket '[^']*': (AWS Error .*)"),
+    re.compile(r"Status\((\w+): .*?with a last message of (.*?) error_info="),
+    re.compile(r"Azure Error: (\[.*?\] .*?)(?: Request ?I[dD]:.*)?$"),
+)
+_REFUSED = re.compile(
+    r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT|PERMISSION_DENIED|UNAUTHENTICATED"
+    r"|\] 40[13] |Base64|Credential"
+)
+# Google's library tries again by itself, for so many seconds; its default is a quarter of an hour.
+_GOOGLE_SECONDS = 5.0
 
 
 def read_bytes(address: Address) -> bytes:
@@ -177,8 +192,14 @@ def _writing(place: Address | Path) -> Iterator[None]:
 
 
 def _short(error: BaseException) -> str:
-    """The message of an error, without the detail that pyarrow appends to it."""
-    return reason(error).partition(". Detail:")[0]
+    """What a store says of an error, without what its library adds, and what to do about keys."""
+    text = reason(error).partition(". Detail:")[0]
+    for pattern in _MESSAGES:
+        if match := pattern.search(text):
+            text = ": ".join(filter(None, match.groups()))
+    if _REFUSED.search(text):
+        text = f"{text.rstrip('.')}; are the keys of this store right?"
+    return text
 
 
 @functools.lru_cache(maxsize=16)
@@ -190,7 +211,9 @@ def _open_system(scheme: str, bucket: str, options: tuple[tuple[str, str], ...])
         if scheme == "s3":
             return fs.S3FileSystem(**_s3_options(given, bucket, fs))
         if scheme == "gs":
-            return fs.GcsFileSystem(**_flags(given))
+            seconds = float(given.pop("retry_time_limit", _GOOGLE_SECONDS))
+            limit = datetime.timedelta(seconds=seconds)
+            return fs.GcsFileSystem(retry_time_limit=limit, **_flags(given))
         if scheme == "az":
             account = given.pop("account_name", "") or os.environ.get(
                 "AZURE_STORAGE_ACCOUNT_NAME", os.environ.get("AZURE_STORAGE_ACCOUNT", "")

@@ -30,6 +30,7 @@ from anchorsr.serve.page_config import page_config, shipped_models
 from anchorsr.serve.page_files import PAGE, SHARED_FILES
 
 _LONGEST_WAIT = 60
+_FORM = "a form (multipart/form-data) holds one file, in a field of any name, and nothing else"
 _TYPES = {".avif": "image/avif", ".webp": "image/webp", ".heic": "image/heic", ".apng": "image/png"}
 mimetypes.add_type("text/javascript", ".mjs")
 mimetypes.add_type("application/wasm", ".wasm")
@@ -65,16 +66,19 @@ def make_app(
         yield
         await jobs.stop()
 
+    rest = [
+        Route("/models", api.models),
+        Route("/openapi.json", api.openapi),
+        Route("/upscale", api.upscale, methods=["POST"]),
+        Route("/jobs", api.jobs, methods=["GET", "POST"]),
+        Route("/jobs/{id}", api.job, methods=["GET", "DELETE"]),
+        Route("/jobs/{id}/result", api.result, methods=["GET"]),
+    ]
     routes = [
         Route("/healthz", api.health),
         Route("/metrics", api.metrics),
         Route("/config.mjs", api.config),
-        Route("/api/models", api.models),
-        Route("/api/openapi.json", api.openapi),
-        Route("/api/upscale", api.upscale, methods=["POST"]),
-        Route("/api/jobs", api.jobs, methods=["GET", "POST"]),
-        Route("/api/jobs/{id}", api.job, methods=["GET", "DELETE"]),
-        Route("/api/jobs/{id}/result", api.result, methods=["GET"]),
+        Mount("/api", routes=rest),  # so that other methods do not come to the page's files
         *(Route(f"/{path.name}", _page_file(path)) for path in SHARED_FILES),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
@@ -233,10 +237,14 @@ async def _store(request: Request, job: Job) -> str:
     size = 0
     with job.source.open("wb") as target:
         if kind == "multipart/form-data":
-            async with request.form(max_files=1, max_fields=0) as form:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    form = await stack.enter_async_context(request.form(max_files=1, max_fields=0))
+                except HTTPException as error:  # it holds other things, or is damaged
+                    raise RequestError(400, _FORM) from error
                 files = [entry for _, entry in form.multi_items() if not isinstance(entry, str)]
                 if len(files) != 1:
-                    raise RequestError(400, "a form holds one file, in a field of any name")
+                    raise RequestError(400, _FORM)
                 name = files[0].filename or ""
                 while piece := await files[0].read(1 << 20):
                     size += target.write(piece)

@@ -81,7 +81,7 @@ def estimate_film(
     rate_factors: list[float] = []
     measured: list[Strengths] = []
     try:
-        with av.open(path, metadata_errors="surrogateescape") as container:
+        with av.open(f"file:{path}", metadata_errors="surrogateescape") as container:
             video = container.streams.video[0]
             video.thread_type = "AUTO"
             codec = codec_name(video)

@@ -43,6 +43,8 @@ __all__ = ["CODECS", "SUFFIXES", "VideoProgress", "VideoResult", "default_target
 _RATE_WINDOW_S = 5
 # A halo that reaches over every frame.
 _WHOLE_FRAME = 2**20
+# FFmpeg opens a file with this beginning as the files that it names, even if that is itself.
+_LIST = b"ffconcat"
 
 
 @dataclass(frozen=True)
@@ -407,8 +409,11 @@ def _check_paths(source: Path, files: WorkFiles, *, overwrite: bool) -> None:
         if source.exists() and not source.is_file():  # opening a pipe would wait for ever
             raise VideoError(f"{source} is a device; give a video file")
         with source.open("rb") as file:
-            if not file.read(1):
-                raise VideoError(f"{source} is empty (0 bytes); copy or download it again")
+            begin = file.read(len(_LIST))
+        if not begin:
+            raise VideoError(f"{source} is empty (0 bytes); copy or download it again")
+        if begin == _LIST:
+            raise VideoError(f"{source} is a list of videos; give one of them")
     except (OSError, ValueError) as error:
         raise VideoError(f"{source} {cannot_read(error)}") from error
     check_not_input(target, [source])

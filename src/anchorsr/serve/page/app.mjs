@@ -4,7 +4,7 @@ import { Comparison } from "./comparison.mjs";
 import config from "./config.mjs";
 import { chooseImages, filesOf } from "./files.mjs";
 import { makeRow, saveBlob } from "./row.mjs";
-import { makeSettings } from "./settings.mjs";
+import { makeSettings, recall, remember } from "./settings.mjs";
 import { TEXTS } from "./texts.mjs";
 import { writeZip } from "./zip.mjs";
 
@@ -13,7 +13,8 @@ const zoomButtons = [...document.querySelectorAll("#zoom button")];
 const comparison = new Comparison($("stage"), zoomButtons);
 const items = [];
 let shown = null;
-let rate = 0; // seconds for a megapixel of an original, as measured so far
+const RATES = "anchorsr-rates";
+const rates = recall(RATES); // seconds for a megapixel of an original, as measured so far, by model
 
 const engine = config.engine === "server"
   ? new (await import("./engine-server.mjs")).ServerEngine(config)
@@ -34,7 +35,6 @@ function setTexts() {
   $("empty-text").textContent = TEXTS.empty;
   $("cancel-all").textContent = TEXTS.cancelAll;
   $("clear").textContent = TEXTS.clear;
-  $("again").textContent = TEXTS.again;
   $("all").setAttribute("aria-label", TEXTS.allProgress);
   $("zoom").setAttribute("aria-label", TEXTS.zoom);
   zoomButtons[0].textContent = TEXTS.fit;
@@ -69,7 +69,7 @@ async function add(files) {
 
 function addItem(file, path, options) {
   const item = { file, path, options, state: "waiting", notes: [] };
-  item.row = makeRow(item, { cancel, remove, retry, show });
+  item.row = makeRow(item, { cancel, remove, retry, show: showChosen });
   items.push(item);
   $("list").append(item.row.element);
   return item;
@@ -110,17 +110,35 @@ async function work(item) {
   }
 }
 
-function measure({ started, size }) {
+const kindOf = ({ model, factor }) => `${model} ${factor ?? ""}`;
+
+function measure({ started, size, options }) {
   if (!size) return;
   const seconds = (performance.now() - started) / 1000 / Math.max(size[0] * size[1] / 1e6, 0.01);
-  rate = rate ? 0.7 * rate + 0.3 * seconds : seconds;
+  const before = rates[kindOf(options)];
+  rates[kindOf(options)] = before ? 0.7 * before + 0.3 * seconds : seconds;
+  remember(RATES, rates);
+}
+
+/** Seconds for a megapixel, as measured or from an item in work; undefined where nothing is known. */
+function rateOf(options) {
+  const kind = kindOf(options);
+  const begun = items.find((item) =>
+    item.state === "working" && item.progress > 0.02 && item.pixels && kindOf(item.options) === kind);
+  return rates[kind] ?? (begun && (performance.now() - begun.started) * 1000 / begun.progress / begun.pixels);
+}
+
+/** Seconds that an item takes; undefined where nothing is known. */
+function secondsOf({ options, pixels }) {
+  const rate = rateOf(options);
+  return rate && pixels ? rate * pixels / 1e6 : undefined;
 }
 
 /** How far an item is, from 0 to 1; undefined where nothing is known. */
 function shareOf(item) {
   if (item.progress !== undefined) return item.progress;
-  if (!rate || !item.pixels) return undefined;
-  const expected = rate * item.pixels / 1e6;
+  const expected = secondsOf(item);
+  if (!expected) return undefined;
   const elapsed = (performance.now() - item.started) / 1000;
   return Math.min(elapsed / expected, 0.97);
 }
@@ -132,7 +150,7 @@ function secondsLeft(item) {
     const elapsed = (performance.now() - item.started) / 1000;
     return share > 0.02 && elapsed > 0.5 ? elapsed * (1 - share) / share : undefined;
   }
-  return rate && item.pixels ? rate * item.pixels / 1e6 : undefined;
+  return secondsOf(item);
 }
 
 function cancel(item) {
@@ -169,7 +187,14 @@ function showNothing() {
   for (const id of ["stage", "zoom", "film", "caption"]) $(id).hidden = true;
   $("film").replaceChildren();
   $("empty").hidden = false;
+  $("empty").classList.add("hint");
   $("empty-text").textContent = TEXTS.empty;
+}
+
+/** Show an item and, where the page scrolls, bring it into view. */
+function showChosen(item) {
+  show(item);
+  $(item.size ? "zoom" : "film").scrollIntoView({ block: "nearest" });
 }
 
 async function show(item) {
@@ -186,6 +211,7 @@ async function show(item) {
     if (!await showImages(before, after, !/\.jpe?g$/i.test(item.name)) && shown === item) {
       $("stage").hidden = $("zoom").hidden = true;
       $("empty").hidden = false;
+      $("empty").classList.remove("hint");
       $("empty-text").textContent = TEXTS.cannotShow;
     }
   } else {
@@ -215,7 +241,8 @@ async function showImages(before, after, transparent) {
 function update() {
   next();
   const count = (...states) => items.filter(({ state }) => states.includes(state)).length;
-  const [done, failed, open] = [count("done"), count("failed"), count("waiting", "working")];
+  const [done, failed, cancelled, open] =
+    [count("done"), count("failed"), count("cancelled"), count("waiting", "working")];
   const seconds = items.filter(({ state }) => state === "waiting" || state === "working")
     .map(secondsLeft);
   const known = seconds.every((one) => one !== undefined);
@@ -225,7 +252,7 @@ function update() {
       left: item.state === "working" ? secondsLeft(item) : undefined, shown: item === shown });
   }
   $("bar").hidden = !items.length;
-  $("summary").textContent = TEXTS.summary(done, items.length, failed) +
+  $("summary").textContent = TEXTS.summary(done, items.length, failed, cancelled) +
     (open && known ? TEXTS.summaryLeft(TEXTS.seconds(all)) : "") +
     ($("summary").dataset.note ? `. ${$("summary").dataset.note}` : "");
   $("all").hidden = !open;
@@ -236,10 +263,14 @@ function update() {
   $("save-all").textContent = TEXTS.saveAll(done);
   $("cancel-all").hidden = open < 2;
   $("clear").hidden = Boolean(open) || !items.length;
-  const current = JSON.stringify(settings.read());
-  const differ = items.some(({ state, options }) =>
-    state === "done" && JSON.stringify(options) !== current);
-  $("again").hidden = !differ || Boolean(open);
+  const differ = items.some((item) => item.state === "done" && differs(item));
+  $("again").hidden = Boolean(open) || !(differ || cancelled);
+  $("again").textContent = differ ? TEXTS.again : TEXTS.resume(cancelled);
+}
+
+/** Whether an item was done, or begun, with other settings than the present ones. */
+function differs({ options }) {
+  return JSON.stringify(options) !== JSON.stringify(settings.read());
 }
 
 /** Names of results in a zip: their folders kept, and none twice. */
@@ -283,7 +314,9 @@ $("clear").addEventListener("click", () => {
 $("again").addEventListener("click", () => {
   const options = settings.read();
   for (const item of items) {
-    if (item.state === "done") Object.assign(item, { options, state: "waiting" });
+    if (item.state === "cancelled" || (item.state === "done" && differs(item))) {
+      Object.assign(item, { options, state: "waiting" });
+    }
   }
   update();
 });

@@ -9,7 +9,7 @@ const $ = (id) => document.getElementById(id);
 
 /** Fill the form; onChange is called with every change. Returns {read()}: the options. */
 export function makeSettings(config, onChange) {
-  const stored = recall();
+  const stored = recall(KEY);
   const factors = [...new Set(config.models.flatMap((model) => model.factors))].sort();
   for (const factor of [...factors, CUSTOM]) {
     const text = factor === CUSTOM ? TEXTS.custom : `×${factor}`;
@@ -41,7 +41,7 @@ export function makeSettings(config, onChange) {
     $("quality-label").hidden = $("format").value !== "" && !LOSSY.includes($("format").value);
     $("quality-value").textContent = $("quality").value;
     $("model-words").textContent = wordsOf(chosen("model"))[1];
-    remember({
+    remember(KEY, {
       factor, model: chosen("model"), format: $("format").value, quality: $("quality").value,
       width: $("width").value, height: $("height").value,
     });
@@ -81,17 +81,18 @@ function check(name, value) {
   (inputs.find((input) => input.value === String(value)) ?? inputs[0]).checked = true;
 }
 
-function recall() {
+/** What an earlier visit has remembered under a key; an empty object if there is nothing. */
+export function recall(key) {
   try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
+    return JSON.parse(localStorage.getItem(key)) ?? {};
   } catch {
     return {};
   }
 }
 
-function remember(values) {
+export function remember(key, values) {
   try {
-    localStorage.setItem(KEY, JSON.stringify(values));
+    localStorage.setItem(key, JSON.stringify(values));
   } catch {
     // a browser may forbid it
   }

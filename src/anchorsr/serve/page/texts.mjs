@@ -27,7 +27,7 @@ export const TEXTS = {
     photo: ["Photo", "For photographs with noise or compression artefacts."],
     video: ["Video", "For videos."],
   },
-  empty: "The result appears here beside its original.\nDrag the divider to compare; zoom with the wheel, two fingers, or + and -.",
+  empty: "The result appears here beside its original.\nDrag the divider to compare; zoom with the wheel, two fingers, or + and\u00a0-.",
   stage: "The image: arrow keys move it, + and - zoom",
   slider: "Divider between original and result",
   zoom: "Zoom",
@@ -42,8 +42,9 @@ export const TEXTS = {
   doneVideo: "<b>Done</b>",
   seconds: (seconds) =>
     seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`,
-  summary: (done, all, failed) =>
-    `${done} of ${many(all, "file", "files")} done${failed ? `, ${failed} failed` : ""}`,
+  summary: (done, all, failed, cancelled) =>
+    `${done} of ${many(all, "file", "files")} done${failed ? `, ${failed} failed` : ""}` +
+    (cancelled ? `, ${cancelled} cancelled` : ""),
   summaryLeft: (time) => `; ${time} left`,
   save: "Save",
   saveNamed: (name) => `Save ${name}`,
@@ -62,6 +63,7 @@ export const TEXTS = {
   cancelAll: "Cancel all",
   clear: "Clear the list",
   again: "Redo all with these settings",
+  resume: (count) => count === 1 ? "Do the cancelled one" : `Do the ${count} cancelled ones`,
   toldDone: (name) => `${name} is done`,
   toldFailed: (name, why) => `${name} failed: ${why}`,
   progress: (name) => `Progress of ${name}`,
