@@ -33,7 +33,7 @@ from anchorsr.data.strengths import (
     video_strength,
 )
 from anchorsr.data.synthetic import draw_image
-from anchorsr.inference.estimate import CONSTANTS, ESTIMATED, estimate_damage, measure
+from anchorsr.inference.estimate import CONSTANTS, ESTIMATED, estimate_damage, has_colour, measure
 from anchorsr.training.recipe import read_recipe
 
 FACTOR = 3
@@ -46,7 +46,7 @@ COSTS = {"noise": 1.0, "grain": 1.0, "blur": 1.2, "video": 1.2}
 STEPS = 8000
 # Estimates below a threshold count as none. Undamaged images apart are told less than it in this
 # fraction of the cases.
-QUIET = 0.97
+QUIET = 0.95
 # And no threshold is lower, in the order of `ESTIMATED`: so weak a strength is hardly seen, and
 # coarse texture looks like weak grain.
 FLOORS = (0.12, 0.42, 0.33, 0.12)
@@ -78,14 +78,16 @@ def varied(pair: Pair, number: int, random: np.random.Generator) -> Pair:
 
 
 def redrawn(lr: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, Strengths]:
-    """Change contrast and sharpness, which is no damage."""
+    """Change contrast and sharpness, which is no damage, and store half of the images as JPEG."""
     image = lr.astype(np.float32)
     if random.random() < 0.7:
         image += random.uniform(0.2, 1.2) * (
             image - blur_isotropic(image, random.uniform(0.6, 1.2))
         )
     contrast, middle = random.uniform(0.5, 1.3), random.uniform(90, 160)
-    return to_uint8(middle + contrast * (image - 127.5)), CLEAN
+    changed = to_uint8(middle + contrast * (image - 127.5))
+    changed, stored = stored_as_jpeg(changed, random, 0.5)
+    return changed, Strengths(**stored)
 
 
 def scanned(lr: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, Strengths]:
@@ -139,9 +141,20 @@ def filmed(lr: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, Str
     crf = int(random.integers(*film.crf))
     down, right = random.uniform(-1.5, 1.5, size=2)
     frames = int(random.integers(3, 8))
-    slope, offset = film.x264
     frame = pan(lr, film, crf, frames=frames, speed=(down, right))[-1][0]
+    if random.random() < 0.4:
+        frame = with_other_colour(frame, random)
+    slope, offset = film.x264
     return frame, Strengths(video=video_strength(slope * crf + offset))
+
+
+def with_other_colour(frame: UInt8Array, random: np.random.Generator) -> UInt8Array:
+    """Enlarge the colour of a frame again, as other players and converters do."""
+    luma, *colours = Image.fromarray(frame).convert("YCbCr").split()
+    half = (luma.width // 2, luma.height // 2)
+    how = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR)[int(random.integers(2))]
+    large = [c.resize(half, Image.Resampling.BOX).resize(luma.size, how) for c in colours]
+    return np.asarray(Image.merge("YCbCr", (luma, *large)).convert("RGB"))
 
 
 def damaged(
@@ -156,7 +169,7 @@ def damaged(
         twice = encode_jpeg(jpeg if least == 40 else pair.lr, again)
         made.append((twice, Strengths(jpeg=jpeg_strength(again))))
     made += [degrade(pair.lr, pair.hr, recipe, random) for _ in range(4)]
-    for damage, count in ((redrawn, 2), (noisy, 4), (scanned, 4), (filmed, 4)):
+    for damage, count in ((redrawn, 4), (noisy, 4), (scanned, 4), (filmed, 4)):
         made += [damage(pair.lr, random) for _ in range(count)]
     return made
 
@@ -173,6 +186,7 @@ def fit(features: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, list]
         "deviation": rounded(deviation),
         "members": members,
         "least": [0.0] * len(ESTIMATED),
+        "least_grey": [0.0] * len(ESTIMATED),
     }
 
 
@@ -214,7 +228,7 @@ def predict(table: dict[str, list], features: np.ndarray) -> np.ndarray:
     CONSTANTS.write_text(json.dumps(table) + "\n")
     load = estimate_damage.__globals__["_Perceptron"].load
     load.cache_clear()
-    return np.array([list(load()(row).values()) for row in features])
+    return np.array([list(load()(row, 0.0).values()) for row in features])
 
 
 def main() -> None:
@@ -246,11 +260,13 @@ def main() -> None:
         features, targets, owner = np.array(rows), np.array(wanted), np.array(owners)
         if arguments.features is not None:
             np.savez(arguments.features, features=features, targets=targets, owner=owner)
-    apart = owner % 10 == 0
+    apart = owner % 7 == 0  # grey and drawn ones in proportion
     table = fit(features[~apart], targets[~apart], arguments.seed)
     undamaged = apart & ~targets.any(axis=1)
-    alarms = np.quantile(predict(table, features[undamaged]), QUIET, axis=0)
-    table["least"] = rounded(np.maximum(alarms, FLOORS))
+    coloured = np.array([has_colour(row) for row in features])
+    for name, chosen in (("least", coloured), ("least_grey", ~coloured)):
+        alarms = np.quantile(predict(table, features[undamaged & chosen]), QUIET, axis=0)
+        table[name] = rounded(np.maximum(alarms, FLOORS))
     found = predict(table, features[apart])
     for index, name in enumerate(ESTIMATED):
         truth, made = targets[apart][:, index], found[:, index]

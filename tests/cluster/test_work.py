@@ -246,9 +246,9 @@ def test_trying_ends() -> None:
             "PERMISSION_DENIED: No access; are the keys of this store right?",
         ),
         (
-            "Check for support on 'http://h/b' failed. Azure Error: [AuthenticationFailed] 403 It"
-            " is wrong. Request ID: 12-34",
-            "[AuthenticationFailed] 403 It is wrong; are the keys of this store right?",
+            "Check for support on 'http://h/b' failed. Azure Error: [AuthenticationFailed] 403 The"
+            " signature is wrong. Request ID: 12-34",
+            "[AuthenticationFailed] 403 The signature is wrong; are the keys of this store right?",
         ),
         (
             "Path does not exist 'b/in'. Detail: [errno 2] No such file",

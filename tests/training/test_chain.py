@@ -8,10 +8,19 @@ import pytest
 
 pytest.importorskip("torch", reason="needs anchorsr[train]")
 
+import torch
+
+from anchorsr.cli.app import main
+from anchorsr.cli.commands.data import make_data
 from anchorsr.errors import DataError, RecipeError
-from anchorsr.models.registry import list_models, takes_strengths
-from anchorsr.training.chain import find_chain
-from anchorsr.training.recipe import read_recipe
+from anchorsr.images.io import read_image
+from anchorsr.models.registry import list_models
+from anchorsr.networks.registry import build_network
+from anchorsr.training.chain import find_chain, find_missing_data
+from anchorsr.training.initialize import load_matching_weights
+from anchorsr.training.recipe import DataRecipe, read_recipe
+from anchorsr.training.sampling import load_training_data
+from anchorsr.utils.config import parse_table
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -66,7 +75,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         find_chain(last)
     write(folder, "lost", images="nowhere")
     with pytest.raises(DataError, match=r"lost\.toml needs the folder nowhere"):
-        find_chain(last)
+        find_missing_data(find_chain(last))
     write(folder, "lost", "runs/last")
     with pytest.raises(RecipeError, match="is initialized from itself"):
         find_chain(last)
@@ -74,17 +83,78 @@ def test_what_is_missing_is_named(folder: Path) -> None:
         find_chain(Path("nothing"))
 
 
-# Those of networks for damaged images start from weights beside them, or from a shipped file.
-@pytest.mark.parametrize(
-    "model", [model.path.stem for model in list_models() if not takes_strengths(model.path)]
-)
+@pytest.mark.parametrize("model", [model.path.stem for model in list_models()])
 def test_every_shipped_model_has_a_recipe_for_each_phase(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(RECIPES.parent)
-    monkeypatch.setattr(Path, "is_dir", lambda self: True)  # the images are not in the repository
     phases = find_chain(Path(model))
     assert phases[0].recipe.initial_weights == ()
-    assert phases[-1].path.stem in (f"{model}_mean", f"{model}_relative")
+    last = phases[-1].path.stem
+    assert last in (f"{model}_mean", f"{model}_films", f"{model}_relative")
     for phase in phases:
         assert all(not name.endswith(".tflite") for name in phase.recipe.initial_weights)
+
+
+def test_every_shipped_recipe_says_how_its_images_are_made() -> None:
+    made: dict[str, str] = {}
+    for path in sorted(RECIPES.glob("*.toml")):
+        data = read_recipe(path).data
+        for name in (*data.folders, *data.pairs):
+            if not name.startswith(("../shared/", "data/DIV2K")):  # which is downloaded
+                assert made.setdefault(name, data.make[name]) == data.make[name]
+
+
+def test_conditioned_networks_take_over_the_weights_that_their_recipes_name() -> None:
+    phases = {
+        phase.path.stem: phase.recipe for phase in find_chain(RECIPES / "photo_x2_films.toml")
+    }
+    networks = {name: build_network(recipe.network) for name, recipe in phases.items()}
+    for name, recipe in phases.items():
+        if recipe.initial_weights and "photo" in name:
+            parents = [networks[Path(parent).name] for parent in recipe.initial_weights]
+            load_matching_weights(networks[name], parents)
+    first = networks["quality_x3_mean"].get_submodule("body.0")
+    kernels = [networks[name].get_submodule("body.0") for name in ("photo_x3", "photo_x2_films")]
+    for other in kernels:
+        torch.testing.assert_close(other.collapsed(), first.collapsed())
+
+
+MADE = ("folders = ['images', 'data/drawn']", "make = { 'data/drawn' = 'synthetic --count 2' }")
+
+
+def with_made_images(folder: Path) -> Path:
+    last = write(folder, "last")
+    last.write_text(last.read_text().replace('folders = ["images"]', "\n".join(MADE)))
+    return last
+
+
+def test_images_are_made_as_the_recipe_says(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = with_made_images(folder)
+    missing = find_missing_data(find_chain(last))
+    assert missing == {Path("data/drawn"): "synthetic --count 2"}
+    made = "make data/drawn: anchorsr data synthetic --count 2\n"
+    assert main(["train", "--chain", str(last), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out == f"{made}1. {last} -> runs/last: 1 steps\n"
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "data" / "drawn.unfinished").mkdir(parents=True)
+    (tmp_path / "data" / "drawn.unfinished" / "000.png").write_bytes(b"cut short")
+    make_data(Path("data/drawn"), "synthetic --count 2")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["drawn"]
+    made_images = sorted((tmp_path / "data/drawn").iterdir())
+    assert [read_image(path).rgb.shape for path in made_images] == [(480, 480, 3)] * 2
+    assert find_missing_data(find_chain(last)) == {}
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_without_its_images_says_how_they_are_made(folder: Path) -> None:
+    recipe = read_recipe(with_made_images(folder))
+    with pytest.raises(DataError, match=r"data/drawn does not exist: anchorsr data synthetic --c"):
+        load_training_data(recipe, 3)
+    with pytest.raises(RecipeError, match=r"data\.make: elsewhere is not used"):
+        parse_table(DataRecipe, {"folders": ["a"], "make": {"elsewhere": "films a"}}, "data")
+    with pytest.raises(RecipeError, match=r"data\.make: a is made by arguments in quotes"):
+        parse_table(DataRecipe, {"folders": ["a"], "make": {"a": 3}}, "data")

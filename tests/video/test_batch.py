@@ -107,6 +107,23 @@ def test_one_video_goes_into_a_folder_that_is_named(
     assert names(folder / "new") == ["b.mkv"]
 
 
+def test_a_name_with_a_slash_is_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "in/below/b.avi", "-o", "tapes.2024/")[:2] == (0, "tapes.2024/b.mkv\n")
+    _, out, _ = call(capsys, "in/below", "-o", "tapes.mp4/")
+    assert out == "tapes.mp4/b.mkv\n"
+
+
+@pytest.mark.parametrize("words", [["-"], ["in/a.mp4", "-o", "-"]])
+def test_pipes_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    before = names(folder)
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert "videos do not go through pipes" in err
+    assert names(folder) == before
+
+
 def test_impossible_plans_are_refused(folder: Path) -> None:
     a, b = Path("in/a.mp4"), Path("in/below/b.avi")
     with pytest.raises(OutputError, match="is the name of one video"):

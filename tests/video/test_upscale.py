@@ -535,7 +535,8 @@ def test_files_that_are_no_videos_are_refused(tmp_path: Path, dog: np.ndarray) -
     (tmp_path / "folder.mp4").mkdir()
     assert "is a folder" in refused(tmp_path / "folder.mp4", tmp_path)
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
-    assert "cannot be opened as a video" in refused(tmp_path / "text.mp4", tmp_path)
+    text = refused(tmp_path / "text.mp4", tmp_path)
+    assert "cannot be opened as a video (Invalid data found when processing input);" in text
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile 'list.mp4'\n")
     assert "is a list of videos" in refused(tmp_path / "list.mp4", tmp_path)
     Image.fromarray(dog).save(tmp_path / "dog.png")

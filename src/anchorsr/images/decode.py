@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,17 +20,17 @@ from anchorsr.images import jpeg
 from anchorsr.images.coding import coding_of
 from anchorsr.images.colour import from_chromaticities, icc_profile, with_srgb_curve
 from anchorsr.images.exif import exif_dpi, upright_exif
-from anchorsr.images.formats import check_pixels, frame_count, quietly
+from anchorsr.images.formats import check_pixels, frame_count, load, quietly, tiff_tag
 from anchorsr.images.heic import heic_attachments, heic_pixels, open_heic
 from anchorsr.images.image import Metadata, Pixels, RasterImage
 from anchorsr.images.pixel_memory import PixelMemory
+from anchorsr.images.sixteen_bits import colours_of_16_bits
 from anchorsr.images.source import Source
 from anchorsr.images.tiff import read_tiff_fields
 from anchorsr.images.xmp import upright_xmp
 
 HANDLED_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _BAND = 256  # rows that are converted at a time
-_OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
 def decode(source: Source, max_pixels: int) -> RasterImage:
@@ -54,15 +53,17 @@ def decode(source: Source, max_pixels: int) -> RasterImage:
     coding = coding_of(file, image)
     is_tiff = source.format_name == "TIFF"
     stored_size = image.height, image.width
-    stored_orientation = _tiff_tag(image, 0x0112, 1) if is_tiff else None
+    stored_orientation = tiff_tag(image, 0x0112, 1) if is_tiff else None
     if depth == 16:
-        rgb, alpha, grey = _colours_of_16_bits(source, image)
+        transparent = image.info.get("transparency")
+        rgb, alpha, grey = colours_of_16_bits(source, image)
+        alpha = _alpha_of_colour(rgb, transparent) if alpha is None else alpha
     else:
         rgb, alpha = _colours_of_8_bits(source, image, depth)
         grey = image.mode in ("1", "L", "LA")
     metadata, orientation = metadata_of(image, source)
     if stored_orientation is not None:  # Pillow turns TIFF, and only TIFF, while decoding
-        dpi = metadata.dpi if _tiff_tag(image, 0x011A, None) is not None else None
+        dpi = metadata.dpi if tiff_tag(image, 0x011A, None) is not None else None
         sideways = stored_orientation in (5, 6, 7, 8)
         dpi = dpi[::-1] if dpi is not None and sideways else dpi
         metadata = _with_tiff_fields(metadata, file, stored_size, stored_orientation)
@@ -157,7 +158,7 @@ def _colours_of_8_bits(
     source: Source, image: ImageFile.ImageFile, depth: int
 ) -> tuple[Pixels, Pixels | None]:
     """Decode to RGB (H, W, 3) and alpha (H, W), if any, with little more memory than these."""
-    turned = source.format_name == "TIFF" and _tiff_tag(image, 0x0112, 1) != 1  # while decoding
+    turned = source.format_name == "TIFF" and tiff_tag(image, 0x0112, 1) != 1  # while decoding
     memory = None if turned else PixelMemory.lend(image)
     _load_whole(source, image)
     if memory is None or not memory.is_in_use:
@@ -246,7 +247,7 @@ def _depth(file: BinaryIO, image: ImageFile.ImageFile) -> int:
         file.seek(24)
         return file.read(1)[0]
     if image.format == "TIFF":
-        return int(max(_tiff_tag(image, 0x0102, (1,))))
+        return int(max(tiff_tag(image, 0x0102, (1,))))
     return 8
 
 
@@ -258,7 +259,7 @@ def _check(image: ImageFile.ImageFile, path: Path, depth: int) -> None:
         if frames > 1:
             raise ImageError(f"{path} is an animation; extract its frames as images first")
     if depth == 16 and image.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
-        planes = _tiff_tag(image, 0x011C, 1) if image.format == "TIFF" else 1
+        planes = tiff_tag(image, 0x011C, 1) if image.format == "TIFF" else 1
         if planes == 1 or image.mode.startswith("I"):
             return
         raise ImageError(
@@ -278,12 +279,12 @@ def _load_whole(source: Source, image: ImageFile.ImageFile) -> None:
     A JPEG can end too early with an end marker, too: some programs add one to what is left. Its
     decoder makes the missing blocks middle grey, so one whose last pixel is that is looked at.
     """
-    _load(image)
+    load(image)
     completions = source.completions[1:]
     if source.format_name == "JPEG" and not completions and _ends_in_grey(image):
         completions = jpeg.completed(source.file, source.jpeg_end)[1:]
     for other in completions:
-        completed = _load(source.open(other))
+        completed = load(source.open(other))
         for top in range(0, image.height, _BAND):
             box = (0, top, image.width, min(top + _BAND, image.height))
             if image.crop(box).tobytes() != completed.crop(box).tobytes():
@@ -325,66 +326,6 @@ def _with_tiff_fields(
         icc_profile=profile,
         notes=tuple(notes),
     )
-
-
-def _colours_of_16_bits(
-    source: Source, image: ImageFile.ImageFile
-) -> tuple[Pixels, Pixels | None, bool]:
-    """Decode a 16-bit PNG or TIFF to uint16 RGB and alpha, if any; and whether it is grey.
-
-    Pillow keeps only the high bytes of 16-bit colours, in the given byte order. So the image is
-    decoded twice; the second time, in the other order, gives the low bytes.
-    """
-    transparent = image.info.get("transparency")
-    raw = _raw_mode(image)
-    if image.mode.startswith("I;16"):
-        values: Pixels = np.asarray(_load(image)).astype(np.uint16)[..., None]
-        if image.format == "TIFF" and _tiff_tag(image, 0x0106, 0) == 0:
-            values = 65_535 - values  # white is zero; Pillow does not invert this depth
-    elif raw.startswith("LA"):  # two channels of 16 bits take the bytes of four of 8
-        image._mode = "RGBA"
-        both = np.asarray(_load(image, "RGBA")).astype(np.uint16)
-        values = both[..., ::2] << 8 | both[..., 1::2]
-    else:
-        premultiplied = raw.startswith("RGBa")
-        raw = raw.replace("a", "A")
-        again = source.open()
-        low = np.asarray(_load(again, raw[:-1] + _OTHER_ORDER[raw[-1]]))
-        values = np.asarray(_load(image, raw)).astype(np.uint16) << 8 | low
-        if premultiplied:
-            weight = np.maximum(values[..., 3:], 1) / 65_535
-            values[..., :3] = np.minimum(np.rint(values[..., :3] / weight), 65_535)
-    grey = values.shape[-1] < 3
-    rgb = np.repeat(values[..., :1], 3, axis=-1) if grey else values[..., :3]
-    alpha = values[..., -1] if values.shape[-1] in (2, 4) else None
-    if alpha is None and isinstance(transparent, int | tuple):
-        matches = (rgb == np.array(transparent)).all(axis=-1)
-        alpha = np.where(matches, 0, 65_535).astype(np.uint16)
-    return rgb, alpha, grey
-
-
-def _tiff_tag(image: Any, tag: int, default: Any) -> Any:
-    return image.tag_v2.get(tag, default)
-
-
-def _raw_mode(image: ImageFile.ImageFile) -> str:
-    arguments: Any = image.tile[0].args
-    return str(arguments if isinstance(arguments, str) else arguments[0])
-
-
-def _load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> ImageFile.ImageFile:
-    """Decode and return the image, reading the bytes as `raw_mode` if given."""
-    if raw_mode is not None:
-        image.tile = [
-            tile._replace(
-                args=raw_mode if isinstance(tile.args, str) else (raw_mode, *(tile.args or ())[1:])
-            )
-            for tile in image.tile
-        ]
-    # Only for TIFF, since `quietly` lets one thread at a time decode.
-    with quietly() if image.format == "TIFF" else contextlib.nullcontext():
-        image.load()
-    return image
 
 
 def _decode_heic(source: Source, max_pixels: int) -> RasterImage:

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import PIL._imaging
 from PIL import (
@@ -217,6 +217,26 @@ def open_with_pillow(file: BinaryIO, format_name: str) -> ImageFile.ImageFile:
     file.seek(0)
     with quietly():
         return _PLUGINS[format_name](file)
+
+
+def load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> ImageFile.ImageFile:
+    """Decode and return the image, reading the bytes as `raw_mode` if given."""
+    if raw_mode is not None:
+        image.tile = [
+            tile._replace(
+                args=raw_mode if isinstance(tile.args, str) else (raw_mode, *(tile.args or ())[1:])
+            )
+            for tile in image.tile
+        ]
+    # Only for TIFF, since `quietly` lets one thread at a time decode.
+    with quietly() if image.format == "TIFF" else contextlib.nullcontext():
+        image.load()
+    return image
+
+
+def tiff_tag(image: Any, tag: int, default: Any) -> Any:
+    """Return a tag of a TIFF that Pillow has opened."""
+    return image.tag_v2.get(tag, default)
 
 
 @contextlib.contextmanager

@@ -32,8 +32,10 @@ CONSTANTS = Path(__file__).with_suffix(".json")
 
 # Pixels a side below which nothing can be measured.
 LEAST_SIDE = 24
-# Below this many, chance deceives: an output has to exceed its threshold by up to half.
+# Below this many, chance deceives. With half as many, thresholds rise by these fractions, in the
+# order of `ESTIMATED`: texture often looks like noise, and seldom like grain.
 _ENOUGH_PIXELS = 128 * 128
+_CAUTION = np.array([1.0, 0.2, 0.5, 0.5])
 # Larger images are measured on this many squares a side, of this many pixels.
 _SQUARES, _SQUARE = 4, 128
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -41,6 +43,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BANDS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 14))
 _QUANTILES = (0.02, 0.08, 0.3, 0.6, 0.92)
 _COLOUR_QUANTILES = (0.08, 0.5)
+# Which of the perceptron's inputs are differences of colour, and above which there is any.
+_COLOUR, _LEAST_COLOUR = [2, 5], 0.0
 # Added to energies, in squared levels, before their logarithm.
 _LEAST_ENERGY = 0.01
 # A coefficient below this is as good as zero.
@@ -85,7 +89,7 @@ def estimate_damage(rgb: UInt8Array, coding: SourceCoding | None = None) -> Esti
         said.append(f"JPEG quality {traces.quality} {where}")
         if traces.earlier is not None:
             said.append(f"{traces.earlier} before that")
-    doubt = np.clip(2 - rgb.shape[0] * rgb.shape[1] / _ENOUGH_PIXELS, 1, 1.5)
+    doubt = float(np.clip(2 - 2 * rgb.shape[0] * rgb.shape[1] / _ENOUGH_PIXELS, 0, 1))
     measured = _Perceptron.load()(features, doubt)
     said.append("the rest measured")
     strengths = Strengths(**stored, **_strengths_of(traces), **measured)
@@ -147,7 +151,34 @@ def _features(
         for low, high in ((5, 8), (9, 14))
     ]
     files = [stored.get(name, 0.0) for name in ("jpeg", "earlier", "webp")]
-    return np.array([*logarithms, *zeros, *files, float("jpeg" in stored)])
+    halved = _halved_colour(sample, luma)
+    return np.array([*halved, *logarithms, *zeros, *files, float("jpeg" in stored)])
+
+
+def has_colour(features: Float64Array) -> bool:
+    """Whether an image with these inputs of the perceptron has more than a trace of colour."""
+    return bool(features[_COLOUR].max() > _LEAST_COLOUR)
+
+
+def _halved_colour(sample: FloatArray, luma: FloatArray) -> list[float]:
+    """Measure whether colour was stored at half the resolution, as in most videos.
+
+    Every second difference between neighbours then is smaller, or none, if colour was repeated;
+    if it was interpolated, every second of the differences between differences is.
+
+    Returns:
+        For rows and columns, the logarithms of both ratios, and of the differences themselves.
+    """
+    colours = sample[..., ::2] - luma[..., None]
+    values = []
+    for axis in (0, 1):
+        along = np.moveaxis(colours, axis, 0)
+        for order in (1, 2):
+            squares = np.square(np.diff(along, order, axis=0))
+            parts = [np.log2(float(squares[first::2].mean()) + 0.1) / 4 for first in (0, 1)]
+            values.append(abs(parts[0] - parts[1]))
+        values.append(max(parts))
+    return values
 
 
 def _sample(rgb: UInt8Array) -> FloatArray:
@@ -193,14 +224,15 @@ def _rounded(strengths: Strengths) -> Strengths:
 class _Perceptron:
     """The mean of several perceptrons; an output below its threshold counts as nothing.
 
-    Thresholds are multiplied by how much a measurement is doubted, at least 1. Each perceptron is
-    a list of fully connected layers, (weights, biases), with tanh between them.
+    Images without colour have thresholds of their own, since they lack the clearest sign of video.
+    Thresholds rise with how much a measurement is doubted, from 0 to 1. Each perceptron is a list
+    of fully connected layers, (weights, biases), with tanh between them.
     """
 
     mean: Float64Array
     deviation: Float64Array
     members: list[list[tuple[Float64Array, Float64Array]]]
-    least: Float64Array
+    least: dict[bool, Float64Array]  # by whether there is colour
 
     @staticmethod
     @cache
@@ -213,7 +245,7 @@ class _Perceptron:
                 [(np.array(layer["weights"]), np.array(layer["biases"])) for layer in member]
                 for member in table["members"]
             ],
-            least=np.array(table["least"]),
+            least={True: np.array(table["least"]), False: np.array(table["least_grey"])},
         )
 
     def __call__(self, features: Float64Array, doubt: float) -> dict[str, float]:
@@ -225,5 +257,6 @@ class _Perceptron:
                 values = np.tanh(weights @ values + bias)
             outputs.append(np.clip(last @ values + last_bias, 0, 1))
         values = np.mean(outputs, axis=0)
-        values = np.where(values < doubt * self.least, 0, values)
+        least = self.least[has_colour(features)] * (1 + doubt * _CAUTION)
+        values = np.where(values < least, 0, values)
         return dict(zip(ESTIMATED, values.tolist(), strict=True))

@@ -11,7 +11,7 @@ from anchorsr.training.checkpoint import RECORD
 from anchorsr.training.recipe import Recipe, read_recipe
 
 # The last phase of a model that is called by its name, in the order in which they are looked for.
-_LAST = ("_mean", "_relative", "")
+_LAST = ("_mean", "_films", "_relative", "")
 _FOLDER = Path("recipes")
 
 
@@ -44,17 +44,35 @@ def find_chain(recipe: Path, folder: Path | None = None) -> list[Phase]:
 
     Raises:
         RecipeError: A recipe is missing or invalid, or a run is initialized from itself.
-        DataError: A folder of images that a phase needs is missing.
     """
     recipe = _last_phase(recipe)
     phases: dict[Path, Phase] = {}
     _add(recipe, folder or Path("runs", recipe.stem), phases, [])
-    for phase in phases.values():
+    return list(phases.values())
+
+
+def find_missing_data(phases: Sequence[Phase]) -> dict[Path, str]:
+    """Find the folders of images that a sequence needs and that do not exist.
+
+    Args:
+        phases: The sequence.
+
+    Returns:
+        How each is made: the arguments of `anchorsr data` but for its output.
+
+    Raises:
+        DataError: A folder is missing, and no recipe says how it is made.
+    """
+    missing: dict[Path, str] = {}
+    for phase in phases:
         data, validation = phase.recipe.data, phase.recipe.validation
         for name in (*data.folders, *data.pairs, *validation.folders):
-            if not Path(name).is_dir():
+            if Path(name).is_dir() or Path(name) in missing:
+                continue
+            if name not in data.make:
                 raise DataError(f"{phase.path} needs the folder {name}, which does not exist")
-    return list(phases.values())
+            missing[Path(name)] = data.make[name]
+    return missing
 
 
 def _last_phase(recipe: Path) -> Path:

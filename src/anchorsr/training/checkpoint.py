@@ -266,8 +266,12 @@ def check_same_run(checkpoint: Checkpoint, recipe: Recipe, origin: str, folder: 
             f"{path} is of an earlier version, or was initialized from other weights or another"
             f" calibration, which have changed since: delete {folder} to start over"
         )
+    theirs = checkpoint.recipe
     theirs = replace(
-        checkpoint.recipe, validation=recipe.validation, quantization=recipe.quantization
+        theirs,
+        data=replace(theirs.data, make=recipe.data.make),
+        validation=recipe.validation,
+        quantization=recipe.quantization,
     )
     if recipe.schedule.steps > theirs.schedule.steps:
         longer = replace(theirs.schedule, steps=recipe.schedule.steps)

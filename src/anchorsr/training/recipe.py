@@ -40,6 +40,8 @@ class DataRecipe:
         pairs: Folders with `HR/` and `LR/` images that are used as they are
             (`data.pairs.load_given_pairs`).
         pairs_share: Fraction of the patches that is cut from those.
+        make: How folders of those above are made: the arguments of `anchorsr data`, without its
+            output, by folder.
     """
 
     folders: tuple[str, ...]
@@ -50,6 +52,7 @@ class DataRecipe:
     equal_pictures: bool = False
     pairs: tuple[str, ...] = ()
     pairs_share: float = 0.0
+    make: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(bool(self.folders), "folders names at least one folder")
@@ -63,6 +66,9 @@ class DataRecipe:
             bool(self.pairs) == (self.pairs_share > 0),
             "pairs and pairs_share are given together or not at all",
         )
+        for folder, arguments in self.make.items():
+            require(folder in self.folders + self.pairs, f"make: {folder} is not used")
+            require(isinstance(arguments, str), f"make: {folder} is made by arguments in quotes")
 
 
 @dataclass(frozen=True)

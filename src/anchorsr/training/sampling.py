@@ -9,7 +9,7 @@ from pathlib import Path
 from anchorsr.data.pairs import Pair, fingerprint, load_given_pairs, load_training_pairs
 from anchorsr.data.patches import PatchSampler
 from anchorsr.data.strengths import STRENGTHS
-from anchorsr.errors import RecipeError, unknown_choice
+from anchorsr.errors import DataError, RecipeError, unknown_choice
 from anchorsr.networks.base import Trainable
 from anchorsr.training.recipe import Recipe
 
@@ -40,8 +40,12 @@ def load_training_data(
         on_loading: Called with (images read, images in all) while `data.folders` are read.
 
     Raises:
-        DataError: A folder has no images, none is large enough, or given pairs do not fit.
+        DataError: A folder is missing or has no images, none is large enough, or given pairs do
+            not fit.
     """
+    for name, arguments in recipe.data.make.items():
+        if not Path(name).is_dir():
+            raise DataError(f"{name} does not exist: anchorsr data {arguments} -o {name} makes it")
     patch = recipe.data.patch
     folders = [Path(name) for name in recipe.data.folders]
     pairs = load_training_pairs(folders, factor, patch=patch, on_progress=on_loading)

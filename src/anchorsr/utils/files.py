@@ -154,7 +154,8 @@ def move_into_place(finished: Path, path: Path, *, overwrite: bool) -> None:
 
 def reason(error: BaseException) -> str:
     """Return an exception's message as one line, or its name if it has none."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    told = getattr(error, "strerror", None)  # of the system, and of FFmpeg
+    text = told if isinstance(told, str) and told else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -55,7 +55,7 @@ class VideoOutcome:
 
 
 def plan_videos(
-    inputs: Sequence[Path], output: Path | None, *, factor: int
+    inputs: Sequence[Path], output: Path | None, *, factor: int, is_folder: bool = False
 ) -> tuple[list[VideoJob], int]:
     """Plan which videos become which, sorted within a folder.
 
@@ -64,6 +64,7 @@ def plan_videos(
         output: A folder, made if need be, in which names stay the same; None to write beside the
             originals as `default_target` names them.
         factor: Upscaling factor.
+        is_folder: Whether the output is a folder, whatever its name.
 
     Returns:
         The jobs, and how many files in the folders are not named as videos.
@@ -74,7 +75,7 @@ def plan_videos(
         DataError: A folder holds no video or cannot be listed.
     """
     if output is not None:
-        if not output.is_dir() and output.suffix.lower() in SUFFIXES:
+        if not is_folder and not output.is_dir() and output.suffix.lower() in SUFFIXES:
             raise OutputError(
                 f"{output} is the name of one video, and there may be several: name a folder, such"
                 f" as {output.stem}{os.sep}"

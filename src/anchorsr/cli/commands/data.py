@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -155,6 +158,26 @@ def films_command(
             on_image=on_image,
         )
     say(output)
+
+
+def make_data(folder: Path, arguments: str) -> None:
+    """Make a folder of images by a command of this group.
+
+    What an interrupted command wrote is in a folder beside it, and is written again.
+
+    Args:
+        folder: The folder to make.
+        arguments: The command's arguments but for its output.
+
+    Raises:
+        click.UsageError: There is no such command or option.
+    """
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    words = [*shlex.split(arguments), "--output", str(unfinished), "--force"]
+    command = typer.main.get_command(data_app)
+    with contextlib.redirect_stdout(io.StringIO()):  # which would name the unfinished folder
+        command.main(words, prog_name="anchorsr data", standalone_mode=False)
+    unfinished.rename(folder)
 
 
 def _check_outside(output: Path, folders: list[Path]) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anchorsr.cli.commands.data import make_data
 from anchorsr.cli.commands.options import Force, StrengthTexts, Threads
 from anchorsr.cli.terminal import print_scores, remark, say, training_bars
 from anchorsr.data.strengths import parse_strengths
 from anchorsr.errors import needs
 from anchorsr.utils.files import reason
+
+if TYPE_CHECKING:
+    from anchorsr.training.chain import Phase
 
 
 def train_command(
@@ -35,8 +39,12 @@ def train_command(
         bool,
         typer.Option(
             "--chain",
-            help="First train what the recipe is initialized from, by the recipes beside it.",
+            help="First train what the recipe is initialized from, by the recipes beside it, and "
+            "make the images that they say how to make.",
         ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the runs and what they need.")
     ] = False,
     threads: Threads = 0,
 ) -> None:
@@ -53,16 +61,25 @@ def train_command(
         torchrun --nproc-per-node 2 -m anchorsr train recipes/abpn_x3.toml
 
         anchorsr train --chain quality_x3    # all phases of the shipped model, from nothing
+
+        anchorsr train --chain quality_x3 --dry-run
     """
     from anchorsr.training.recipe import read_recipe
 
     parsed = None if chain else read_recipe(recipe)
     with needs("PyTorch", "train"):
-        from anchorsr.training.chain import Phase, find_chain
+        from anchorsr.training.chain import Phase, find_chain, find_missing_data
         from anchorsr.training.trainer import train
     folder = output or Path(runs, recipe.stem)
     phases = find_chain(recipe, output) if parsed is None else [Phase(recipe, parsed, folder)]
+    missing = find_missing_data(phases)
+    if dry_run:
+        _show_plan(phases, missing)
+        return
     machine = training_machine(device, threads, mixed_precision)
+    for made, arguments in missing.items() if chain else ():
+        remark(f"making {made}: anchorsr data {arguments}")
+        make_data(made, arguments)
     for number, phase in enumerate(phases, 1):
         recipe, folder = phase.path, phase.folder
         if chain:
@@ -78,6 +95,13 @@ def train_command(
     if figures:
         say(f"step {last['step']}: {', '.join(figures)} (RGB)")
     say(f"Next: anchorsr quantize {folder} -o {recipe.stem}.tflite")
+
+
+def _show_plan(phases: list[Phase], missing: dict[Path, str]) -> None:
+    for made, arguments in missing.items():
+        say(f"make {made}: anchorsr data {arguments}")
+    for number, phase in enumerate(phases, 1):
+        say(f"{number}. {phase.path} -> {phase.folder}: {phase.recipe.schedule.steps:,} steps")
 
 
 def quantize_command(

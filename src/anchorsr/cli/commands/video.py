@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from anchorsr.cli.commands.options import (
     Verbose,
     complete_from,
 )
+from anchorsr.cli.pipes import PIPE
 from anchorsr.cli.terminal import complain, complain_of_all, print_json, remark, say, video_bar
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.strengths import CLEAN, parse_strengths
@@ -46,11 +48,12 @@ def video_command(
         list[Path], typer.Argument(help="Videos, or folders of videos.", show_default=False)
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
-            help=f"A file for one video ({', '.join(SUFFIXES)}), else a folder, made if need be.",
+            help=f"A file for one video ({', '.join(SUFFIXES)}), else a folder, made if need be; "
+            "NAME/ is always a folder.",
         ),
     ] = None,
     factor: OptionalFactor = None,
@@ -117,6 +120,8 @@ def video_command(
 
         anchorsr video tapes/ -o tapes-large/ --deinterlace on
     """
+    if Path(PIPE) in videos or output == PIPE:
+        raise UsageError("videos do not go through pipes: name a file")
     damage = parse_strengths(strengths or [])
     if model == AUTO_MODEL and damage != CLEAN:
         model = film_model(factor)
@@ -148,7 +153,10 @@ def video_command(
         outcomes.append(VideoOutcome(job, upscale(job, "Upscaling")))
         _show(outcomes[0], as_json=as_json, verbose=verbose)
     else:
-        jobs, others = plan_videos(videos, output, factor=upscaler.factor)
+        place = None if output is None else Path(output)
+        jobs, others = plan_videos(
+            videos, place, factor=upscaler.factor, is_folder=_is_folder(output)
+        )
         if others:
             remark(f"{others} other files in folders are left out: their names are not of videos")
         titles = {
@@ -168,17 +176,22 @@ def video_command(
     _report(outcomes, as_json=as_json)
 
 
-def _target(video: Path, output: Path | None, factor: int) -> Path:
+def _is_folder(output: str | None) -> bool:
+    """Whether the output is a folder, whatever its name."""
+    return output is not None and output.endswith(("/", os.sep))
+
+
+def _target(video: Path, output: str | None, factor: int) -> Path:
     """The output for a single video; a folder may be named."""
     default = default_target(video, factor)
     if output is None:
         return default
-    is_folder = output.is_dir() or not output.suffix
-    if not is_folder:
-        return output
-    check_folder(output)
-    make_folder(output)
-    return output / f"{video.stem}{default.suffix}"
+    place = Path(output)
+    if not (_is_folder(output) or place.is_dir() or not place.suffix):
+        return place
+    check_folder(place)
+    make_folder(place)
+    return place / f"{video.stem}{default.suffix}"
 
 
 def _show(outcome: VideoOutcome, *, as_json: bool, verbose: bool) -> None:
