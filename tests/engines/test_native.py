@@ -22,10 +22,11 @@ from anchorsr.errors import AnchorSRError, GraphError, ModelError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.graph import Graph
-from anchorsr.models.registry import list_models, read_model
+from anchorsr.models.registry import Model, list_models, read_model
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import float_graph, integer_graph, reference_run
 from helpers.graphs import image as image_of
+from helpers.models import each_model_but_most_slowly
 from random_graphs import random_graph, random_image
 
 needs_kernel = pytest.mark.skipif(
@@ -54,10 +55,9 @@ def run(graph: Graph, images: np.ndarray, instructions: str) -> np.ndarray:
 
 @needs_kernel
 @every_set
-@pytest.mark.parametrize("model", [m.path.stem for m in list_models()])
-def test_shipped_networks_give_the_bytes_of_the_arithmetic(model: str, instructions: str) -> None:
-    path = next(m.path for m in list_models() if m.path.stem == model)
-    _, graph = read_model(path)
+@each_model_but_most_slowly
+def test_shipped_networks_give_the_bytes_of_the_arithmetic(model: Model, instructions: str) -> None:
+    _, graph = read_model(model.path)
     for seed, size in enumerate(SIZES):
         images = random_image(seed, *size)
         np.testing.assert_array_equal(run(graph, images, instructions), run_graph(graph, images))

@@ -29,7 +29,6 @@ from anchorsr.models.registry import (
     CONDITIONING,
     DEFAULT,
     Model,
-    list_models,
     model_path,
     takes_strengths,
 )
@@ -39,11 +38,9 @@ from anchorsr.serialization.tflite.schema import INPUT_NAME, OUTPUT_NAME, SIGNAT
 from anchorsr.serialization.tflite.summary import read_metadata
 from anchorsr.serialization.tflite.writer import write_tflite
 from helpers.graphs import image, integer_graph
+from helpers.models import SHIPPED, each_model, each_model_but_most_slowly
 
-SHIPPED = list_models()
 SIZES = [(1, 1), (1, 7), (7, 2), (13, 31), (64, 48), (97, 101)]
-
-each_model = pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.path.stem)
 
 
 def graph_of(model: Model) -> Graph:
@@ -289,7 +286,7 @@ def test_the_interpreter_gives_the_bytes_of_the_arithmetic(model: Model, dog: np
         np.testing.assert_array_equal(output, expected(model, images))
 
 
-@each_model
+@each_model_but_most_slowly
 def test_the_compiled_model_gives_the_bytes_of_the_arithmetic(
     model: Model, dog: np.ndarray
 ) -> None:
