@@ -904,14 +904,6 @@ def test_an_interrupted_training_says_how_to_go_on(
 # Processes of their own
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Children get Ctrl-C, also when these tests run where a shell has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "advice"),
@@ -920,9 +912,7 @@ def interruptible() -> Iterator[None]:
         (["--force"], "the same command without --force makes the missing ones"),
     ],
 )
-def test_ctrl_c_leaves_whole_images_only(
-    tmp_path: Path, interruptible: None, options: list[str], advice: str
-) -> None:
+def test_ctrl_c_leaves_whole_images_only(tmp_path: Path, options: list[str], advice: str) -> None:
     for number in range(300):
         write_png(tmp_path / "in" / f"{number:03}.png", height=60, width=60)
     process = start("upscale", "in", "-o", "out", *options, folder=tmp_path)
@@ -941,7 +931,7 @@ def test_ctrl_c_leaves_whole_images_only(
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path, interruptible: None) -> None:
+def test_ctrl_c_in_training_keeps_a_checkpoint(workshop: Path) -> None:
     text = recipe(Path("images"), steps="steps = 100_000", every="every = 3")
     (workshop / "long.toml").write_text(text)
     process = start("train", "long.toml", "-o", "run", "--threads", 1, folder=workshop)
@@ -973,9 +963,7 @@ sys.meta_path.insert(0, Interrupt())
 @pytest.mark.slow
 @needs_shell
 @pytest.mark.parametrize("module", ["anchorsr.cli.app", "numpy", "anchorsr.evaluation"])
-def test_ctrl_c_during_the_imports_ends_without_a_traceback(
-    tmp_path: Path, interruptible: None, module: str
-) -> None:
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(tmp_path: Path, module: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
     result = finish(start("models", folder=tmp_path, path=str(tmp_path)))
     assert result == (-signal.SIGINT, "", "")

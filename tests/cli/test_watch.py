@@ -29,8 +29,6 @@ def test_images_are_upscaled_as_they_come(tmp_path: Path) -> None:
     pytest.importorskip("watchfiles", reason="needs anchorsr[watch]")
     scans, large = tmp_path / "scans", tmp_path / "large"
     scans.mkdir()
-    # Where the tests run in the background, Ctrl-C is ignored, by their processes as well.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     command = ["upscale", str(scans), "-o", str(large), "--watch", "--model", "fast"]
     process = subprocess.Popen(
         [sys.executable, "-m", "anchorsr", *command],
@@ -38,7 +36,6 @@ def test_images_are_upscaled_as_they_come(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    signal.signal(signal.SIGINT, before)
     watchdog = threading.Timer(60, process.kill)  # reading a line has no time limit of its own
     watchdog.start()
     assert process.stdout is not None and process.stderr is not None

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -870,16 +870,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(anchorsr.__file__).parents[1])}
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C interrupts, also when these tests run where a shell has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
-def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None:
+def test_ctrl_c_is_one_line_and_130(tmp_path: Path) -> None:
     make_video(tmp_path / "in.mp4", moving(1000, 96, 128), audio="aac")
     process = subprocess.Popen(
         [sys.executable, "-m", "anchorsr", "video", "in.mp4", "-o", "out.mp4"],
@@ -902,7 +894,7 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path, interruptible: None) -> None
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_leaves_nothing(tmp_path: Path, interruptible: None) -> None:
+def test_a_second_interrupt_leaves_nothing(tmp_path: Path) -> None:
     """It comes while the frames that were begun are waited for."""
     source = make_video(tmp_path / "in.mp4", moving(100))
     notes: list[str] = []
