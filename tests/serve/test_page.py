@@ -400,11 +400,16 @@ def test_fingers_move_the_divider_zoom_and_pan(browser: Chromium, server: Server
         touch([(60, 20)], [(30, 20)], [(0, 20)])
         assert scale_and_corner() == (larger, pytest.approx(corner - 60, abs=1))
         assert page.evaluate("[scrollY, visualViewport.scale]") == [0, 1]
-        page.tap("li button:text('Compare')")  # far below the stage, to which it leads
-        top, bottom = page.evaluate(
-            "(({ top, bottom }) => [top, bottom])(stage.getBoundingClientRect())"
-        )
-        assert 0 <= top < bottom <= page.viewport_size["height"]
+        page.click("li button:text('Compare')")  # far below the stage, to which it leads
+        end = time.monotonic() + 4
+        while True:
+            top, bottom = page.evaluate(
+                "(({ top, bottom }) => [top, bottom])(stage.getBoundingClientRect())"
+            )
+            if 0 <= top < bottom <= page.viewport_size["height"]:
+                break
+            assert time.monotonic() < end, f"the stage is at {top} to {bottom}"
+            page.wait_for_timeout(20)
 
 
 def test_without_a_network_after_the_first_visit(browser: Chromium, static: str) -> None:

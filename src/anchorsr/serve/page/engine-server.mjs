@@ -32,8 +32,9 @@ export class ServerEngine {
     }
     const query = new URLSearchParams({ name: file.name });
     for (const [name, value] of Object.entries(options)) if (value) query.set(name, value);
-    const job = await this.#json(`api/jobs?${query}`, { method: "POST", body: file, signal });
+    const job = await this.#json(`api/jobs?${query}`, { method: "POST", body: file });
     try {
+      signal.throwIfAborted(); // only now: the server may have had the whole file when it was cancelled
       const wait = isVideo ? PROGRESS_SECONDS : WAIT_SECONDS;
       let told = job;
       while (told.state !== "done" && told.state !== "failed") {
