@@ -45,6 +45,11 @@ class Places:
         return str(text).replace(self.temporary, "") if self.temporary else str(text)
 
 
+def is_folder_name(output: str | None) -> bool:
+    """Whether an output is a folder by the end of its name, a separator."""
+    return output is not None and output.endswith(("/", os.sep))
+
+
 @contextlib.contextmanager
 def piped(inputs: list[Path], output: str | None, suffix: str | None) -> Iterator[Places]:
     """Replace `-` by temporary files; afterwards, copy the result to standard output.
@@ -69,7 +74,7 @@ def piped(inputs: list[Path], output: str | None, suffix: str | None) -> Iterato
         raise UsageError("-o - takes one image, not a folder")
     if to_pipe and sys.stdout.isatty():
         raise UsageError("-o - writes an image, not text: redirect it to a file or a program")
-    is_folder = output is not None and output.endswith(("/", os.sep))
+    is_folder = is_folder_name(output)
     place = None if output is None else Path(output)
     if not from_pipe and not to_pipe:
         yield Places(inputs, place, is_folder, False, "")

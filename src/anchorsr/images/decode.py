@@ -20,7 +20,7 @@ from anchorsr.images import jpeg
 from anchorsr.images.coding import coding_of
 from anchorsr.images.colour import from_chromaticities, icc_profile, with_srgb_curve
 from anchorsr.images.exif import exif_dpi, upright_exif
-from anchorsr.images.formats import check_pixels, frame_count, load, quietly, tiff_tag
+from anchorsr.images.formats import bands, check_pixels, frame_count, load, quietly, tiff_tag
 from anchorsr.images.heic import heic_attachments, heic_pixels, open_heic
 from anchorsr.images.image import Metadata, Pixels, RasterImage
 from anchorsr.images.pixel_memory import PixelMemory
@@ -158,8 +158,7 @@ def _colours_of_8_bits(
     source: Source, image: ImageFile.ImageFile, depth: int
 ) -> tuple[Pixels, Pixels | None]:
     """Decode to RGB (H, W, 3) and alpha (H, W), if any, with little more memory than these."""
-    turned = source.format_name == "TIFF" and tiff_tag(image, 0x0112, 1) != 1  # while decoding
-    memory = None if turned else PixelMemory.lend(image)
+    memory = PixelMemory.lend(image)
     _load_whole(source, image)
     if memory is None or not memory.is_in_use:
         return colours(image, depth, plain_inks=source.plain_inks)
@@ -184,10 +183,10 @@ def _colours_of_8_bits(
 def _array(image: Image.Image, mode: str) -> Pixels:
     """Convert to an array (H, W, C), in bands: Pillow would copy a whole image twice."""
     array = np.empty((image.height, image.width, len(mode)), np.uint8)
-    for top in range(0, image.height, _BAND):
-        box = (0, top, image.width, min(top + _BAND, image.height))
-        band = image.crop(box)
-        array[top : box[3]] = np.asarray(band if band.mode == mode else band.convert(mode))
+    for top, band in bands(image):
+        array[top : top + band.height] = np.asarray(
+            band if band.mode == mode else band.convert(mode)
+        )
     return array
 
 
@@ -285,9 +284,8 @@ def _load_whole(source: Source, image: ImageFile.ImageFile) -> None:
         completions = jpeg.completed(source.file, source.jpeg_end)[1:]
     for other in completions:
         completed = load(source.open(other))
-        for top in range(0, image.height, _BAND):
-            box = (0, top, image.width, min(top + _BAND, image.height))
-            if image.crop(box).tobytes() != completed.crop(box).tobytes():
+        for (_, band), (_, other_band) in zip(bands(image), bands(completed), strict=True):
+            if band.tobytes() != other_band.tobytes():
                 raise ValueError("its end is missing, and pixels with it")
     if source.completions:
         source.notes.append("the end of the file is missing, but no pixel is")

@@ -60,6 +60,7 @@ LOSSY = ("JPEG", "WEBP", "AVIF", "HEIC")
 MAX_PIXELS = 250_000_000
 # All frames of an animation may have so many times the pixels of the largest image.
 _FRAMES_TIMES = 4
+_BAND = 256  # rows
 _RAW = """
     3fr arw cr2 cr3 crw dcr dng erf iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw
     x3f
@@ -232,6 +233,12 @@ def load(image: ImageFile.ImageFile, raw_mode: str | None = None) -> ImageFile.I
     with quietly() if image.format == "TIFF" else contextlib.nullcontext():
         image.load()
     return image
+
+
+def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the first row and the pixels of each band of a decoded image."""
+    for top in range(0, image.height, _BAND):
+        yield top, image.crop((0, top, image.width, min(top + _BAND, image.height)))
 
 
 def tiff_tag(image: Any, tag: int, default: Any) -> Any:

@@ -16,6 +16,7 @@ import PIL._imaging
 from PIL import ImageFile
 
 from anchorsr.arrays import UInt8Array
+from anchorsr.images.formats import tiff_tag
 
 # Modes of four bytes a pixel. LA is stored as L, L, L, A.
 _MODES = ("RGB", "RGBA", "LA", "CMYK")
@@ -45,6 +46,8 @@ class PixelMemory:
         """
         size = image.width * image.height * 4
         if image.mode not in _MODES or size > _MOST_BYTES or not _IS_POSSIBLE:
+            return None
+        if image.format == "TIFF" and tiff_tag(image, 0x0112, 1) != 1:  # turned while it is decoded
             return None
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         core = PIL._imaging.map_buffer(pages, image.size, "raw", 0, (image.mode, 0, 1))

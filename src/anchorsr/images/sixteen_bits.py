@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile
 
-from anchorsr.images.formats import load, tiff_tag
+from anchorsr.images.formats import bands, load, tiff_tag
 from anchorsr.images.image import Pixels
 from anchorsr.images.pixel_memory import PixelMemory
 from anchorsr.images.source import Source
 
-_BAND = 256  # rows
 _OTHER_ORDER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 
@@ -31,15 +30,15 @@ def colours_of_16_bits(
         uint16 (H, W, 3); alpha (H, W), if any; and whether it is grey.
     """
     if image.mode.startswith("I;16"):
-        channels, bands = 1, _decoded_grey(image)
+        channels, decoded = 1, _decoded_grey(image)
     elif _raw_mode(image).startswith("LA"):
-        channels, bands = 2, _decoded_grey_and_alpha(image)
+        channels, decoded = 2, _decoded_grey_and_alpha(image)
     else:
-        channels, bands = len(image.mode), _decoded_colours(source, image)
+        channels, decoded = len(image.mode), _decoded_colours(source, image)
     # The size is known now: Pillow turns a TIFF while it decodes it.
     rgb = np.empty((image.height, image.width, 3), np.uint16)
     alpha = np.empty(rgb.shape[:2], np.uint16) if channels in (2, 4) else None
-    for top, band in bands:
+    for top, band in decoded:
         place = np.s_[top : top + len(band)]
         rgb[place] = band[..., : 1 if channels < 3 else 3]
         if alpha is not None:
@@ -51,16 +50,16 @@ def _decoded_grey(image: ImageFile.ImageFile) -> Iterator[tuple[int, Pixels]]:
     load(image)
     # White is zero; Pillow does not invert this depth.
     inverted = image.format == "TIFF" and tiff_tag(image, 0x0106, 0) == 0
-    bands = ((top, band.astype(np.uint16)[..., None]) for top, band in _bands(image))
-    return ((top, 65_535 - values if inverted else values) for top, values in bands)
+    decoded = ((top, band.astype(np.uint16)[..., None]) for top, band in _bands(image))
+    return ((top, 65_535 - values if inverted else values) for top, values in decoded)
 
 
 def _decoded_grey_and_alpha(image: ImageFile.ImageFile) -> Iterator[tuple[int, Pixels]]:
     image._mode = "RGBA"  # two channels of 16 bits take the bytes of four of 8
-    memory = _lend(image)
+    memory = PixelMemory.lend(image)
     load(image, "RGBA")
-    bands = _bands(image, memory)
-    return ((top, _joined(band[..., ::2], band[..., 1::2])) for top, band in bands)
+    decoded = _bands(image, memory)
+    return ((top, _joined(band[..., ::2], band[..., 1::2])) for top, band in decoded)
 
 
 def _decoded_colours(source: Source, image: ImageFile.ImageFile) -> Iterator[tuple[int, Pixels]]:
@@ -73,12 +72,12 @@ def _decoded_colours(source: Source, image: ImageFile.ImageFile) -> Iterator[tup
     premultiplied = raw.startswith("RGBa")
     raw = raw.replace("a", "A")
     again = source.open()
-    memory, other_memory = _lend(image), _lend(again)
+    memory, other_memory = PixelMemory.lend(image), PixelMemory.lend(again)
     load(again, raw[:-1] + _OTHER_ORDER[raw[-1]])
     load(image, raw)
     pairs = zip(_bands(image, memory), _bands(again, other_memory), strict=True)
-    bands = ((top, _joined(high, low)) for (top, high), (_, low) in pairs)
-    return ((top, _plain(values) if premultiplied else values) for top, values in bands)
+    decoded = ((top, _joined(high, low)) for (top, high), (_, low) in pairs)
+    return ((top, _plain(values) if premultiplied else values) for top, values in decoded)
 
 
 def _joined(high: Pixels, low: Pixels) -> Pixels:
@@ -93,11 +92,6 @@ def _plain(premultiplied: Pixels) -> Pixels:
     return np.dstack((colours.astype(np.uint16), premultiplied[..., 3]))
 
 
-def _lend(image: ImageFile.ImageFile) -> PixelMemory | None:
-    turned = image.format == "TIFF" and tiff_tag(image, 0x0112, 1) != 1  # while it is decoded
-    return None if turned else PixelMemory.lend(image)
-
-
 def _bands(image: Image.Image, memory: PixelMemory | None = None) -> Iterator[tuple[int, Pixels]]:
     """Yield the first row and the pixels of each band of a decoded image.
 
@@ -108,9 +102,8 @@ def _bands(image: Image.Image, memory: PixelMemory | None = None) -> Iterator[tu
     if memory is not None and memory.is_in_use:
         yield from memory.bands()
         return
-    for top in range(0, image.height, _BAND):
-        box = (0, top, image.width, min(top + _BAND, image.height))
-        yield top, np.asarray(image.crop(box))
+    for top, band in bands(image):
+        yield top, np.asarray(band)
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +20,7 @@ from anchorsr.cli.commands.options import (
     Verbose,
     complete_from,
 )
-from anchorsr.cli.pipes import PIPE
+from anchorsr.cli.pipes import PIPE, is_folder_name
 from anchorsr.cli.terminal import complain, complain_of_all, print_json, remark, say, video_bar
 from anchorsr.cli.usage import UsageError
 from anchorsr.data.strengths import CLEAN, parse_strengths
@@ -155,7 +154,7 @@ def video_command(
     else:
         place = None if output is None else Path(output)
         jobs, others = plan_videos(
-            videos, place, factor=upscaler.factor, is_folder=_is_folder(output)
+            videos, place, factor=upscaler.factor, is_folder=is_folder_name(output)
         )
         if others:
             remark(f"{others} other files in folders are left out: their names are not of videos")
@@ -176,18 +175,13 @@ def video_command(
     _report(outcomes, as_json=as_json)
 
 
-def _is_folder(output: str | None) -> bool:
-    """Whether the output is a folder, whatever its name."""
-    return output is not None and output.endswith(("/", os.sep))
-
-
 def _target(video: Path, output: str | None, factor: int) -> Path:
     """The output for a single video; a folder may be named."""
     default = default_target(video, factor)
     if output is None:
         return default
     place = Path(output)
-    if not (_is_folder(output) or place.is_dir() or not place.suffix):
+    if not (is_folder_name(output) or place.is_dir() or not place.suffix):
         return place
     check_folder(place)
     make_folder(place)
