@@ -158,3 +158,22 @@ def test_a_run_without_its_images_says_how_they_are_made(folder: Path) -> None:
         parse_table(DataRecipe, {"folders": ["a"], "make": {"elsewhere": "films a"}}, "data")
     with pytest.raises(RecipeError, match=r"data\.make: a is made by arguments in quotes"):
         parse_table(DataRecipe, {"folders": ["a"], "make": {"a": 3}}, "data")
+    with pytest.raises(RecipeError, match=r"data\.make: a: No closing quotation: films 'b"):
+        parse_table(DataRecipe, {"folders": ["a"], "make": {"a": "films 'b"}}, "data")
+
+
+def test_only_chains_look_for_images_first(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that has its steps needs none; several processes make none."""
+    last = with_made_images(folder)
+    last.write_text(last.read_text().replace("steps = 1", "steps = 0"))
+    assert main(["train", str(last), "--threads", "1"]) == 0
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", "--chain", str(last)]) == 1
+    assert "data/drawn does not exist: anchorsr data synthetic" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,6 +70,10 @@ class DataRecipe:
         for folder, arguments in self.make.items():
             require(folder in self.folders + self.pairs, f"make: {folder} is not used")
             require(isinstance(arguments, str), f"make: {folder} is made by arguments in quotes")
+            try:
+                shlex.split(arguments)
+            except ValueError as error:
+                raise RecipeError(f"make: {folder}: {reason(error)}: {arguments}") from error
 
 
 @dataclass(frozen=True)

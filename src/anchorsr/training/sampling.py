@@ -45,7 +45,7 @@ def load_training_data(
     """
     for name, arguments in recipe.data.make.items():
         if not Path(name).is_dir():
-            raise DataError(f"{name} does not exist: anchorsr data {arguments} -o {name} makes it")
+            raise DataError(how_to_make(name, arguments))
     patch = recipe.data.patch
     folders = [Path(name) for name in recipe.data.folders]
     pairs = load_training_pairs(folders, factor, patch=patch, on_progress=on_loading)
@@ -64,6 +64,11 @@ def load_training_data(
         given_share=recipe.data.pairs_share,
     )
     return TrainingData(pairs, sampler, fingerprint([*pairs, *given]))
+
+
+def how_to_make(folder: str, arguments: str) -> str:
+    """Say that a folder of images is missing, and which command makes it."""
+    return f"{folder} does not exist: anchorsr data {arguments} -o {folder} makes it"
 
 
 def check_strengths(network: Trainable, recipe: Recipe) -> None:

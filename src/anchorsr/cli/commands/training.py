@@ -12,7 +12,7 @@ from anchorsr.cli.commands.data import make_data
 from anchorsr.cli.commands.options import Force, StrengthTexts, Threads
 from anchorsr.cli.terminal import print_scores, remark, say, training_bars
 from anchorsr.data.strengths import parse_strengths
-from anchorsr.errors import needs
+from anchorsr.errors import DataError, needs
 from anchorsr.utils.files import reason
 
 if TYPE_CHECKING:
@@ -69,15 +69,19 @@ def train_command(
     parsed = None if chain else read_recipe(recipe)
     with needs("PyTorch", "train"):
         from anchorsr.training.chain import Phase, find_chain, find_missing_data
+        from anchorsr.training.distributed import process_count
+        from anchorsr.training.sampling import how_to_make
         from anchorsr.training.trainer import train
     folder = output or Path(runs, recipe.stem)
     phases = find_chain(recipe, output) if parsed is None else [Phase(recipe, parsed, folder)]
-    missing = find_missing_data(phases)
+    missing = find_missing_data(phases) if chain or dry_run else {}
     if dry_run:
         _show_plan(phases, missing)
         return
     machine = training_machine(device, threads, mixed_precision)
-    for made, arguments in missing.items() if chain else ():
+    for made, arguments in missing.items():
+        if process_count() > 1:
+            raise DataError(how_to_make(str(made), arguments))
         remark(f"making {made}: anchorsr data {arguments}")
         make_data(made, arguments)
     for number, phase in enumerate(phases, 1):
