@@ -11,7 +11,7 @@ from anchorsr.training.checkpoint import RECORD
 from anchorsr.training.recipe import Recipe, read_recipe
 
 # The last phase of a model that is called by its name, in the order in which they are looked for.
-_LAST = ("_mean", "_films", "_relative", "")
+_LAST = ("_mean", "_films", "_wide", "_relative", "")
 _FOLDER = Path("recipes")
 
 

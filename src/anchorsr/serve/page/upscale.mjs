@@ -11,6 +11,8 @@ const TILE_WIDTH = 640;
 const MOST_ROWS = 256;
 const LEAST_ROWS = 48;
 const MOST_WORKERS = 8;
+// Tiles that a worker is given at a time: it starts the next one while its last is put in place.
+const AHEAD = 2;
 
 let compiled;
 
@@ -51,27 +53,29 @@ export async function load(model, { workers = navigator.hardwareConcurrency || 2
 
 class Session {
   constructor(factor, halo) {
-    Object.assign(this, { factor, halo, instructions: "", workers: [], free: [], waiting: [] });
+    Object.assign(this, { factor, halo, instructions: "", workers: [], waiting: [] });
   }
 
   async start(start, count) {
     for (let i = 0; i < count; i++) this.workers.push(new Caller());
     const told = await Promise.all(this.workers.map((worker) => worker.call({ start })));
     this.instructions = told[0].instructions;
-    this.free.push(...this.workers);
   }
 
-  /** Have a tile made by the next worker that is free; start() gives the tile once there is one. */
+  /** Have a tile made by the next worker that has room; start() gives the tile once there is one. */
   async run(start) {
-    const worker = this.free.pop() ?? await new Promise((taken) => this.waiting.push(taken));
+    const worker = this.leastBusy() ?? await new Promise((taken) => this.waiting.push(taken));
     try {
       const request = start();
       return request && (await worker.call(request, [request.tile.data.buffer])).data;
     } finally {
-      const next = this.waiting.shift();
-      if (next) next(worker);
-      else this.free.push(worker);
+      this.waiting.shift()?.(worker);
     }
+  }
+
+  leastBusy() {
+    const least = this.workers.reduce((one, other) => (other.calls.size < one.calls.size ? other : one));
+    return least.calls.size < AHEAD ? least : undefined;
   }
 
   /** End the workers; the session cannot be used after that. */
