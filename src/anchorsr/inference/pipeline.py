@@ -371,8 +371,8 @@ def _why_skip(job: Job, overwrite: bool) -> str:
         if job.target.is_dir():
             return ""  # an error later, when writing
         older = target.st_mtime_ns < job.source.stat().st_mtime_ns
-    except OSError:
-        older = False
+    except (OSError, ValueError):
+        return ""  # an error later, when reading
     return "already exists, older than the original" if older else "already exists"
 
 
