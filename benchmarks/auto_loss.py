@@ -39,11 +39,11 @@ STEPS = {"noise": 0.1, "grain": 0.1, "blur": 0.15, "video": 0.1, "jpeg": 0.08, "
 def load(model: str, strengths: Strengths) -> Engine:
     """Load a network into the native kernel, or LiteRT where there is none."""
     data, graph = read_model(model_path(model, FACTOR))
-    changed = write_tflite(apply_strengths(data, graph, strengths.as_table()))
+    changed = apply_strengths(data, graph, strengths.as_table())
     try:
         return Native(changed, 1)
     except ModelError:
-        return load_engine(changed, threads=1)
+        return load_engine(write_tflite(changed), threads=1)
 
 
 def candidates(true: Strengths) -> Iterator[tuple[str, Strengths]]:

@@ -128,7 +128,7 @@ def test_bands_are_those_of_the_whole_image(instructions: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5, 64])
 def test_an_engine_of_several_threads_gives_the_same_bytes(threads: int) -> None:
     graph = integer_graph(2, depth=3)
-    engine = Native(write_tflite(graph), threads)
+    engine = Native(graph, threads)
     for size in [*SIZES, (130, 20), (131, 21)]:
         images = image_of(5, *size)
         np.testing.assert_array_equal(engine(images), reference_run(graph, images))
@@ -364,7 +364,7 @@ def test_an_instruction_set_that_is_not_there_is_refused() -> None:
 
 @needs_kernel
 def test_images_that_a_model_does_not_take_are_refused() -> None:
-    engine = Native(write_tflite(integer_graph(0), size=(6, 7)), 2)
+    engine = Native(integer_graph(0), 2, size=(6, 7))
     assert engine(image_of(0, 6, 7)).shape == (1, 18, 21, 3)
     for images in (
         image_of(0, 7, 6),

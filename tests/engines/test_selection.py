@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """The choice between the others: the kernel, where it is built, is taken before any of them."""
 
-    def refuse(data: bytes, threads: int) -> None:
+    def refuse(data: bytes, graph: Graph, threads: int) -> None:
         raise ModelError("not here")
 
     monkeypatch.setattr(selection, "_native", refuse)

@@ -17,6 +17,7 @@ from anchorsr.engines.runtimes import LiteRT
 from anchorsr.errors import GraphError, ImageError, ModelError, OutputError
 from anchorsr.graph import operators as ops
 from anchorsr.graph.executor import run_graph
+from anchorsr.graph.graph import Graph
 from anchorsr.inference.batch import Job
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.image_upscaler import upscale as upscale_with_any_engine
@@ -25,7 +26,7 @@ from anchorsr.inference.sizes import TargetSize
 from anchorsr.inference.tiling import upscale_tiled
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.card import ModelCard, write_card
-from anchorsr.models.registry import DEFAULT, list_models, model_path
+from anchorsr.models.registry import DEFAULT, list_models, model_path, read_model
 from anchorsr.networks.registry import build_network
 from anchorsr.quantization.ptq import quantize_graph
 from anchorsr.serialization.tflite.reader import read_tflite
@@ -549,3 +550,21 @@ def test_a_size_that_cannot_be_is_an_error_before_any_work() -> None:
     for wrong in ({"scale": -1}, {"scale": float("nan")}, {"size": (10**400, 9)}):
         with pytest.raises(OutputError, match="above 0"):
             upscale(small(), **wrong)
+
+
+def test_a_model_is_read_once_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it takes longer than a small image; each pass asks for it by its factor."""
+    module = importlib.import_module("anchorsr.inference.upscaler")
+    read: list[Path] = []
+
+    def count(path: Path) -> tuple[bytes, Graph]:
+        read.append(path)
+        return read_model(path)
+
+    monkeypatch.setattr(module, "read_model", count)
+    source = write_png(tmp_path / "a.png", small(11, 12, 9))
+    model = tmp_path / "mine.tflite"
+    model.write_bytes(model_path("fast", 3).read_bytes())
+    upscaler = ImageUpscaler(model, threads=1)
+    (done,) = upscale_files([Job(source, tmp_path / "b.png")], upscaler)
+    assert (done.error, read) == (None, [model])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from anchorsr.engines.native import library
 from anchorsr.errors import BenchmarkError, ModelError
 from anchorsr.graph.executor import run_graph
 from anchorsr.graph.operators import Conv2D
@@ -67,7 +68,10 @@ def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.slow
 def test_a_real_measurement_has_a_time_for_every_depth() -> None:
-    options = {"precisions": ["int8"], "engines": ["litert"], "threads": [1], "rounds": 1}
-    (row,) = measure_depths(["anchor_conv"], size=(8, 8), channels=4, **options)  # type: ignore[arg-type]
-    assert len(row.median_ms) == len(row.low_ms) == len(row.high_ms) == len(DEPTHS)
-    assert all(ms > 0 for ms in row.median_ms)
+    engines = ["litert", *["native"] * library.PATH.exists()]
+    options = {"precisions": ["int8"], "engines": engines, "threads": [1], "rounds": 1}
+    rows = measure_depths(["anchor_conv"], size=(8, 8), channels=4, **options)  # type: ignore[arg-type]
+    assert [row.engine for row in rows] == engines
+    for row in rows:
+        assert len(row.median_ms) == len(row.low_ms) == len(row.high_ms) == len(DEPTHS)
+        assert all(ms > 0 for ms in row.median_ms)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import types
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import typer
 
@@ -13,7 +12,8 @@ class UsageError(typer.BadParameter):
     """Wrong usage of an option, with a message that is printed as it is."""
 
 
-_NUMBERS = {int: "a whole number", float: "a number"}
+# By the first word of the name that Typer, or Click before Typer 0.26, has for a type.
+_NUMBERS = {"int": "a whole number", "integer": "a whole number", "float": "a number"}
 
 
 def describe_usage_error(error: Exception) -> str:
@@ -77,11 +77,8 @@ def _name(parameter: Any) -> str:
 
 def _expected(parameter: Any) -> str:
     """What values a parameter takes, as far as Typer knows."""
-    descriptor = getattr(parameter, "type_descriptor", None)
-    number = _NUMBERS.get(_element(getattr(descriptor, "annotation", None)), "of another kind")
-    # Before Typer 0.26 the limits are those of Click's type.
-    limits = getattr(descriptor, "parameter_info", None) or parameter.type
-    low, high = getattr(limits, "min", None), getattr(limits, "max", None)
+    number = _NUMBERS.get(parameter.type.name.split()[0], "of another kind")
+    low, high = getattr(parameter.type, "min", None), getattr(parameter.type, "max", None)
     if low is not None and high is not None:
         return f"{number} from {low} to {high}"
     if low is not None:
@@ -89,15 +86,8 @@ def _expected(parameter: Any) -> str:
     return number
 
 
-def _element(annotation: Any) -> Any:
-    """The type itself of `X`, `X | None`, `list[X]` and `list[X] | None`."""
-    while get_origin(annotation) in (list, Union, types.UnionType):
-        annotation = next(one for one in get_args(annotation) if one is not type(None))
-    return annotation
-
-
 def _given(error: Exception) -> str | None:
-    """The value that was given, where the library that refused it tells."""
-    details = getattr(error.__cause__, "errors", None)
-    value = details()[0].get("input") if callable(details) else None
-    return value if isinstance(value, str) else None
+    """The value that was given, where the message tells it."""
+    message = str(getattr(error, "message", error))
+    told = re.match(r"(?P<quote>['\"]?)(?P<value>.*)(?P=quote) is not ", message, re.DOTALL)
+    return told["value"] if told else None

@@ -23,6 +23,7 @@ from anchorsr.arrays import Array
 from anchorsr.engines.native.engine import Native
 from anchorsr.engines.openvino_graph import depth_to_space, remove_depth_to_space
 from anchorsr.errors import ModelError, needs, unknown_choice
+from anchorsr.graph.graph import Graph
 from anchorsr.serialization.onnx import write_onnx
 from anchorsr.serialization.tflite.reader import read_tflite
 from anchorsr.serialization.tflite.summary import fixed_size
@@ -90,6 +91,7 @@ def load_engine(
     threads: int | None = None,
     dtype: Number = np.uint8,
     channels: int | None = 3,
+    graph: Graph | None = None,
 ) -> Engine:
     """Load a model into a runtime, without comparing it with the exact arithmetic.
 
@@ -101,6 +103,7 @@ def load_engine(
         threads: Number of threads; by default all processors.
         dtype: Expected type of the input; with int8, the output is int8 too.
         channels: Expected number of input channels; None for any.
+        graph: What `read_tflite` reads from the file, if it was read before.
 
     Returns:
         The engine.
@@ -122,7 +125,7 @@ def load_engine(
     if engine == NATIVE:
         if dtype is not np.uint8 or channels != 3:
             raise ModelError("the native kernel takes uint8 RGB only")
-        return Native(data, count)
+        return Native(graph or read_tflite(data), count, size=fixed_size(data))
     if engine == "onnxruntime":
         if is_tflite:
             data = write_onnx(read_tflite(data), size=fixed_size(data))

@@ -140,18 +140,18 @@ def choose_engine(
     """
     count = threads or default_threads()
     if name == NATIVE:
-        return _native(data, count)
+        return _native(data, graph, count)
     if name == AUTO:
         try:
-            return _native(data, count)
+            return _native(data, graph, count)
         except AnchorSRError as error:
             choice = _tried(data, graph, name, count)
             return dataclasses.replace(choice, why=f"{choice.why}; not {NATIVE}: {error}")
     return _tried(data, graph, name, count)
 
 
-def _native(data: bytes, threads: int) -> Choice:
-    engine = load_engine(data, name=NATIVE, threads=threads)
+def _native(data: bytes, graph: Graph, threads: int) -> Choice:
+    engine = load_engine(data, name=NATIVE, threads=threads, graph=graph)
     return Choice(engine, f"it {Trial().deviation}, by construction")
 
 

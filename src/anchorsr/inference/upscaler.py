@@ -17,7 +17,8 @@ from PIL import Image
 
 from anchorsr.arrays import UInt8Array
 from anchorsr.data.strengths import CLEAN, Strengths
-from anchorsr.engines.runtimes import NATIVE, default_threads, load_engine
+from anchorsr.engines.native.engine import Native
+from anchorsr.engines.runtimes import NATIVE, Engine, default_threads, load_engine
 from anchorsr.engines.selection import AUTO, Choice, choose_engine
 from anchorsr.engines.sized import SizedEngine
 from anchorsr.errors import ModelError
@@ -86,8 +87,7 @@ class Upscaler:
         _check_upscales_images(path, graph)
         if fixed_size(data) is not None and not needs_size(graph):
             data = write_tflite(graph)  # tiles, and changed parts of a video, differ in size
-        if factor not in (None, graph.factor):
-            raise ModelError(f"{path} upscales {graph.factor} times, not {factor}")
+        _check_factor(path, graph, factor)
         self._data = data
         self._prepare(graph, choose_engine(data, graph, name=engine, threads=threads), threads)
         if strengths != CLEAN:
@@ -127,7 +127,11 @@ class Upscaler:
     def _apply(self, strengths: Strengths) -> None:
         """Become the network for given strengths: of the same operators, so in the same engine."""
         graph = apply_strengths(self._data, self.graph, strengths.as_table())
-        engine = load_engine(write_tflite(graph), name=self.engine, threads=self._threads)
+        engine: Engine
+        if self.engine == NATIVE:
+            engine = Native(graph, self._threads)
+        else:
+            engine = load_engine(write_tflite(graph), name=self.engine, threads=self._threads)
         self._prepare(graph, Choice(engine, self.why), self._threads)
 
     @overload
@@ -274,22 +278,23 @@ def ready_upscaler(
     path = model_path(resolve_model(model, strengths), factor)
     status = path.stat() if path.is_file() else None
     file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else ()
-    return _ready(path, file, factor, threads, engine, strengths)
+    upscaler = _ready(path, file, threads, engine, strengths)
+    _check_factor(path, upscaler.graph, factor)
+    return upscaler
 
 
 @functools.lru_cache(maxsize=8)
 def _ready(
     path: Path,
     file: tuple[int, ...],
-    factor: int | None,
     threads: int | None,
     engine: str,
     strengths: Strengths,
 ) -> Upscaler:
     """Load an Upscaler; `file` identifies the contents, so a changed file is loaded again."""
     if strengths == CLEAN:
-        return Upscaler(path, factor, threads=threads, engine=engine)
-    changed = copy.copy(_ready(path, file, factor, threads, engine, CLEAN))
+        return Upscaler(path, threads=threads, engine=engine)
+    changed = copy.copy(_ready(path, file, threads, engine, CLEAN))
     changed._apply(strengths)
     return changed
 
@@ -300,6 +305,11 @@ def _check_rgb(rgb: npt.NDArray[Any]) -> None:
         raise ValueError(f"an image is a numpy array here, not {type(rgb).__name__}")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
         raise ValueError(f"an image here is uint8 (H, W, 3), not {rgb.dtype} {rgb.shape}")
+
+
+def _check_factor(path: Path, graph: Graph, factor: int | None) -> None:
+    if factor not in (None, graph.factor):
+        raise ModelError(f"{path} upscales {graph.factor} times, not {factor}")
 
 
 def _check_upscales_images(path: Path, graph: Graph) -> None:

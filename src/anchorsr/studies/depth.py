@@ -102,7 +102,13 @@ def measure_depths(
         try:
             calls = {
                 depth: prepare_call(
-                    residual_graph(form, channels, precision, depth=depth),  # type: ignore[arg-type]
+                    residual_graph(  # a network's file, since the native kernel takes no other
+                        form,  # type: ignore[arg-type]
+                        channels,
+                        precision,
+                        depth=depth,
+                        file_io=True,
+                    ),
                     engine=engine,
                     threads=count,
                     size=size,

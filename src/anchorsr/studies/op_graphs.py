@@ -200,7 +200,13 @@ def operator_graph(
 
 
 def residual_graph(
-    form: ResidualForm, channels: int, precision: Precision, *, factor: int = 3, depth: int = 2
+    form: ResidualForm,
+    channels: int,
+    precision: Precision,
+    *,
+    factor: int = 3,
+    depth: int = 2,
+    file_io: bool = False,
 ) -> Graph:
     """Build 3×3 convolutions and depth-to-space, with a residual in one of its forms.
 
@@ -217,9 +223,11 @@ def residual_graph(
         precision: float32 or int8.
         factor: The super-resolution ratio.
         depth: Convolutions with ReLU before the last one.
+        file_io: Whether an integer graph takes and gives uint8, as a network's file does, and not
+            int8.
     """
     packed = IMAGE * factor**2
-    chain = Chain(IMAGE, precision, _RECTIFIED)
+    chain = Chain(IMAGE, precision, _RECTIFIED, file_io=file_io)
     image = chain.last
     made = [chain.convolve(channels, relu=True) for _ in range(depth)] or [image]
     if form == "fsrl":

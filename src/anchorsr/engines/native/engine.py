@@ -15,8 +15,7 @@ from anchorsr.arrays import UInt8Array
 from anchorsr.engines.native.library import Network
 from anchorsr.engines.native.packing import pack_graph
 from anchorsr.errors import ModelError
-from anchorsr.serialization.tflite.reader import read_tflite
-from anchorsr.serialization.tflite.summary import fixed_size
+from anchorsr.graph.graph import Graph
 
 Array = npt.NDArray[Any]
 
@@ -30,22 +29,29 @@ class Native:
     """Our own kernel: the bytes of the exact arithmetic, on every processor.
 
     Args:
-        model: the bytes of a `.tflite`.
-        threads: how many make bands of rows at once.
-        instructions: an instruction set, for tests; the best by default.
+        graph: The integer graph of a model.
+        threads: How many make bands of rows at once.
+        size: The only height and width that it takes; by default it takes every size.
+        instructions: An instruction set, for tests; the best by default.
 
     Raises:
-        ModelError: for bytes that are no model, and where the kernel is not installed.
-        GraphError: for a graph that the kernel does not run, with the reason.
+        ModelError: The kernel is not installed.
+        GraphError: The kernel does not run the graph; the message gives the reason.
     """
 
     name = "native"
 
-    def __init__(self, model: bytes, threads: int, instructions: str | None = None) -> None:
-        graph = read_tflite(model)
+    def __init__(
+        self,
+        graph: Graph,
+        threads: int,
+        *,
+        size: tuple[int, int] | None = None,
+        instructions: str | None = None,
+    ) -> None:
         self._network = Network(pack_graph(graph), graph.factor, instructions)
         self._factor = graph.factor
-        self._fixed = fixed_size(model)
+        self._fixed = size
         self._threads = threads
         self._width = 0
         self._workspaces: list[UInt8Array] = []
