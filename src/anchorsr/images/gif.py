@@ -84,11 +84,13 @@ class GifBlocks:
         frames: The number of frames.
         comment: The comments, joined by line breaks.
         missing: The bytes that its end lacks, if no pixel is missing.
+        end: Where it ends in the file.
     """
 
     frames: int
     comment: bytes | None
     missing: bytes
+    end: int
 
 
 def read_blocks(file: BinaryIO) -> GifBlocks:
@@ -129,7 +131,7 @@ def read_blocks(file: BinaryIO) -> GifBlocks:
             comments.append(data)
     if missing and frames < 1 + loops:  # an animation of one frame has lost the others
         raise ValueError("cut off")
-    return GifBlocks(frames, b"\n".join(comments) or None, missing)
+    return GifBlocks(frames, b"\n".join(comments) or None, missing, file.tell())
 
 
 def _sub_blocks(file: BinaryIO, *, keep: bool) -> tuple[bytes, bool]:
