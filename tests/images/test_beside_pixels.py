@@ -242,6 +242,20 @@ def test_other_chunks_of_a_webp_are_told(tmp_path: Path) -> None:
     assert read(data, tmp_path).notes == ("left out of the WebP: C2PA",)
 
 
+def test_other_extensions_of_a_gif_are_told(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(smooth(8, 12)).quantize(8), "GIF")
+    at = 13 + 3 * (2 << (data[10] & 7))
+    for block, said in (
+        (b"!\xff\x0bXMP DataXMP\x02<x\0", "XMP"),
+        (b"!\xff\x0bICCRGBG1012\x02ab\0", "colour profile"),
+        (b"!\xff\x0bMGK8BIM0000\x02ab\0", "MGK8BIM0000"),
+        (b"!\x01\x0c" + bytes(12) + b"\x02hi\0", "plain text"),
+        (b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0", ""),
+    ):
+        notes = (f"left out of the GIF: {said}",) if said else ()
+        assert read(data[:at] + block + data[at:], tmp_path).notes == notes
+
+
 def test_other_boxes_of_an_avif_are_told(tmp_path: Path) -> None:
     data = encoded(Image.fromarray(smooth(8, 12)), "AVIF")
     credentials = bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + b"manifest"

@@ -203,6 +203,8 @@ def _prepare_gif(source: Source) -> None:
         source.notes.append("the end of the file is missing; what is there is taken as complete")
     elif follows := what_follows(source.file, blocks.end):
         source.notes.append(follows)
+    if blocks.others:
+        source.notes.append(f"left out of the GIF: {', '.join(dict.fromkeys(blocks.others))}")
     source.frames = blocks.frames
     source.extras = {"comment": blocks.comment}
 
