@@ -612,6 +612,9 @@ def test_usage_errors_are_in_our_own_words(call: Call, furnished: Path) -> None:
         "upscale --quality 101 a.png": "--quality is a whole number from 1 to 100, not '101'",
         "upscale --quality high a.png": "--quality is a whole number from 1 to 100, not 'high'",
         "upscale --scale large a.png": "--scale is a number, not 'large'",
+        "challenge abpn -o a --runtime nan": "--runtime is a number from 0.001 to 1000000.0,"
+        " not 'nan'",
+        "report -o a.md --minutes nan": "--minutes is a number from 1.0 to 10000.0, not 'nan'",
         "upscale --width 0 a.png": "--width is a whole number of at least 1, not '0'",
         "upscale --forc a.png": "there is no option --forc; did you mean --factor or --force or",
         "upscale --force=1 a.png": "--force takes no value",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from anchorsr.cli.commands.options import AsJson, Force, Threads
+from anchorsr.cli.commands.options import AsJson, Force, Threads, refuse_nan
 from anchorsr.cli.terminal import bar, print_json, print_table, remark
 from anchorsr.data.pairs import load_test_pairs
 from anchorsr.export.accelerators import ACCELERATORS, not_looked_up
@@ -44,6 +44,7 @@ def challenge_command(
         typer.Option(
             min=0.001,
             max=1e6,
+            callback=refuse_nan,
             help="Milliseconds on your device; by default they are measured on this machine.",
         ),
     ] = None,
