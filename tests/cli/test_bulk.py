@@ -63,7 +63,7 @@ def test_sources_that_are_none_are_refused(
 ) -> None:
     pytest.importorskip("pyarrow", reason="needs anchorsr[cluster]")
     for source, said in (
-        (folder / "missing", "is no folder"),
+        (folder / "missing", "does not exist"),
         (folder / "in" / "a.png", "use anchorsr upscale"),
         (folder / "out", "is in the target"),
         (folder / "no.parquet", "cannot be read"),

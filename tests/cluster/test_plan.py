@@ -118,7 +118,7 @@ def test_sources_of_other_kinds_are_refused(tmp_path: Path) -> None:
         "list.txt": "no list in UTF-8",
         "out/in": "is in the target",
         "out": "is in the target",
-        "missing": "is no folder",
+        "missing": "does not exist",
     }
     for name, words in cases.items():
         with pytest.raises(DataError, match=words):

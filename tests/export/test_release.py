@@ -58,3 +58,16 @@ def test_a_model_that_cannot_be_written_leaves_no_card(tmp_path: Path, full: Non
     with pytest.raises(OutputError, match="no space"):
         release._publish(tmp_path / "a.tflite", DATA, CARD, overwrite=True)
     assert read_card(tmp_path / "a.tflite") == OTHER
+
+
+def test_an_output_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(DATA)
+    (tmp_path / "b.json").write_text("{}")
+    for name, said in {
+        "a.onnx": "does not end with .tflite",
+        "a.tflite": "a.tflite exists already",
+        "b.tflite": "b.json exists already",
+        "missing/a.tflite": "missing is not an existing folder",
+    }.items():
+        with pytest.raises(OutputError, match=said):
+            release._check_output(tmp_path / name, overwrite=False)

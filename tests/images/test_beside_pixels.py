@@ -219,6 +219,57 @@ def test_what_else_a_jpeg_holds_is_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "JPEG"])
+def test_what_follows_an_image_is_told_unless_it_is_padding(tmp_path: Path, kind: str) -> None:
+    data = encoded(Image.fromarray(smooth(8, 12)), kind)
+    assert read(data, tmp_path).notes == ()
+    assert read(data + bytes(7) + b"\r\n", tmp_path).notes == ()
+    assert read(data + b"PK\3\4 an archive", tmp_path).notes == (
+        "what follows the image is left out: 15 B",
+    )
+
+
+def test_a_colour_chunk_of_another_length_is_told(tmp_path: Path) -> None:
+    for name, content in ((b"cICP", bytes([12, 13])), (b"gAMA", bytes(5))):
+        image = read(with_chunks(chunk(name, content)), tmp_path)
+        assert image.notes == (f"left out of the PNG: {name.decode()} (damaged)",)
+
+
+def test_other_chunks_of_a_webp_are_told(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(smooth(8, 12)), "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\10\0\0")
+    data += b"C2PA" + struct.pack("<I", 4) + b"jumb"
+    data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    assert read(data, tmp_path).notes == ("left out of the WebP: C2PA",)
+
+
+def test_other_extensions_of_a_gif_are_told(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(smooth(8, 12)).quantize(8), "GIF")
+    at = 13 + 3 * (2 << (data[10] & 7))
+    for block, said in (
+        (b"!\xff\x0bXMP DataXMP\x02<x\0", "XMP"),
+        (b"!\xff\x0bICCRGBG1012\x02ab\0", "colour profile"),
+        (b"!\xff\x0bMGK8BIM0000\x02ab\0", "MGK8BIM0000"),
+        (b"!\x01\x0c" + bytes(12) + b"\x02hi\0", "plain text"),
+        (b"!\xff\x0bNETSCAPE2.0\x03\1\0\0\0", ""),
+    ):
+        notes = (f"left out of the GIF: {said}",) if said else ()
+        assert read(data[:at] + block + data[at:], tmp_path).notes == notes
+
+
+def test_other_boxes_of_an_avif_are_told(tmp_path: Path) -> None:
+    data = encoded(Image.fromarray(smooth(8, 12)), "AVIF")
+    credentials = bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + b"manifest"
+    for name, content, said in (
+        (b"mpvd", b"a film", "a video (motion photo)"),
+        (b"uuid", credentials, "content credentials (C2PA)"),
+        (b"uuid", bytes(20), ""),
+        (b"free", bytes(20), ""),
+    ):
+        box = struct.pack(">I4s", 8 + len(content), name) + content
+        notes = (f"left out of the AVIF: {said}",) if said else ()
+        assert read(data + box, tmp_path).notes == notes
+
+
 def test_the_second_image_of_a_file_is_told(tmp_path: Path) -> None:
     first, second = (Image.fromarray(noise(16, 24, seed=seed)) for seed in (0, 1))
     data = encoded(first, "MPO", save_all=True, append_images=[second])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from anchorsr.images.image import RasterImage
 from anchorsr.images.resize import resize_image
+from anchorsr.inference import raster
 from anchorsr.inference.image_upscaler import ImageUpscaler
 from anchorsr.inference.raster import upscale_image, upscale_strips_of_image
 from anchorsr.inference.sizes import TargetSize
@@ -140,3 +142,34 @@ def test_without_wrapping_edges_do_not_meet() -> None:
     plain, wrapping = (ImageUpscaler(threads=1, wraps=wraps)(RasterImage(ramp)) for wraps in (0, 1))
     assert (plain.rgb != wrapping.rgb).any()
     assert resize_image(wrapping, 60, 60) is wrapping
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (16, 8), (57, 33), (40, 100)])
+def test_transparent_colours_are_filled_alike_in_bands_and_as_a_whole(
+    size: tuple[int, int], dtype: type[np.unsignedinteger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random, most = np.random.default_rng(0), np.iinfo(dtype).max
+    rgb = random.integers(0, most, (*size, 3), dtype)
+    some = random.random(size)
+    for alpha in (some * most, (some > 0.97) * most, (some > 0.03) * most, (some > 1) + some[:1]):
+        results = []
+        for band, levels in ((8, 3), (16, 2), (2**20, 0)):
+            monkeypatch.setattr(raster, "_FILL_BAND", band)
+            monkeypatch.setattr(raster, "_FILL_LEVELS", levels)
+            results.append(raster.fill_transparent(rgb, alpha.astype(dtype)))
+        np.testing.assert_array_equal(results[0], results[2])
+        np.testing.assert_array_equal(results[1], results[2])
+
+
+def test_transparent_colours_are_filled_in_little_memory() -> None:
+    """In floating point the image has four times its bytes, and had several copies: 50 times."""
+    rgb = np.full((2048, 256, 3), 9, np.uint8)
+    alpha = np.zeros(rgb.shape[:2], np.uint8)
+    alpha[0, 0] = 255
+    tracemalloc.start()
+    filled = raster.fill_transparent(rgb, alpha)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (filled == 9).all()
+    assert peak < 8 * rgb.nbytes

@@ -211,5 +211,6 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(
     (tmp_path / "s-networks.svg").touch()
     with pytest.raises(OutputError, match=r"s-networks\.svg"):
         write_report(tmp_path / "s.md", minutes=60)
+    (tmp_path / "study.md").write_text('{"study": [], "tails": {}}')
     with pytest.raises(OutputError, match=r"study\.md is an input"):
         write_report(tmp_path / "study.md", minutes=60, study=tmp_path / "study.md", overwrite=True)

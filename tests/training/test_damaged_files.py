@@ -84,6 +84,21 @@ def test_a_checkpoint_with_a_wrong_value_is_damaged(made: Path, run: Path, name:
             train(recipe, run, machine=Machine(threads=1))
 
 
+@pytest.mark.slow
+def test_an_option_of_the_optimizer_that_does_not_fit_is_damage(made: Path, run: Path) -> None:
+    """PyTorch asserts that `capturable` parameters are on a GPU."""
+    content = read_content(run / CHECKPOINT)
+    table = {**content["recipe"], "optimizer": {"name": "adam"}}
+    shutil.rmtree(run)
+    train(parse_table(Recipe, table, ""), run, machine=Machine(threads=1))
+    content = read_content(run / CHECKPOINT)
+    content["optimizer"]["param_groups"][0]["capturable"] = True
+    torch.save(content, run / CHECKPOINT)
+    table["schedule"] = {**table["schedule"], "steps": 4}
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged: .*capturable"):
+        train(parse_table(Recipe, table, ""), run, machine=Machine(threads=1))
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

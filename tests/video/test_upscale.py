@@ -29,6 +29,7 @@ from anchorsr.inference.upscaler import Upscaler
 from anchorsr.utils.locks import FileLocks
 from anchorsr.video import codecs, output_file
 from anchorsr.video.colour import Colours, FromRgb, planes
+from anchorsr.video.source import Source
 from anchorsr.video.tile_reuse import Rectangle
 from anchorsr.video.upscale import VideoProgress, VideoResult, upscale_video
 from helpers.videos import (
@@ -300,6 +301,18 @@ def test_a_cover_stays_a_cover(tmp_path: Path) -> None:
 
 
 # --- images -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [2**30, -(2**31)])
+def test_a_translation_beyond_all_screens_is_no_error(
+    tmp_path: Path, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_video(tmp_path / "in.mp4", moving(2), rotation=90)
+    turned = [0, 65536, 0, -65536, 0, 0, place, place, 2**30]
+    monkeypatch.setattr(Source, "display_matrix", property(lambda _: list(turned)))
+    enlarge(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert abs(next(container.decode(video=0)).rotation) == 90
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

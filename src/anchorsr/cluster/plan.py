@@ -137,6 +137,8 @@ def _files(source: Address, target: Address, found: Found) -> Iterator[tuple[Add
     if source.is_local:
         root = Path(source.path)
         if not root.is_dir():
+            if not root.exists():
+                raise DataError(f"{source} does not exist")
             raise DataError(
                 f"{source} is no folder, no list (.txt) and no table (.parquet) of addresses"
             )

@@ -26,11 +26,11 @@ from anchorsr.models.card import ModelCard, read_card, write_card
 from anchorsr.models.registry import CONDITIONING
 from anchorsr.quantization.qat import QuantizedRun, quantize
 from anchorsr.serialization.tflite.writer import needs_size
-from anchorsr.training.checkpoint import CHECKPOINT, RECORD
+from anchorsr.training.checkpoint import CHECKPOINT, RECORD, load_run
 from anchorsr.training.distributed import process_count
 from anchorsr.training.machine import Machine
 from anchorsr.training.progress import TrainingProgress
-from anchorsr.utils.files import check_free, publish
+from anchorsr.utils.files import check_free, input_first, publish
 from anchorsr.utils.temporary import temporary_folder
 
 
@@ -76,7 +76,8 @@ def release(
         DataError: A validation folder cannot be measured.
         ExactnessError: LiteRT differs from the integer arithmetic.
     """
-    _check_output(output, overwrite=overwrite)
+    with input_first(lambda: load_run(run)):
+        _check_output(output, overwrite=overwrite)
     if process_count() > 1:
         raise RecipeError("a model is quantized by one process: start it without torchrun")
     quantized = quantize(

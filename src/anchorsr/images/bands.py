@@ -1,7 +1,8 @@
-"""Cut a sequence of strips into strips of another height."""
+"""Take strips of rows from a sequence of them, so that each is freed before the next is made."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -17,12 +18,26 @@ def rebanded(strips: Iterable[Pixels], rows: int) -> Iterator[Pixels]:
         if rest is not None:
             at = min(rows - len(rest), len(strip))
             rest = np.concatenate((rest, strip[:at]))
-            if len(rest) < rows:
-                continue
-            yield rest
+            if len(rest) == rows:
+                yield rest
+                rest = None
         while at + rows <= len(strip):
             yield strip[at : at + rows]
             at += rows
-        rest = strip[at:].copy() if at < len(strip) else None
+        if at < len(strip):
+            rest = strip[at:].copy()
+        del strip  # freed before the next one is made
     if rest is not None:
         yield rest
+
+
+def with_first_row(strips: Iterable[Pixels]) -> tuple[Pixels, Iterator[Pixels]]:
+    """Return a copy of the first row, (1, W, C), which shows the layout, and all the strips."""
+    remaining = iter(strips)
+    held = deque([next(remaining)])
+
+    def every() -> Iterator[Pixels]:
+        yield held.popleft()
+        yield from remaining
+
+    return held[0][:1].copy(), every()

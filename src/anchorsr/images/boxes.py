@@ -6,12 +6,16 @@ decodes the pixels reports them if it needs them.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 _IMAGES = {b"av01", b"hvc1", b"grid", b"iden", b"iovl", b"jpeg", b"unci"}
+# C2PA 2.1, A.5.
+_C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 _LONGEST_META = 16 << 20
 # Items that belong to another one: its parts, its thumbnail, its transparency or its depth.
 _PARTS = {b"dimg": False, b"thmb": True, b"auxl": True, b"prem": True}
@@ -25,33 +29,40 @@ class Boxes:
         colours: H.273's numbers of primaries, transfer and matrix of the primary image.
         images: The number of images that a viewer shows.
         gain_map: Whether there is a gain map, from which HDR screens brighten the image.
+        others: What else the file holds that is not read.
     """
 
     colours: tuple[int, int, int] | None = None
     images: int = 1
     gain_map: bool = False
+    others: tuple[str, ...] = ()
 
 
 def read_boxes(file: BinaryIO) -> Boxes:
-    """Read the boxes before the pixels.
+    """Read all boxes but those of pixels.
 
     Args:
         file: The open file.
     """
     file.seek(0)
+    found, others = Boxes(), []
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
-        if name == b"meta" and 12 <= length <= _LONGEST_META:
-            try:
-                return _read_meta(file.read(length - 8)[4:])
-            except (struct.error, IndexError):
-                break
+        content = length - 8
         if length == 1:
-            length = int.from_bytes(file.read(8)) - 8
-        if length < 8:
+            content = int.from_bytes(file.read(8)) - 16
+        if content < 0:  # up to the end of the file, or damaged
             break
-        file.seek(length - 8, 1)
-    return Boxes()
+        start = file.tell()
+        if name == b"meta" and 4 <= content <= _LONGEST_META:
+            with contextlib.suppress(struct.error, IndexError):
+                found = _read_meta(file.read(content)[4:])
+        elif name == b"mpvd":
+            others.append("a video (motion photo)")
+        elif name == b"uuid" and file.read(16) == _C2PA:
+            others.append("content credentials (C2PA)")
+        file.seek(start + content)
+    return dataclasses.replace(found, others=tuple(others))
 
 
 def _read_meta(meta: bytes) -> Boxes:

@@ -57,11 +57,13 @@ def decode(source: Source, max_pixels: int) -> RasterImage:
     if depth == 16:
         transparent = image.info.get("transparency")
         rgb, alpha, grey = colours_of_16_bits(source, image)
+        turned = False
         alpha = _alpha_of_colour(rgb, transparent) if alpha is None else alpha
     else:
-        rgb, alpha = _colours_of_8_bits(source, image, depth)
+        rgb, alpha, turned = _colours_of_8_bits(source, image, depth)
         grey = image.mode in ("1", "L", "LA")
     metadata, orientation = metadata_of(image, source)
+    orientation = 1 if turned else orientation
     if stored_orientation is not None:  # Pillow turns TIFF, and only TIFF, while decoding
         dpi = metadata.dpi if tiff_tag(image, 0x011A, None) is not None else None
         sideways = stored_orientation in (5, 6, 7, 8)
@@ -156,14 +158,24 @@ def _alpha_of_colour(rgb: Pixels, transparent: Any, step: int = 1) -> Pixels | N
 
 def _colours_of_8_bits(
     source: Source, image: ImageFile.ImageFile, depth: int
-) -> tuple[Pixels, Pixels | None]:
-    """Decode to RGB (H, W, 3) and alpha (H, W), if any, with little more memory than these."""
+) -> tuple[Pixels, Pixels | None, bool]:
+    """Decode with little more memory than that of the result.
+
+    Returns:
+        RGB (H, W, 3); alpha (H, W), if any; and whether they are flipped as EXIF says already.
+    """
     memory = PixelMemory.lend(image)
     _load_whole(source, image)
     if memory is None or not memory.is_in_use:
-        return colours(image, depth, plain_inks=source.plain_inks)
-    rgb = np.empty((image.height, image.width, 3), np.uint8)
-    alpha = np.empty(rgb.shape[:2], np.uint8) if image.mode in ("LA", "RGBA") else None
+        return *colours(image, depth, plain_inks=source.plain_inks), False
+    exif = image.info.get("exif")
+    orientation = upright_exif(exif)[0] if isinstance(exif, bytes) and image.format != "TIFF" else 1
+    if orientation >= 5:
+        orientation = 1  # columns that become rows touch all memory at once
+    upright = np.empty((image.height, image.width, 3), np.uint8)
+    upright_alpha = np.empty(upright.shape[:2], np.uint8) if image.mode in ("LA", "RGBA") else None
+    rgb = _flipped(upright, orientation)  # a view, into which rows are written as they are stored
+    alpha = None if upright_alpha is None else _flipped(upright_alpha, orientation)
     profile = image.info.get("icc_profile")
     for top, band in memory.bands():
         place = np.s_[top : top + len(band)]
@@ -176,8 +188,8 @@ def _colours_of_8_bits(
         if alpha is not None:
             alpha[place] = band[..., 3]
     if alpha is None and image.mode == "RGB":
-        alpha = _alpha_of_colour(rgb, image.info.pop("transparency", None))
-    return rgb, alpha
+        upright_alpha = _alpha_of_colour(upright, image.info.pop("transparency", None))
+    return upright, upright_alpha, orientation != 1
 
 
 def _array(image: Image.Image, mode: str) -> Pixels:
@@ -207,11 +219,16 @@ def turn(pixels: Pixels, orientation: int) -> Pixels:
     """Turn stored rows and columns upright, by the EXIF orientation, 1 to 8."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
+    return np.ascontiguousarray(_flipped(pixels, orientation))
+
+
+def _flipped(pixels: Pixels, orientation: int) -> Pixels:
+    """Return a view with rows, columns or both in reverse; doing it twice changes nothing."""
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return pixels
 
 
 def checked_dpi(dpi: Any) -> tuple[float, float] | None:

@@ -23,8 +23,10 @@ from anchorsr.images.png import changed_box
 Mask = npt.NDArray[np.bool_]
 _CLEAR = 255  # the palette's last entry, which is transparent
 _CODE = np.array([1, 1 << 8, 1 << 16], np.int32)  # a colour as one number
-_COMMENT = b"\xfe"  # the label of an extension
-_APPLICATION = b"\xff"
+# The labels of extensions.
+_PLAIN_TEXT, _COMMENT, _APPLICATION = b"\x01", b"\xfe", b"\xff"
+_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+_EXTENSIONS = {b"XMP DataXMP": "XMP", b"ICCRGBG1012": "colour profile"}
 _LONGEST_COMMENT = 1 << 20
 _KEEP, _RESTORE = 1, 2  # disposal methods: do not dispose, restore to background
 
@@ -84,11 +86,15 @@ class GifBlocks:
         frames: The number of frames.
         comment: The comments, joined by line breaks.
         missing: The bytes that its end lacks, if no pixel is missing.
+        end: Where it ends in the file.
+        others: Names of extensions that are not read.
     """
 
     frames: int
     comment: bytes | None
     missing: bytes
+    end: int
+    others: tuple[str, ...]
 
 
 def read_blocks(file: BinaryIO) -> GifBlocks:
@@ -103,7 +109,7 @@ def read_blocks(file: BinaryIO) -> GifBlocks:
     file.seek(10)
     flags = file.read(3)[0]
     file.seek(13 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0))
-    frames, comments = 0, list[bytes]()
+    frames, comments, others = 0, list[bytes](), list[str]()
     missing, loops = b"", False
     while (kind := file.read(1)) != b";":
         if not kind:
@@ -121,15 +127,20 @@ def read_blocks(file: BinaryIO) -> GifBlocks:
         if kind == b"\0":
             continue
         data, complete = _sub_blocks(file, keep=label in (_COMMENT, _APPLICATION))
-        loops |= data.startswith(b"NETSCAPE2.0")
+        loops |= data.startswith(_LOOPS[0])
         if not complete:
             missing = b"\0;"
             break
         if label == _COMMENT:
             comments.append(data)
+        elif label == _PLAIN_TEXT:
+            others.append("plain text")
+        elif label == _APPLICATION and not data.startswith(_LOOPS):
+            name = data[:11]
+            others.append(_EXTENSIONS.get(name, name.decode("latin-1").strip()))
     if missing and frames < 1 + loops:  # an animation of one frame has lost the others
         raise ValueError("cut off")
-    return GifBlocks(frames, b"\n".join(comments) or None, missing)
+    return GifBlocks(frames, b"\n".join(comments) or None, missing, file.tell(), tuple(others))
 
 
 def _sub_blocks(file: BinaryIO, *, keep: bool) -> tuple[bytes, bool]:

@@ -47,6 +47,7 @@ __all__ = [
     "SUFFIXES",
     "RasterImage",
     "check_output",
+    "check_readable",
     "encode_image",
     "find_images",
     "format_of",
@@ -78,6 +79,12 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RasterImage:
     """
     with reading(path) as source:
         return decode(source, max_pixels)
+
+
+def check_readable(path: Path) -> None:
+    """Raise ImageError unless the file is there and is an image, as far as its beginning shows."""
+    with reading(path):
+        pass
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,6 @@ twice as fast, the same size). Not written: palettes, fewer than 8 bits, interla
 
 from __future__ import annotations
 
-import itertools
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anchorsr.images.bands import with_first_row
 from anchorsr.images.exif import PREFIX
 from anchorsr.images.image import Metadata, Pixels
 from anchorsr.images.png_chunks import SIGNATURE, chunk
@@ -42,10 +42,9 @@ def png_parts(height: int, strips: Iterable[Pixels], metadata: Metadata) -> Iter
         strips: (N, W, C) each, `height` rows in total.
         metadata: What to store with them.
     """
-    remaining = iter(strips)
-    first = next(remaining)
-    yield from (SIGNATURE, _header(height, first), *_metadata_chunks(metadata))
-    for data in _deflated(itertools.chain([first], remaining)):
+    row, strips = with_first_row(strips)
+    yield from (SIGNATURE, _header(height, row), *_metadata_chunks(metadata))
+    for data in _deflated(strips):
         yield chunk(b"IDAT", data)
     yield chunk(b"IEND")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from anchorsr.images.exif import PREFIX
-from anchorsr.images.view import Part, size_of, view
+from anchorsr.images.view import Part, size_of, view, what_follows
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Coding-independent code points, white point and primaries, gamma, sRGB: bytes of each.
@@ -69,6 +69,7 @@ def read_chunks(file: BinaryIO) -> PngChunks:
     keys: list[str] = []
     others: list[str] = []
     ended = has_pixels = False
+    follows = ""
     for name, start, length in _chunks(file, size):
         end = start + 12 + length
         has_pixels |= name == b"IDAT"
@@ -78,7 +79,9 @@ def read_chunks(file: BinaryIO) -> PngChunks:
                 ended = True  # cut off within pixels, which Pillow reports
             elif end > size:  # the last chunk lacks its checksum; pixels have one of their own
                 parts.append(_checksum(file, start, length)[size - end :])
-            ended |= name == b"IEND"
+            if name == b"IEND":
+                ended = True
+                follows = what_follows(file, end)
             continue
         data = _checked(file, start, length) if length <= _LONGEST_CHUNK else None
         label = name.decode("latin-1")
@@ -87,6 +90,8 @@ def read_chunks(file: BinaryIO) -> PngChunks:
         elif name in COLOUR_CHUNKS:
             if len(data) == COLOUR_CHUNKS[name]:
                 colour += chunk(name, data)
+            else:
+                others.append(f"{label} (damaged)")
         elif name == b"eXIf":
             found[name] = PREFIX + data
         elif name == b"iCCP":
@@ -112,6 +117,8 @@ def read_chunks(file: BinaryIO) -> PngChunks:
         notes.append("the end of the file is missing, but no pixel is")
     if others:
         notes.append(f"left out of the PNG: {', '.join(dict.fromkeys(others))}")
+    if follows:
+        notes.append(follows)
     return PngChunks(
         pixels=view(file, parts),
         colour=colour or None,

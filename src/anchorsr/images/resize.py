@@ -17,6 +17,7 @@ from anchorsr.images.image import Pixels, RasterImage
 Box = tuple[float, float, float, float]  # left, top, right and bottom, in pixels
 
 _STRIP_PIXELS = 8_000_000
+_BAND = 256  # rows
 
 
 def bicubic(pixels: UInt8Array, height: int, width: int) -> UInt8Array:
@@ -55,14 +56,30 @@ def resize_image(
         return image
     if not wraps:
         return _resized(image, height, width, None)
-    # The filter sees three pixels, or of a reduced image three result pixels, to each side.
-    reach = math.ceil(3 * max(1, image.size[0] / height, image.size[1] / width)) + 1
-    box = (reach, reach, reach + image.size[1], reach + image.size[0])
-    return _resized(wrapped(image, reach), height, width, box)
+    margin = resize_margin(image.size, (height, width))
+    box = (margin, margin, margin + image.size[1], margin + image.size[0])
+    return _resized(wrapped(image, margin), height, width, box)
+
+
+def resize_margin(before: tuple[int, int], after: tuple[int, int]) -> int:
+    """Return the pixels around an image of one (height, width) that affect one of another.
+
+    The filter sees three pixels, or of a reduced image three result pixels, to each side.
+    """
+    return _reach(max(before[0] / after[0], before[1] / after[1]))
+
+
+def _reach(scale: float) -> int:
+    return math.ceil(3 * max(1.0, scale)) + 1
 
 
 def resize_strips(
-    strips: Iterable[Pixels], before: tuple[int, int], after: tuple[int, int], *, translucent: bool
+    strips: Iterable[Pixels],
+    before: tuple[int, int],
+    after: tuple[int, int],
+    *,
+    translucent: bool,
+    margin: int = 0,
 ) -> Iterator[Pixels]:
     """Resize an image that comes in strips, as `resize_image` does, with few rows in memory.
 
@@ -71,6 +88,7 @@ def resize_strips(
         before: (height, width) of the image.
         after: (height, width) of the result.
         translucent: Whether any of its alpha is less than opaque.
+        margin: Rows and columns that the strips have, around the image, for the filter to see.
 
     Yields:
         (M, w, C) from top to bottom. Pillow filters rows or columns first, whichever is less work,
@@ -78,37 +96,44 @@ def resize_strips(
     """
     (height, width), (new_height, new_width) = before, after
     scale = height / new_height
-    reach = math.ceil(3 * max(1.0, scale)) + 1
+    reach = _reach(scale)
     step = max(1, _STRIP_PIXELS // new_width)
+    period = new_height // math.gcd(height, new_height)
+    if margin and period <= step:
+        step -= step % period  # strips begin at whole rows of the image, so nothing is rounded
     waiting = iter(strips)
     rows = next(waiting)
-    first = 0  # the row of the image at which `rows` begin
+    first = 0  # the row of the strips at which `rows` begin
     for top in range(0, new_height, step):
         bottom = min(top + step, new_height)
-        start = max(0, math.floor(top * scale) - reach)
-        stop = min(height, math.ceil(bottom * scale) + reach)
+        start = max(0, math.floor(top * scale) + margin - reach)
+        stop = min(height + 2 * margin, math.ceil(bottom * scale) + margin + reach)
         rows, first = rows[start - first :], start
-        parts = [rows]
-        while first + sum(map(len, parts)) < stop:
-            parts.append(next(waiting))
-        rows = np.concatenate(parts) if len(parts) > 1 else rows
-        del parts
-        seen = rows[: stop - start]
-        lowest = min(bottom * scale - first, float(len(seen)))
-        box = (0, top * scale - first, width, lowest)
-        channels = seen.shape[2]
-        has_alpha = channels in (2, 4)
-        colours = seen[:, :, : channels - has_alpha]
-        if not has_alpha:
-            yield _resize(colours, bottom - top, new_width, box)
-            continue
-        alpha = seen[:, :, -1]
-        if translucent:
-            colours, alpha = _resize_translucent(colours, alpha, bottom - top, new_width, box)
-        else:
-            colours = _resize(colours, bottom - top, new_width, box)
-            alpha = np.full(colours.shape[:2], np.iinfo(alpha.dtype).max, alpha.dtype)
-        yield np.dstack((colours, alpha))
+        if first + len(rows) < stop:
+            parts = [rows.copy()]  # the strip that they are a part of is freed
+            del rows
+            while first + sum(map(len, parts)) < stop:
+                parts.append(next(waiting))
+            rows = np.concatenate(parts)
+            del parts
+        lowest = min(bottom * scale + margin - first, float(stop - first))
+        box = (margin, top * scale + margin - first, margin + width, lowest)
+        size = bottom - top, new_width
+        yield _resized_strip(rows[: stop - start], size, box, translucent=translucent)
+
+
+def _resized_strip(rows: Pixels, size: tuple[int, int], box: Box, *, translucent: bool) -> Pixels:
+    """Resize grey, grey and alpha, RGB or RGBA."""
+    channels = rows.shape[2]
+    if channels in (1, 3):
+        return _resize_channels(rows, *size, box)
+    colours, alpha = rows[:, :, :-1], rows[:, :, -1]
+    if translucent:
+        colours, alpha = _resize_translucent(colours, alpha, *size, box)
+    else:
+        colours = _resize_channels(colours, *size, box)
+        alpha = np.full(size, np.iinfo(alpha.dtype).max, alpha.dtype)
+    return np.dstack((colours, alpha))
 
 
 def wrapped(image: RasterImage, margin: int) -> RasterImage:
@@ -152,15 +177,33 @@ def resize_plane(
     width: int,
     resample: Image.Resampling = Image.Resampling.LANCZOS,
     box: Box | None = None,
+    *,
+    weight: Pixels | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Resize one channel (H, W), or the box of it, in float32, where Pillow does not round."""
-    image = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(image.resize((width, height), resample, box), np.float32)
+    """Resize one channel (H, W), or the box of it, in float32, where Pillow does not round.
+
+    Args:
+        plane: The channel, of any number type.
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
+        resample: The filter.
+        box: The part that becomes the result; by default all of it.
+        weight: (H, W), by which the channel is multiplied first.
+    """
+    image = Image.new("F", plane.shape[::-1])
+    for top in range(0, len(plane), _BAND):  # no other copy in float32 has the whole channel
+        band = plane[top : top + _BAND].astype(np.float32)
+        if weight is not None:
+            band *= weight[top : top + _BAND]
+        image.paste(Image.fromarray(band), (0, top))
+    image = image.resize((width, height), resample, box)
+    return np.asarray(image, np.float32)
 
 
 def round_to(values: npt.NDArray[np.float32], dtype: npt.DTypeLike) -> Pixels:
     """Round half to even and clip to the range of an unsigned integer type."""
-    return np.clip(np.rint(values), 0, np.iinfo(dtype).max).astype(dtype)
+    rounded = np.rint(values)
+    return np.clip(rounded, 0, np.iinfo(dtype).max, out=rounded).astype(dtype)
 
 
 def _resize(colours: Pixels, height: int, width: int, box: Box | None = None) -> Pixels:
@@ -178,18 +221,26 @@ def _resize(colours: Pixels, height: int, width: int, box: Box | None = None) ->
     return output
 
 
+def _resize_channels(colours: Pixels, height: int, width: int, box: Box) -> Pixels:
+    """Resize as `_resize` does, one channel after another, which takes less memory."""
+    output = np.empty((height, width, colours.shape[2]), colours.dtype)
+    for channel in range(colours.shape[2]):
+        output[:, :, channel] = _resize(colours[:, :, channel, None], height, width, box)[:, :, 0]
+    return output
+
+
 def _resize_translucent(
     colours: Pixels, alpha: Pixels, height: int, width: int, box: Box | None = None
 ) -> tuple[Pixels, Pixels]:
     """Resize colours weighted by alpha, and alpha; unweighted where nothing is visible."""
-    weight = alpha.astype(np.float32)
-    total = resize_plane(weight, height, width, box=box)
+    total = resize_plane(alpha, height, width, box=box)
     small = round_to(total, alpha.dtype)
     divisor = np.maximum(total, 0.5)  # anything less rounds to transparent
+    del total
     output = np.empty((height, width, colours.shape[2]), colours.dtype)
     for channel in range(colours.shape[2]):
-        plane = colours[:, :, channel].astype(np.float32)
-        weighted = resize_plane(plane * weight, height, width, box=box) / divisor
+        plane = colours[:, :, channel]
         plain = resize_plane(plane, height, width, box=box)
+        weighted = resize_plane(plane, height, width, box=box, weight=alpha) / divisor
         output[:, :, channel] = round_to(np.where(small > 0, weighted, plain), colours.dtype)
     return output, small

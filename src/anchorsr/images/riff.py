@@ -9,9 +9,10 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from anchorsr.images.view import Part, size_of, view
+from anchorsr.images.view import Part, size_of, view, what_follows
 
 _FRAME_HEADER = 16
+_KNOWN = {b"VP8X", b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L", b"EXIF", b"XMP "}
 _EXIF_FLAG, _XMP_FLAG = 0x08, 0x04
 
 
@@ -39,10 +40,15 @@ def read_webp(file: BinaryIO) -> WebpParts:
     size = size_of(file)
     lossy = lossless = False
     parts: list[Part] = []
+    others: list[str] = []
+    file.seek(4)
+    stated = 8 + int.from_bytes(file.read(4), "little")
     at = 12
-    while at + 8 <= size:
+    while at + 8 <= min(size, stated):
         file.seek(at)
         name, length = struct.unpack("<4sI", file.read(8))
+        if name not in _KNOWN:
+            others.append(name.decode("latin-1").strip())
         inner = name
         if name == b"ANMF":
             file.seek(at + 8 + _FRAME_HEADER)
@@ -55,10 +61,12 @@ def read_webp(file: BinaryIO) -> WebpParts:
             return _without_cut(file, parts, name, lossless=lossless and not lossy)
         parts.append((at, min(at + 8 + length + length % 2, size)))
         at += 8 + length + length % 2
-    notes: tuple[str, ...] = ()
+    notes = [f"left out of the WebP: {', '.join(dict.fromkeys(others))}"] if others else []
     if at == size + 1:  # the byte after an odd chunk
         file = view(file, [(0, size), b"\0"])
-    return WebpParts(file, lossless and not lossy, notes)
+    elif follows := what_follows(file, at):
+        notes.append(follows)
+    return WebpParts(file, lossless and not lossy, tuple(notes))
 
 
 def _without_cut(file: BinaryIO, parts: list[Part], name: bytes, *, lossless: bool) -> WebpParts:

@@ -31,7 +31,7 @@ from anchorsr.images.gif import read_blocks
 from anchorsr.images.png_chunks import read_chunks
 from anchorsr.images.riff import read_webp
 from anchorsr.images.tiff_pages import RAW_ADVICE, find_picture
-from anchorsr.images.view import size_of, view
+from anchorsr.images.view import size_of, view, what_follows
 from anchorsr.utils.files import cannot_read, reason
 
 # What editors and transfers put before an image: a byte order mark, line breaks, blanks.
@@ -201,6 +201,10 @@ def _prepare_gif(source: Source) -> None:
     if blocks.missing:
         source.file = view(source.file, [(0, size_of(source.file)), blocks.missing])
         source.notes.append("the end of the file is missing; what is there is taken as complete")
+    elif follows := what_follows(source.file, blocks.end):
+        source.notes.append(follows)
+    if blocks.others:
+        source.notes.append(f"left out of the GIF: {', '.join(dict.fromkeys(blocks.others))}")
     source.frames = blocks.frames
     source.extras = {"comment": blocks.comment}
 
@@ -220,6 +224,8 @@ def _prepare_boxes(source: Source) -> None:
     boxes = read_boxes(source.file)
     if boxes.images > 1:
         source.notes.append(f"the file holds {boxes.images} images; only the main one is read")
+    if boxes.others:
+        source.notes.append(f"left out of the {source.format_name}: {', '.join(boxes.others)}")
     if boxes.gain_map:
         source.notes.append("the gain map, from which HDR screens brighten the image, is left out")
     if boxes.colours is None:

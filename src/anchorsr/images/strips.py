@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -49,7 +50,7 @@ def write_strips(
         coding: How JPEG stores pixels.
     """
     metadata = _written_metadata(like, size, format_name)
-    made = (_prepared(strip, like, format_name) for strip in strips)
+    made = map(partial(_prepared, like=like, format_name=format_name), strips)  # keeps none of them
     if format_name == "TIFF":
         write_tiff(file, size, made, metadata)
         return
@@ -98,6 +99,7 @@ def _jpeg_parts(
             np.ascontiguousarray(strip[..., 0] if strip.shape[2] == 1 else strip)
         )
         buffer = io.BytesIO()
+        del strip  # and with it the larger one that it is a part of
         image.save(buffer, "JPEG", **(options if first else bare))
         header, scan = scan_of(buffer.getvalue())
         if first:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import struct
 import zlib
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from anchorsr.images.bands import rebanded
+from anchorsr.images.bands import rebanded, with_first_row
 from anchorsr.images.exif import PREFIX
 from anchorsr.images.geotiff import FIELDS as GEO_FIELDS
 from anchorsr.images.geotiff import GeoFields, resized_geo
@@ -167,14 +166,14 @@ def write_tiff(
     def numbers(kind: int, *values: int) -> tuple[int, bytes]:
         return kind, struct.pack(f"{order}{len(values)}{'H' if kind == _SHORT else 'I'}", *values)
 
-    remaining = iter(strips)
-    first = next(remaining)
-    channels, item_bytes = first.shape[2], first.dtype.itemsize
+    row, strips = with_first_row(strips)
+    channels, item_bytes = row.shape[2], row.dtype.itemsize
     rows = max(1, _STRIP_BYTES // (width * channels * item_bytes))
     file.write(_header(order, 0))
     sizes = []
-    for planes in rebanded(itertools.chain([first], remaining), rows):
+    for planes in rebanded(strips, rows):
         data = _strip(planes, order)
+        del planes  # and with it the strip that it is a part of
         file.write(data)
         sizes.append(len(data))
     starts = np.cumsum([8, *sizes]).tolist()

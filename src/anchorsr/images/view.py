@@ -13,6 +13,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO, cast
 
+# Bytes that programs fill files up with, and how many are looked at.
+_PADDING = b"\0\r\n\t "
+_LOOKED_AT = 1 << 20
+
 Part = bytes | tuple[int, int]  # bytes, or (start, stop) in the file
 
 
@@ -29,6 +33,14 @@ def view(file: BinaryIO, parts: Sequence[Part]) -> BinaryIO:
 def size_of(file: BinaryIO) -> int:
     """Return the bytes of an open file."""
     return file.seek(0, os.SEEK_END)
+
+
+def what_follows(file: BinaryIO, end: int) -> str:
+    """Return a note on what stands behind an image in its file; empty if that is only padding."""
+    file.seek(end)
+    rest = file.read(_LOOKED_AT)
+    count = size_of(file) - end
+    return "" if not rest.strip(_PADDING) else f"what follows the image is left out: {count} B"
 
 
 class _View(io.RawIOBase):

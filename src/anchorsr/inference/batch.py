@@ -16,10 +16,10 @@ from pathlib import Path
 
 from anchorsr.errors import AnchorSRError, OutputError
 from anchorsr.images.formats import format_of, is_image_name, result_suffix
-from anchorsr.images.io import list_images, no_images
-from anchorsr.inference.books import is_book_name
+from anchorsr.images.io import check_readable, list_images, no_images
+from anchorsr.inference.books import is_book_name, open_book
 from anchorsr.inference.sizes import original_stem
-from anchorsr.utils.files import check_folder, check_free, file_key
+from anchorsr.utils.files import check_folder, check_free, file_key, input_first
 
 _EARLIER = "named as the result of an earlier run"
 
@@ -73,10 +73,32 @@ def plan_jobs(
     Raises:
         OutputError: If a result would replace an input, two named images would become one file, or
             the output cannot be written; for a single image also if its result exists.
+        ImageError: If a single image cannot be read either.
         DataError: If a folder holds no image.
     """
     if not inputs:
         raise OutputError("nothing to do: name at least one image or folder")
+    single = len(inputs) == 1 and not os.path.isdir(inputs[0])
+    with input_first(lambda: _check_readable(inputs[0]) if single else None):
+        return _planned(inputs, output, label, suffix, overwrite, is_folder, others)
+
+
+def _check_readable(path: Path) -> None:
+    if is_book_name(path):
+        open_book(path)
+    else:
+        check_readable(path)
+
+
+def _planned(
+    inputs: Sequence[Path],
+    output: Path | None,
+    label: str,
+    suffix: str | None,
+    overwrite: bool,
+    is_folder: bool,
+    others: Counter[str] | None,
+) -> list[Job]:
     single = len(inputs) == 1 and not os.path.isdir(inputs[0])
     may_be_file = output is not None and not is_folder and not output.is_dir()
     file = output if single and may_be_file and output and output.suffix else None

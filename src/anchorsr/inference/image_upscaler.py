@@ -186,7 +186,7 @@ class ImageUpscaler:
         for number, factor in enumerate(factors):
             upscaler = self.upscaler(factor, selection) if number == 0 else self.upscaler(factor)
             if self.wraps:
-                margin = max(upscaler.graph.halo, 4)  # the bicubic filter of alpha sees two
+                margin = upscaler.wrapped_margin
                 image = upscaler.upscale_image(wrapped(image, margin))
                 image = without_margin(image, margin * factor)
             else:

@@ -304,10 +304,12 @@ def _stream(
 ) -> bool:
     """Write the result strip by strip, if it is large and that is possible."""
     factors, target = item.plan.factors, item.job.target
-    if item.plan.target == item.plan.size or upscaler.wraps:
+    if item.plan.target == item.plan.size:
         return False
     factor = math.prod(factors)
     resized = item.plan.target != tuple(factor * side for side in item.plan.size)
+    if upscaler.wraps and factors and resized and image.alpha is not None:
+        return False  # around a transparent texture, colours are filled in for each margin
     if not should_stream(image, target, factor, resized=resized):
         return False
     selection = item.selection if len(factors) == 1 else None  # a pass makes images clean
@@ -319,6 +321,7 @@ def _stream(
         options.coding,
         target=item.plan.target,
         overwrite=options.overwrite,
+        wraps=upscaler.wraps,
     )
     return True
 
@@ -368,8 +371,8 @@ def _why_skip(job: Job, overwrite: bool) -> str:
         if job.target.is_dir():
             return ""  # an error later, when writing
         older = target.st_mtime_ns < job.source.stat().st_mtime_ns
-    except OSError:
-        older = False
+    except (OSError, ValueError):
+        return ""  # an error later, when reading
     return "already exists, older than the original" if older else "already exists"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ _NOISE_LEVELS = 2.5
 _SLIGHT = {8: 16, 16: 257}
 # A grey area of a coloured image has squares of 9 × 9 pixels without colour.
 _AREA = 4
+# Rows whose transparent colours are filled at a time, a multiple of 2 to the power of the levels:
+# the sizes, each half of the one before, that are not in memory as a whole.
+_FILL_BAND, _FILL_LEVELS = 256, 3
 
 
 class RgbUpscaler(Protocol):
@@ -94,12 +97,13 @@ def upscale_strips_of_image(image: RasterImage, upscaler: RgbUpscaler) -> Iterat
     for upscaled in upscaler.strips(eight_bits(work.rgb)):
         count = upscaled.shape[0] // factor
         strip = work.finish(upscaled, top)
+        del upscaled
         if work.alpha is not None:
             alpha = work.alpha_rows(top, top + count)
             strip = np.concatenate((strip, alpha[:, :, None]), axis=2)
         yield strip
         top += count
-        del upscaled, strip
+        del strip
 
 
 class _Work:
@@ -247,26 +251,71 @@ def fill_transparent(rgb: Pixels, alpha: Pixels) -> Pixels:
     premultiplied colours leave little but rounding there, and the network would carry it into
     the visible edge. In an image that is faint everywhere, trust is relative to its largest alpha.
     Trusted colours are halved in size until nothing is left uncovered, then filled in from coarse
-    to fine.
+    to fine. The finest sizes are made band by band, twice, and never in memory as a whole.
     """
     enough = min(int(alpha.max()), np.iinfo(alpha.dtype).max // 8)
     if alpha.min() >= enough:
         return rgb
-    trust = np.minimum(alpha.astype(np.float32) / enough, 1) ** 2
-    filled = _fill(rgb.astype(np.float32), trust)
-    return np.asarray(np.rint(filled), rgb.dtype)
+
+    def pyramid(top: int) -> list[_Trusted]:
+        place = np.s_[top : top + _FILL_BAND]
+        trust = np.minimum(alpha[place].astype(np.float32) / enough, 1) ** 2
+        levels = [_Trusted(rgb[place].astype(np.float32), trust)]
+        for _ in range(_FILL_LEVELS):
+            levels.append(_halved(levels[-1]))
+        return levels
+
+    tops = range(0, rgb.shape[0], _FILL_BAND)
+    least = np.ones(_FILL_LEVELS + 1)
+    coarsest = []
+    for top in tops:
+        levels = pyramid(top)
+        least = np.minimum(least, [level.trust.min() for level in levels])
+        coarsest.append(levels[-1])
+    covered = [bool(trust >= 1) for trust in least]
+    covered[-1] = True
+    stop = covered.index(True)
+    whole = _filled(_Trusted(*map(np.concatenate, zip(*coarsest, strict=True))))
+    output = np.empty_like(rgb)
+    for top in tops:
+        levels = pyramid(top)
+        filled = levels[stop].colour
+        if stop == _FILL_LEVELS:
+            filled = whole[top >> stop :][: len(filled)]
+        for level in reversed(levels[:stop]):
+            filled = _blended(level, filled)
+        output[top : top + _FILL_BAND] = np.rint(filled)
+    return output
 
 
-def _fill(colour: npt.NDArray[np.float32], trust: npt.NDArray[np.float32]) -> Any:
-    """Blend colours (H, W, 3) with those around, by as much as their trust lacks of 1."""
-    height, width = trust.shape
-    if trust.min() >= 1 or (height, width) == (1, 1):
-        return colour
-    odd = ((0, height % 2), (0, width % 2))
+class _Trusted(NamedTuple):
+    """Colours (H, W, 3), and how far they are trusted, (H, W) from 0 to 1."""
+
+    colour: npt.NDArray[np.float32]
+    trust: npt.NDArray[np.float32]
+
+
+def _filled(image: _Trusted) -> npt.NDArray[np.float32]:
+    """Blend colours with those around, by as much as their trust lacks of 1."""
+    if image.trust.min() >= 1 or image.trust.shape == (1, 1):
+        return image.colour
+    return _blended(image, _filled(_halved(image)))
+
+
+def _halved(image: _Trusted) -> _Trusted:
+    """Return the means of 2 × 2 pixels, weighted by their trust, which adds up."""
+    colour, trust = image
+    odd = [(0, side % 2) for side in trust.shape]
     weighted, weight = np.pad(colour * trust[:, :, None], (*odd, (0, 0))), np.pad(trust, odd)
     sums = weighted.reshape(weighted.shape[0] // 2, 2, -1, 2, 3).sum(axis=(1, 3))
     weights = weight.reshape(weight.shape[0] // 2, 2, -1, 2).sum(axis=(1, 3))
     means = sums / np.maximum(weights, np.float32(1e-12))[:, :, None]
-    coarse = _fill(means, np.minimum(weights, 1))
+    return _Trusted(means, np.minimum(weights, 1))
+
+
+def _blended(image: _Trusted, coarse: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Blend colours with those of half the size."""
+    height, width = image.trust.shape
     around = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return around + (colour - around) * trust[:, :, None]
+    blended: npt.NDArray[np.float32] = around + (image.colour - around) * image.trust[:, :, None]
+    return blended

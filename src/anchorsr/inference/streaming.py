@@ -7,6 +7,7 @@ be written so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from anchorsr.images.encode import Coding
 from anchorsr.images.formats import check_output, format_of
 from anchorsr.images.image import Pixels, RasterImage
-from anchorsr.images.resize import resize_strips
+from anchorsr.images.resize import resize_margin, resize_strips, wrapped
 from anchorsr.images.strips import STREAMED, write_strips
 from anchorsr.inference.memory import available_memory
 from anchorsr.inference.raster import upscale_strips_of_image
@@ -60,6 +61,7 @@ def upscale_to_file(
     *,
     target: tuple[int, int] | None = None,
     overwrite: bool = False,
+    wraps: bool = False,
 ) -> None:
     """Upscale into a PNG, TIFF or JPEG atomically, with one strip of rows in memory.
 
@@ -72,6 +74,7 @@ def upscale_to_file(
         coding: How JPEG stores pixels.
         target: (height, width) to which the result is resized; by default it is not.
         overwrite: Replace an existing file.
+        wraps: Whether the image is a texture whose edges meet.
 
     Raises:
         OutputError: If the file exists and `overwrite` is false, or cannot be written.
@@ -81,20 +84,62 @@ def upscale_to_file(
     size = target or (height, width)
     format_name = check_output(path, *size)
     with publishing(path, overwrite=overwrite) as file:
-        strips = _bands(image) if upscaler is None else upscale_strips_of_image(image, upscaler)
-        if size != (height, width):
+        resized = size != (height, width)
+        margin = resize_margin((height, width), size) if wraps and resized else 0
+        if upscaler is None:
+            strips = _bands(image, margin)
+        elif wraps:
+            strips = _upscaled_texture(image, upscaler, margin)
+        else:
+            strips = upscale_strips_of_image(image, upscaler)
+        if resized:
             alpha = image.alpha
             translucent = alpha is not None and bool(alpha.min() < np.iinfo(alpha.dtype).max)
-            strips = resize_strips(strips, (height, width), size, translucent=translucent)
+            strips = resize_strips(
+                strips, (height, width), size, translucent=translucent, margin=margin
+            )
         write_strips(file, strips, image, size, format_name, coding)
 
 
-def _bands(image: RasterImage) -> Iterator[Pixels]:
-    """Yield an image in strips: grey, grey and alpha, RGB or RGBA."""
-    colours = image.rgb[:, :, : 1 if image.grey else 3]
-    if image.alpha is None:
+def _bands(image: RasterImage, margin: int) -> Iterator[Pixels]:
+    """Yield an image in strips: grey, grey and alpha, RGB or RGBA.
+
+    Args:
+        image: The image.
+        margin: Rows and columns to add to each edge, of what lies at the opposite one.
+    """
+    colours, alpha = image.rgb[:, :, : 1 if image.grey else 3], image.alpha
+    if alpha is None and not margin:
         yield colours  # nothing is copied
         return
-    for top in range(0, image.size[0], _BAND):
-        place = np.s_[top : top + _BAND]
-        yield np.dstack((colours[place], image.alpha[place]))
+    height = image.size[0]
+    for top in range(-margin, height + margin, _BAND):
+        rows = np.arange(top, min(top + _BAND, height + margin)) % height
+        strip = colours[rows]
+        if alpha is not None:
+            strip = np.dstack((strip, alpha[rows]))
+        yield np.pad(strip, ((0, 0), (margin, margin), (0, 0)), mode="wrap")
+        del strip
+
+
+def _upscaled_texture(image: RasterImage, upscaler: Upscaler, margin: int) -> Iterator[Pixels]:
+    """Upscale an image whose edges meet, in strips.
+
+    Args:
+        image: The image.
+        upscaler: The model.
+        margin: Rows and columns of the result to add to each edge, of what lies at the opposite
+            one.
+    """
+    factor = upscaler.factor
+    height, width = (side * factor + 2 * margin for side in image.size)
+    around = upscaler.wrapped_margin + math.ceil(margin / factor)
+    outside = around * factor - margin
+    above = outside
+    for strip in upscale_strips_of_image(wrapped(image, around), upscaler):
+        rows = strip[above:][:height, outside : outside + width]
+        above, height = max(0, above - len(strip)), height - len(rows)
+        del strip
+        if len(rows):
+            yield rows
+        del rows

@@ -164,6 +164,11 @@ class Upscaler:
         """Whether each image gets the model that fits it."""
         return self._load is not None
 
+    @property
+    def wrapped_margin(self) -> int:
+        """Pixels that a texture whose edges meet needs around it; alpha's filter sees two."""
+        return max(self.graph.halo, 4)
+
     def for_selection(self, selection: Selection) -> Upscaler:
         """Return the Upscaler of a selected model, if this one is automatic; else this one."""
         if self._load is None:

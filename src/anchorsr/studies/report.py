@@ -90,11 +90,11 @@ def write_report(
     """
     if output.suffix.lower() != ".md":
         raise OutputError(f"{output} does not end with .md, which is the only format of reports")
+    studied = None if study is None else read_study(study)
     plots = {name: output.with_name(f"{output.stem}-{name}.svg") for name in _PLOTS}
     for path in (output, *plots.values()):
         check_free(path, overwrite=overwrite)
         check_not_input(path, () if study is None else (study,))
-    studied = None if study is None else read_study(study)
     check_matplotlib()
     found = Findings()
     run_measurements(

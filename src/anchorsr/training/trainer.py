@@ -388,7 +388,7 @@ class _Run(Generic[Network]):
         """Take the optimizer's step; whether its restored state is sound shows only here."""
         try:
             self.optimizer.step()
-        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # PyTorch asserts what it expects of the options in a state
             if not self.resumed:
                 raise
             raise self._damaged(error) from error

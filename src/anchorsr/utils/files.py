@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +35,21 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             raise _exists(path)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be written ({reason(error)})") from error
+
+
+@contextlib.contextmanager
+def input_first(read: Callable[[], object]) -> Iterator[None]:
+    """Inside, check an output: what is wrong with the input is told before what is wrong with it.
+
+    Args:
+        read: Reads as much of the input as shows whether it can be used. It is called only if the
+            output cannot be written.
+    """
+    try:
+        yield
+    except OutputError:
+        read()
+        raise
 
 
 def check_not_input(output: Path, inputs: Iterable[Path]) -> None:

@@ -149,7 +149,9 @@ def run_videos(
     """
     for job in jobs:
         skipped = job.skipped
-        if not skipped and not overwrite and os.path.lexists(job.target):
+        if skipped or overwrite or not os.path.exists(job.source):
+            pass  # what is missing is told when it is read
+        elif os.path.lexists(job.target):
             remove_finished(job.target)
             skipped = "already exists"
         if skipped:

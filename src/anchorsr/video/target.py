@@ -260,7 +260,8 @@ class Target:
         stream.time_base = self._base
         matrix = self._source.display_matrix
         if matrix is not None:
-            matrix[6], matrix[7] = matrix[6] * factor, matrix[7] * factor  # a translation in pixels
+            for place in (6, 7):  # a translation in pixels, of which a damaged file has any number
+                matrix[place] = min(max(matrix[place] * factor, -(2**31)), 2**31 - 1)
             stream.set_display_matrix(matrix)
         _copy_tags(template, stream)
         added: VideoStream = stream

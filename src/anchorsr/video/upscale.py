@@ -23,6 +23,7 @@ from anchorsr.utils.files import (
     cannot_read,
     check_free,
     check_not_input,
+    input_first,
     is_same_file,
 )
 from anchorsr.utils.locks import FileLocks
@@ -198,12 +199,14 @@ def upscale_video(
     if source.is_dir():  # also ".", which has no name to derive the target's from
         raise VideoError(f"{source} is a folder; give a video file")
     _check_times(start, duration)
+    check_source(source)
     upscaler = upscaler or Upscaler(model, factor, threads=threads)
     target = default_target(source, upscaler.factor) if target is None else Path(target)
-    encoder, crf = choose_codec(target, codec, quality)
     files = WorkFiles(target)
     part = files.part
-    _check_paths(source, files, overwrite=overwrite)
+    with input_first(lambda: Source(source, threads=1).close()):
+        encoder, crf = choose_codec(target, codec, quality)
+        _check_paths(source, files, overwrite=overwrite)
     note = on_note or (lambda _: None)
     with FileLocks() as locks:
         if not locks.acquire(target):
@@ -403,8 +406,8 @@ def _check_times(start: float | None, duration: float | None) -> None:
         raise VideoError(f"the duration must be more than 0 seconds, not {duration}")
 
 
-def _check_paths(source: Path, files: WorkFiles, *, overwrite: bool) -> None:
-    target = files.target
+def check_source(source: Path) -> None:
+    """Raise VideoError unless the file is there, can be read and may be a video."""
     try:
         if source.exists() and not source.is_file():  # opening a pipe would wait for ever
             raise VideoError(f"{source} is a device; give a video file")
@@ -416,6 +419,10 @@ def _check_paths(source: Path, files: WorkFiles, *, overwrite: bool) -> None:
             raise VideoError(f"{source} is a list of videos; give one of them")
     except (OSError, ValueError) as error:
         raise VideoError(f"{source} {cannot_read(error)}") from error
+
+
+def _check_paths(source: Path, files: WorkFiles, *, overwrite: bool) -> None:
+    target = files.target
     check_not_input(target, [source])
     for other in (files.part, files.resume):
         if is_same_file(source, other):

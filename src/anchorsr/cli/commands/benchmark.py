@@ -33,9 +33,10 @@ from anchorsr.cli.commands.options import (
     parse_size,
 )
 from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark
+from anchorsr.data.pairs import load_test_pairs
 from anchorsr.engines.native.library import has_kernel
 from anchorsr.errors import OutputError
-from anchorsr.utils.files import publish
+from anchorsr.utils.files import input_first, publish
 
 _TEST_SET = "BSD100"
 
@@ -90,10 +91,10 @@ def benchmark_command(
     chosen = choose_engines(engines, native=has_kernel())
     counts = choose_threads(threads)
     height_and_width = parse_size(size)
-    check_plot(plot, overwrite=force)
-
     networks = [name for name in names if is_network(name)]
     check_fixed_sizes(networks, factor=factor, size=height_and_width, scaling=scaling)
+    with input_first(lambda: images and next(load_test_pairs(images, factor))):
+        check_plot(plot, overwrite=force)
     test_set = _TEST_SET if images is None else images.resolve().name
     quality: dict[str, float] = {}
     if plot is not None:

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from anchorsr.cli.commands.options import AsJson, Force, Threads
+from anchorsr.cli.commands.options import AsJson, Force, Threads, refuse_nan
 from anchorsr.cli.terminal import bar, print_json, print_table, remark
+from anchorsr.data.pairs import load_test_pairs
 from anchorsr.export.accelerators import ACCELERATORS, not_looked_up
 from anchorsr.export.challenge import (
     BORDER,
+    FACTOR,
     FIXED,
     FREE,
     build,
@@ -27,6 +29,7 @@ from anchorsr.export.challenge import (
 )
 from anchorsr.models.registry import model_path, read_model
 from anchorsr.serialization.tflite.summary import summarize
+from anchorsr.utils.files import input_first
 
 
 def challenge_command(
@@ -41,6 +44,7 @@ def challenge_command(
         typer.Option(
             min=0.001,
             max=1e6,
+            callback=refuse_nan,
             help="Milliseconds on your device; by default they are measured on this machine.",
         ),
     ] = None,
@@ -60,8 +64,9 @@ def challenge_command(
         anchorsr challenge abpn -o submission/ --images DIV2K_valid_HR --runtime 36.9
     """
     path = model_path(model)
-    check_output(output, overwrite=force, inputs=[path])
     data, graph = read_model(path)
+    with input_first(lambda: images and next(load_test_pairs(images, FACTOR))):
+        check_output(output, overwrite=force, inputs=[path])
     digest = hashlib.sha256(data).hexdigest()
     files = build(graph, description=json.dumps({"model": graph.name, "from_sha256": digest}))
     checks = check_rules(files)

@@ -10,6 +10,7 @@ import typer
 from anchorsr.cli.commands.options import Force, ModelOrAuto, OptionalFactor, Threads
 from anchorsr.cli.terminal import say
 from anchorsr.evaluation.compare import compare, page, page_path
+from anchorsr.images.io import check_readable
 from anchorsr.inference.upscaler import Upscaler
 from anchorsr.models.registry import AUTO_MODEL
 from anchorsr.utils.files import check_free, publish
@@ -44,6 +45,8 @@ def compare_command(
         anchorsr compare small.png --original large.png -m mine.tflite -o mine.html
     """
     inputs = [path for path in (image, original) if path is not None]
+    for path in inputs:
+        check_readable(path)
     target = page_path(image, output, inputs=inputs)
     check_free(target, overwrite=force)
     upscaler = Upscaler(model, factor, threads=threads or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,13 @@ def complete_from(choices: Iterable[str]) -> Callable[[str], list[str]]:
         return [name for name in names if name.startswith(incomplete)]
 
     return complete
+
+
+def refuse_nan(value: float | None) -> float | None:
+    """Refuse "nan", which no limit of an option keeps out."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("'nan' is not a number.")
+    return value
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -20,6 +20,7 @@ from anchorsr.cli.commands.options import (
     choose_engines,
     choose_threads,
     parse_size,
+    refuse_nan,
 )
 from anchorsr.cli.terminal import counting_bar, print_json, print_table, remark, say
 from anchorsr.cli.usage import UsageError
@@ -266,6 +267,7 @@ def report_command(
         typer.Option(
             min=LEAST_MINUTES,
             max=10_000.0,
+            callback=refuse_nan,
             help=f"How long to measure, at least {LEAST_MINUTES:g}. A measurement that has begun is"
             " finished.",
         ),

@@ -33,7 +33,7 @@ from anchorsr.utils.files import check_folder, make_folder
 from anchorsr.video.batch import VideoJob, VideoOutcome, plan_videos, run_videos
 from anchorsr.video.codecs import CODECS, SUFFIXES
 from anchorsr.video.deinterlace import MODES
-from anchorsr.video.upscale import VideoResult, default_target, upscale_video
+from anchorsr.video.upscale import VideoResult, check_source, default_target, upscale_video
 
 
 def _known_mode(name: str) -> str:
@@ -121,6 +121,9 @@ def video_command(
     """
     if Path(PIPE) in videos or output == PIPE:
         raise UsageError("videos do not go through pipes: name a file")
+    single = videos[0] if len(videos) == 1 and not videos[0].is_dir() else None
+    if single is not None:
+        check_source(single)
     damage = parse_strengths(strengths or [])
     if model == AUTO_MODEL and damage != CLEAN:
         model = film_model(factor)
@@ -147,8 +150,8 @@ def video_command(
             )
 
     outcomes: list[VideoOutcome] = []
-    if len(videos) == 1 and not videos[0].is_dir():
-        job = VideoJob(videos[0], _target(videos[0], output, upscaler.factor))
+    if single is not None:
+        job = VideoJob(single, _target(single, output, upscaler.factor))
         outcomes.append(VideoOutcome(job, upscale(job, "Upscaling")))
         _show(outcomes[0], as_json=as_json, verbose=verbose)
     else:
