@@ -91,7 +91,8 @@ def test_every_shipped_model_has_a_recipe_for_each_phase(
     phases = find_chain(Path(model))
     assert phases[0].recipe.initial_weights == ()
     last = phases[-1].path.stem
-    assert last in (f"{model}_mean", f"{model}_films", f"{model}_relative")
+    endings = ("mean", "films", "wide", "relative")
+    assert last in {f"{model}_{ending}" for ending in endings}
     for phase in phases:
         assert all(not name.endswith(".tflite") for name in phase.recipe.initial_weights)
 
